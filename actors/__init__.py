@@ -1,0 +1,1 @@
+"""Everything that touches Ray. Plain classes live in ``distributed_tuner`` and are wrapped here."""

@@ -1,0 +1,284 @@
+"""The dispatcher: cuts requests into tiles and spreads them over the oracle actors.
+
+It decides where and when a tile is computed, never what it is: tiles follow from the request alone, and every result is
+counted once. A lost tile is evaluated again, a straggler is duplicated on an idle actor, and the first answer wins.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import statistics
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.wire import Packed
+from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.errors import OracleError, OracleTimeout, TunerError
+from distributed_tuner.oracles.counting import Counter, build_counter
+from distributed_tuner.oracles.tiling import Cut, cut, merge
+from distributed_tuner.values import Array, Cost, Evaluation, OracleInfo, Request
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 2  # tiles sent to an actor at a time: one computes, one waits, the device never does
+TILE_TRIES = 6  # losses of one tile after which its request fails
+STRAGGLER_FACTOR = 4.0  # a tile slower than so many medians is given to an idle actor as well
+STRAGGLER_SECONDS = 5.0  # ... but not before this time
+
+
+@dataclass(eq=False, slots=True)
+class _Tile:
+    packed: Packed
+    cut: Cut
+    answer: "asyncio.Future[Evaluation]"
+    losses: int = 0
+    started: float = math.inf
+    runners: int = 0
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles."""
+
+    tiles: int = 0
+    retries: int = 0
+    duplicates: int = 0
+    restarts: int = 0
+    busy_seconds: float = 0.0
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Dispatcher:
+    """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: every method may run at the same time."""
+
+    def __init__(self, config: OracleConfig, actors: list[Any]) -> None:
+        self._config = config
+        self._actors = actors
+        self._counter: Counter = build_counter(config)
+        self._queues: deque[deque[_Tile]] = deque()
+        self._running: set[_Tile] = set()
+        self._work = asyncio.Condition()
+        self._alive = len(actors)
+        self._fatal: TunerError | None = None
+        self._durations: deque[float] = deque(maxlen=100)
+        self._statistics = Statistics()
+        self._info: OracleInfo | None = None
+        self._workers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> OracleInfo:
+        """Begin to serve; return the model's facts once the first actor has loaded it.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        for index, actor in enumerate(self._actors):
+            self._workers.append(asyncio.create_task(self._serve(index, actor)))
+        self._workers.append(asyncio.create_task(self._watch_stragglers()))
+        while self._info is None and self._fatal is None:
+            await asyncio.sleep(0.05)
+        if self._fatal is not None:
+            raise self._fatal
+        assert self._info is not None
+        return self._info
+
+    async def cost(self, request: Request) -> Cost:
+        """Return what a request costs, centres not needed."""
+        return self._counter.cost(request)
+
+    async def evaluate(self, packed: Packed, timeout: float = math.inf) -> Evaluation:
+        """Answer a request from its tiles.
+
+        Raises:
+            OracleTimeout: not done within ``timeout`` seconds; what is left of it is dropped.
+            OracleError: its tiles were lost again and again.
+            TunerError: the oracle refused the request.
+        """
+        if self._fatal is not None:
+            raise self._fatal
+        loop = asyncio.get_running_loop()
+        cuts = cut(packed.request, self._config.tile)
+        tiles = [_Tile(packed, piece, loop.create_future()) for piece in cuts]
+        queue = deque(tiles)
+        async with self._work:
+            self._queues.append(queue)
+            self._work.notify_all()
+        try:
+            limit = None if math.isinf(timeout) else timeout
+            answers = await asyncio.wait_for(asyncio.gather(*(tile.answer for tile in tiles)), limit)
+        except TimeoutError:
+            raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
+        finally:
+            queue.clear()
+            for tile in tiles:
+                tile.answer.cancel()
+        return merge(packed.request, cuts, list(answers))
+
+    async def materialize(self, packed: Packed) -> Array:
+        """Return the rows (L, D) of the request's first candidate."""
+        vectors = await asyncio.gather(*packed.refs)
+        from actors.wire import unpack
+
+        request = unpack(packed.request, packed.ids, tuple(vectors))
+        rows: Array = await self._on_any("materialize", request.candidates[0], request.prompt)
+        return rows
+
+    async def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+        """Return each row's nearest token and its cosine."""
+        tokens: list[tuple[str, float]] = await self._on_any("nearest_tokens", rows)
+        return tokens
+
+    async def statistics(self) -> Statistics:
+        """Return what the pool has done; the events since the last call are handed over."""
+        current = self._statistics
+        self._statistics = Statistics(
+            current.tiles, current.retries, current.duplicates, current.restarts, current.busy_seconds
+        )
+        return current
+
+    # ------------------------------------------------------------------------------------------------ workers
+    async def _serve(self, index: int, actor: Any) -> None:
+        if not await self._until_ready(index, actor):
+            return
+        await asyncio.gather(*(self._pull(index, actor) for _ in range(IN_FLIGHT)))
+
+    async def _until_ready(self, index: int, actor: Any) -> bool:
+        """Wait until an actor answers. False: it never will, and the pool goes on without it."""
+        while True:
+            try:
+                info = await actor.info.remote()
+            except RayActorError as error:
+                if getattr(error, "actor_init_failed", False):
+                    return self._give_up(index, _cause(error))
+                await asyncio.sleep(0.2)
+                continue
+            except RayTaskError as error:
+                return self._give_up(index, _cause(error))
+            self._info = self._info or info
+            return True
+
+    def _give_up(self, index: int, error: TunerError) -> bool:
+        self._alive -= 1
+        self._event("oracle_lost", f"oracle {index} cannot start: {error}")
+        if self._alive == 0:
+            self._fatal = error
+            for tile in [*self._running, *(t for queue in self._queues for t in queue)]:
+                _fail(tile, error)
+        return False
+
+    async def _pull(self, index: int, actor: Any) -> None:
+        while True:
+            tile = await self._next()
+            if not tile.answer.done():
+                await self._run(tile, index, actor)
+
+    async def _next(self) -> _Tile:
+        """Return the next tile: one from each request in turn, so that no large population starves the others."""
+        async with self._work:
+            while True:
+                while self._queues:
+                    queue = self._queues.popleft()
+                    if queue:
+                        tile = queue.popleft()
+                        if queue:
+                            self._queues.append(queue)
+                        return tile
+                await self._work.wait()
+
+    async def _run(self, tile: _Tile, index: int, actor: Any) -> None:
+        tile.started = min(tile.started, time.monotonic())
+        tile.runners += 1
+        self._running.add(tile)
+        try:
+            request = tile.cut.of(tile.packed.request)
+            answer = await actor.evaluate.remote(request, tile.packed.ids, *tile.packed.refs)
+        except RayActorError:
+            await self._lost(tile, index, actor)
+        except RayTaskError as error:
+            _fail(tile, _cause(error))
+        else:
+            self._count(tile, answer)
+        finally:
+            tile.runners -= 1
+            if tile.runners == 0:
+                self._running.discard(tile)
+
+    def _count(self, tile: _Tile, answer: Evaluation) -> None:
+        self._durations.append(answer.cost.seconds)
+        if not tile.answer.done():
+            tile.answer.set_result(answer)
+            self._statistics.tiles += 1
+            self._statistics.busy_seconds += answer.cost.seconds
+
+    async def _lost(self, tile: _Tile, index: int, actor: Any) -> None:
+        tile.losses += 1
+        if not tile.answer.done():
+            self._statistics.retries += 1
+            if tile.losses >= TILE_TRIES:
+                _fail(
+                    tile,
+                    OracleError(f"a tile was lost {tile.losses} times with its actor; see the oracle's log in Ray"),
+                )
+            else:
+                await self._requeue(tile)
+        self._statistics.restarts += 1
+        self._event("oracle_restart", f"oracle {index} died and is restarted; its tile goes to whoever is free")
+        await self._until_ready(index, actor)
+
+    async def _requeue(self, tile: _Tile) -> None:
+        async with self._work:
+            self._queues.appendleft(deque([tile]))
+            self._work.notify_all()
+
+    async def _watch_stragglers(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if len(self._durations) < 5 or any(self._queues) or self._alive < 2:
+                continue
+            limit = max(STRAGGLER_SECONDS, STRAGGLER_FACTOR * IN_FLIGHT * statistics.median(self._durations))
+            for tile in [t for t in self._running if t.runners == 1 and time.monotonic() - t.started > limit]:
+                self._statistics.duplicates += 1
+                self._event(
+                    "straggler", f"a tile has run for more than {limit:.1f} s; it is given to another actor as well"
+                )
+                await self._requeue(tile)
+
+    async def _on_any(self, method: str, *arguments: Any) -> Any:
+        for attempt in range(TILE_TRIES):
+            actor = self._actors[attempt % len(self._actors)]
+            with contextlib.suppress(RayActorError):
+                return await getattr(actor, method).remote(*arguments)
+            await asyncio.sleep(0.5)
+        raise OracleError(f"no oracle actor answered {method} in {TILE_TRIES} tries; see the oracles' logs in Ray")
+
+    def _event(self, kind: str, message: str) -> None:
+        log.warning("%s: %s", kind, message)
+        self._statistics.events.append((kind, message))
+
+
+def _fail(tile: _Tile, error: TunerError) -> None:
+    if not tile.answer.done():
+        tile.answer.set_exception(error)
+
+
+def _cause(error: Exception) -> TunerError:
+    """Return our own error behind one of Ray's, or an OracleError that tells what Ray said."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, TunerError):
+        return cause
+    for line in reversed(str(error).strip().splitlines()):
+        if line.startswith("distributed_tuner.errors."):
+            kind, _, message = line.removeprefix("distributed_tuner.errors.").partition(": ")
+            from distributed_tuner import errors
+
+            known = getattr(errors, kind, OracleError)
+            return known(message) if isinstance(known, type) and issubclass(known, TunerError) else OracleError(message)
+    return OracleError(f"an oracle failed: {str(error).strip().splitlines()[-1]}; see the oracle's log in Ray")
+
+
+DispatcherActor = ray.remote(num_cpus=0, max_concurrency=1000)(Dispatcher)

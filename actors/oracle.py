@@ -1,0 +1,51 @@
+"""The oracle actor: one process, one frozen model, one device; answers tiles one at a time."""
+
+from typing import Any
+
+import ray
+
+from actors.wire import unpack
+from distributed_tuner import oracles
+from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.values import Array, Candidate, Evaluation, OracleInfo, PromptSpec, Request
+
+
+class OracleHost:
+    """Builds the oracle where it lives and answers for it."""
+
+    def __init__(self, config: OracleConfig) -> None:
+        self._oracle = oracles.build(config)
+
+    def info(self) -> OracleInfo:
+        """Return the facts of the model; answers once it is loaded."""
+        return self._oracle.info
+
+    def evaluate(self, tile: Request, ids: tuple[str, ...], *vectors: Array) -> Evaluation:
+        """Answer one tile, whose centres come as ``vectors``."""
+        return self._oracle.evaluate(unpack(tile, ids, vectors))
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        """Return the rows (L, D) of a candidate."""
+        return self._oracle.materialize(candidate, prompt)
+
+    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+        """Return each row's nearest token and its cosine."""
+        return self._oracle.nearest_tokens(rows)
+
+
+OracleActor = ray.remote(OracleHost)
+
+
+def start_oracles(config: OracleConfig, run: str) -> list[Any]:
+    """Ask Ray for the pool's actors; they load in parallel and are restarted when they die."""
+    return [
+        OracleActor.options(  # type: ignore[attr-defined]
+            num_cpus=config.threads,
+            num_gpus=config.gpus,
+            max_restarts=-1,
+            max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
+            name=f"{run}/oracle-{i}",
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads), "MKL_NUM_THREADS": str(config.threads)}},
+        ).remote(config)
+        for i in range(config.actors)
+    ]

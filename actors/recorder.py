@@ -1,0 +1,130 @@
+"""Tune's callback in the driver: the ledger's one writer, and what a person sees while the run goes on."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from actors.progress import Progress
+from distributed_tuner.config.space import TrialPlan
+from distributed_tuner.ledger.rows import ROW, EventRow, LookRow, TrialEndRow, TrialRow
+from distributed_tuner.ledger.writer import LedgerWriter
+from distributed_tuner.run_directory import RunDirectory
+
+FINISHED = "TERMINATED"
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Writes what trials report. ``pool_events`` hands over what the dispatcher has to tell."""
+
+    def __init__(
+        self,
+        plans: list[TrialPlan],
+        writer: LedgerWriter,
+        directory: RunDirectory,
+        progress: Progress,
+        pool_events: Callable[[], list[tuple[str, str]]],
+    ) -> None:
+        self._plans = plans
+        self._writer = writer
+        self._directory = directory
+        self._progress = progress
+        self._pool_events = pool_events
+        self._attempts: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._last: dict[str, dict[str, Any]] = {}
+        self._next_poll = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks into the experiment; a ledger being written has no place there."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        plan = self._plan(trial)
+        attempt = self._attempts.get(plan.trial_id, -1) + 1
+        self._attempts[plan.trial_id] = attempt
+        self._writer.write(
+            TrialRow(
+                trial_id=plan.trial_id,
+                method=plan.method,
+                seed=plan.experiment.seed,
+                split_seed=plan.experiment.task.split_seed,
+                drawn=plan.drawn,
+                attempt=attempt,
+            )
+        )
+        if attempt:
+            self._event(plan.trial_id, "trial_retry", f"started again from its last checkpoint, attempt {attempt + 1}")
+        self._progress.status(plan.trial_id, "running")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        plan = self._plan(trial)
+        self._last[plan.trial_id] = result
+        for raw in result["rows"]:
+            row = ROW.validate_python(raw)
+            self._writer.write(row)
+            if isinstance(row, LookRow):
+                self._progress.look(plan.trial_id, row)
+            elif isinstance(row, EventRow):
+                self._progress.note(f"{plan.trial_id}: {row.message}")
+        if result.get("prompt_rows") is not None:
+            path = self._directory.prompt_of(plan.trial_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, result["prompt_rows"])
+        self._progress.update(plan.trial_id, result["progress"])
+        self._poll()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        plan = self._plan(trial)
+        result = self._last.get(plan.trial_id, {})
+        if result.get("reason"):
+            self._end(plan.trial_id, "done", result["reason"])
+        else:
+            self._end(plan.trial_id, "stopped", "stopped by the schedule")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        text = str(getattr(trial, "get_pickled_error", lambda: None)() or "see Ray's log of the trial").strip()
+        self._end(self._plan(trial).trial_id, "failed", text.splitlines()[-1][:500])
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._poll()
+
+    def close(self, trials: list[Any]) -> bool:
+        """Write how the trials that have not ended stand. Returns True when the run was interrupted."""
+        self._drain()
+        interrupted = False
+        for trial in trials:
+            plan = self._plan(trial)
+            if plan.trial_id not in self._ended and str(trial.status) not in (FINISHED, "ERROR"):
+                interrupted = True
+                self._end(
+                    plan.trial_id, "interrupted", "stopped by a person; --resume goes on from its last checkpoint"
+                )
+        return interrupted
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _plan(self, trial: Any) -> TrialPlan:
+        return self._plans[trial.config["trial"]]
+
+    def _end(self, trial_id: str, status: Any, reason: str) -> None:
+        self._ended.add(trial_id)
+        elapsed = self._last.get(trial_id, {}).get("progress", {}).get("elapsed", 0.0)
+        self._writer.write(TrialEndRow(trial_id=trial_id, status=status, reason=reason, wall_seconds=elapsed))
+        self._progress.status(trial_id, status)
+
+    def _event(self, trial_id: str | None, kind: str, message: str) -> None:
+        self._writer.write(EventRow(trial_id=trial_id, kind=kind, message=message))
+        self._progress.note(f"{trial_id or 'pool'}: {message}")
+
+    def _poll(self) -> None:
+        if time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + 2.0
+            self._drain()
+
+    def _drain(self) -> None:
+        for kind, message in self._pool_events():
+            self._event(None, kind, message)

@@ -1,0 +1,58 @@
+"""The pool as one local object: what a trial holds, with the protocol of a single oracle."""
+
+import math
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from actors.wire import pack
+from distributed_tuner.errors import TunerError
+from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request, Text
+
+
+class RemoteOracle:
+    """Answers through the dispatcher. Costs are remembered, since trials ask for the same ones at every step."""
+
+    def __init__(self, dispatcher: Any, info: OracleInfo) -> None:
+        self._dispatcher = dispatcher
+        self._info = info
+        self._costs: dict[tuple[int, Batch, PromptSpec], Cost] = {}
+
+    @property
+    def info(self) -> OracleInfo:
+        return self._info
+
+    def cost(self, request: Request) -> Cost:
+        if any(isinstance(candidate, Text) for candidate in request.candidates):
+            cost: Cost = _get(self._dispatcher.cost.remote(request))
+            return cost
+        key = (len(request.candidates), request.batch, request.prompt)
+        if key not in self._costs:
+            if len(self._costs) > 1000:  # random mini-batches
+                self._costs.clear()
+            self._costs[key] = _get(self._dispatcher.cost.remote(pack(request).request))
+        return self._costs[key]
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        answer: Evaluation = _get(self._dispatcher.evaluate.remote(pack(request), timeout))
+        return answer
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        nothing = Batch((), (), "train")
+        rows: Array = _get(self._dispatcher.materialize.remote(pack(Request((candidate,), nothing, prompt))))
+        return rows
+
+    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+        tokens: list[tuple[str, float]] = _get(self._dispatcher.nearest_tokens.remote(rows))
+        return tokens
+
+
+def _get(ref: Any) -> Any:
+    """Wait for an answer; an error of ours arrives as itself, not wrapped in Ray's."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        if isinstance(error.cause, TunerError):
+            raise error.cause from None
+        raise

@@ -1,0 +1,137 @@
+"""Reading a search space: YAML with distribution tags, and ``--set path=value`` on top of it."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distributed_tuner.config.distributions import TAGS, Distribution, from_tag
+from distributed_tuner.errors import ConfigError
+
+
+class _SpaceLoader(yaml.SafeLoader):
+    """SafeLoader with the distribution tags; duplicate keys are refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise ConfigError(
+                    f"a key may stand once, but {key!r} stands twice ({_where(key_node.start_mark)}); remove one"
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=True)
+
+
+def _construct(loader: _SpaceLoader, suffix: str, node: yaml.Node) -> Distribution:
+    where = _where(node.start_mark)
+    if suffix not in TAGS:
+        near = difflib.get_close_matches(suffix, TAGS, n=1)
+        advice = f"did you mean !{near[0]}?" if near else "known: " + ", ".join("!" + tag for tag in TAGS)
+        raise ConfigError(f"!{suffix} is not a known distribution ({where}); {advice}")
+    if not isinstance(node, yaml.SequenceNode):
+        raise ConfigError(f"!{suffix} needs a list ({where}); write !{suffix} [...]")
+    return from_tag(suffix, loader.construct_sequence(node, deep=True), where)
+
+
+_SpaceLoader.add_multi_constructor("!", _construct)
+
+
+def load_space(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Read a search space and apply the overrides. Returns the tree, not yet validated.
+
+    Raises:
+        ConfigError: no such file, not YAML, not a mapping, or an override that fits nowhere.
+    """
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        known = f" ({path.parent} has {', '.join(near)})" if near else ""
+        raise ConfigError(
+            f"a search space must be a YAML file, but there is none at {str(path)!r}{known}; check the path"
+        )
+    tree = parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"a search space must be a mapping, but {path} holds {type(tree).__name__}; start with `name: ...`"
+        )
+    for override in overrides or []:
+        tree = apply_override(tree, override)
+    return tree
+
+
+def parse(text: str, name: str = "text") -> Any:
+    """Parse YAML with distribution tags.
+
+    Raises:
+        ConfigError: it is not YAML; names line and column.
+    """
+    loader = _SpaceLoader(text)
+    loader.name = name
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = _where(mark) if mark else name
+        raise ConfigError(f"a search space must be YAML, but {where}: {error.problem}; mend the line") from None
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def apply_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    """Return the tree with ``path=value`` set; the value is YAML, tags included.
+
+    The path is written from the root (stages.0.optimizer.rho), or from any mapping whose name occurs once
+    (optimizer.rho). A key that the YAML leaves out may be set; whether it is known is checked afterwards.
+
+    Raises:
+        ConfigError: no "=", no such place, or several of them.
+    """
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--set needs path=value, but got {override!r}; write --set budget.queries=500")
+    parts = path.strip().split(".")
+    places = [()] if _is_root(parts, tree) else _places(tree, parts[0])
+    if not places:
+        places = [()]
+    if len(places) > 1:
+        full = ", ".join(".".join(map(str, (*place, *parts))) for place in places)
+        raise ConfigError(f"--set {path} must fit one place, but fits {full}; write one of these paths")
+    return _set(tree, [*places[0], *parts], parse(value, f"--set {path}"), path)
+
+
+def _is_root(parts: list[str], tree: dict[str, Any]) -> bool:
+    return len(parts) == 1 or parts[0] in tree
+
+
+def _places(tree: Any, name: str, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    if isinstance(tree, dict) and name in tree:
+        found.append(path)
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in children:
+        found.extend(_places(value, name, (*path, key)))
+    return found
+
+
+def _set(tree: Any, parts: list[Any], value: Any, path: str) -> Any:
+    if not parts:
+        return value
+    head, rest = parts[0], parts[1:]
+    if isinstance(tree, list):
+        if not str(head).isdigit() or int(head) >= len(tree):
+            raise ConfigError(f"--set {path}: {head!r} is no index of a list of {len(tree)}; use 0 to {len(tree) - 1}")
+        return [_set(child, rest, value, path) if i == int(head) else child for i, child in enumerate(tree)]
+    if isinstance(tree, Distribution):
+        raise ConfigError(
+            f"--set {path}: {head!r} lies inside a distribution; set the whole of it, for example with !grid [...]"
+        )
+    if not isinstance(tree, dict) and tree is not None:
+        raise ConfigError(f"--set {path}: {head!r} lies inside {tree!r}, which is no mapping; check the path")
+    tree = tree or {}
+    return {**tree, head: _set(tree.get(head), rest, value, path)}
+
+
+def _where(mark: Any) -> str:
+    return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}"

@@ -1,0 +1,113 @@
+"""Settings of the optimizers, one class a kind. The objects themselves are built in ``distributed_tuner.optimizers``.
+
+The defaults are those of the papers' own code: ZOT (Zhan et al., EMNLP Findings 2024) and BBT (Sun et al., ICML 2022).
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, field_validator
+
+from distributed_tuner.config.base import Config
+
+
+class OptimizerSettings(Config):
+    """What every optimizer's settings share."""
+
+    name: str | None = Field(default=None, min_length=1)
+    """Label in tables and reports; the kind when it is not given."""
+
+    @property
+    def label(self) -> str:
+        """Return ``name``, or the kind where no name was given."""
+        return self.name or str(getattr(self, "kind", "optimizer"))
+
+
+class RandomSearchConfig(OptimizerSettings):
+    """Gaussian samples around the start; the best one seen is kept. The baseline that needs no tuning."""
+
+    kind: Literal["random_search"] = "random_search"
+    """Names this optimizer."""
+    sigma: float = Field(default=0.5, gt=0)
+    """Standard deviation of each coordinate around the start, in the prompt's units."""
+    popsize: int = Field(default=8, ge=1)
+    """Candidates per step."""
+
+
+class ZotConfig(OptimizerSettings):
+    """ZOT: two-point zeroth-order gradients with clipping, momentum, bias correction and cosine annealing (Alg. 3).
+
+    Plain ZO-SGD (Alg. 2) is the same thing with its additions off: ``clip: 0``, ``momentum: 0``,
+    ``schedule: constant``.
+    """
+
+    kind: Literal["zot"] = "zot"
+    """Names this optimizer."""
+    points: int = Field(default=1, ge=1)
+    """n: random directions per step; each costs two queries."""
+    rho: float = Field(default=0.1, gt=0)
+    """Perturbation radius: candidates are ``x +- rho z``, z standard normal."""
+    learning_rate: float = Field(default=0.1, gt=0)
+    """gamma_max: the step size at the start of the schedule."""
+    clip: float = Field(default=100.0, ge=0)
+    """Largest L2 norm of a gradient estimate, over the whole prompt; 0 turns clipping off."""
+    momentum: float = Field(default=0.96, ge=0, lt=1)
+    """beta: decay of the running mean of gradients; 0 turns momentum off."""
+    bias_correction: bool = True
+    """Divide the running mean by ``1 - beta^t``, so that early steps are not too small."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the step size goes down over the planned steps."""
+    floor: float = Field(default=0.1, ge=0, le=1)
+    """Where the cosine ends, as a ratio of ``learning_rate``."""
+    batch_size: int = Field(default=64, ge=1)
+    """Training examples per step, the same for all its queries; all of them where there are fewer."""
+
+
+class LatentSettings(OptimizerSettings):
+    """What searches in a random low-dimensional subspace share (BBT, Sec. 3)."""
+
+    intrinsic_dim: int = Field(default=500, ge=2)
+    """K: coordinates that are searched; a fixed random matrix maps them to the prompt."""
+    alpha: float = Field(default=1.0, gt=0)
+    """Scale of the "normal" projection: prompts drawn at ``sigma`` are alpha times as wide as the embeddings."""
+    sigma: float = Field(default=1.0, gt=0)
+    """Initial standard deviation of each searched coordinate."""
+    projection: Literal["normal", "uniform"] = "normal"
+    """Entries of the matrix: fitted to the embeddings (BBTv2's code), or U(-1/sqrt(K), 1/sqrt(K)) (published BBT)."""
+
+
+class CmaConfig(LatentSettings):
+    """BBT: CMA-ES on the latent vector. Every candidate is scored on the whole training set."""
+
+    kind: Literal["cma"] = "cma"
+    """Names this optimizer."""
+    popsize: int = Field(default=20, ge=0)
+    """Candidates per generation; 0 leaves pycma its own 4 + 3 ln K."""
+    bound: float = Field(default=0.0, ge=0)
+    """Keep every latent coordinate within [-bound, bound]; 0 means no bound."""
+    recommend: Literal["mean", "best"] = "best"
+    """Scored on dev: "best" of the last generation by loss (as the papers' code), or the distribution's "mean"."""
+
+    @field_validator("popsize")
+    @classmethod
+    def _a_population(cls, popsize: int) -> int:
+        if popsize == 1:
+            raise ValueError("a generation has at least 2 candidates, got 1: use 0 for pycma's default")
+        return popsize
+
+
+class NevergradConfig(LatentSettings):
+    """Any optimizer of nevergrad's registry, in the latent subspace or on the whole prompt."""
+
+    kind: Literal["nevergrad"] = "nevergrad"
+    """Names this optimizer."""
+    optimizer: str = Field(default="NGOpt", min_length=1)
+    """Name in ``nevergrad.optimizers.registry``: NGOpt, CMA, DE, PSO, OnePlusOne, TBPSA, ..."""
+    space: Literal["latent", "full"] = "latent"
+    """Search K latent coordinates, or the P prompt coordinates themselves around the start."""
+    num_workers: int = Field(default=8, ge=1)
+    """Candidates in flight at once, which is the number of queries per step."""
+
+
+OptimizerConfig: TypeAlias = Annotated[
+    RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig, Field(discriminator="kind")
+]

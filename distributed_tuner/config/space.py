@@ -1,0 +1,153 @@
+"""A search space: one tree of constants and distributions, and the trials drawn from it.
+
+Drawing is a pure function of (tree, samples, seed), so ``check``, ``run`` and ``--resume`` see the same trials.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distributed_tuner.config.distributions import Choice, Distribution, Grid, LogUniform, RandInt, Uniform
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.seeds import generator
+
+Tree = Any
+Path = tuple[str | int, ...]
+SHARED = ("name", "oracle", "schedule", "samples", "max_concurrent_trials")  # one for the whole run
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """One trial before it runs. ``drawn`` maps dotted paths of the space's free values to what this trial got."""
+
+    trial_id: str
+    index: int
+    method: str
+    drawn: dict[str, Any]
+    experiment: Experiment
+
+
+def draw_trials(tree: Tree) -> list[TrialPlan]:
+    """Draw every trial of the space: grids multiplied out, then ``samples`` draws of the random values for each.
+
+    Raises:
+        ConfigError: the tree breaks a rule of the config models.
+    """
+    samples = tree.get("samples", 1) if isinstance(tree.get("samples", 1), int) else 1
+    root = tree.get("seed", 0) if isinstance(tree.get("seed", 0), int) else 0
+    plans: list[TrialPlan] = []
+    for combination in expand(tree):
+        for _ in range(max(1, samples)):
+            stream = generator(("space", root, len(plans)))
+            constants = resolve(combination, stream)
+            experiment = experiment_of(constants)
+            drawn = {dotted(path): _at(constants, path) for path in _free(tree, constants)}
+            trial_id = f"{experiment.method}-{len(plans):04d}"
+            plans.append(TrialPlan(trial_id, len(plans), experiment.method, drawn, experiment))
+    return plans
+
+
+def validate(tree: Tree) -> None:
+    """Check the space at both ends of every range and at every option, whatever would be drawn.
+
+    Raises:
+        ConfigError: some end breaks a rule; names the path.
+    """
+    for combination in expand(tree):
+        base = resolve(combination, generator(("validate",)))
+        experiment_of(base)
+        for path, distribution in distributions(combination):
+            for end in distribution.ends():
+                experiment_of(_with(base, path, resolve(end, generator(("validate", "end")))))
+
+
+def expand(tree: Tree) -> Iterator[Tree]:
+    """Yield the tree with its grids multiplied out, the first-written grid changing slowest."""
+    match tree:
+        case Grid(options):
+            for option in options:
+                yield from expand(option)
+        case dict():
+            yield from _product(list(tree.items()), {})
+        case list():
+            for pairs in _product(list(enumerate(tree)), {}):
+                yield [pairs[i] for i in range(len(tree))]
+        case _:
+            yield tree
+
+
+def resolve(tree: Tree, stream: np.random.Generator) -> Tree:
+    """Return the tree with its random values drawn, in the order in which they are written."""
+    match tree:
+        case LogUniform() | Uniform() | RandInt() | Choice():
+            return resolve(tree.draw(stream), stream)
+        case dict():
+            return {key: resolve(value, stream) for key, value in tree.items()}
+        case list():
+            return [resolve(value, stream) for value in tree]
+        case _:
+            return tree
+
+
+def distributions(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Distribution]]:
+    """Yield every distribution of the tree with its path; those inside options are not entered."""
+    if isinstance(tree, Distribution):
+        yield path, tree
+        return
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in children:
+        yield from distributions(value, (*path, key))
+
+
+def dotted(path: Path) -> str:
+    """Return the path as it is written on the command line: stages.0.optimizer.rho."""
+    return ".".join(str(part) for part in path)
+
+
+def _product(items: list[tuple[Any, Tree]], chosen: dict[Any, Tree]) -> Iterator[dict[Any, Tree]]:
+    if not items:
+        yield dict(chosen)
+        return
+    (key, value), rest = items[0], items[1:]
+    for option in expand(value):
+        yield from _product(rest, {**chosen, key: option})
+
+
+def _free(tree: Tree, constants: Tree, path: Path = ()) -> Iterator[Path]:
+    """Yield the paths of what was free; an option that is a mapping counts by its kind and its own free values."""
+    if isinstance(tree, Grid | Choice):
+        if isinstance(constants, dict):
+            yield (*path, "kind")
+            written = [o for o in tree.options if isinstance(o, dict) and o.get("kind") == constants.get("kind")]
+            for option in written[:1]:
+                yield from _free(option, constants, path)
+        else:
+            yield path
+    elif isinstance(tree, Distribution):
+        yield path
+    elif isinstance(tree, dict) and isinstance(constants, dict):
+        for key, value in tree.items():
+            if key in constants:
+                yield from _free(value, constants[key], (*path, key))
+    elif isinstance(tree, list) and isinstance(constants, list):
+        for index, value in enumerate(tree):
+            yield from _free(value, constants[index], (*path, index))
+
+
+def _at(tree: Tree, path: Path) -> Any:
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, dict) else tree[part]
+    return tree
+
+
+def _with(tree: Tree, path: Path, value: Any) -> Tree:
+    """Return a copy of the tree with the value at the path."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(tree, list):
+        return [_with(child, rest, value) if i == head else child for i, child in enumerate(tree)]
+    return {**tree, head: _with(tree[head], rest, value)}

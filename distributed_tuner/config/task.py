@@ -1,0 +1,109 @@
+"""What a user may say about a task: where the data are, how they are worded, how they are split and scored.
+
+Owns the fields and the checks that need no data. Reading files, checking columns and drawing splits belong to
+``distributed_tuner.tasks``.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from distributed_tuner.config.base import Config
+from distributed_tuner.values import LabelRule, LossName
+
+MetricName: TypeAlias = Literal["accuracy", "f1", "matthews"]
+ModelFamily: TypeAlias = Literal["causal", "masked"]
+HubTaskName: TypeAlias = Literal[
+    "sst2", "yelp_polarity", "agnews", "dbpedia", "mrpc", "snli", "rte", "copa", "cola", "boolq", "wic", "wsc"
+]
+
+
+def label_key(value: object) -> str:
+    """Return the text by which a label value is known: ``1``, ``1.0`` and ``" 1 "`` are all ``"1"``."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _text_label_words(value: Any) -> Any:
+    """Make keys text (YAML reads ``0:`` as a number) and refuse words that YAML turned into booleans."""
+    if not isinstance(value, dict):
+        return value
+    words = {label_key(key): word for key, word in value.items()}
+    if len(words) < len(value):
+        raise ValueError(f"label values must differ as text, got {list(value)}")
+    for key, word in words.items():
+        if isinstance(word, bool):
+            raise ValueError(f'the word for label {key!r} was read as {word}: quote it, such as {key}: " yes"')
+    if len(words) < 2:
+        raise ValueError(f"at least 2 label words are needed, got {len(words)}")
+    return {key: str(word) if isinstance(word, int) else word for key, word in words.items()}
+
+
+LabelWords: TypeAlias = Annotated[dict[str, str], BeforeValidator(_text_label_words)]
+
+
+class BaseTaskConfig(Config):
+    """The fields that every kind of task has; None stands for what the task recommends."""
+
+    template: str | None = None
+    """An example as the model reads it: columns in braces, one `{label_word}`; such as `{text} It was{label_word}`."""
+    label_words: LabelWords | None = None
+    """Label value in the data -> word that the model should say. The order gives the label indices."""
+    manual_prompt: str | None = None
+    """The instruction that a person would write: the start of text prompts and the baseline of the report."""
+    shots: int = Field(default=16, ge=1)
+    """Examples per class in train, and as many more in dev."""
+    split_seed: int = Field(default=0, ge=0)
+    """Which few-shot draw; the papers average over three."""
+    loss: LossName | None = None
+    """`cross_entropy` over the label words' logits, or `hinge` with margin 2."""
+    label_rule: LabelRule | None = None
+    """`single`: label words must be one token each. `first`: the first token stands for the word."""
+    metric: tuple[MetricName, ...] | None = None
+    """What is reported; the first one selects."""
+    test_limit: int | None = Field(default=None, ge=1)
+    """At most so many test examples, spread over the classes; the same ones for every `split_seed`. None: all."""
+    model_family: ModelFamily = "causal"
+    """`masked` models may have text after the label word."""
+
+    @field_validator("metric")
+    @classmethod
+    def _metrics_differ(cls, value: tuple[MetricName, ...] | None) -> tuple[MetricName, ...] | None:
+        if value is not None and (not value or len(set(value)) < len(value)):
+            raise ValueError(f"metric must be a list of one or more different names, got {list(value)}")
+        return value
+
+
+class DemoTaskConfig(BaseTaskConfig):
+    """The task that is shipped: route a customer's message to one of four teams. Needs no network."""
+
+    kind: Literal["demo"] = "demo"
+
+
+class FileTaskConfig(BaseTaskConfig):
+    """Your own data, as JSONL, CSV, TSV or Parquet."""
+
+    kind: Literal["file"]
+    train: str
+    """File with the pool that train and dev are drawn from."""
+    test: str | None = None
+    """File with the test examples. None: what is left of the pool after train and dev."""
+    text: str | tuple[str, ...] = Field(min_length=1)
+    """Column or columns that hold the text."""
+    label: str
+    """Column that holds the label."""
+    template: str
+    label_words: LabelWords
+
+
+class HubTaskConfig(BaseTaskConfig):
+    """A task of the literature, from the Hugging Face Hub or from a local copy."""
+
+    kind: HubTaskName
+    dataset: str | None = None
+    """A local directory (`save_to_disk`, or a folder of parquet, jsonl or csv splits) or another hub id (`id` or
+    `id:config`). None: the usual hub data set."""
+
+
+TaskConfig: TypeAlias = Annotated[DemoTaskConfig | FileTaskConfig | HubTaskConfig, Field(discriminator="kind")]

@@ -1,0 +1,49 @@
+"""One tree of errors. A message states the rule, the value received and the next move.
+
+Every member takes a single message, so that it crosses process borders by pickle unchanged. The command line turns a
+``TunerError`` into one line on stderr and the class's ``exit_code``; anything else is a bug and keeps its traceback.
+"""
+
+
+class TunerError(Exception):
+    """Root of all errors that a user can cause or cure."""
+
+    exit_code = 2
+
+
+class ConfigError(TunerError, ValueError):
+    """A search space, override or setting breaks a rule."""
+
+
+class TaskError(TunerError, ValueError):
+    """The data, the template or the label words cannot make a task."""
+
+
+class ModelError(TunerError, ValueError):
+    """The model cannot be found, loaded or asked in the way that was configured."""
+
+
+class RunDirectoryError(TunerError, FileExistsError):
+    """A run directory is missing, already used, or not one of ours."""
+
+
+class LedgerError(TunerError, ValueError):
+    """A ledger cannot be read as one."""
+
+
+class BudgetTooSmall(TunerError, ValueError):
+    """The budget does not pay for a single step."""
+
+    exit_code = 3
+
+
+class BudgetExhausted(TunerError):
+    """A request would cost more than is left. Ends a stage; never reaches the user."""
+
+
+class OracleError(TunerError, RuntimeError):
+    """An oracle could not answer although the request was sound."""
+
+
+class OracleTimeout(OracleError):
+    """An oracle gave up a request that had run out of its time."""

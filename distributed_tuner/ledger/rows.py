@@ -1,0 +1,173 @@
+"""The rows of a ledger: what may be written down, typed. How rows reach the disk is left to `writer` and `reader`.
+
+NaN and infinity never enter the JSON: a loss or metric that is not finite is ``None``, a named metric that is not
+finite is left out, and any other number that is not finite is refused.
+"""
+
+import math
+import time
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from distributed_tuner.values import Cost
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _finite_items(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: number for name, number in value.items() if _finite_or_none(number) is not None}
+
+
+Score: TypeAlias = Annotated[float | None, BeforeValidator(_finite_or_none)]
+Metrics: TypeAlias = Annotated[dict[str, float], BeforeValidator(_finite_items)]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+Seconds: TypeAlias = Annotated[float, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class CostRow(_Frozen):
+    """What something cost. ``seconds`` are device seconds, summed over tiles; a query is one candidate on one batch."""
+
+    queries: Count = 0
+    forwards: Count = 0
+    tokens: Count = 0
+    seconds: Seconds = 0.0
+    usd: Seconds = 0.0
+
+    @classmethod
+    def of(cls, cost: Cost) -> "CostRow":
+        """Return ``cost`` as it is written down."""
+        return cls(queries=cost.queries, forwards=cost.forwards, tokens=cost.tokens, seconds=cost.seconds, usd=cost.usd)
+
+    def value(self) -> Cost:
+        """Return the cost as the value that can be added up."""
+        return Cost(self.queries, self.forwards, self.tokens, self.seconds, self.usd)
+
+
+class _Row(_Frozen):
+    time: float = Field(default_factory=time.time)
+    """When the row was made, in unix seconds."""
+
+
+class RunRow(_Row):
+    """A run begins, or begins again (``resumed``)."""
+
+    type: Literal["run"] = "run"
+    name: str
+    version: str
+    seed: int
+    methods: list[str]
+    resumed: bool = False
+
+
+class TrialRow(_Row):
+    """A trial begins; written again, with a higher ``attempt``, when it is restarted."""
+
+    type: Literal["trial"] = "trial"
+    trial_id: str
+    method: str
+    seed: int
+    split_seed: int
+    drawn: dict[str, Any]
+    """The free values of this trial, by path."""
+    attempt: Count = 0
+
+
+class StepRow(_Row):
+    """One ask/tell round: losses of the candidates that were asked for, not of the recommended prompt."""
+
+    type: Literal["step"] = "step"
+    trial_id: str
+    stage: Count
+    step: Count
+    loss: Score
+    """Mean of the finite candidate losses; None when there is none."""
+    best_loss: Score
+    failed: Count
+    """How many candidates had no finite loss."""
+    cost: CostRow
+    spent: CostRow
+    """Cumulative cost of the trial, this row included."""
+    elapsed: Seconds
+    """Wall-clock seconds since the trial's first query."""
+    metrics: Metrics = Field(default_factory=dict)
+
+
+class LookRow(_Row):
+    """The recommended prompt, scored on train and dev. ``selected``: it is the trial's best prompt from here on."""
+
+    type: Literal["look"] = "look"
+    trial_id: str
+    stage: Count
+    step: Count
+    train_loss: Score
+    dev_loss: Score
+    dev_metric: Score
+    dev_metrics: Metrics = Field(default_factory=dict)
+    selected: bool
+    cost: CostRow
+    spent: CostRow
+    elapsed: Seconds
+
+
+class MeasureRow(_Row):
+    """A score that is not bought from any trial's budget: of the manual prompt, or of a trial's selected prompt."""
+
+    type: Literal["measure"] = "measure"
+    trial_id: str | None = None
+    what: Literal["manual_prompt", "selected"]
+    split: Literal["dev", "test"]
+    split_seed: int
+    loss: Score
+    metric: Score
+    metrics: Metrics = Field(default_factory=dict)
+    cost: CostRow
+
+
+class EventRow(_Row):
+    """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
+
+    type: Literal["event"] = "event"
+    trial_id: str | None = None
+    kind: str
+    message: str
+
+
+class TrialEndRow(_Row):
+    """A trial ends; the last one counts."""
+
+    type: Literal["trial_end"] = "trial_end"
+    trial_id: str
+    status: Literal["done", "stopped", "failed", "interrupted"]
+    reason: str
+    wall_seconds: Seconds
+
+
+class RunEndRow(_Row):
+    """A run ends. Seconds and counts are of the stretch since the latest `RunRow`, not of the stretches before."""
+
+    type: Literal["run_end"] = "run_end"
+    status: Literal["done", "interrupted", "failed"]
+    wall_seconds: Seconds
+    oracle_busy_seconds: Seconds
+    """Device seconds in which oracles computed, summed over actors."""
+    oracle_actors: Count
+    tiles: Count
+    retries: Count
+
+
+Row: TypeAlias = Annotated[
+    RunRow | TrialRow | StepRow | LookRow | MeasureRow | EventRow | TrialEndRow | RunEndRow,
+    Field(discriminator="type"),
+]
+
+ROW: TypeAdapter[Row] = TypeAdapter(Row)
+"""Reads one line: ``ROW.validate_json(line)``."""

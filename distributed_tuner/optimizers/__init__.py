@@ -1,0 +1,60 @@
+"""Optimizers that ask for candidates and learn from their losses. ``build`` makes one from its settings.
+
+They never see a model, a budget or an oracle: stages bring those together. Growing the family: one config class, one
+file, one case below; the conformance suite takes it from there.
+"""
+
+from typing import assert_never
+
+import numpy as np
+
+from distributed_tuner.config.optimizer import (
+    CmaConfig,
+    NevergradConfig,
+    OptimizerConfig,
+    RandomSearchConfig,
+    ZotConfig,
+)
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.optimizers.base import Optimizer
+from distributed_tuner.optimizers.cma import Cma
+from distributed_tuner.optimizers.nevergrad import Nevergrad
+from distributed_tuner.optimizers.random_search import RandomSearch
+from distributed_tuner.optimizers.zot import Zot
+from distributed_tuner.seeds import Key
+from distributed_tuner.values import Array
+
+__all__ = ["Optimizer", "build"]
+
+
+def build(config: OptimizerConfig, *, dim: int, key: Key, steps: int, start: Array | None = None) -> Optimizer:
+    """Return the optimizer that ``config`` describes, before its first step.
+
+    dim: P, the prompt's coordinates. key: ``(run_seed, trial_id, stage)``, the prefix of all its randomness. steps: how
+    many are planned, for schedules and budgets of its own. start: initial coordinates, shape (P,), copied; zeros when
+    None. Raises ConfigError for settings that cannot work together.
+    """
+    if dim < 1 or steps < 1 or not key:
+        raise ConfigError(f"dim and steps must be at least 1 and key not empty; got {dim}, {steps} and {key!r}")
+    x = _checked_start(start, dim)
+    match config:
+        case RandomSearchConfig():
+            return RandomSearch(config, dim=dim, key=key, start=x)
+        case ZotConfig():
+            return Zot(config, dim=dim, key=key, steps=steps, start=x)
+        case CmaConfig():
+            return Cma(config, dim=dim, key=key, start=x)
+        case NevergradConfig():
+            return Nevergrad(config, dim=dim, key=key, steps=steps, start=x)
+        case _:
+            assert_never(config)
+
+
+def _checked_start(start: Array | None, dim: int) -> Array:
+    """Return ``start`` or zeros, float32, shape (dim,)."""
+    if start is None:
+        return np.zeros(dim, dtype=np.float32)
+    x = np.array(start, dtype=np.float32)
+    if x.shape != (dim,) or not np.isfinite(x).all():
+        raise ConfigError(f"start must be {dim} finite coordinates; got shape {x.shape}: flatten the prompt's rows")
+    return x

@@ -1,0 +1,172 @@
+"""The contract of every optimizer: ask, tell, recommend, save and restore. It owns the protocol's rules and counters.
+
+What to propose and what to learn from losses is the members' business; scoring candidates, budgets and choosing the
+batch of examples are left to the stages.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.seeds import Key
+from distributed_tuner.values import Array, Array64, Candidate
+
+
+class Optimizer(ABC):
+    """Proposes candidates and learns from their losses. Lower is better.
+
+    A step is one ``ask`` followed by one ``tell``. The same config, dim, key and start give the same asks everywhere.
+
+    **Failed queries.** A loss that is not finite is a failed query. Members treat it as the worst of its step or leave
+    it out, and never recommend it. A step in which every query failed teaches nothing: apart from ``steps_told`` and
+    the count of failures the optimizer is as it was, unless a member says otherwise; the next ask draws afresh.
+
+    **State.** ``state_dict`` copies out and ``load_state_dict`` copies in, so that a clone shares nothing with its
+    original. The state is taken between steps; loaded into an optimizer built with the same settings and key, the next
+    ask is bit-identical. Built with another key (the clone of a population-based schedule), members whose noise is
+    keyed go on from the same place with noise of their own.
+
+    Arrays in candidates are read-only and belong to the optimizer; arrays handed in are copied.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, dim: int, key: Key) -> None:
+        self.dim = dim
+        self.key = key
+        self._steps_told = 0
+        self._failed_queries = 0
+        self._metrics: dict[str, float] = {}
+        self._pending: tuple[Candidate, ...] | None = None
+
+    # ------------------------------------------------------------------------------------------------ the protocol
+    def ask(self) -> list[Candidate]:
+        """Return the step's candidates, at least one and at most ``queries_per_step``.
+
+        Raises ConfigError when the last ask has not been told yet.
+        """
+        if self._pending is not None:
+            raise ConfigError(
+                f"every ask is told before the next one; {self.kind} still waits for {len(self._pending)} losses: "
+                "tell them (NaN for queries that failed)"
+            )
+        candidates = self._ask()
+        self._pending = tuple(candidates)
+        return list(candidates)
+
+    def tell(self, losses: Sequence[float] | Array64) -> None:
+        """Learn from the losses of the last ask, in its order; NaN or inf mark failed queries.
+
+        Raises ConfigError when there is no ask to answer or the number of losses differs; nothing has changed then.
+        """
+        if self._pending is None:
+            raise ConfigError(f"tell answers an ask; {self.kind} was told {len(losses)} losses unasked: ask first")
+        told = np.array(losses, dtype=np.float64).reshape(-1)
+        if len(told) != len(self._pending):
+            raise ConfigError(
+                f"tell takes one loss per candidate asked; {self.kind} asked {len(self._pending)} and was told "
+                f"{len(told)}: fill queries that failed with NaN"
+            )
+        told[~np.isfinite(told)] = np.nan
+        candidates, self._pending = self._pending, None
+        self._tell(candidates, told)
+        self._steps_told += 1
+        self._failed_queries += int(np.isnan(told).sum())
+
+    @abstractmethod
+    def recommend(self) -> Candidate:
+        """Return the candidate to score on dev: what the search believes in now, at first the start."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return numbers that describe the last step, for the ledger."""
+        return {**self._metrics, "failed_queries": float(self._failed_queries)}
+
+    # --------------------------------------------------------------------------------------------------- the state
+    def state_dict(self) -> dict[str, Any]:
+        """Return numbers, strings, bytes, lists and arrays from which ``load_state_dict`` restores exactly.
+
+        Raises ConfigError between an ask and its tell.
+        """
+        if self._pending is not None:
+            raise ConfigError(
+                f"state is saved between steps; {self.kind} still waits for {len(self._pending)} losses: tell first"
+            )
+        return {
+            "kind": self.kind,
+            "dim": self.dim,
+            "steps_told": self._steps_told,
+            "failed_queries": self._failed_queries,
+            "metrics": dict(self._metrics),
+            **self._save(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; an ask that still waits is forgotten.
+
+        States may hold pickled bytes (CMA, Nevergrad): load only what your own runs wrote. Raises ConfigError when the
+        state is of another kind or size.
+        """
+        for name, mine in (("kind", self.kind), ("dim", self.dim)):
+            if state.get(name) != mine:
+                raise ConfigError(
+                    f"a state fits only the optimizer that wrote it; {name} is {state.get(name)!r} in the state and "
+                    f"{mine!r} here: build the optimizer with the settings of the run that is restored"
+                )
+        self._load(state)
+        self._steps_told = int(state["steps_told"])
+        self._failed_queries = int(state["failed_queries"])
+        self._metrics = {name: float(value) for name, value in state["metrics"].items()}
+        self._pending = None
+
+    # ---------------------------------------------------------------------------------------------------- the facts
+    @property
+    @abstractmethod
+    def queries_per_step(self) -> int:
+        """The most candidates that one ask returns, hence queries that a step may cost."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Training examples per step; None means all of them."""
+        return None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the optimizer itself would stop, names and values joined; None where it has no such rule. Advice only."""
+        return None
+
+    @property
+    def steps_told(self) -> int:
+        """Steps completed so far, failed ones included."""
+        return self._steps_told
+
+    # ------------------------------------------------------------------------------------------- what members write
+    @abstractmethod
+    def _ask(self) -> list[Candidate]:
+        """Return the candidates of step ``steps_told``."""
+
+    @abstractmethod
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+        """Learn from ``losses``, NaN where the query failed. ``steps_told`` still counts the steps before this one."""
+
+    @abstractmethod
+    def _save(self) -> dict[str, Any]:
+        """Return the member's own part of the state, copied."""
+
+    @abstractmethod
+    def _load(self, state: dict[str, Any]) -> None:
+        """Restore what ``_save`` returned, copying."""
+
+
+def frozen_copy(vector: Array) -> Array:
+    """Return a private read-only float32 copy of ``vector``."""
+    copy = np.array(vector, dtype=np.float32)
+    copy.flags.writeable = False
+    return copy
+
+
+def ranked_last(losses: Array64, worst: float) -> Array64:
+    """Return ``losses`` with NaN replaced by the smallest number above ``worst``: last in rank, harmless in scale."""
+    return np.where(np.isnan(losses), np.nextafter(worst, np.inf), losses)

@@ -1,0 +1,122 @@
+"""BBT: pycma's CMA-ES on a latent vector. It owns the strategy, its noise and its exact state.
+
+The projection to prompt coordinates happens beside the model; which generation is scored on dev is the stage's choice.
+"""
+
+import pickle
+import warnings
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distributed_tuner.config.optimizer import CmaConfig
+from distributed_tuner.optimizers.base import Optimizer, ranked_last
+from distributed_tuner.optimizers.latent import LatentSpace
+from distributed_tuner.seeds import Key, generator
+from distributed_tuner.values import Array, Array64, Candidate
+
+
+class StepNoise:
+    """pycma's ``randn``: standard normals of the stream that ``restart`` named last, never numpy's global generator."""
+
+    def __init__(self, key: Key) -> None:
+        self.restart(key)
+
+    def restart(self, key: Key) -> None:
+        """Begin the stream of ``key``."""
+        self._generator = generator(key)
+
+    def __call__(self, *shape: int) -> Array64:
+        return self._generator.standard_normal(shape)
+
+
+class Cma(Optimizer):
+    """Black-Box Tuning (BBT, ICML 2022, Algorithm 1): one generation of CMA-ES per step, candidates ``start + A z``.
+
+    Failed queries rank last in their generation; a generation without a finite loss is thrown away and drawn anew.
+    pycma's own stop rules are reported in ``stop_reason`` and do not stop anything. The strategy is told the float64
+    vectors it proposed, although candidates carry float32.
+
+    Noise belongs to the key ``(*key, step)``. The state holds the strategy as pickled bytes.
+    """
+
+    kind: ClassVar[str] = "cma"
+
+    def __init__(self, config: CmaConfig, *, dim: int, key: Key, start: Array) -> None:
+        super().__init__(dim, key)
+        self._config = config
+        self._space = LatentSpace.around(start, config, key)
+        self._es: Any = _make_strategy(config, StepNoise(key))
+        self._solutions_C_K: list[Array64] = []
+        self._directions: list[Array64] = []
+        self._best_K: Array64 = np.zeros(config.intrinsic_dim)
+        self._stop_reason: str | None = None
+
+    @property
+    def queries_per_step(self) -> int:
+        return int(self._es.popsize)
+
+    @property
+    def stop_reason(self) -> str | None:
+        return self._stop_reason
+
+    def recommend(self) -> Candidate:
+        if self._config.recommend == "best":
+            return self._space.candidate(self._best_K)
+        mean_K = self._es.gp.pheno(self._es.mean, into_bounds=self._es.boundary_handler.repair)
+        return self._space.candidate(np.asarray(mean_K, dtype=np.float64))
+
+    def _ask(self) -> list[Candidate]:
+        self._es.opts["randn"].restart((*self.key, self.steps_told))
+        self._directions = [np.array(direction) for direction in self._es.pop_injection_directions]
+        self._solutions_C_K = self._es.ask()
+        return [self._space.candidate(z_K) for z_K in self._solutions_C_K]
+
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+        if np.isnan(losses).all():
+            self._es.pop_injection_directions = self._directions  # used up by ask; the next ask needs them again
+            return
+        self._es.tell(self._solutions_C_K, ranked_last(losses, float(np.nanmax(losses))).tolist())
+        self._best_K = np.array(self._solutions_C_K[int(np.nanargmin(losses))], dtype=np.float64)
+        self._stop_reason = ", ".join(f"{name}={value}" for name, value in self._es.stop().items()) or None
+        axes = np.asarray(self._es.D, dtype=np.float64)
+        self._metrics = {
+            "sigma": float(self._es.sigma),
+            "axis_ratio": float(axes.max() / axes.min()),
+            "step_loss": float(np.nanmin(losses)),
+            "mean_norm": float(np.linalg.norm(self._es.mean)),
+        }
+
+    def _save(self) -> dict[str, Any]:
+        return {
+            "strategy": pickle.dumps(self._es),
+            "space": self._space.state(),
+            "best": self._best_K.copy(),
+            "stop_reason": self._stop_reason or "",
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
+        self._es = pickle.loads(state["strategy"])
+        self._best_K = np.array(state["best"], dtype=np.float64)
+        self._stop_reason = state["stop_reason"] or None
+
+
+def _make_strategy(config: CmaConfig, noise: StepNoise) -> Any:
+    """Return pycma's CMAEvolutionStrategy with its defaults, silent, without files, without global randomness."""
+    options: dict[str, Any] = {
+        "randn": noise,
+        "seed": np.nan,  # "do nothing" in pycma: numpy's global generator is left alone
+        "verbose": -9,
+        "verb_log": 0,
+        "signals_filename": "",  # otherwise stop() looks for a file in the working directory
+    }
+    if config.popsize:
+        options["popsize"] = config.popsize
+    if config.bound:
+        options["bounds"] = [-config.bound, config.bound]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing pycma warns where matplotlib is missing
+        cma: Any = import_module("cma")
+    return cma.CMAEvolutionStrategy(np.zeros(config.intrinsic_dim), config.sigma, options)

@@ -1,0 +1,62 @@
+"""Random search: independent Gaussian samples around the start. The baseline, and the family's smallest example."""
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distributed_tuner.config.optimizer import RandomSearchConfig
+from distributed_tuner.optimizers.base import Optimizer
+from distributed_tuner.optimizers.centers import make_center
+from distributed_tuner.seeds import Key
+from distributed_tuner.values import Array, Array64, Candidate, Center, Perturbation, Point
+
+
+class RandomSearch(Optimizer):
+    """Candidates are ``start + sigma z``, z ~ N(0, I_P); recommends the lowest loss seen so far, first of ties.
+
+    Failed queries are left out. Losses are comparable because every step is scored on all training examples.
+    """
+
+    kind: ClassVar[str] = "random_search"
+
+    def __init__(self, config: RandomSearchConfig, *, dim: int, key: Key, start: Array) -> None:
+        super().__init__(dim, key)
+        self._config = config
+        self._center: Center = make_center(key, 0, start)
+        self._best: Perturbation | None = None
+        self._best_loss = math.inf
+
+    @property
+    def queries_per_step(self) -> int:
+        return self._config.popsize
+
+    def recommend(self) -> Candidate:
+        return Point(self._center.vector) if self._best is None else self._best
+
+    def _ask(self) -> list[Candidate]:
+        keys = [(*self.key, self.steps_told, i) for i in range(self._config.popsize)]
+        return [Perturbation(self._center, key, 1, self._config.sigma) for key in keys]
+
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+        if np.isnan(losses).all():
+            return
+        index = int(np.nanargmin(losses))
+        candidate = candidates[index]
+        if losses[index] < self._best_loss and isinstance(candidate, Perturbation):
+            self._best, self._best_loss = candidate, float(losses[index])
+        self._metrics = {"best_loss": self._best_loss, "step_loss": float(losses[index])}
+
+    def _save(self) -> dict[str, Any]:
+        return {
+            "start": self._center.vector.copy(),
+            "best_key": [] if self._best is None else list(self._best.key),
+            "best_radius": 0.0 if self._best is None else self._best.radius,
+            "best_loss": self._best_loss,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._center = make_center(self.key, 0, state["start"])
+        best_key: Key = tuple(state["best_key"])
+        self._best = Perturbation(self._center, best_key, 1, float(state["best_radius"])) if best_key else None
+        self._best_loss = float(state["best_loss"])

@@ -1,0 +1,107 @@
+"""Losses by formula, of the shape of a real oracle: a member of the family that needs no model and takes no time."""
+
+import math
+import re
+import time
+import zlib
+
+import numpy as np
+
+from distributed_tuner.config.oracle import AnalyticOracleConfig
+from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.prompts.recipes import Recipes
+from distributed_tuner.seeds import generator
+from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request, Text
+
+CONTEXT = 4096
+TOP_TOKENS = 256
+
+
+class AnalyticOracle:
+    """Two functions of the prompt coordinates.
+
+    "logistic": logit_W(x, e) = <phi(e), (M x)_W> with phi the hashed words of the example (F features, unit norm) and M
+    a random map from the coordinates to a W x F classifier. "quadratic": f(x) = 1/2 sum_i lambda_i (x_i - x*_i)^2, the
+    same for every example; its logits put -f on the true label, so that the cross-entropy rises with f.
+    """
+
+    def __init__(self, config: AnalyticOracleConfig) -> None:
+        self._config = config
+        self._recipes = Recipes(embedding_std=1.0)
+        self._maps: dict[tuple[int, int], Array] = {}
+        self._info = OracleInfo(f"analytic-{config.function}", config.width, TOP_TOKENS, CONTEXT, 1.0, "float32", "cpu")
+
+    @property
+    def info(self) -> OracleInfo:
+        return self._info
+
+    def cost(self, request: Request) -> Cost:
+        rows = request.batch.examples
+        words = sum(len(_words(e.text + e.cue)) for e in rows)
+        tokens = 0
+        for candidate in request.candidates:
+            length = len(_words(candidate.text)) if isinstance(candidate, Text) else request.prompt.length
+            tokens += words + length * len(rows)
+        cost = Cost(len(request.candidates), len(request.candidates) * len(rows), tokens)
+        return priced(cost, self._config.price)
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        began = time.perf_counter()
+        x_C_P = np.stack([self._coordinates(candidate, request.prompt) for candidate in request.candidates])
+        logits_of = self._logistic if self._config.function == "logistic" else self._quadratic
+        logits = logits_of(x_C_P, request.batch)
+        counted = self.cost(request)
+        seconds = time.perf_counter() - began
+        cost = priced(Cost(counted.queries, counted.forwards, counted.tokens, seconds), self._config.price)
+        return evaluation(logits, request.batch, cost)
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        return self._coordinates(candidate, prompt).reshape(prompt.length, self._config.width)
+
+    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+        tokens = generator(("tokens", self._config.seed)).standard_normal((TOP_TOKENS, self._config.width))
+        scale = np.linalg.norm(rows, axis=1, keepdims=True) * np.linalg.norm(tokens, axis=1)[None, :]
+        cosine = (rows @ tokens.T) / np.maximum(scale, 1e-12)
+        return [(f"<{int(j)}>", float(c[j])) for c, j in zip(cosine, cosine.argmax(axis=1), strict=True)]
+
+    def _coordinates(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        dim = prompt.length * self._config.width
+        if isinstance(candidate, Text):
+            return np.zeros(dim, dtype=np.float32)
+        return self._recipes.coordinates(candidate, dim, unit=1.0)
+
+    def _logistic(self, x_C_P: Array, batch: Batch) -> Array:
+        phi_E_F = np.stack([self._features(example.text) for example in batch.examples])
+        labels, features = len(batch.label_words), self._config.features
+        classifier = x_C_P @ self._map(x_C_P.shape[1], labels * features)
+        weights_C_W_F = classifier.reshape(len(x_C_P), labels, features)
+        logits: Array = np.einsum("ef,cwf->cew", phi_E_F, weights_C_W_F).astype(np.float32)
+        return logits
+
+    def _quadratic(self, x_C_P: Array, batch: Batch) -> Array:
+        dim = x_C_P.shape[1]
+        eigenvalues = np.geomspace(1.0, 1.0 / self._config.condition, dim)
+        optimum = generator(("optimum", self._config.seed)).standard_normal(dim)
+        f_C = 0.5 * ((x_C_P - optimum) ** 2 * eigenvalues).sum(axis=1)
+        logits = np.zeros((len(x_C_P), len(batch.examples), len(batch.label_words)), dtype=np.float32)
+        for j, example in enumerate(batch.examples):
+            logits[:, j, example.label] = -f_C
+        return logits
+
+    def _map(self, rows: int, columns: int) -> Array:
+        key = (rows, columns)
+        if key not in self._maps:
+            stream = generator(("map", self._config.seed, rows, columns))
+            self._maps[key] = stream.standard_normal(key, dtype=np.float32) * np.float32(3.0 / rows**0.5)
+        return self._maps[key]
+
+    def _features(self, text: str) -> Array:
+        phi = np.zeros(self._config.features, dtype=np.float32)
+        for word in _words(text.lower()):
+            phi[zlib.crc32(word.encode()) % self._config.features] += 1.0
+        norm = float(np.linalg.norm(phi))
+        return phi / np.float32(norm) if norm else phi
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)

@@ -1,0 +1,50 @@
+"""An oracle with a purse: every request is paid for before it is sent. What is bought is the stage's business."""
+
+from collections.abc import Callable
+
+from distributed_tuner.budget import Purse
+from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.errors import BudgetExhausted, OracleTimeout
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.tiling import cut
+from distributed_tuner.values import Cost, Evaluation, Request
+
+
+class BudgetedOracle:
+    """Sends requests to ``oracle`` as long as ``purse`` pays for them.
+
+    ``elapsed`` returns the wall-clock seconds since the trial's first query.
+    """
+
+    def __init__(self, oracle: LossOracle, purse: Purse, config: OracleConfig, elapsed: Callable[[], float]) -> None:
+        self._oracle = oracle
+        self._purse = purse
+        self._config = config
+        self._elapsed = elapsed
+
+    def evaluate(self, request: Request, keep: Cost | None = None) -> Evaluation:
+        """Answer the request and book its cost; ``keep`` is left in the purse for what must still come.
+
+        Raises:
+            BudgetExhausted: the request and what is to be kept cost more than is left, or it ran out of its time. In
+                that case what was asked is booked, with all the device time that it can have taken.
+        """
+        asked = self._oracle.cost(request)
+        self._purse.require(asked + (keep or Cost()), self._elapsed())
+        device_usd = self._config.price.usd_per_device_hour / 3600
+        tiles = len(cut(request, self._config.tile))
+        timeout = self._purse.deadline(asked, self._elapsed(), device_usd * tiles)
+        try:
+            answer = self._oracle.evaluate(request, timeout)
+        except OracleTimeout as error:
+            busy = Cost(seconds=timeout * tiles, usd=timeout * tiles * device_usd)
+            self._purse.spend(asked + busy)
+            raise BudgetExhausted(
+                f"a request was given up after {timeout:.1f} s, when the budget of time or dollars ended"
+            ) from error
+        self._purse.spend(answer.cost)
+        return answer
+
+    def cost(self, request: Request) -> Cost:
+        """Return what the oracle says that the request costs."""
+        return self._oracle.cost(request)

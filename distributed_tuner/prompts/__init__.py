@@ -1,0 +1,1 @@
+"""Soft prompts: from candidate recipes to rows, to vocabulary, and out of the house."""

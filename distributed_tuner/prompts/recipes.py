@@ -1,0 +1,55 @@
+"""From a candidate's recipe to prompt coordinates, beside the model. Projections are made once and kept while in use."""
+
+from collections import OrderedDict
+
+import numpy as np
+
+from distributed_tuner.errors import OracleError
+from distributed_tuner.maths.bbt import apply_projection, make_projection, projection_std
+from distributed_tuner.seeds import generator, standard_normal
+from distributed_tuner.values import Array, Candidate, Latent, Perturbation, Point, Projection, Text
+
+PROJECTION_BYTES = 2 * 2**30  # two projections of a 7B model's 50-row prompt, or dozens of a small one's
+
+
+class Recipes:
+    """Makes coordinates ``x``, shape (P,), of candidates for prompts of ``unit`` and embedding std ``embedding_std``.
+
+    A projection's entries are in embedding space, so they are divided by the prompt's unit: rows are base + unit * x.
+    """
+
+    def __init__(self, embedding_std: float) -> None:
+        self._embedding_std = embedding_std
+        self._projections: OrderedDict[tuple[Projection, int], Array] = OrderedDict()
+
+    def coordinates(self, candidate: Candidate, dim: int, unit: float) -> Array:
+        """Return x of shape (dim,), float32.
+
+        Raises:
+            OracleError: the candidate is a text, or its vector has another length than the prompt.
+        """
+        match candidate:
+            case Perturbation(center, key, sign, radius):
+                x = center.vector + np.float32(sign * radius) * standard_normal(key, dim)
+            case Latent(z, projection, origin):
+                x = apply_projection(self._projection(projection, dim), z) / np.float32(unit)
+                x = x if origin is None else origin.vector + x
+            case Point(vector):
+                x = vector
+            case Text():
+                raise OracleError("a text candidate has no prompt coordinates; ask for soft candidates only")
+        if x.shape != (dim,):
+            raise OracleError(f"a candidate must have {dim} coordinates (rows x width), but got {x.shape[0]}")
+        return np.asarray(x, dtype=np.float32)
+
+    def _projection(self, projection: Projection, dim: int) -> Array:
+        key = (projection, dim)
+        if key not in self._projections:
+            std = projection_std(projection.alpha, self._embedding_std, projection.dim, projection.sigma)
+            self._projections[key] = make_projection(
+                generator(("projection", projection.seed)), dim, projection.dim, std, projection.distribution
+            )
+            while len(self._projections) > 1 and sum(a.nbytes for a in self._projections.values()) > PROJECTION_BYTES:
+                self._projections.popitem(last=False)
+        self._projections.move_to_end(key)
+        return self._projections[key]

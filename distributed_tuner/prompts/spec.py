@@ -1,0 +1,25 @@
+"""From the prompt's settings and the task to the recipe that travels with requests."""
+
+from distributed_tuner.config.prompt import PromptConfig
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import PromptSpec
+
+
+def prompt_spec(config: PromptConfig, task: Task) -> PromptSpec:
+    """Return the recipe of the prompt; its layout must have been decided.
+
+    Raises:
+        ConfigError: the layout is still "auto", or ``init: text`` has no text to start from.
+    """
+    if config.layout == "auto":
+        raise ConfigError("prompt.layout must be decided before a trial begins, but it is 'auto'; use prefix or suffix")
+    text = config.text if config.text is not None else task.manual_prompt
+    if config.init == "text" and not text:
+        raise ConfigError(
+            "prompt.init 'text' needs a text, but prompt.text and task.manual_prompt are empty; write one of them, or set"
+            " prompt.init to vocab, filler or zeros"
+        )
+    return PromptSpec(
+        config.length, config.init, text if config.init == "text" else "", config.layout, config.units, config.seed
+    )

@@ -1,0 +1,207 @@
+"""``report.html``: one file that needs neither network nor server. Numbers, tables and ink are left to the others."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.ledger.reader import Ledger, read
+from distributed_tuner.report import figures, gather, tables, words
+from distributed_tuner.report.summary import summarize, write_summary
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_HERE = Path(__file__).parent
+_MOST_EVENTS = 200
+
+
+class Plot(NamedTuple):
+    """A figure with its place in the page; ``caption`` says how to read it."""
+
+    id: str
+    title: str
+    caption: str
+    figure: "go.Figure"
+    wide: bool = False
+
+
+class Token(NamedTuple):
+    """The vocabulary entry nearest to a prompt row, and its cosine with it if known."""
+
+    text: str
+    cosine: float | None
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Write ``report.html`` and ``summary.json`` of the run in ``run_dir`` from what it wrote down; return the page.
+
+    Reads ``ledger.jsonl``, and ``config.json`` and ``best/prompt.json`` where they exist.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or one of the JSON files cannot be read as an object.
+        LedgerError: the ledger is malformed.
+    """
+    run_dir = Path(run_dir)
+    path = run_dir / "ledger.jsonl"
+    if not path.is_file():
+        raise RunDirectoryError(f"A run directory holds a ledger.jsonl, found none in {run_dir}. Give another folder.")
+    ledger = read(path)
+    config = _read_json(run_dir / "config.json")
+    prompt = _read_json(run_dir / "best" / "prompt.json")
+    summary = summarize(ledger, config)
+    write_summary(run_dir / "summary.json", summary)
+    page = run_dir / "report.html"
+    draft = run_dir / ".report.html.draft"
+    draft.write_text(render(ledger, config, prompt, summary, run_dir), encoding="utf-8")
+    return draft.replace(page)
+
+
+def render(
+    ledger: Ledger, config: Mapping[str, Any], prompt: Mapping[str, Any], summary: Mapping[str, Any], run_dir: Path
+) -> str:
+    """Return the page. ``prompt`` is ``best/prompt.json``, empty when the run has none."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    plots = _plots(ledger, summary)
+    events = tables.event_lines(ledger)
+    return environment.get_template("template.html.j2").render(
+        title=_title(ledger, config),
+        status=summary["status"],
+        facts=_facts(ledger, config, summary),
+        headline=tables.headline(summary, config),
+        tiles=tables.tiles(summary, config),
+        metric=words.MetricWords(summary["best"]["metric"]),
+        methods=tables.method_lines(summary),
+        trial_columns=tables.TRIAL_COLUMNS,
+        trials=tables.trial_lines(summary),
+        costs=tables.cost_lines(summary, config),
+        totals=summary["totals"],
+        duration=words.duration,
+        plots=plots,
+        plot_json=_script_json({plot.id: json.loads(plot.figure.to_json()) for plot in plots}),
+        plotly_js=get_plotlyjs() if plots else "",
+        prompt=prompt,
+        tokens=nearest_tokens(prompt),
+        best_files=_best_files(run_dir),
+        run_dir=str(run_dir),
+        command=config.get("command") or "",
+        events=events[-_MOST_EVENTS:],
+        events_left_out=max(0, len(events) - _MOST_EVENTS),
+        config_json=tables.pretty_json(config.get("experiment") or config),
+        versions=config.get("versions") or {},
+        model=config.get("model") or {},
+    )
+
+
+def nearest_tokens(prompt: Mapping[str, Any]) -> list[Token]:
+    """Return the tokens of ``best/prompt.json``: strings, [text, cosine] pairs or {"token", "cosine"} objects."""
+    cosines = prompt.get("cosines") or []
+    found = []
+    for place, entry in enumerate(prompt.get("nearest_tokens") or []):
+        beside = cosines[place] if place < len(cosines) else None
+        match entry:
+            case {"token": text}:
+                found.append(Token(str(text), entry.get("cosine", beside)))
+            case [text, cosine]:
+                found.append(Token(str(text), cosine))
+            case _:
+                found.append(Token(str(entry), beside))
+    return found
+
+
+def _plots(ledger: Ledger, summary: Mapping[str, Any]) -> list[Plot]:
+    """Draw the figures that have something to show."""
+    methods = gather.methods_of(summary)
+    metric = words.MetricWords(summary["best"]["metric"])
+    loss = "Loss of the recommended prompt on the train examples, not of the perturbed candidates. Lower is better."
+    best = "Best score of a recommended prompt so far on the dev examples, which select. Higher is better."
+    seen = "Mean loss of the candidates asked for, over neighbouring steps: what the optimizer sees, not its prompt."
+    curves: list[tuple[str, str, str, figures.Curves]] = [
+        ("loss-queries", "Train loss against queries", loss, gather.train_loss_data(ledger, summary, "queries")),
+        (
+            "dev-queries",
+            f"Dev {metric.name} against queries",
+            best,
+            gather.dev_metric_data(ledger, summary, "queries"),
+        ),
+        ("loss-time", "Train loss against wall clock", loss, gather.train_loss_data(ledger, summary, "seconds")),
+        (
+            "dev-time",
+            f"Dev {metric.name} against wall clock",
+            best,
+            gather.dev_metric_data(ledger, summary, "seconds"),
+        ),
+        ("candidates", "Candidate losses against queries", seen, gather.candidate_loss_data(ledger, summary)),
+    ]
+    plots = [
+        Plot(name, title, said, figures.curve_figure(data, methods)) for name, title, said, data in curves if data.bands
+    ]
+    dots = gather.test_cost_data(summary)
+    if dots.dots:
+        said = "One mark a trial: what it cost from its budget and what its selected prompt scored on test, once."
+        plots.append(Plot("test-cost", f"Test {metric.name} against cost", said, figures.dots_figure(dots, methods)))
+    if len(plots) % 2:
+        plots[-1] = plots[-1]._replace(wide=True)
+    return plots
+
+
+def _title(ledger: Ledger, config: Mapping[str, Any]) -> str:
+    run = next((session.run for session in ledger.sessions if session.run), None)
+    return run.name if run else str((config.get("experiment") or {}).get("name") or "run")
+
+
+def _facts(ledger: Ledger, config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was run on what, as short name-value pairs; what is unknown is left out."""
+    task, model = config.get("task") or {}, config.get("model") or {}
+    run = next((session.run for session in ledger.sessions if session.run), None)
+    sizes = [f"{split} {task[split]:,}" for split in ("train", "dev", "test") if task.get(split)]
+    device = " · ".join(str(model[key]) for key in ("dtype", "device") if model.get(key))
+    labels = task.get("label_words") or {}
+    shown = labels.values() if isinstance(labels, Mapping) else labels
+    pairs = [
+        ("Task", task.get("name")),
+        ("Examples", " · ".join(sizes)),
+        ("Label words", ", ".join(str(word).strip() for word in shown)),
+        ("Model", model.get("model")),
+        ("Computed in", device),
+        ("Seed", run.seed if run else None),
+        ("Started", _day(ledger.sessions[0].first) if ledger.sessions else None),
+        ("Resumed", f"{len(ledger.sessions) - 1} times" if len(ledger.sessions) > 1 else None),
+    ]
+    return [(name, str(value)) for name, value in pairs if value not in (None, "")]
+
+
+def _day(unix: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _best_files(run_dir: Path) -> list[str]:
+    best = run_dir / "best"
+    return sorted(path.relative_to(run_dir).as_posix() for path in best.rglob("*") if path.is_file())
+
+
+def _script_json(value: object) -> str:
+    """Return JSON that may stand inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """Return the object in ``path``; an empty one when the file is missing, as after an early death."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} must hold JSON, but: {error}. Mend or delete it, then try again.") from error
+    if not isinstance(value, dict):
+        raise RunDirectoryError(f"{path} must hold a JSON object, got {type(value).__name__}. Mend or delete it.")
+    return value

@@ -1,0 +1,157 @@
+"""``summary.json``: the numbers of a run for machines. Tables and figures for people are left to the other pages."""
+
+import json
+import os
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.rows import CostRow
+from distributed_tuner.report.trials import PENDING, UNFINISHED, TrialSummary, best_trial, summarize_trials
+from distributed_tuner.values import Cost
+
+
+def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run, ready for JSON.
+
+    ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
+    ``status`` is the last run_end's, or "unfinished" when there is none. ``totals`` count what the trials' budgets
+    paid for; ``totals.measurement`` is what test scores and the manual prompt cost on top. Means and standard
+    deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
+    """
+    trials = summarize_trials(ledger, config)
+    metric = metric_name(config)
+    return {
+        "status": ledger.end.status if ledger.end else UNFINISHED,
+        "best": _best(best_trial(trials), metric),
+        "baseline": {"manual_prompt": _manual_prompt(ledger)},
+        "totals": _totals(ledger, trials),
+        "methods": [_method(name, trials) for name in _methods(trials)],
+        "trials": [_trial(trial) for trial in trials],
+    }
+
+
+def write_summary(path: Path | str, summary: Mapping[str, Any]) -> None:
+    """Write ``summary`` to ``path`` as JSON, so that a reader sees the old file or the new one and never half of it."""
+    path = Path(path)
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def metric_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the primary metric; "metric" when the config does not tell."""
+    task = config.get("task")
+    named = task.get("metric") if isinstance(task, Mapping) else None
+    return str(named or config.get("task_metric") or "metric")
+
+
+def _best(trial: TrialSummary | None, metric: str) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id if trial else None,
+        "method": trial.method if trial else None,
+        "train_loss": trial.train_loss if trial else None,
+        "dev_loss": trial.dev_loss if trial else None,
+        "dev_metric": trial.dev_metric if trial else None,
+        "test_metric": trial.test_metric if trial else None,
+        "metric": metric,
+    }
+
+
+def _manual_prompt(ledger: Ledger) -> dict[str, float | None]:
+    """Average the manual prompt over the splits of different seeds."""
+    rows = [row for row in ledger.measures if row.what == "manual_prompt"]
+    return {
+        "dev_metric": mean(row.metric for row in rows if row.split == "dev"),
+        "test_metric": mean(row.metric for row in rows if row.split == "test"),
+    }
+
+
+def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
+    spent = sum((trial.spent.value() for trial in trials), Cost())
+    measured = sum((row.cost.value() for row in ledger.measures), Cost())
+    ends = [session.end for session in ledger.sessions if session.end]
+    return {
+        "queries": spent.queries,
+        "forwards": spent.forwards,
+        "tokens": spent.tokens,
+        "proposer_calls": 0,
+        "usd": spent.usd,
+        "wall_seconds": sum(session.wall_seconds for session in ledger.sessions),
+        "oracle_busy_seconds": sum(session.oracle_busy_seconds for session in ledger.sessions),
+        "oracle_busy_fraction": _busy_fraction(ledger),
+        "oracle_actors": max((end.oracle_actors for end in ends), default=None),
+        "tiles": sum(end.tiles for end in ends),
+        "retries": sum(end.retries for end in ends),
+        "failed_candidates": sum(trial.failed for trial in trials),
+        "measurement": CostRow.of(measured).model_dump(),
+    }
+
+
+def _busy_fraction(ledger: Ledger) -> float | None:
+    """Return busy seconds over (actors x wall seconds) of the sessions that ended; None when none tells."""
+    ends = [session.end for session in ledger.sessions if session.end]
+    available = sum(end.oracle_actors * end.wall_seconds for end in ends)
+    return sum(end.oracle_busy_seconds for end in ends) / available if available > 0 else None
+
+
+def _methods(trials: list[TrialSummary]) -> list[str]:
+    return list(dict.fromkeys(trial.method for trial in trials if trial.status != PENDING))
+
+
+def _method(name: str, trials: list[TrialSummary]) -> dict[str, Any]:
+    mine = [trial for trial in trials if trial.method == name and trial.status != PENDING]
+    counted = [trial for trial in mine if trial.counts]
+    return {
+        "method": name,
+        "trials": len(mine),
+        "failed": sum(trial.status == "failed" for trial in mine),
+        "dev_metric_mean": mean(trial.dev_metric for trial in counted),
+        "dev_metric_std": spread(trial.dev_metric for trial in counted),
+        "test_metric_mean": mean(trial.test_metric for trial in counted),
+        "test_metric_std": spread(trial.test_metric for trial in counted),
+        "train_loss_mean": mean(trial.train_loss for trial in counted),
+        "queries_mean": mean(trial.spent.queries for trial in counted),
+        "wall_seconds_mean": mean(trial.wall_seconds for trial in counted),
+    }
+
+
+def _trial(trial: TrialSummary) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        "method": trial.method,
+        "seed": trial.seed,
+        "split_seed": trial.split_seed,
+        "drawn": dict(trial.drawn),
+        "config": dict(trial.config),
+        "train_loss": trial.train_loss,
+        "dev_loss": trial.dev_loss,
+        "dev_metric": trial.dev_metric,
+        "test_metric": trial.test_metric,
+        "queries": trial.spent.queries,
+        "forwards": trial.spent.forwards,
+        "tokens": trial.spent.tokens,
+        "usd": trial.spent.usd,
+        "wall_seconds": trial.wall_seconds,
+        "failed_candidates": trial.failed,
+        "status": trial.status,
+        "reason": trial.reason,
+    }
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the known values; None when there is none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def spread(values: Iterable[float | None]) -> float | None:
+    """Return the standard deviation (n - 1) of the known values; None below two."""
+    known = [value for value in values if value is not None]
+    return statistics.stdev(known) if len(known) > 1 else None

@@ -1,0 +1,236 @@
+"""The rows of the report's tables, already spelled. Laying them out is left to the template, numbers to `summary`."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.report import verdict, words
+
+
+class Headline(NamedTuple):
+    """The first thing to read. ``outcome`` colours it: better, tie, worse, unmeasured."""
+
+    sentence: str
+    verdict: str
+    outcome: verdict.Outcome
+
+
+class Tile(NamedTuple):
+    """One large number with its name and a note."""
+
+    label: str
+    value: str
+    note: str
+
+
+class Cell(NamedTuple):
+    """What a cell shows and what it is sorted by. ``parts`` are shown instead of the text, each kept on one line."""
+
+    text: str
+    key: float | str
+    parts: tuple[str, ...] = ()
+
+
+class MethodLine(NamedTuple):
+    """Averages of one method over its trials; the manual prompt is a line of its own."""
+
+    method: str
+    trials: str
+    dev: str
+    test: str
+    train_loss: str
+    queries: str
+    wall: str
+    best: bool
+
+
+class TrialLine(NamedTuple):
+    """One trial."""
+
+    cells: tuple[Cell, ...]
+    status: str
+    reason: str
+    best: bool
+
+
+class CostLine(NamedTuple):
+    """One kind of cost: what a trial may spend, what one spent at most, what all spent, and measuring on top."""
+
+    kind: str
+    limit: str
+    most: str
+    total: str
+    measurement: str
+
+
+class EventLine(NamedTuple):
+    """One event, ``when`` counted from the start of the run."""
+
+    when: str
+    trial: str
+    kind: str
+    message: str
+
+
+TRIAL_COLUMNS = ("Trial", "Method", "Seed", "Split", "Drawn", "Train loss", "Dev", "Test", "Queries", "Tokens", "Time")
+_COSTS = (
+    ("queries", "Queries", words.count),
+    ("forwards", "Forwards", words.count),
+    ("tokens", "Tokens", words.count),
+    ("seconds", "Wall clock", words.duration),
+    ("usd", "US dollars", words.money),
+)
+
+
+def headline(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Headline:
+    """Return what the run found, in two sentences."""
+    best, manual = summary["best"], summary["baseline"]["manual_prompt"]
+    metric = words.MetricWords(best["metric"])
+    if best["trial_id"] is None:
+        return Headline("No prompt has been selected yet.", "No trial has scored a prompt on dev.", "unmeasured")
+    weighed = verdict.weigh(summary, config)
+    trial = next(trial for trial in summary["trials"] if trial["trial_id"] == best["trial_id"])
+    scores = f"{metric.name} {metric.value(best['dev_metric'])} on dev and {metric.value(best['test_metric'])} on test"
+    against = f"{metric.value(manual['dev_metric'])} and {metric.value(manual['test_metric'])} for the manual prompt"
+    price = f"{words.count(trial['queries'])} queries and {words.duration(trial['wall_seconds'])}"
+    text = f"The best prompt is by {best['method']}: {scores}, against {against}, for {price}."
+    return Headline(text, verdict.sentence(weighed, metric), weighed.outcome)
+
+
+def tiles(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Tile]:
+    """Return the large numbers under the headline."""
+    best, totals = summary["best"], summary["totals"]
+    metric, manual = words.MetricWords(best["metric"]), summary["baseline"]["manual_prompt"]
+    examples = (config.get("task") or {}).get("test")
+    size = f" on {examples:,} examples" if examples else ""
+    busy = totals["oracle_busy_fraction"]
+    actors = totals["oracle_actors"]
+    return [
+        Tile(f"Test {metric.name}", metric.value(best["test_metric"]), f"best{size}"),
+        Tile("Manual prompt", metric.value(manual["test_metric"]), f"test {metric.name}"),
+        Tile("Queries", words.short_count(totals["queries"]), f"{words.short_count(totals['tokens'])} tokens"),
+        Tile("Wall clock", words.duration(totals["wall_seconds"]), _trials_note(summary)),
+        Tile(
+            "Oracles busy",
+            words.UNKNOWN if busy is None else f"{100 * busy:.0f} %",
+            f"{words.duration(totals['oracle_busy_seconds'])}" + (f" on {_actors(actors)}" if actors else ""),
+        ),
+        Tile("Cost", words.money(totals["usd"]), f"{words.money(totals['measurement']['usd'])} to measure"),
+    ]
+
+
+def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
+    """Return the manual prompt, then the methods by falling dev metric."""
+    metric = words.MetricWords(summary["best"]["metric"])
+    manual = summary["baseline"]["manual_prompt"]
+    none = words.UNKNOWN
+    first = MethodLine(
+        "manual prompt",
+        none,
+        metric.bare(manual["dev_metric"]),
+        metric.bare(manual["test_metric"]),
+        none,
+        "0",
+        none,
+        False,
+    )
+    ranked = sorted(summary["methods"], key=lambda line: -_number(line["dev_metric_mean"]))
+    return [first, *(_method_line(line, metric, summary["best"]["method"]) for line in ranked)]
+
+
+def trial_lines(summary: Mapping[str, Any]) -> list[TrialLine]:
+    """Return the trials in their order; cells follow `TRIAL_COLUMNS`."""
+    metric = words.MetricWords(summary["best"]["metric"])
+    return [_trial_line(trial, metric, summary["best"]["trial_id"]) for trial in summary["trials"]]
+
+
+def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[CostLine]:
+    """Return one line a kind of cost. Limits hold for every trial by itself; measuring is not bought from them."""
+    budget = (config.get("experiment") or {}).get("budget") or {}
+    totals, lines = summary["totals"], []
+    for name, label, spell in _COSTS:
+        # A budget of seconds is one of wall-clock time, as a user waits for it; measuring knows device time alone.
+        field = "wall_seconds" if name == "seconds" else name
+        most = max((trial[field] for trial in summary["trials"]), default=None)
+        limit = budget.get(name)
+        lines.append(
+            CostLine(
+                label,
+                "none" if limit is None else spell(limit),
+                spell(most),
+                spell(totals[field]),
+                spell(totals["measurement"][name]) + (" of device time" if name == "seconds" else ""),
+            )
+        )
+    return lines
+
+
+def event_lines(ledger: Ledger) -> list[EventLine]:
+    """Return the events in the order they happened."""
+    start = ledger.sessions[0].first if ledger.sessions else 0.0
+    return [
+        EventLine(
+            words.duration(max(0.0, row.time - start)), row.trial_id or "", row.kind.replace("_", " "), row.message
+        )
+        for row in ledger.events
+    ]
+
+
+def _method_line(line: Mapping[str, Any], metric: words.MetricWords, best: str | None) -> MethodLine:
+    failed = f" ({line['failed']} failed)" if line["failed"] else ""
+    return MethodLine(
+        method=line["method"],
+        trials=f"{line['trials']}{failed}",
+        dev=metric.bare(line["dev_metric_mean"], line["dev_metric_std"]),
+        test=metric.bare(line["test_metric_mean"], line["test_metric_std"]),
+        train_loss=words.loss(line["train_loss_mean"]),
+        queries=words.count(line["queries_mean"]),
+        wall=words.duration(line["wall_seconds_mean"]),
+        best=line["method"] == best,
+    )
+
+
+def _trial_line(trial: Mapping[str, Any], metric: words.MetricWords, best: str | None) -> TrialLine:
+    drawn = tuple(f"{_leaf(path)}={words.plain(value)}" for path, value in trial["drawn"].items())
+    cells = (
+        Cell(trial["trial_id"], trial["trial_id"]),
+        Cell(trial["method"], trial["method"]),
+        Cell(_shown(trial["seed"]), _number(trial["seed"])),
+        Cell(_shown(trial["split_seed"]), _number(trial["split_seed"])),
+        Cell(words.UNKNOWN, ", ".join(drawn), drawn),
+        Cell(words.loss(trial["train_loss"]), _number(trial["train_loss"])),
+        Cell(metric.bare(trial["dev_metric"]), _number(trial["dev_metric"])),
+        Cell(metric.bare(trial["test_metric"]), _number(trial["test_metric"])),
+        Cell(words.count(trial["queries"]), trial["queries"]),
+        Cell(words.short_count(trial["tokens"]), trial["tokens"]),
+        Cell(words.duration(trial["wall_seconds"]), trial["wall_seconds"]),
+    )
+    return TrialLine(cells, trial["status"], trial["reason"], trial["trial_id"] == best)
+
+
+def pretty_json(value: object) -> str:
+    """Return ``value`` as indented JSON; what JSON does not know is spelled as text."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _leaf(path: str) -> str:
+    return path.rsplit(".", 1)[-1]
+
+
+def _shown(value: object) -> str:
+    return words.UNKNOWN if value is None else str(value)
+
+
+def _number(value: float | None) -> float:
+    """Return a key to sort by: what is unknown comes last when the largest comes first."""
+    return -1e308 if value is None else float(value)
+
+
+def _actors(number: int) -> str:
+    return f"{number} actor" if number == 1 else f"{number} actors"
+
+
+def _trials_note(summary: Mapping[str, Any]) -> str:
+    number = len(summary["trials"])
+    return f"{number} trial" if number == 1 else f"{number} trials"

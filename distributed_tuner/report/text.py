@@ -1,0 +1,76 @@
+"""What the command line prints: a run's summary and a space's projection, as plain lines. The numbers are others'."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from distributed_tuner.report.words import count, duration, money
+from distributed_tuner.values import Cost
+
+if TYPE_CHECKING:
+    from distributed_tuner.preflight import Prepared
+
+
+def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of methods with the manual prompt above it, and the best trial."""
+    metric = summary["best"]["metric"]
+    yield ""
+    yield f"{'method':<16}{'trials':>7}{'queries':>9}{'seconds':>9}{'dev ' + metric:>18}{'test ' + metric:>18}"
+    manual = summary["baseline"]["manual_prompt"]
+    yield _row("manual prompt", "-", "-", "-", (manual["dev_metric"], None), (manual["test_metric"], None))
+    for method in summary["methods"]:
+        yield _row(
+            method["method"],
+            str(method["trials"]),
+            _whole(method["queries_mean"]),
+            _whole(method["wall_seconds_mean"]),
+            (method["dev_metric_mean"], method["dev_metric_std"]),
+            (method["test_metric_mean"], method["test_metric_std"]),
+        )
+    best = summary["best"]
+    if best["trial_id"] is not None:
+        yield ""
+        yield (
+            f"best on dev: {best['trial_id']}, dev {metric} {_score(best['dev_metric'])}, test {metric}"
+            f" {_score(best['test_metric'])} (manual prompt: {_score(manual['test_metric'])})"
+        )
+
+
+def projection_lines(prepared: "Prepared") -> Iterator[str]:
+    """Yield what each trial will cost, and the sum."""
+    yield f"{len(prepared.plans)} trial(s) of {prepared.experiment.name}; the space is sound at both ends of every range"
+    yield ""
+    yield f"{'trial':<24}{'steps':>7}{'queries':>9}{'forwards':>11}{'tokens':>13}{'seconds':>10}{'USD':>10}"
+    for plan, projection in zip(prepared.plans, prepared.projections, strict=True):
+        steps = "+".join(str(stage.steps) for stage in projection.plans)
+        yield _cost_row(plan.trial_id, steps, projection.search)
+    measured = sum((projection.measurement for projection in prepared.projections), prepared.baseline)
+    yield _cost_row("test and manual prompt", "-", measured)
+    total = sum((projection.search for projection in prepared.projections), measured)
+    yield _cost_row("all", "-", total)
+    actors = prepared.experiment.oracle.actors
+    yield ""
+    yield (
+        f"about {duration(total.seconds / actors)} on {actors} oracle actor(s) with devices like this machine's,"
+        f" {money(total.usd)} at the prices of oracle.price"
+    )
+
+
+def _row(name: str, trials: str, queries: str, seconds: str, dev: tuple[Any, Any], test: tuple[Any, Any]) -> str:
+    return f"{name:<16}{trials:>7}{queries:>9}{seconds:>9}{_with_spread(*dev):>18}{_with_spread(*test):>18}"
+
+
+def _cost_row(name: str, steps: str, cost: Cost) -> str:
+    numbers = f"{count(cost.queries):>9}{count(cost.forwards):>11}{count(cost.tokens):>13}"
+    return f"{name:<24}{steps:>7}{numbers}{cost.seconds:>10.0f}{cost.usd:>10.4f}"
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    return _score(mean) if spread is None else f"{_score(mean)} +- {spread:.4f}"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"

@@ -1,0 +1,81 @@
+"""What a run may claim: the best prompt against the manual one, weighed by the size of the test set. No HTML here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from distributed_tuner.report import words
+
+Outcome: TypeAlias = Literal["better", "tie", "worse", "unmeasured"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The best prompt's test metric minus the manual prompt's, and what that is worth.
+
+    ``difference`` is None when either was not measured. ``error`` is the standard error of the difference of two
+    binomial shares of ``examples`` each, taken as independent; None when the metric is not an accuracy or the size of
+    the test set is unknown. ``outcome`` is "tie" when the difference is not beyond that error.
+    """
+
+    outcome: Outcome
+    difference: float | None
+    error: float | None
+    examples: int | None
+
+
+def weigh(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Verdict:
+    """Compare the best trial of ``summary`` with its manual prompt on the test set."""
+    tuned = summary["best"]["test_metric"]
+    manual = summary["baseline"]["manual_prompt"]["test_metric"]
+    examples = (config.get("task") or {}).get("test")
+    if tuned is None or manual is None:
+        return Verdict("unmeasured", None, None, examples)
+    error = None
+    if words.MetricWords(summary["best"]["metric"]).is_accuracy and examples:
+        error = binomial_error(tuned, manual, examples)
+    difference = tuned - manual
+    return Verdict(_outcome(difference, error or 0.0), difference, error, examples)
+
+
+def binomial_error(first: float, second: float, examples: int) -> float:
+    """Return the standard error of ``first - second``, two shares of ``examples`` independent draws each.
+
+    sqrt((p1 (1 - p1) + p2 (1 - p2)) / n). Prompts scored on the same examples mostly agree, so this errs upwards.
+    """
+    return math.sqrt((first * (1 - first) + second * (1 - second)) / examples)
+
+
+def _outcome(difference: float, error: float) -> Outcome:
+    if abs(difference) <= error:
+        return "tie"
+    return "better" if difference > 0 else "worse"
+
+
+def sentence(verdict: Verdict, metric: words.MetricWords) -> str:
+    """Say the verdict in words, with the number of test examples."""
+    if verdict.difference is None:
+        return "The test set has not been scored for both the best prompt and the manual prompt, so nothing is claimed."
+    gap = metric.difference(verdict.difference)
+    size = f" on {verdict.examples:,} test examples" if verdict.examples else ""
+    if verdict.error is None:
+        word = {"better": f"{gap} above", "worse": f"{gap} below", "tie": "equal to"}[verdict.outcome]
+        unsure = f"No standard error is known for {metric.name}" if size else "The size of the test set is unknown"
+        return f"The best prompt is {word} the manual prompt{size}. {unsure}, so take the difference with care."
+    error = metric.difference(verdict.error)
+    match verdict.outcome:
+        case "tie":
+            return (
+                f"That is no difference: {gap}{size} do not go beyond one standard error (± {error}), "
+                "so the best prompt is not shown to beat the manual prompt."
+            )
+        case "worse":
+            return (
+                f"The best prompt does not beat the manual prompt: it is {gap} below{size} (standard error ± {error})."
+            )
+        case _:
+            strength = (
+                "more than two standard errors" if verdict.difference > 2 * verdict.error else "one to two errors"
+            )
+            return f"The best prompt is {gap} above the manual prompt{size}: {strength} (± {error})."

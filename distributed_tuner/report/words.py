@@ -1,0 +1,98 @@
+"""How numbers are spelled for people: counts, seconds, dollars, metrics. Which are shown is left to `tables`."""
+
+from dataclasses import dataclass
+
+UNKNOWN = "—"
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with thousands separated, "1,234"."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def short_count(value: float | None) -> str:
+    """Return a large number to three digits with k, M or G: "20.5 M"."""
+    if value is None:
+        return UNKNOWN
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g} {unit}" if abs(value) < 999.5 * size else f"{value / size:,.0f} {unit}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them: "0.4 s", "42 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def money(usd: float | None) -> str:
+    """Return dollars: "$0", "$0.0042", "$12.30"."""
+    if usd is None:
+        return UNKNOWN
+    if usd == 0:
+        return "$0"
+    return f"${usd:,.2f}" if usd >= 0.1 else f"${usd:.2g}"
+
+
+def loss(value: float | None) -> str:
+    """Return a loss to four decimals."""
+    return UNKNOWN if value is None else f"{value:.4f}"
+
+
+def plain(value: object) -> str:
+    """Return a drawn value: numbers to four digits, anything else as it prints."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricWords:
+    """How one metric is spelled: accuracy and F1 in percent, others as they are."""
+
+    name: str
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the metric is a share of something, from 0 to 1."""
+        return self.name.lower().startswith(("acc", "f1", "macro_f1", "micro_f1"))
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the metric is a share of examples, so that binomial errors apply."""
+        return self.name.lower().startswith("acc")
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by before it is shown."""
+        return 100.0 if self.is_share else 1.0
+
+    @property
+    def axis(self) -> str:
+        """The metric with its unit, for an axis or a column."""
+        return f"{self.name} (%)" if self.is_share else self.name
+
+    def value(self, metric: float | None) -> str:
+        """Return the value with its unit: "88.4 %"."""
+        if metric is None:
+            return UNKNOWN
+        return f"{100 * metric:.1f} %" if self.is_share else f"{metric:.3f}"
+
+    def bare(self, metric: float | None, spread: float | None = None) -> str:
+        """Return the value without its unit, with its spread if there is one: "88.4 ± 1.2"."""
+        if metric is None:
+            return UNKNOWN
+        digits = 1 if self.is_share else 3
+        shown = f"{self.scale * metric:.{digits}f}"
+        return shown if spread is None else f"{shown} ± {self.scale * spread:.{digits}f}"
+
+    def difference(self, metric: float) -> str:
+        """Return a difference without its sign: "3.2 points"."""
+        return f"{abs(100 * metric):.1f} points" if self.is_share else f"{abs(metric):.3f}"

@@ -1,0 +1,96 @@
+"""The run directory: what lies where, and that nothing in it is ever written over by another run."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed_tuner.errors import RunDirectoryError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths inside a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved experiment, as JSON."""
+        return self.path / "config.json"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger, as JSON lines."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """What the report's numbers are, as JSON."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def best(self) -> Path:
+        """The best prompt, in the formats that it can be taken away in."""
+        return self.path / "best"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own files: checkpoints of the trials."""
+        return self.path / "tune"
+
+    def prompt_of(self, trial_id: str) -> Path:
+        """The selected prompt of one trial."""
+        return self.path / "trials" / trial_id / "prompt.npy"
+
+    def require_new(self) -> None:
+        """Check that nothing is here yet.
+
+        Raises:
+            RunDirectoryError: the directory is there already and not empty.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            what = "holds a run" if self.config.exists() else "is not empty"
+            raise RunDirectoryError(
+                f"a run needs a directory of its own, but {self.path} {what}; continue it with --resume, or choose another"
+                " with --out DIR"
+            )
+
+    def create(self) -> None:
+        """Make the directory, which must be new."""
+        self.require_new()
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def require(self) -> None:
+        """Check that a run is here.
+
+        Raises:
+            RunDirectoryError: there is none.
+        """
+        if not self.config.is_file():
+            raise RunDirectoryError(
+                f"a run directory must hold config.json, but {self.path} does not; check the path, or start a run"
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what config.json holds."""
+        self.require()
+        config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
+        return config
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    Path(scratch).chmod(0o644)
+    Path(scratch).replace(path)

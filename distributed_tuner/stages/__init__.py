@@ -1,0 +1,1 @@
+"""Stages: where an optimizer and an oracle meet, through their protocols alone."""

@@ -1,0 +1,51 @@
+"""How many steps a budget pays for: pure arithmetic on costs, used for the cosine schedule and by ``check``."""
+
+import math
+from dataclasses import dataclass
+
+from distributed_tuner.budget import COUNTED
+from distributed_tuner.config.budget import BudgetConfig
+from distributed_tuner.values import Cost
+
+UNLIMITED_STEPS = 2000  # T of the ZOT paper, for budgets that limit only time or dollars
+MOST_STEPS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a stage will do if nothing stops it early: steps, looks, and what they cost together."""
+
+    steps: int
+    looks: int
+    cost: Cost
+
+
+def plan_stage(limits: BudgetConfig, step: Cost, look: Cost, look_every: int, most: int | None = None) -> StagePlan:
+    """Play the stage through: a look at the start, steps with a look every ``look_every`` queries, a look at the end.
+
+    Args:
+        limits: what the budget allows; seconds are not known beforehand and ignored.
+        step: cost of one step.
+        look: cost of one look.
+        look_every: queries between two looks.
+        most: steps after which the stage ends anyway.
+
+    Returns:
+        A plan; its steps are 0 when the budget pays for no step.
+    """
+    bounded = any(getattr(limits, unit) is not None for unit in COUNTED) or (limits.usd is not None and step.usd > 0)
+    most = min(most or MOST_STEPS, MOST_STEPS if bounded else UNLIMITED_STEPS)
+    spent, steps, looks, since = look, 0, 1, 0
+    while steps < most and fits(spent + step + look, limits):
+        spent, steps, since = spent + step, steps + 1, since + step.queries
+        if since >= look_every and steps < most:
+            spent, looks, since = spent + look, looks + 1, 0
+    if since:
+        spent, looks = spent + look, looks + 1
+    return StagePlan(steps, looks, spent)
+
+
+def fits(cost: Cost, limits: BudgetConfig) -> bool:
+    """Tell whether a cost lies within the counted limits and the dollars."""
+    counted = all(getattr(cost, unit) <= (getattr(limits, unit) or math.inf) for unit in COUNTED)
+    return counted and (limits.usd is None or cost.usd < limits.usd)

@@ -1,0 +1,28 @@
+"""Tasks: a few labelled examples, a template and label words. ``build`` makes one from its config."""
+
+from pathlib import Path
+from typing import assert_never
+
+from distributed_tuner.config.task import DemoTaskConfig, FileTaskConfig, HubTaskConfig, TaskConfig
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.demo import build_demo
+from distributed_tuner.tasks.file import build_file
+from distributed_tuner.tasks.hub import build_hub
+from distributed_tuner.tasks.metrics import score
+
+__all__ = ["Task", "build", "score"]
+
+
+def build(config: TaskConfig, root: Path) -> Task:
+    """Make the task of ``config``. Relative paths are looked up in ``root``, the folder of the settings, then in the
+    working directory. Raises TaskError for all that is wrong with data, template or label words.
+    """
+    match config:
+        case DemoTaskConfig():
+            return build_demo(config)
+        case FileTaskConfig():
+            return build_file(config, root)
+        case HubTaskConfig():
+            return build_hub(config, root)
+        case _:
+            assert_never(config)

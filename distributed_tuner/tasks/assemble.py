@@ -1,0 +1,100 @@
+"""From tables and wording to a task: the steps that file, demo and hub tasks share.
+
+Owns rendering rows to examples, the draw, and the warning about texts that are in both pool and test.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from distributed_tuner.config.task import BaseTaskConfig
+from distributed_tuner.errors import TaskError
+from distributed_tuner.tasks import few_shot
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.table import Table
+from distributed_tuner.tasks.templates import Template
+from distributed_tuner.values import Example, LabelRule, LossName
+
+log = logging.getLogger(__name__)
+
+Render = Callable[[Table, int], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A table with the label index of every row (below 0: none)."""
+
+    table: Table
+    labels: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a row is worded, and what is recommended for the task; ``fields`` returns the template's columns of a row."""
+
+    name: str
+    description: str
+    template: Template
+    label_names: tuple[str, ...]
+    label_words: tuple[str, ...]
+    manual_prompt: str
+    fields: Render
+    loss: LossName = "cross_entropy"
+    label_rule: LabelRule = "single"
+    metrics: tuple[str, ...] = ("accuracy",)
+
+
+def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Labelled | None) -> Task:
+    """Draw the splits and word them. ``test`` None takes what the draw leaves of the pool.
+
+    Raises TaskError where a class is too small, a metric does not fit, or nothing is left to test on.
+    """
+    metrics = tuple(config.metric or wording.metrics)
+    if "f1" in metrics and len(wording.label_words) != 2:
+        raise TaskError(f"f1 is for two classes, got {len(wording.label_words)}: use accuracy or matthews")
+    draw = few_shot.draw(pool.labels, wording.label_names, config.shots, config.split_seed)
+    train = _examples(wording, pool, "pool", draw.train)
+    dev = _examples(wording, pool, "pool", draw.dev)
+    if test is None:
+        rest = few_shot.limit([pool.labels[i] for i in draw.rest], config.test_limit)
+        tested = _examples(wording, pool, "pool", [draw.rest[i] for i in rest])
+    else:
+        tested = _examples(wording, test, "test", few_shot.limit(test.labels, config.test_limit))
+    if not tested:
+        raise TaskError(
+            f"task {wording.name!r} has no test example: give a test file, or use fewer than {config.shots} shots"
+        )
+    _warn_of_overlap(wording.name, (*train, *dev), tested)
+    return Task(
+        name=wording.name,
+        label_words=wording.template.label_words(wording.label_words),
+        label_names=wording.label_names,
+        loss=config.loss or wording.loss,
+        label_rule=config.label_rule or wording.label_rule,
+        metrics=metrics,
+        manual_prompt=wording.manual_prompt if config.manual_prompt is None else config.manual_prompt,
+        description=wording.description,
+        train=train,
+        dev=dev,
+        test=tested,
+    )
+
+
+def _examples(wording: Wording, source: Labelled, prefix: str, indices: Iterable[int]) -> tuple[Example, ...]:
+    made = []
+    for i in indices:
+        words = wording.template.render(wording.fields(source.table, i))
+        made.append(Example(f"{prefix}-{i}", words.text, words.cue, source.labels[i], words.tail))
+    return tuple(made)
+
+
+def _warn_of_overlap(name: str, drawn: Sequence[Example], tested: Sequence[Example]) -> None:
+    """Only what was drawn can leak into what is tuned, so only that is compared."""
+    seen = {(example.text, example.tail) for example in tested}
+    shared = sum((example.text, example.tail) in seen for example in drawn)
+    if shared:
+        log.warning(
+            "task %s: %d of the %d train and dev examples are also in the test set, which flatters the test score: "
+            "take them out of the pool",
+            name, shared, len(drawn),
+        )  # fmt: skip

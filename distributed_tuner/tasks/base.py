@@ -1,0 +1,60 @@
+"""The task: labelled examples in three splits, already worded, with all that is needed to score them.
+
+Owns the value and how a batch is cut from it. How it comes about belongs to the sibling modules.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distributed_tuner.errors import TaskError
+from distributed_tuner.values import Batch, Example, LabelRule, LossName, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A few-shot classification task. Plain tuples of text and numbers, so it pickles fast and means the same anywhere.
+
+    ``label_words[i]`` is what the model says for label index ``i``, ``label_names[i]`` what the data call it;
+    ``metrics[0]`` selects, the others are reported.
+    """
+
+    name: str
+    label_words: tuple[str, ...]
+    label_names: tuple[str, ...]
+    loss: LossName
+    label_rule: LabelRule
+    metrics: tuple[str, ...]
+    manual_prompt: str
+    description: str
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that selects."""
+        return self.metrics[0]
+
+    def examples(self, split: Split) -> tuple[Example, ...]:
+        """Return all examples of ``split``."""
+        match split:
+            case "train":
+                return self.train
+            case "dev":
+                return self.dev
+            case "test":
+                return self.test
+        raise TaskError(f"a split is 'train', 'dev' or 'test', got {split!r}")
+
+    def batch(self, split: Split, indices: Sequence[int] | None = None) -> Batch:
+        """Return the batch of the examples of ``split`` at ``indices`` (all of them where None), in that order.
+
+        Raises TaskError where an index lies outside the split.
+        """
+        examples = self.examples(split)
+        if indices is not None:
+            outside = [int(i) for i in indices if not 0 <= i < len(examples)]
+            if outside:
+                raise TaskError(f"indices into {split} run from 0 to {len(examples) - 1}, got {outside[:3]}")
+            examples = tuple(examples[i] for i in indices)
+        return Batch(examples, self.label_words, split, self.loss, self.label_rule)

@@ -1,0 +1,76 @@
+"""Which rows become train, dev and test: the k-shot draw and the class-balanced cut of a large test set.
+
+Owns indices only; what the rows hold belongs to others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distributed_tuner import seeds
+from distributed_tuner.errors import TaskError
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Indices into the pool: ``train`` and ``dev`` in the order drawn, ``rest`` in the pool's order."""
+
+    train: tuple[int, ...]
+    dev: tuple[int, ...]
+    rest: tuple[int, ...]
+
+
+def draw(labels: Sequence[int], names: Sequence[str], shots: int, seed: int) -> Draw:
+    """Draw ``shots`` examples per class for train and as many more for dev.
+
+    The pool is shuffled by ``seed`` and walked once: an example goes to train while its class has fewer than ``shots``
+    there, else to dev likewise, else to the rest (Sun et al. 2022, section 4.1; Zhan et al. 2024, section 3.1).
+    Labels below 0 mark rows without a label and are left out. Raises TaskError where a class has too few examples.
+    """
+    _check_counts(labels, names, shots)
+    train: list[int] = []
+    dev: list[int] = []
+    rest: list[int] = []
+    seen = [0] * len(names)
+    for i in map(int, seeds.generator(("split", seed)).permutation(len(labels))):
+        label = labels[i]
+        if label < 0:
+            continue
+        target = train if seen[label] < shots else dev if seen[label] < 2 * shots else rest
+        target.append(i)
+        seen[label] += 1
+    return Draw(tuple(train), tuple(dev), tuple(sorted(rest)))
+
+
+def limit(labels: Sequence[int], count: int | None) -> tuple[int, ...]:
+    """Return at most ``count`` indices of labelled rows, as even over the classes as these allow, in row order.
+
+    The choice depends on the labels alone, never on the few-shot seed. None keeps all.
+    """
+    kept = [i for i, label in enumerate(labels) if label >= 0]
+    if count is None or count >= len(kept):
+        return tuple(kept)
+    order = seeds.generator(("test_limit",)).permutation(len(kept))
+    # Sorting by the rank within its class takes one of every class, then a second of every class, and so on.
+    ranks: dict[int, int] = {}
+    ranked: list[tuple[int, int]] = []
+    for i in (kept[j] for j in order):
+        rank = ranks.get(labels[i], 0)
+        ranks[labels[i]] = rank + 1
+        ranked.append((rank, i))
+    chosen = sorted(ranked, key=lambda pair: pair[0])[:count]
+    return tuple(sorted(i for _, i in chosen))
+
+
+def _check_counts(labels: Sequence[int], names: Sequence[str], shots: int) -> None:
+    counts = np.bincount([label for label in labels if label >= 0], minlength=len(names))
+    scarce = [(name, int(n)) for name, n in zip(names, counts, strict=True) if n < 2 * shots]
+    if not scarce:
+        return
+    most = int(counts.min()) // 2
+    advice = f"use shots: {most} or fewer, or add examples" if most else "add examples, or take out its label word"
+    found = ", ".join(f"{name!r} has {n}" for name, n in scarce[:5]) + (", ..." if len(scarce) > 5 else "")
+    raise TaskError(
+        f"every class needs 2 x shots = {2 * shots} examples in the pool (train and dev), but class {found}: {advice}"
+    )

@@ -1,0 +1,185 @@
+"""What crosses the borders: candidates, batches of examples, requests and evaluations. Frozen data, no behaviour.
+
+Shapes are named by letters: C candidates, E examples, W label words, L prompt rows, D embedding width,
+P = L * D prompt coordinates, K intrinsic dimensions.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from distributed_tuner.seeds import Key
+
+Array: TypeAlias = npt.NDArray[np.float32]
+Array64: TypeAlias = npt.NDArray[np.float64]
+Split: TypeAlias = Literal["train", "dev", "test"]
+LossName: TypeAlias = Literal["cross_entropy", "hinge"]
+Layout: TypeAlias = Literal["prefix", "suffix"]
+LabelRule: TypeAlias = Literal["single", "first"]
+
+
+# --------------------------------------------------------------------------------------------------- candidates
+@dataclass(frozen=True, eq=False, slots=True)
+class Center:
+    """A point that many candidates refer to; sent once a step and known by its id afterwards.
+
+    ``id`` must be unique within a run, ``vector`` has shape (P,) and is never written to.
+    """
+
+    id: str
+    vector: Array
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Perturbation:
+    """``center + sign * radius * z(key)`` with z standard normal: a ZOT candidate, a few bytes beside its centre."""
+
+    center: Center
+    key: Key
+    sign: int
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A random map R^K -> R^P, made again from ``seed`` beside the model (BBT, Sun et al. 2022).
+
+    ``distribution`` "normal" has entries N(0, s^2) with s = alpha * std(E) / (sqrt(K) * sigma), E the embedding
+    matrix; "uniform" is U(-1/sqrt(K), 1/sqrt(K)), the linear-layer default of the published runs.
+    """
+
+    seed: int
+    dim: int
+    alpha: float
+    sigma: float
+    distribution: Literal["normal", "uniform"] = "normal"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Latent:
+    """``origin + A z`` with z of shape (K,) and A the projection: a BBT candidate. No origin: the prompt's base rows."""
+
+    z: Array
+    projection: Projection
+    origin: Center | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Point:
+    """Explicit prompt coordinates, shape (P,): for few, not for populations."""
+
+    vector: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A hard prompt in words, put in front of the example's text."""
+
+    text: str
+
+
+Candidate: TypeAlias = Perturbation | Latent | Point | Text
+
+
+# --------------------------------------------------------------------------------------------------- requests
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example as the model reads it: ``text`` then ``cue`` then the label word (then ``tail``, masked models only).
+
+    ``label`` indexes the task's label words. ``uid`` is unique within a task.
+    """
+
+    uid: str
+    text: str
+    cue: str
+    label: int
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples of one split that are scored together, and how: label words in label order, loss, label-word rule."""
+
+    examples: tuple[Example, ...]
+    label_words: tuple[str, ...]
+    split: Split
+    loss: LossName = "cross_entropy"
+    label_rule: LabelRule = "single"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSpec:
+    """The soft prompt as a recipe: how many rows, what they are when all coordinates are zero, and where they stand.
+
+    The rows of coordinates ``x`` are ``base + unit * x``, base given by ``init`` ("text": embeddings of ``text`` fitted
+    to ``length`` rows; "vocab": rows sampled from the vocabulary; "zeros": zeros; "filler": embeddings of the
+    tokens 1000, 1001, ... that the papers' code adds to) and unit by ``units`` ("paper": 1; "embedding": the standard
+    deviation of the embedding matrix). ``layout`` "prefix" is [prompt][text][cue], "suffix" is [text][prompt][cue].
+    """
+
+    length: int
+    init: Literal["text", "vocab", "zeros", "filler"]
+    text: str
+    layout: Layout
+    units: Literal["paper", "embedding"]
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Request:
+    """What an oracle is asked: every candidate on every example of the batch."""
+
+    candidates: tuple[Candidate, ...]
+    batch: Batch
+    prompt: PromptSpec
+
+
+# --------------------------------------------------------------------------------------------------- answers
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request costs. ``tokens`` are prompt plus text tokens of every forward, as an API would bill them."""
+
+    queries: int = 0
+    forwards: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.queries + other.queries,
+            self.forwards + other.forwards,
+            self.tokens + other.tokens,
+            self.seconds + other.seconds,
+            self.usd + other.usd,
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Evaluation:
+    """The answer to a request.
+
+    losses: (C,) mean over examples, NaN where any example's loss is not finite. example_losses: (C, E).
+    logits: (C, E, W) label-word logits, float32. cost: ``seconds`` is device time, summed over tiles.
+    """
+
+    losses: Array64
+    example_losses: Array64
+    logits: Array
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class OracleInfo:
+    """What the rest needs to know of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E."""
+
+    model: str
+    width: int
+    vocabulary: int
+    context: int
+    embedding_std: float
+    dtype: str
+    device: str
+    extra: dict[str, str] = field(default_factory=dict)

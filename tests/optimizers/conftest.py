@@ -1,0 +1,57 @@
+"""A small quadratic world for optimizers: candidates become coordinates here, as an oracle would make them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from distributed_tuner.maths.bbt import apply_projection, make_projection, projection_std
+from distributed_tuner.optimizers import Optimizer
+from distributed_tuner.seeds import generator, standard_normal
+from distributed_tuner.values import Array, Candidate, Latent, Perturbation, Point
+
+DIM = 40
+
+
+def materialise(candidate: Candidate) -> Array:
+    """Return the prompt coordinates of a candidate, shape (DIM,)."""
+    match candidate:
+        case Point(vector):
+            return vector
+        case Perturbation(center, key, sign, radius):
+            return center.vector + np.float32(sign * radius) * standard_normal(key, len(center.vector))
+        case Latent(z, projection, origin):
+            std = projection_std(projection.alpha, 1.0, projection.dim, projection.sigma)
+            a = make_projection(generator((projection.seed,)), DIM, projection.dim, std, projection.distribution)
+            return apply_projection(a, z) + (0 if origin is None else origin.vector)
+    raise AssertionError(f"unexpected candidate {candidate}")
+
+
+def sphere(x: Array) -> float:
+    """Squared distance from (1, ..., 1) / 2; 10 at the origin."""
+    return float(np.sum((x.astype(np.float64) - 0.5) ** 2))
+
+
+def run(optimizer: Optimizer, steps: int, loss: Callable[[Array], float] = sphere) -> list[Array]:
+    """Run ``steps`` ask/tell rounds and return everything asked, in order."""
+    asked: list[Array] = []
+    for _ in range(steps):
+        points = [materialise(candidate) for candidate in optimizer.ask()]
+        optimizer.tell([loss(point) for point in points])
+        asked.extend(points)
+    return asked
+
+
+@pytest.fixture(name="materialise")
+def materialise_fixture() -> Callable[[Candidate], Array]:
+    return materialise
+
+
+@pytest.fixture(name="sphere")
+def sphere_fixture() -> Callable[[Array], float]:
+    return sphere
+
+
+@pytest.fixture(name="run")
+def run_fixture() -> Callable[..., list[Array]]:
+    return run

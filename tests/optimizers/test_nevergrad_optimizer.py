@@ -1,0 +1,79 @@
+"""What is nevergrad's own: names, workers, generations that do not fit the workers, replay."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distributed_tuner.config.optimizer import NevergradConfig
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.optimizers import build
+from distributed_tuner.values import Latent, Point
+
+KEY = (7, "trial-a", 0)
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    with pytest.raises(ConfigError, match="NGOpt"):
+        build(NevergradConfig(optimizer="NGOptt"), dim=40, key=KEY, steps=5)
+
+
+def test_a_sequential_method_refuses_several_workers():
+    with pytest.raises(ConfigError, match="set 1"):
+        build(NevergradConfig(optimizer="Powell", num_workers=2), dim=40, key=KEY, steps=5)
+
+
+def test_large_generations_wait_for_their_losses():
+    """22 candidates a generation in 500 dimensions and 8 workers: steps of 6 close generations, nothing breaks."""
+    optimizer = build(NevergradConfig(optimizer="CMA", num_workers=8), dim=40, key=KEY, steps=250)
+    sizes = []
+    for _ in range(20):
+        asked = optimizer.ask()
+        sizes.append(len(asked))
+        optimizer.tell([float(np.sum((c.z - 1) ** 2)) for c in asked if isinstance(c, Latent)])
+    assert sizes[-6:] == [8, 8, 6, 8, 8, 6]
+
+
+def test_the_space_decides_what_is_asked():
+    full = build(
+        NevergradConfig(space="full", sigma=0.1), dim=40, key=KEY, steps=5, start=np.ones(40, dtype=np.float32)
+    )
+    asked = full.ask()
+    assert all(isinstance(candidate, Point) and candidate.vector.shape == (40,) for candidate in asked)
+    spread = np.concatenate([c.vector - 1 for c in asked if isinstance(c, Point)])
+    assert 0 < np.abs(spread).max() < 1
+    latent = build(NevergradConfig(intrinsic_dim=5), dim=40, key=KEY, steps=5)
+    assert all(isinstance(candidate, Latent) and candidate.z.shape == (5,) for candidate in latent.ask())
+
+
+def test_recommending_changes_nothing():
+    one, two = (build(NevergradConfig(intrinsic_dim=5, optimizer="PSO"), dim=40, key=KEY, steps=9) for _ in range(2))
+    for step in range(4):
+        asked, twin = one.ask(), two.ask()
+        for left, right in zip(asked, twin, strict=True):
+            assert isinstance(left, Latent) and isinstance(right, Latent)
+            np.testing.assert_array_equal(left.z, right.z)
+        losses = np.arange(len(asked)) * 0.5 + step
+        one.tell(losses)
+        two.tell(losses)
+        for _ in range(step):
+            one.recommend()
+
+
+def test_a_state_fits_only_its_own_settings():
+    state = build(NevergradConfig(optimizer="DE", intrinsic_dim=5), dim=40, key=KEY, steps=5).state_dict()
+    with pytest.raises(ConfigError, match="optimizer=DE"):
+        build(NevergradConfig(optimizer="PSO", intrinsic_dim=5), dim=40, key=KEY, steps=5).load_state_dict(state)
+
+
+def test_a_waiting_thread_does_not_keep_the_process_alive():
+    code = (
+        "from distributed_tuner.config.optimizer import NevergradConfig\n"
+        "from distributed_tuner.optimizers import build\n"
+        "kept = build(NevergradConfig(optimizer='Cobyla', num_workers=1, intrinsic_dim=3), dim=9, key=(1,), steps=9)\n"
+        "kept.ask()\n"
+        "print('asked')\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "asked"), done.stderr

@@ -1,0 +1,58 @@
+"""The settings as a discriminated union, and what ``build`` refuses."""
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from distributed_tuner.config.optimizer import OptimizerConfig, ZotConfig
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.optimizers import build
+
+ADAPTER: TypeAdapter[OptimizerConfig] = TypeAdapter(OptimizerConfig)
+KINDS = ["random_search", "zot", "cma", "nevergrad"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kind_alone_makes_a_config_and_its_label(kind):
+    config = ADAPTER.validate_python({"kind": kind})
+    assert config.kind == config.label == kind
+    assert ADAPTER.validate_python({"kind": kind, "name": "mine"}).label == "mine"
+    assert ADAPTER.validate_json(ADAPTER.dump_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": "zot", "rho": 0},
+        {"kind": "zot", "momentum": 1.0},
+        {"kind": "zot", "clip": -1},
+        {"kind": "zot", "learning_rate": float("nan")},
+        {"kind": "zot", "intrinsic_dim": 10},
+        {"kind": "cma", "intrinsic_dim": 1},
+        {"kind": "cma", "popsize": 1},
+        {"kind": "random_search", "sigma": 0},
+        {"kind": "nevergrad", "num_workers": 0},
+        {"kind": "adam"},
+    ],
+)
+def test_values_out_of_range_are_refused(broken):
+    with pytest.raises(ValidationError):
+        ADAPTER.validate_python(broken)
+
+
+def test_every_field_is_described():
+    for kind in KINDS:
+        fields = type(ADAPTER.validate_python({"kind": kind})).model_fields
+        assert [name for name, field in fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("start", [np.zeros(4), np.zeros((5, 1)), np.full(5, np.nan)])
+def test_a_start_that_does_not_fit_is_refused(start):
+    with pytest.raises(ConfigError, match="start must be 5 finite coordinates"):
+        build(ZotConfig(), dim=5, key=(1,), steps=3, start=start)
+
+
+def test_dim_steps_and_key_are_checked():
+    for arguments in ({"dim": 0}, {"steps": 0}, {"key": ()}):
+        with pytest.raises(ConfigError, match="at least 1"):
+            build(ZotConfig(), **{"dim": 5, "steps": 3, "key": (1,), **arguments})  # type: ignore[arg-type]

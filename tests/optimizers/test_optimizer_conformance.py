@@ -1,0 +1,236 @@
+"""What every optimizer promises, whatever it is. A new member is one line in MEMBERS."""
+
+import pickle
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distributed_tuner.config.optimizer import (
+    CmaConfig,
+    NevergradConfig,
+    OptimizerConfig,
+    RandomSearchConfig,
+    ZotConfig,
+)
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.optimizers import Optimizer, build
+
+DIM, STEPS = 40, 60
+KEY = (7, "trial-a", 0)
+
+MEMBERS: dict[str, OptimizerConfig] = {
+    "random_search": RandomSearchConfig(sigma=0.2),
+    "zot": ZotConfig(rho=0.01, learning_rate=0.02, momentum=0.9, clip=5.0),
+    "zot_n3": ZotConfig(points=3, rho=0.01, learning_rate=0.02, bias_correction=False, momentum=0.5),
+    "zo_sgd": ZotConfig(rho=0.01, learning_rate=0.005, clip=0, momentum=0, schedule="constant"),
+    "cma": CmaConfig(intrinsic_dim=8, popsize=6),
+    "cma_mean": CmaConfig(intrinsic_dim=8, popsize=0, bound=2.0, recommend="mean", projection="uniform"),
+    "ng_NGOpt": NevergradConfig(intrinsic_dim=4, num_workers=4),
+    "ng_CMA": NevergradConfig(optimizer="CMA", intrinsic_dim=8, num_workers=4),
+    "ng_DE": NevergradConfig(optimizer="DE", intrinsic_dim=8, num_workers=5),
+    "ng_PSO": NevergradConfig(optimizer="PSO", intrinsic_dim=8, num_workers=4),
+    "ng_OnePlusOne": NevergradConfig(optimizer="OnePlusOne", space="full", sigma=0.3, num_workers=2),
+    "ng_TBPSA": NevergradConfig(optimizer="TBPSA", intrinsic_dim=8, num_workers=4),
+    "ng_DiscreteOnePlusOne": NevergradConfig(optimizer="DiscreteOnePlusOne", intrinsic_dim=8, num_workers=3),
+    "ng_Cobyla": NevergradConfig(optimizer="Cobyla", intrinsic_dim=8, num_workers=1),
+}
+
+
+@pytest.fixture(params=sorted(MEMBERS))
+def config(request: pytest.FixtureRequest) -> OptimizerConfig:
+    return MEMBERS[request.param]
+
+
+def make(config: OptimizerConfig, key: tuple[int | str, ...] = KEY) -> Optimizer:
+    return build(config, dim=DIM, key=key, steps=STEPS)
+
+
+def same(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_same_key_same_asks_whatever_the_global_generators_do(config, run):
+    first = run(make(config), 5)
+    np.random.seed(1)
+    random.seed(1)
+    assert same(first, run(make(config), 5))
+
+
+def test_another_key_asks_otherwise(config, run):
+    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
+        pytest.skip("a deterministic method")
+    assert not same(run(make(config), 5), run(make(config, (7, "trial-b", 0)), 5))
+
+
+def test_global_generators_are_left_alone(config, run):
+    np.random.seed(3)
+    random.seed(3)
+    expected = np.random.RandomState(3).random_sample(), random.Random(3).random()
+    optimizer = make(config)
+    run(optimizer, 2)
+    other = make(config)
+    other.load_state_dict(optimizer.state_dict())
+    assert (np.random.random_sample(), random.random()) == expected
+
+
+@pytest.mark.parametrize("before", [0, 6])
+def test_a_clone_equals_its_original(config, run, materialise, before):
+    original = make(config)
+    run(original, before)
+    state = pickle.loads(pickle.dumps(original.state_dict()))
+    clone = make(config)
+    run(clone, 1)  # what a clone did before does not matter
+    clone.load_state_dict(state)
+    assert clone.steps_told == before
+    assert clone.metrics() == original.metrics()
+    assert clone.stop_reason == original.stop_reason
+    np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
+    assert same(run(clone, 3), run(original, 3))
+    np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
+
+
+def test_a_clone_brings_its_start_along(config, run):
+    start = np.full(DIM, 0.25, dtype=np.float32)
+    original = build(config, dim=DIM, key=KEY, steps=STEPS, start=start)
+    run(original, 2)
+    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
+        with pytest.raises(ConfigError, match="resumed under its own key"):
+            make(config).load_state_dict(original.state_dict())
+        return
+    clone = make(config)
+    clone.load_state_dict(original.state_dict())
+    assert same(run(clone, 2), run(original, 2))
+
+
+def test_a_clone_under_another_key_goes_on_with_noise_of_its_own(config, run, materialise):
+    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
+        pytest.skip("cannot be copied into another trial")
+    original, clone = make(config), make(config, (7, "trial-b", 0))
+    run(original, 4)
+    clone.load_state_dict(original.state_dict())
+    np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
+    assert not same(run(clone, 10), run(original, 10))
+
+
+def test_a_clone_shares_nothing_with_its_original(config, run):
+    original, twin = make(config), make(config)
+    run(original, 3)
+    run(twin, 3)
+    state = original.state_dict()
+    clone = make(config)
+    clone.load_state_dict(state)
+    for value in state.values():
+        if isinstance(value, np.ndarray) and value.size:
+            value.fill(9)
+    run(clone, 2, lambda x: float(x.sum()))
+    assert same(run(original, 3), run(twin, 3))
+
+
+def test_beats_its_start_within_500_queries(config, run, materialise, sphere):
+    optimizer = make(config)
+    start = sphere(materialise(optimizer.recommend()))
+    queries = 0
+    while sphere(materialise(optimizer.recommend())) >= 0.95 * start:
+        queries += len(run(optimizer, 1))
+        assert queries < 500
+
+
+def test_asks_no_more_than_it_announces(config):
+    optimizer = make(config)
+    asked = optimizer.ask()
+    assert 1 <= len(asked) <= optimizer.queries_per_step
+
+
+def test_the_protocol_is_enforced_and_refusals_change_nothing(config, run):
+    optimizer, twin = make(config), make(config)
+    with pytest.raises(ConfigError, match="ask first"):
+        optimizer.tell([1.0])
+    asked = optimizer.ask()
+    with pytest.raises(ConfigError, match="still waits"):
+        optimizer.ask()
+    with pytest.raises(ConfigError, match="between steps"):
+        optimizer.state_dict()
+    with pytest.raises(ConfigError, match=f"asked {len(asked)}"):
+        optimizer.tell([1.0] * (len(asked) + 1))
+    assert optimizer.steps_told == 0
+    losses = [float(i) for i in range(len(asked))]
+    optimizer.tell(losses)
+    twin.ask()
+    twin.tell(losses)
+    assert same(run(optimizer, 2), run(twin, 2))
+
+
+def test_survives_failed_queries_and_never_recommends_one(config, run, materialise):
+    optimizer = make(config)
+    failed: list[Any] = []
+    for step in range(12):
+        points = [materialise(candidate) for candidate in optimizer.ask()]
+        losses = [float(np.sum((x - 0.5) ** 2)) for x in points]
+        broken = {(step % 3) % len(points), len(points) - 1} if step % 4 else set(range(len(points)))
+        for index in broken:  # the best of all, were it not failed
+            losses[index] = [np.nan, np.inf, -np.inf][step % 3]
+            failed.append(points[index])
+        optimizer.tell(losses)
+        recommended = materialise(optimizer.recommend())
+        assert np.isfinite(recommended).all()
+        moved = np.any(recommended)
+        assert not (moved and any(np.array_equal(recommended, x) for x in failed))
+    assert optimizer.metrics()["failed_queries"] == len(failed)
+    assert all(np.isfinite(value) for value in optimizer.metrics().values())
+    assert np.isfinite(run(optimizer, 2)).all()
+
+
+def test_a_step_of_failures_alone_keeps_the_recommendation(config, run, materialise):
+    optimizer = make(config)
+    before = materialise(optimizer.recommend()).copy()
+    for _ in range(2):
+        optimizer.tell([np.nan] * len(optimizer.ask()))
+        np.testing.assert_array_equal(materialise(optimizer.recommend()), before)
+    assert optimizer.steps_told == 2
+    run(optimizer, 4)
+    before = materialise(optimizer.recommend()).copy()
+    optimizer.tell([np.nan] * len(optimizer.ask()))
+    if not isinstance(config, NevergradConfig):  # nevergrad is told, and may move its mean
+        np.testing.assert_array_equal(materialise(optimizer.recommend()), before)
+
+
+def test_arrays_that_are_handed_in_or_out_are_safe(config, run, sphere, materialise):
+    start = np.full(DIM, 0.25, dtype=np.float32)
+    kept = start.copy()
+    optimizer = build(config, dim=DIM, key=KEY, steps=STEPS, start=start)
+    np.testing.assert_array_equal(materialise(optimizer.recommend()), kept)
+    twin = build(config, dim=DIM, key=KEY, steps=STEPS, start=kept)
+    start.fill(5)
+    losses = np.array([sphere(materialise(candidate)) for candidate in optimizer.ask()])
+    losses[-1] = np.inf
+    told = losses.copy()
+    optimizer.tell(losses)
+    np.testing.assert_array_equal(losses, told)
+    losses.fill(0)
+    twin.ask()
+    twin.tell(told)
+    assert same(run(optimizer, 2), run(twin, 2))
+    for candidate in [*optimizer.ask(), optimizer.recommend()]:
+        array = getattr(candidate, "vector", None)
+        array = getattr(candidate, "z", None) if array is None else array
+        array = candidate.center.vector if array is None else array
+        assert array is not start
+        assert array.dtype == np.float32
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1.0
+
+
+def test_candidates_are_small_recipes_that_pickle(config, materialise):
+    for candidate in make(config).ask():
+        again = pickle.loads(pickle.dumps(candidate))
+        np.testing.assert_array_equal(materialise(again), materialise(candidate))
+
+
+def test_a_state_of_another_kind_or_size_is_refused(config):
+    other = RandomSearchConfig() if config.kind != "random_search" else ZotConfig()
+    with pytest.raises(ConfigError, match="kind"):
+        make(config).load_state_dict(make(other).state_dict())
+    with pytest.raises(ConfigError, match="dim"):
+        make(config).load_state_dict(build(config, dim=DIM + 1, key=KEY, steps=STEPS).state_dict())

@@ -1,0 +1,180 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.ledger import LedgerWriter, LookRow, read
+from distributed_tuner.report import figures, gather, summarize, tables, write_report
+
+LOADS = {"src", "srcset", "href", "data", "action", "poster", "xlink:href"}
+
+
+class Page(HTMLParser):
+    """The page as a browser parses it: attributes that load something, text outside scripts, script bodies."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in LOADS]
+
+    def handle_data(self, data: str) -> None:
+        place = {"script": self.scripts, "style": self.styles}.get(self.lasttag if self.cdata_elem else "", self.words)
+        place.append(data)
+
+
+@pytest.fixture(scope="module")
+def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
+    write_report(run_dir)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def page(reported: Path) -> Page:
+    return Page(reported / "report.html")
+
+
+def figure_json(page: Page) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(next(script for script in page.scripts if script.startswith('{"loss-queries"')))
+    return found
+
+
+def test_the_page_loads_nothing_and_carries_plotly_once(reported: Path, page: Page) -> None:
+    assert page.loads == []
+    assert {"link", "iframe", "img", "object", "embed"}.isdisjoint(page.tags)
+    assert not re.search(r"url\(|@import", "".join(page.styles))
+    assert sum("plotly.js v" in script[:200] for script in page.scripts) == 1
+    assert "default-src 'none'" in (reported / "report.html").read_text(encoding="utf-8")
+
+
+def test_texts_of_the_run_cannot_become_markup(page: Page) -> None:
+    assert page.tags.count("script") == 4
+    assert "alert('x')" not in "".join(page.scripts)
+    assert "<script>alert('x')</script>" in page.text
+    assert "Classify the <b>movie</b> review." in page.text
+    assert "</script>" in page.text  # a token of the best prompt
+
+
+def test_the_page_says_what_was_found(page: Page) -> None:
+    assert (
+        "The best prompt is by zot: accuracy 93.8 % on dev and 91.8 % on test, against 78.1 % and 79.0 %" in page.text
+    )
+    assert "12.7 points above the manual prompt on 872 test examples" in page.text
+    assert "A query is one candidate prompt scored on one batch of examples" in page.text
+    assert "19 min 50 s, 85 % of actors" in page.text
+    assert "3 (1 failed)" in page.text
+    assert "python tune.py run search_spaces/sst2_methods.yaml --set oracle.actors=2" in page.text
+    assert "best/prompt.json" in page.text
+    assert "Oracle actor 1 died and was started again." in page.text
+
+
+def test_every_axis_of_every_figure_has_a_title_and_every_figure_a_place(reported: Path, page: Page) -> None:
+    found = figure_json(page)
+    assert set(found) == {"loss-queries", "dev-queries", "loss-time", "dev-time", "candidates", "test-cost"}
+    source = (reported / "report.html").read_text(encoding="utf-8")
+    for name, figure in found.items():
+        assert figure["layout"]["xaxis"]["title"]["text"] and figure["layout"]["yaxis"]["title"]["text"]
+        assert f'id="plot-{name}"' in source
+    assert found["dev-time"]["layout"]["xaxis"]["title"]["text"] == "wall-clock time per trial (s)"
+    assert found["dev-time"]["layout"]["yaxis"]["title"]["text"] == "best dev accuracy (%) so far"
+
+
+def test_the_summary_is_written_beside_the_page(reported: Path, page: Page) -> None:
+    summary = json.loads((reported / "summary.json").read_text())
+    assert summary["best"]["trial_id"] == "zot-1" and summary["totals"]["queries"] > 10_000
+    assert sorted(path.name for path in reported.iterdir()) == [
+        "best",
+        "config.json",
+        "ledger.jsonl",
+        "report.html",
+        "summary.json",
+    ]
+
+
+def test_writing_twice_gives_the_same_page(run_dir: Path) -> None:
+    first = write_report(run_dir).read_bytes()
+    assert write_report(run_dir).read_bytes() == first
+
+
+def test_an_interrupted_run_without_config_or_prompt_still_has_a_page(tmp_path: Path, run_dir: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    rows = (run_dir / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (other / "ledger.jsonl").write_bytes(b"".join(rows[:150]) + rows[150][:20])
+    with pytest.warns(UserWarning, match="torn"):
+        page = Page(write_report(other))
+    assert "it is still going, or it died" in page.text
+    assert "None was saved." in page.text
+    assert json.loads((other / "summary.json").read_text())["status"] == "unfinished"
+
+
+def test_a_ledger_without_rows_has_a_page_without_figures(tmp_path: Path) -> None:
+    LedgerWriter(tmp_path / "ledger.jsonl").close()
+    page = Page(write_report(tmp_path))
+    assert "No prompt has been selected yet." in page.text and "No trial has started." in page.text
+    assert page.tags.count("script") == 1
+
+
+def test_a_folder_that_is_no_run_and_a_broken_config_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="found none in"):
+        write_report(tmp_path)
+    LedgerWriter(tmp_path / "ledger.jsonl").close()
+    for text in ("{", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(RunDirectoryError, match=r"config\.json must hold"):
+            write_report(tmp_path)
+
+
+def test_curves_are_of_looks_best_so_far_and_in_percent(run_dir: Path) -> None:
+    ledger = read(run_dir / "ledger.jsonl")
+    summary = summarize(ledger, json.loads((run_dir / "config.json").read_text()))
+    data = gather.dev_metric_data(ledger, summary, "queries")
+    assert [name for name, _ in data.bands] == ["zot", "cma", "random_search"]
+    assert data.manual == pytest.approx(78.125)
+    for _, band in data.bands:
+        assert band.low[-1] <= band.mean[-1] <= band.high[-1] <= 100
+    zot = dict(data.bands)["zot"]
+    ends = [trial["dev_metric"] for trial in summary["trials"] if trial["method"] == "zot"]
+    assert (zot.low[-1], zot.high[-1]) == (100 * min(ends), 100 * max(ends))
+    assert zot.x[-1] == max(look.spent.queries for look in ledger.looks if look.trial_id.startswith("zot"))
+
+
+def test_train_loss_curves_take_no_candidate_losses(run_dir: Path) -> None:
+    ledger = read(run_dir / "ledger.jsonl")
+    summary = summarize(ledger, {})
+    first = dict(gather.train_loss_data(ledger, summary, "seconds").bands)["zot"]
+    looks: list[LookRow] = [look for look in ledger.looks if look.trial_id.startswith("zot") and look.step == 0]
+    assert first.mean[0] == pytest.approx(sum(look.train_loss or 0 for look in looks) / 3)
+
+
+def test_trials_without_a_test_score_have_no_mark(run_dir: Path) -> None:
+    summary = summarize(read(run_dir / "ledger.jsonl"), {"task": {"metric": "accuracy"}})
+    data = gather.test_cost_data(summary)
+    assert len(data.dots) == 8 and "cma-2" not in {dot.trial_id for dot in data.dots}
+    assert list(data.axes) == ["queries", "tokens", "usd", "wall_seconds"]
+    figure = figures.dots_figure(data, gather.methods_of(summary))
+    assert sum(len(trace.x) for trace in figure.data) == 8
+
+
+def test_costs_stand_beside_their_limits(run_dir: Path) -> None:
+    config = json.loads((run_dir / "config.json").read_text())
+    lines = {line.kind: line for line in tables.cost_lines(summarize(read(run_dir / "ledger.jsonl"), config), config)}
+    assert (lines["Queries"].limit, lines["Queries"].most, lines["Queries"].measurement) == ("2,000", "1,998", "14")
+    assert lines["Tokens"].limit == "none" and lines["US dollars"].limit == "$0.01"

@@ -1,0 +1,234 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_tuner.ledger import (
+    CostRow,
+    LookRow,
+    MeasureRow,
+    Row,
+    RunEndRow,
+    RunRow,
+    StepRow,
+    TrialEndRow,
+    TrialRow,
+    read,
+)
+from distributed_tuner.ledger.reader import collect
+from distributed_tuner.report import summarize, write_summary
+
+CONFIG: dict[str, Any] = {"task": {"metric": "accuracy", "test": 100}}
+
+
+def cost(queries: int) -> CostRow:
+    return CostRow(
+        queries=queries, forwards=10 * queries, tokens=100 * queries, seconds=0.5 * queries, usd=0.25 * queries
+    )
+
+
+def trial(name: str, method: str, seed: int = 0) -> TrialRow:
+    return TrialRow(time=1, trial_id=name, method=method, seed=seed, split_seed=seed, drawn={"rate": 0.1})
+
+
+def look(name: str, step: int, dev: float | None, *, spent: int, loss: float = 0.5, selected: bool = True) -> LookRow:
+    return LookRow(
+        time=2.0 + step,
+        trial_id=name,
+        stage=0,
+        step=step,
+        train_loss=loss - 0.1,
+        dev_loss=loss,
+        dev_metric=dev,
+        selected=selected,
+        cost=cost(2),
+        spent=cost(spent),
+        elapsed=3.0 * step,
+    )
+
+
+def step(name: str, number: int, *, spent: int, failed: int = 0) -> StepRow:
+    return StepRow(
+        time=2.0 + number,
+        trial_id=name,
+        stage=0,
+        step=number,
+        loss=0.5,
+        best_loss=0.5,
+        failed=failed,
+        cost=cost(4),
+        spent=cost(spent),
+        elapsed=3.0 * number,
+    )
+
+
+def measure(what: Any, split: Any, metric: float, name: str | None = None, seed: int = 0) -> MeasureRow:
+    return MeasureRow(
+        time=5, trial_id=name, what=what, split=split, split_seed=seed, loss=0.5, metric=metric, cost=cost(1)
+    )
+
+
+def ended(name: str, status: Any, wall: float = 30.0) -> TrialEndRow:
+    return TrialEndRow(time=40, trial_id=name, status=status, reason="", wall_seconds=wall)
+
+
+def summary_of(*rows: Row, config: dict[str, Any] = CONFIG) -> dict[str, Any]:
+    summary = summarize(collect(rows), config)
+    json.dumps(summary, allow_nan=False)
+    return summary
+
+
+def finished_run() -> list[Row]:
+    return [
+        RunRow(time=0, name="r", version="1", seed=0, methods=["zot", "cma"]),
+        measure("manual_prompt", "dev", 0.5),
+        measure("manual_prompt", "dev", 0.7, seed=1),
+        measure("manual_prompt", "test", 0.55),
+        trial("z0", "zot"),
+        trial("z1", "zot", 1),
+        trial("c0", "cma"),
+        look("z0", 0, 0.5, spent=2),
+        step("z0", 1, spent=6, failed=3),
+        look("z0", 1, 0.8, spent=8, loss=0.4),
+        look("z0", 2, 0.7, spent=12, loss=0.3, selected=False),
+        measure("selected", "test", 0.75, "z0"),
+        ended("z0", "done", 30.0),
+        look("z1", 0, 0.9, spent=2),
+        measure("selected", "test", 0.85, "z1"),
+        ended("z1", "stopped", 10.0),
+        look("c0", 0, 0.95, spent=4),
+        ended("c0", "failed", 5.0),
+        RunEndRow(
+            time=50,
+            status="done",
+            wall_seconds=50.0,
+            oracle_busy_seconds=20.0,
+            oracle_actors=2,
+            tiles=9,
+            retries=1,
+        ),
+    ]
+
+
+def test_the_numbers_of_a_finished_run() -> None:
+    summary = summary_of(*finished_run())
+    assert summary["status"] == "done"
+    assert summary["best"] == {
+        "trial_id": "z1",
+        "method": "zot",
+        "train_loss": pytest.approx(0.4),
+        "dev_loss": 0.5,
+        "dev_metric": 0.9,
+        "test_metric": 0.85,
+        "metric": "accuracy",
+    }
+    assert summary["baseline"] == {"manual_prompt": {"dev_metric": pytest.approx(0.6), "test_metric": 0.55}}
+    totals = summary["totals"]
+    assert (totals["queries"], totals["forwards"], totals["tokens"], totals["usd"]) == (18, 180, 1800, 4.5)
+    assert (totals["wall_seconds"], totals["oracle_busy_seconds"], totals["oracle_busy_fraction"]) == (50.0, 20.0, 0.2)
+    assert (totals["proposer_calls"], totals["tiles"], totals["retries"], totals["failed_candidates"]) == (0, 9, 1, 3)
+    assert totals["measurement"] == {"queries": 5, "forwards": 50, "tokens": 500, "seconds": 2.5, "usd": 1.25}
+
+
+def test_a_trial_is_judged_by_its_last_selected_look_and_pays_for_the_rest_too() -> None:
+    first = summary_of(*finished_run())["trials"][0]
+    assert (first["train_loss"], first["dev_metric"], first["test_metric"]) == (pytest.approx(0.3), 0.8, 0.75)
+    assert (first["queries"], first["wall_seconds"], first["status"]) == (12, 30.0, "done")
+
+
+def test_means_leave_failed_trials_out_but_count_them() -> None:
+    zot, cma = summary_of(*finished_run())["methods"]
+    assert zot == {
+        "method": "zot",
+        "trials": 2,
+        "failed": 0,
+        "dev_metric_mean": pytest.approx(0.85),
+        "dev_metric_std": pytest.approx(0.1 / 2**0.5),
+        "test_metric_mean": pytest.approx(0.8),
+        "test_metric_std": pytest.approx(0.1 / 2**0.5),
+        "train_loss_mean": pytest.approx(0.35),
+        "queries_mean": 7,
+        "wall_seconds_mean": 20.0,
+    }
+    assert (cma["trials"], cma["failed"], cma["dev_metric_mean"], cma["queries_mean"]) == (1, 1, None, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("a", 0.7, 0.5), ("b", 0.8, 0.9)], "b"),  # the metric rules
+        ([("a", 0.8, 0.5), ("b", 0.8, 0.4)], "b"),  # then the loss
+        ([("a", 0.8, 0.5), ("b", 0.8, 0.5)], "a"),  # then the first
+        ([("a", None, 0.1), ("b", 0.1, 0.9)], "b"),  # none is worse than any
+    ],
+)
+def test_the_best_trial(rows: list[tuple[str, float | None, float]], expected: str) -> None:
+    looks = [look(name, 0, metric, spent=2, loss=loss) for name, metric, loss in rows]
+    summary = summary_of(*[trial(name, "zot") for name, _, _ in rows], *looks)
+    assert summary["best"]["trial_id"] == expected
+
+
+def test_the_first_is_by_the_config_not_by_who_started_first() -> None:
+    config = {**CONFIG, "trials": [{"trial_id": "a", "method": "zot", "config": {"x": 1}}, {"trial_id": "b"}]}
+    rows = [trial("b", "zot"), trial("a", "zot"), look("b", 0, 0.8, spent=2), look("a", 0, 0.8, spent=2)]
+    summary = summary_of(*rows, config=config)
+    assert summary["best"]["trial_id"] == "a"
+    assert [one["config"] for one in summary["trials"]] == [{"x": 1}, {"rate": 0.1}]
+
+
+def test_a_run_that_died_is_unfinished_and_falls_back_to_its_rows() -> None:
+    rows: list[Row] = [row for row in finished_run() if not isinstance(row, RunEndRow | TrialEndRow)]
+    summary = summary_of(*rows, config={**CONFIG, "trials": [{"trial_id": "late", "method": "cma", "seed": 7}]})
+    assert summary["status"] == "unfinished"
+    totals = summary["totals"]
+    assert totals["wall_seconds"] == 5.0  # from the run row at 0 to the last measurement at 5
+    assert totals["oracle_busy_seconds"] == 0.5 * (5 * 1 + 5 * 2 + 1 * 4)
+    assert totals["oracle_busy_fraction"] is None
+    status = {one["trial_id"]: one["status"] for one in summary["trials"]}
+    assert status == {"late": "pending", "z0": "unfinished", "z1": "unfinished", "c0": "unfinished"}
+    assert [one["trials"] for one in summary["methods"]] == [2, 1]
+    assert {one["trial_id"]: one["wall_seconds"] for one in summary["trials"]}["z0"] == 6.0
+
+
+def test_an_interrupted_and_resumed_run_adds_up_its_sessions() -> None:
+    end = RunEndRow(
+        time=50, status="interrupted", wall_seconds=50.0, oracle_busy_seconds=20.0, oracle_actors=2, tiles=9, retries=1
+    )
+    again = RunRow(time=100, name="r", version="1", seed=0, methods=[], resumed=True)
+    interrupted = summary_of(trial("a", "zot"), look("a", 0, 0.5, spent=2), ended("a", "interrupted"), end)
+    assert (interrupted["status"], interrupted["trials"][0]["status"]) == ("interrupted", "interrupted")
+    resumed = summary_of(end, again, end.model_copy(update={"time": 120.0, "status": "done", "wall_seconds": 20.0}))
+    assert (resumed["status"], resumed["totals"]["wall_seconds"], resumed["totals"]["tiles"]) == ("done", 70.0, 18)
+    assert resumed["totals"]["oracle_busy_fraction"] == pytest.approx(40 / 140)
+
+
+def test_nothing_at_all_is_a_summary_too() -> None:
+    summary = summary_of(config={})
+    assert summary["best"]["trial_id"] is None and summary["best"]["metric"] == "metric"
+    assert summary["baseline"] == {"manual_prompt": {"dev_metric": None, "test_metric": None}}
+    assert summary["trials"] == [] and summary["totals"]["queries"] == 0
+
+
+def test_the_metric_may_also_be_named_at_the_top() -> None:
+    assert summary_of(config={"task_metric": "f1"})["best"]["metric"] == "f1"
+
+
+def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    for number in (1, 2):
+        write_summary(path, {"number": number})
+    assert json.loads(path.read_text()) == {"number": 2}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_summary(path, {"number": float("nan")})
+    assert json.loads(path.read_text()) == {"number": 2}
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_the_made_up_run_adds_up(run_dir: Path) -> None:
+    ledger = read(run_dir / "ledger.jsonl")
+    summary = summarize(ledger, json.loads((run_dir / "config.json").read_text()))
+    assert len(summary["trials"]) == 9 and summary["best"]["method"] == "zot"
+    assert [one["failed"] for one in summary["methods"]] == [0, 1, 0]
+    bought = sum(row.cost.queries for row in ledger.steps) + sum(row.cost.queries for row in ledger.looks)
+    assert summary["totals"]["queries"] == bought
