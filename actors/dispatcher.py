@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from actors.wire import Packed
 from distributed_tuner.config.oracle import OracleConfig
@@ -39,7 +39,7 @@ class _Tile:
     answer: "asyncio.Future[Evaluation]"
     losses: int = 0
     started: float = math.inf
-    runners: int = 0
+    runners: set[int] = field(default_factory=set)  # the actors that have it
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Statistics:
 
 
 class Dispatcher:
-    """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: every method may run at the same time."""
+    """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: all methods may run at the same time."""
 
     def __init__(self, config: OracleConfig, actors: list[Any]) -> None:
         self._config = config
@@ -64,7 +64,9 @@ class Dispatcher:
         self._queues: deque[deque[_Tile]] = deque()
         self._running: set[_Tile] = set()
         self._work = asyncio.Condition()
-        self._alive = len(actors)
+        self._lives = [0] * len(actors)  # how often each was restarted
+        self._up: set[int] = set()
+        self._gone: set[int] = set()  # for good
         self._fatal: TunerError | None = None
         self._durations: deque[float] = deque(maxlen=100)
         self._statistics = Statistics()
@@ -99,13 +101,13 @@ class Dispatcher:
             OracleError: its tiles were lost again and again.
             TunerError: the oracle refused the request.
         """
-        if self._fatal is not None:
-            raise self._fatal
         loop = asyncio.get_running_loop()
         cuts = cut(packed.request, self._config.tile)
         tiles = [_Tile(packed, piece, loop.create_future()) for piece in cuts]
         queue = deque(tiles)
         async with self._work:
+            if self._fatal is not None:
+                raise self._fatal
             self._queues.append(queue)
             self._work.notify_all()
         try:
@@ -143,70 +145,91 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------------ workers
     async def _serve(self, index: int, actor: Any) -> None:
-        if not await self._until_ready(index, actor):
-            return
+        await self._until_ready(index, actor)
         await asyncio.gather(*(self._pull(index, actor) for _ in range(IN_FLIGHT)))
 
-    async def _until_ready(self, index: int, actor: Any) -> bool:
-        """Wait until an actor answers. False: it never will, and the pool goes on without it."""
+    async def _until_ready(self, index: int, actor: Any) -> None:
+        """Wait until an actor answers, or is gone for good; the pool goes on without it then."""
         while True:
             try:
                 info = await actor.info.remote()
-            except RayActorError as error:
-                if getattr(error, "actor_init_failed", False):
-                    return self._give_up(index, _cause(error))
+            except (ActorDiedError, RayTaskError) as error:  # Ray restarts it no more: its start failed
+                await self._give_up(index, _cause(error))
+                return
+            except RayActorError:
                 await asyncio.sleep(0.2)
                 continue
-            except RayTaskError as error:
-                return self._give_up(index, _cause(error))
             self._info = self._info or info
-            return True
+            async with self._work:
+                self._up.add(index)
+                self._work.notify_all()
+            return
 
-    def _give_up(self, index: int, error: TunerError) -> bool:
-        self._alive -= 1
+    async def _give_up(self, index: int, error: TunerError) -> None:
         self._event("oracle_lost", f"oracle {index} cannot start: {error}")
-        if self._alive == 0:
+        async with self._work:
+            self._gone.add(index)
+            self._work.notify_all()
+        if len(self._gone) == len(self._actors):
             self._fatal = error
             for tile in [*self._running, *(t for queue in self._queues for t in queue)]:
                 _fail(tile, error)
-        return False
 
     async def _pull(self, index: int, actor: Any) -> None:
-        while True:
-            tile = await self._next()
-            if not tile.answer.done():
-                await self._run(tile, index, actor)
+        while (tile := await self._next(index)) is not None:
+            if tile.answer.done():
+                continue
+            life = self._lives[index]
+            if not await self._run(tile, index, actor):
+                await self._lost(tile)
+                if life == self._lives[index]:  # of the tiles that one death takes, the first to tell of it
+                    await self._restarted(index, actor)
 
-    async def _next(self) -> _Tile:
-        """Return the next tile: one from each request in turn, so that no large population starves the others."""
+    async def _next(self, index: int) -> _Tile | None:
+        """Return an actor's next tile once there is one and the actor is up; None when the actor is gone for good."""
         async with self._work:
-            while True:
-                while self._queues:
-                    queue = self._queues.popleft()
-                    if queue:
-                        tile = queue.popleft()
-                        if queue:
-                            self._queues.append(queue)
-                        return tile
+            while index not in self._gone:
+                tile = self._pop(index) if index in self._up else None
+                if tile is not None:
+                    return tile
                 await self._work.wait()
+        return None
 
-    async def _run(self, tile: _Tile, index: int, actor: Any) -> None:
+    def _pop(self, index: int) -> _Tile | None:
+        """Take one tile from each request in turn, so that no large population starves the others.
+
+        A straggler's duplicate is not for the actor that has it already.
+        """
+        for _ in range(len(self._queues)):
+            queue = self._queues.popleft()
+            if queue and index in queue[0].runners:
+                self._queues.append(queue)
+            elif queue:
+                tile = queue.popleft()
+                if queue:
+                    self._queues.append(queue)
+                return tile
+        return None
+
+    async def _run(self, tile: _Tile, index: int, actor: Any) -> bool:
+        """Have a tile computed. False: it was lost with its actor."""
         tile.started = min(tile.started, time.monotonic())
-        tile.runners += 1
+        tile.runners.add(index)
         self._running.add(tile)
         try:
             request = tile.cut.of(tile.packed.request)
             answer = await actor.evaluate.remote(request, tile.packed.ids, *tile.packed.refs)
         except RayActorError:
-            await self._lost(tile, index, actor)
+            return False
         except RayTaskError as error:
             _fail(tile, _cause(error))
         else:
             self._count(tile, answer)
         finally:
-            tile.runners -= 1
-            if tile.runners == 0:
+            tile.runners.discard(index)
+            if not tile.runners:
                 self._running.discard(tile)
+        return True
 
     def _count(self, tile: _Tile, answer: Evaluation) -> None:
         self._durations.append(answer.cost.seconds)
@@ -215,19 +238,23 @@ class Dispatcher:
             self._statistics.tiles += 1
             self._statistics.busy_seconds += answer.cost.seconds
 
-    async def _lost(self, tile: _Tile, index: int, actor: Any) -> None:
+    async def _lost(self, tile: _Tile) -> None:
         tile.losses += 1
-        if not tile.answer.done():
-            self._statistics.retries += 1
-            if tile.losses >= TILE_TRIES:
-                _fail(
-                    tile,
-                    OracleError(f"a tile was lost {tile.losses} times with its actor; see the oracle's log in Ray"),
-                )
-            else:
-                await self._requeue(tile)
+        if tile.answer.done():
+            return
+        self._statistics.retries += 1
+        if self._fatal is not None:
+            _fail(tile, self._fatal)
+        elif tile.losses < TILE_TRIES:
+            await self._requeue(tile)
+        else:
+            _fail(tile, OracleError(f"a tile was lost {tile.losses} times with its actor; see the oracle's log in Ray"))
+
+    async def _restarted(self, index: int, actor: Any) -> None:
+        self._lives[index] += 1
+        self._up.discard(index)
         self._statistics.restarts += 1
-        self._event("oracle_restart", f"oracle {index} died and is restarted; its tile goes to whoever is free")
+        self._event("oracle_restart", f"oracle {index} died and is restarted; its tiles go to whoever is free")
         await self._until_ready(index, actor)
 
     async def _requeue(self, tile: _Tile) -> None:
@@ -238,10 +265,11 @@ class Dispatcher:
     async def _watch_stragglers(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            if len(self._durations) < 5 or any(self._queues) or self._alive < 2:
+            if len(self._durations) < 5 or any(self._queues) or len(self._up) < 2:
                 continue
             limit = max(STRAGGLER_SECONDS, STRAGGLER_FACTOR * IN_FLIGHT * statistics.median(self._durations))
-            for tile in [t for t in self._running if t.runners == 1 and time.monotonic() - t.started > limit]:
+            late = time.monotonic() - limit
+            for tile in [t for t in self._running if len(t.runners) == 1 and t.started < late and not t.answer.done()]:
                 self._statistics.duplicates += 1
                 self._event(
                     "straggler", f"a tile has run for more than {limit:.1f} s; it is given to another actor as well"

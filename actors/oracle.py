@@ -39,7 +39,7 @@ OracleActor = ray.remote(OracleHost)
 def start_oracles(config: OracleConfig, run: str) -> list[Any]:
     """Ask Ray for the pool's actors; they load in parallel and are restarted when they die."""
     return [
-        OracleActor.options(  # type: ignore[attr-defined]
+        OracleActor.options(
             num_cpus=config.threads,
             num_gpus=config.gpus,
             max_restarts=-1,

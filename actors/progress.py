@@ -77,7 +77,8 @@ class Progress:
         """A trial has reported."""
         line = self._lines[trial_id]
         line.queries, line.elapsed = int(progress["queries"]), progress["elapsed"]
-        line.samples = [(t, q) for t, q in line.samples if t > line.elapsed - 60][-60:] + [(line.elapsed, line.queries)]
+        recent = [(t, q) for t, q in line.samples if t > line.elapsed - 60][-60:]
+        line.samples = [*recent, (line.elapsed, line.queries)]
         self._draw()
 
     def note(self, message: str) -> None:

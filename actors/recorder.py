@@ -108,7 +108,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------ parts
     def _plan(self, trial: Any) -> TrialPlan:
-        return self._plans[trial.config["trial"]]
+        plan: TrialPlan = self._plans[trial.config["trial"]]
+        return plan
 
     def _end(self, trial_id: str, status: Any, reason: str) -> None:
         self._ended.add(trial_id)

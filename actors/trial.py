@@ -34,10 +34,18 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         tasks: list[Task] | None = None,
     ) -> None:
         assert info is not None and plans is not None and tasks is not None
-        index = config["trial"]
-        plan = plans[index]
-        oracle = RemoteOracle(dispatcher, info)
-        self._trial = Trial(plan.trial_id, plan.experiment, tasks[index], oracle, index=index)
+        self._oracle = RemoteOracle(dispatcher, info)
+        self._plans, self._tasks = plans, tasks
+        self._begin(config["trial"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in this process."""
+        self._begin(new_config["trial"])
+        return True
+
+    def _begin(self, index: int) -> None:
+        plan = self._plans[index]
+        self._trial = Trial(plan.trial_id, plan.experiment, self._tasks[index], self._oracle, index=index)
         self._reported: Selected | None = None
 
     def step(self) -> dict[str, Any]:

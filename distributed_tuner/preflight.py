@@ -134,7 +134,10 @@ def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection
     for split in SPLITS:
         counter.require(task.batch(split), prompt)
     dim = prompt.length * counter.width
-    plans = tuple(plan_search(stage, experiment, task, prompt, counter, dim) for stage in experiment.stages)
+    plans: tuple[StagePlan, ...] = ()
+    for stage in experiment.stages:
+        before = sum((plan.cost for plan in plans), Cost()) if plans else None
+        plans = (*plans, plan_search(stage, experiment, task, prompt, counter, dim, before))
     search = sum((plan.cost for plan in plans), Cost())
     point = Point(np.zeros(dim, dtype=np.float32))
     train = Request((point,), task.batch("train"), prompt)

@@ -59,8 +59,8 @@ class RunDirectory:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             what = "holds a run" if self.config.exists() else "is not empty"
             raise RunDirectoryError(
-                f"a run needs a directory of its own, but {self.path} {what}; continue it with --resume, or choose another"
-                " with --out DIR"
+                f"a run needs a directory of its own, but {self.path} {what}; continue it with --resume, or choose"
+                " another with --out DIR"
             )
 
     def create(self) -> None:

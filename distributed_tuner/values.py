@@ -59,7 +59,7 @@ class Projection:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Latent:
-    """``origin + A z`` with z of shape (K,) and A the projection: a BBT candidate. No origin: the prompt's base rows."""
+    """``origin + A z``, z of shape (K,) and A the projection: a BBT candidate. No origin: the prompt's base rows."""
 
     z: Array
     projection: Projection
@@ -154,6 +154,15 @@ class Cost:
             self.tokens + other.tokens,
             self.seconds + other.seconds,
             self.usd + other.usd,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.queries - other.queries,
+            self.forwards - other.forwards,
+            self.tokens - other.tokens,
+            self.seconds - other.seconds,
+            self.usd - other.usd,
         )
 
 

@@ -1,8 +1,8 @@
 """Free values of a search space, and the YAML tags that write them.
 
-``!loguniform [low, high]``, ``!uniform [low, high]``, ``!randint [low, high]`` (high excluded) and ``!choice [...]`` are
-drawn; ``!grid [...]`` is enumerated. A distribution stands wherever a constant could; options of !choice and !grid may
-hold distributions themselves.
+``!loguniform [low, high]``, ``!uniform [low, high]``, ``!randint [low, high]`` (high excluded) and ``!choice [...]``
+are drawn; ``!grid [...]`` is enumerated. A distribution stands wherever a constant could; options of !choice and !grid
+may hold distributions themselves.
 """
 
 import math
@@ -93,6 +93,11 @@ def from_tag(tag: str, values: list[Any], where: str) -> Distribution:
     if tag in ("choice", "grid"):
         if not values:
             raise ConfigError(f"!{tag} needs at least one option, but got none ({where}); list the options")
+        if tag == "choice" and any(map(_holds_grid, values)):
+            raise ConfigError(
+                f"!choice cannot hold a !grid, but got one in {values} ({where}); write the grid's options out,"
+                " or make the outer one a !grid"
+            )
         return (Choice if tag == "choice" else Grid)(tuple(values))
     numbers = _numbers(tag, values, where)
     low, high = numbers
@@ -116,4 +121,13 @@ def _numbers(tag: str, values: list[Any], where: str) -> tuple[float, float]:
         raise ConfigError(
             f"!{tag} needs [low, high], two numbers, but got {values} ({where}); write !{tag} [0.01, 1.0]"
         ) from error
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ConfigError(f"!{tag} needs finite numbers, but got {values} ({where}); write !{tag} [0.01, 1.0]")
     return low, high
+
+
+def _holds_grid(tree: Any) -> bool:
+    if isinstance(tree, Grid):
+        return True
+    inner = tree.values() if isinstance(tree, dict) else tree.options if isinstance(tree, Choice) else tree
+    return isinstance(tree, dict | list | Choice) and any(map(_holds_grid, inner))

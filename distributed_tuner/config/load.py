@@ -16,7 +16,12 @@ class _SpaceLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise ConfigError(
+                    f"a key must be a word or a number, but this one is {key!r} ({_where(key_node.start_mark)});"
+                    " quote it if braces or brackets are meant as text"
+                )
             if key in seen:
                 raise ConfigError(
                     f"a key may stand once, but {key!r} stands twice ({_where(key_node.start_mark)}); remove one"
@@ -51,7 +56,13 @@ def load_space(path: Path, overrides: list[str] | None = None) -> dict[str, Any]
         raise ConfigError(
             f"a search space must be a YAML file, but there is none at {str(path)!r}{known}; check the path"
         )
-    tree = parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"a search space must be UTF-8 text, but {path} is not ({error.reason} at byte {error.start}); save it so"
+        ) from None
+    tree: dict[str, Any] = parse(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(
             f"a search space must be a mapping, but {path} holds {type(tree).__name__}; start with `name: ...`"
@@ -67,7 +78,13 @@ def parse(text: str, name: str = "text") -> Any:
     Raises:
         ConfigError: it is not YAML; names line and column.
     """
-    loader = _SpaceLoader(text)
+    try:
+        loader = _SpaceLoader(text)
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(
+            f"a search space must be YAML, but {name} holds the character {error.character!r} at {error.position};"
+            " remove it"
+        ) from None
     loader.name = name
     try:
         return loader.get_single_data()
@@ -76,7 +93,7 @@ def parse(text: str, name: str = "text") -> Any:
         where = _where(mark) if mark else name
         raise ConfigError(f"a search space must be YAML, but {where}: {error.problem}; mend the line") from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def apply_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
@@ -98,7 +115,8 @@ def apply_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
     if len(places) > 1:
         full = ", ".join(".".join(map(str, (*place, *parts))) for place in places)
         raise ConfigError(f"--set {path} must fit one place, but fits {full}; write one of these paths")
-    return _set(tree, [*places[0], *parts], parse(value, f"--set {path}"), path)
+    changed: dict[str, Any] = _set(tree, [*places[0], *parts], parse(value, f"--set {path}"), path)
+    return changed
 
 
 def _is_root(parts: list[str], tree: dict[str, Any]) -> bool:

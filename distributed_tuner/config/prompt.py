@@ -22,7 +22,7 @@ class PromptConfig(Config):
     """"prefix": [prompt][text][cue]; "suffix": [text][prompt][cue], whose texts are computed once a run.
     "auto": the one that computes fewer tokens a candidate."""
     units: Literal["embedding", "paper"] = "embedding"
-    """What a step of 1 is: "embedding": the standard deviation of the model's embedding matrix, so that rho and learning
-    rate carry over between models; "paper": one, as in the papers."""
+    """What a step of 1 is: "embedding": the standard deviation of the model's embedding matrix, so that rho and
+    learning rate carry over between models; "paper": one, as in the papers."""
     seed: int = Field(0, ge=0)
     """Draws the rows of ``init: vocab``."""

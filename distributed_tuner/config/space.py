@@ -57,11 +57,8 @@ def validate(tree: Tree) -> None:
         ConfigError: some end breaks a rule; names the path.
     """
     for combination in expand(tree):
-        base = resolve(combination, generator(("validate",)))
-        experiment_of(base)
-        for path, distribution in distributions(combination):
-            for end in distribution.ends():
-                experiment_of(_with(base, path, resolve(end, generator(("validate", "end")))))
+        for constants in _extremes(combination):
+            experiment_of(constants)
 
 
 def expand(tree: Tree) -> Iterator[Tree]:
@@ -107,6 +104,16 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
+def _extremes(tree: Tree) -> Iterator[Tree]:
+    """Yield the tree with one range after the other at its ends and the rest drawn, ranges inside options too."""
+    base = resolve(tree, generator(("validate",)))
+    yield base
+    for path, distribution in distributions(tree):
+        for end in distribution.ends():
+            for constants in _extremes(end):
+                yield _with(base, path, constants)
+
+
 def _product(items: list[tuple[Any, Tree]], chosen: dict[Any, Tree]) -> Iterator[dict[Any, Tree]]:
     if not items:
         yield dict(chosen)
@@ -119,11 +126,10 @@ def _product(items: list[tuple[Any, Tree]], chosen: dict[Any, Tree]) -> Iterator
 def _free(tree: Tree, constants: Tree, path: Path = ()) -> Iterator[Path]:
     """Yield the paths of what was free; an option that is a mapping counts by its kind and its own free values."""
     if isinstance(tree, Grid | Choice):
-        if isinstance(constants, dict):
-            yield (*path, "kind")
-            written = [o for o in tree.options if isinstance(o, dict) and o.get("kind") == constants.get("kind")]
-            for option in written[:1]:
-                yield from _free(option, constants, path)
+        if isinstance(constants, dict) and "kind" in constants:
+            yield from ((*path, name) for name in ("kind", "name") if name in constants)
+            option = next(option for option in tree.options if _gives(option, constants))
+            yield from _free(option, constants, path)
         else:
             yield path
     elif isinstance(tree, Distribution):
@@ -135,6 +141,25 @@ def _free(tree: Tree, constants: Tree, path: Path = ()) -> Iterator[Path]:
     elif isinstance(tree, list) and isinstance(constants, list):
         for index, value in enumerate(tree):
             yield from _free(value, constants[index], (*path, index))
+
+
+def _gives(option: Tree, constants: Tree) -> bool:
+    """Tell whether these constants can have come from this option."""
+    match option:
+        case Grid() | Choice():
+            return any(_gives(inner, constants) for inner in option.options)
+        case LogUniform() | Uniform() | RandInt():
+            return True
+        case dict():
+            return (
+                isinstance(constants, dict)
+                and option.keys() == constants.keys()
+                and all(_gives(value, constants[key]) for key, value in option.items())
+            )
+        case list():
+            return isinstance(constants, list) and len(option) == len(constants) and all(map(_gives, option, constants))
+        case _:
+            return bool(option == constants)
 
 
 def _at(tree: Tree, path: Path) -> Any:

@@ -20,4 +20,4 @@ class SearchStageConfig(Config):
     """When a look becomes the selected prompt: a better dev metric, ties broken by dev loss; or strictly better dev
     metric alone, first of ties, as in the papers' code."""
     steps: int | None = Field(None, ge=1)
-    """Steps after which the stage ends even if budget is left, for the stages after it; none: it takes what there is."""
+    """Steps after which the stage ends, with the rest of the budget for later stages; none: it takes all there is."""

@@ -56,7 +56,7 @@ class Encoder:
         one token; "first": its first token stands for it.
 
         Raises:
-            TaskError: a word is no single token under "single", two words share a token, or the word melts into the cue.
+            TaskError: a word is no single token under "single", two words share a token, or a word melts into the cue.
         """
         cue = batch.examples[0].cue if batch.examples else ""
         pieces = [self._continuation(cue, word) for word in batch.label_words]
@@ -64,8 +64,8 @@ class Encoder:
             if len(piece) > 1 and batch.label_rule == "single":
                 tokens = self._tokenizer.convert_ids_to_tokens(list(piece))
                 raise TaskError(
-                    f"a label word must be one token, but {word!r} is {len(piece)}: {tokens}; choose another word, or set"
-                    " task.label_rule: first to let its first token stand for it"
+                    f"a label word must be one token, but {word!r} is {len(piece)}: {tokens}; choose another word, or"
+                    " set task.label_rule: first to let its first token stand for it"
                 )
         ids = tuple(piece[0] for piece in pieces)
         for j, token in enumerate(ids):
@@ -101,7 +101,7 @@ class Encoder:
         return "prefix" if prefix <= suffix else "suffix"
 
     def computed_tokens(self, request: Request) -> int:
-        """Return the tokens that go through the model: a prefix once a candidate, a suffix layout's texts not at all."""
+        """Return the tokens that go through the model: a prefix once a candidate, texts under "suffix" not at all."""
         examples, length = request.batch.examples, request.prompt.length
         total = 0
         for candidate in request.candidates:
@@ -126,17 +126,33 @@ class Encoder:
                 tokens += soft
         return Cost(len(request.candidates), len(request.candidates) * rows, tokens)
 
-    def require_fit(self, batch: Batch, prompt: PromptSpec) -> None:
-        """Check that prompt and text fit into the model's context.
+    def require_words(self, batch: Batch) -> None:
+        """Check that every example has a token of its own to answer at.
 
         Raises:
+            TaskError: text and cue of an example are empty.
+        """
+        for example in batch.examples:
+            if not self.line(example, False):
+                raise TaskError(
+                    f"an example must have text or a cue before the label word, but {example.uid!r} has neither; give"
+                    " task.template words between its last column and {label_word}, or drop the blank rows"
+                )
+
+    def require_fit(self, batch: Batch, prompt: PromptSpec) -> None:
+        """Check that no example is blank, and that prompt and text fit into the model's context.
+
+        Raises:
+            TaskError: an example has no tokens.
             ModelError: an example with the prompt is longer; names the longest.
         """
+        self.require_words(batch)
         lengths = self.lengths(batch, prompt.layout)
         longest = max(range(len(lengths)), key=lengths.__getitem__)
-        if prompt.length + lengths[longest] > self.context:
+        total = prompt.length + lengths[longest]
+        if total > self.context:
             raise ModelError(
-                f"prompt and text must fit into the model's context of {self.context} tokens, but {prompt.length} prompt rows and"
-                f" {lengths[longest]} tokens of example {batch.examples[longest].uid!r} make {prompt.length + lengths[longest]};"
+                f"prompt and text must fit into the model's context of {self.context} tokens, but {prompt.length}"
+                f" prompt rows and {lengths[longest]} tokens of example {batch.examples[longest].uid!r} make {total};"
                 " shorten prompt.length, or drop the long rows from the data"
             )

@@ -4,6 +4,7 @@ torch and transformers are imported when a model is asked for, not before.
 """
 
 import importlib.util
+import inspect
 import logging
 import os
 import shutil
@@ -68,12 +69,35 @@ def load_model_config(config: TransformersOracleConfig) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     model_config = _load(AutoConfig.from_pretrained, config)
-    if type(model_config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not config.trust_remote_code:
+    known = type(model_config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if (not known and not config.trust_remote_code) or _reads_both_ways(model_config):
         raise ModelError(
-            f"the oracle needs a causal language model, but {config.model!r} is a {model_config.model_type!r} without such a"
-            " head; choose a decoder model such as GPT-2, LLaMA, Qwen or SmolLM2"
+            f"the oracle needs a causal language model, but {config.model!r} is a {model_config.model_type!r}, which is"
+            " none; choose a decoder model such as GPT-2, LLaMA, Qwen or SmolLM2"
+        )
+    if known and not _takes_positions(model_config):
+        raise ModelError(
+            f"the oracle needs a model with explicit positions and an attention cache, but {config.model!r} is a"
+            f" {model_config.model_type!r} without them (ALiBi, state space); choose GPT-2, LLaMA, Qwen or SmolLM2"
         )
     return model_config
+
+
+def _reads_both_ways(model_config: Any) -> bool:
+    """Encoders such as BERT have a causal head in transformers, but attend to what follows unless told otherwise."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    encoder = type(model_config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model_config, "is_decoder", False)
+    return encoder or bool(getattr(model_config, "is_encoder_decoder", False))
+
+
+def _takes_positions(model_config: Any) -> bool:
+    from transformers import MODEL_MAPPING
+
+    if type(model_config) not in MODEL_MAPPING:
+        return True
+    taken = inspect.signature(MODEL_MAPPING[type(model_config)].forward).parameters
+    return {"inputs_embeds", "position_ids", "past_key_values"} <= set(taken) and not getattr(model_config, "alibi", 0)
 
 
 def load_model(config: TransformersOracleConfig) -> "tuple[Any, torch.device]":
@@ -94,6 +118,7 @@ def load_model(config: TransformersOracleConfig) -> "tuple[Any, torch.device]":
 
 
 def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any) -> Any:
+    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -102,11 +127,12 @@ def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any
         options["local_files_only"] = True
     try:
         return from_pretrained(where, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"the model must be a hub id that can be reached, a local directory, or {SMOLLM2!r}, but {config.model!r} could not"
-            f" be loaded ({reason}); check the name, the network or HF_TOKEN, or give the path of a downloaded copy"
+            f"the model must be a hub id that can be reached, a local directory, or {SMOLLM2!r}, but {config.model!r}"
+            f" could not be loaded ({reason}); check the name, the network or HF_TOKEN, or give the path of a"
+            " downloaded copy"
         ) from error
 
 
@@ -126,23 +152,32 @@ def resolve_device(name: str) -> str:
         )
     if name == "mps" and not torch.backends.mps.is_available():
         raise ModelError("oracle.device is 'mps', but torch sees no Apple GPU; set oracle.device: cpu")
+    if name not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"oracle.device must be auto, cpu, cuda or mps, but is {name!r}; choose one of these")
     return name
 
 
 def resolve_dtype(name: str, device: str) -> "torch.dtype":
-    """Return the dtype of a setting: "auto" is bfloat16 where the device multiplies it fast, else float32."""
+    """Return the dtype of a setting: "auto" is bfloat16 where the device multiplies it fast, else float32.
+
+    Raises:
+        ModelError: there is no such setting.
+    """
     import torch
 
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+    if name == "auto":
+        return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise ModelError(f"oracle.dtype must be auto, {', '.join(dtypes)}, but is {name!r}; choose one of these")
+    return dtypes[name]
 
 
 def _fast_bfloat16(device: str) -> bool:
     import torch
 
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

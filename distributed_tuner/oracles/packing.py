@@ -13,19 +13,19 @@ PACK_TOKENS = 96  # long enough for full-speed matrix products, short enough for
 
 @dataclass(frozen=True, slots=True)
 class Packs:
-    """G packs of S slots. ``row_G_S`` is the row a slot belongs to (-1: padding), ``offset_G_S`` its place in the row.
+    """G packs of S slots. ``row`` (G, S) is the row a slot belongs to (-1: padding), ``offset`` (G, S) its place in it.
 
-    ``end_E`` holds for each row the flat index g * S + s of its last token.
+    ``end`` (E,) holds for each row the flat index g * S + s of its last token.
     """
 
-    row_G_S: npt.NDArray[np.int64]
-    offset_G_S: npt.NDArray[np.int64]
-    end_E: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(G, S)."""
-        groups, slots = self.row_G_S.shape
+        groups, slots = self.row.shape
         return groups, slots
 
 

@@ -29,7 +29,7 @@ def trunk_parameters(model_config: Any) -> int:
     tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
     head = model.get_output_embeddings()
     tied = head is None or head.weight is model.get_input_embeddings().weight
-    return sum(p.numel() for p in model.parameters()) - tables - (0 if tied else head.weight.numel())
+    return int(sum(p.numel() for p in model.parameters()) - tables - (0 if tied else head.weight.numel()))
 
 
 def matmul_rate(device: str, dtype: Any, threads: int) -> float:

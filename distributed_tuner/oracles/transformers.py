@@ -129,7 +129,9 @@ class TransformersOracle:
     def _embed(self, ids: Any) -> "Tensor":
         import torch
 
-        embedded: Tensor = self._model.get_input_embeddings()(torch.as_tensor(ids, device=self._device))
+        embedded: Tensor = self._model.get_input_embeddings()(
+            torch.as_tensor(ids, dtype=torch.long, device=self._device)
+        )
         return embedded
 
     # ------------------------------------------------------------------------------------------------ layouts
@@ -138,11 +140,13 @@ class TransformersOracle:
 
     def _text(self, candidate: Text, batch: Batch) -> "Tensor":
         prompt = self._encoder.prompt(candidate.text)
+        self._encoder.require_words(batch)
         lines = [self._encoder.line(example, False) for example in batch.examples]
-        if len(prompt) + max(map(len, lines)) > self._encoder.context:
+        total = len(prompt) + max(map(len, lines))
+        if total > self._encoder.context:
             raise ModelError(
-                f"prompt and text must fit into the model's context of {self._encoder.context} tokens, but the text prompt"
-                f" {candidate.text[:40]!r}... with the longest example makes {len(prompt) + max(map(len, lines))}; shorten it"
+                f"prompt and text must fit into the model's context of {self._encoder.context} tokens, but the text"
+                f" prompt {candidate.text[:40]!r}... with the longest example makes {total}; shorten it"
             )
         return self._packed(self._embed(prompt)[None] if prompt else None, lines)
 
@@ -154,9 +158,9 @@ class TransformersOracle:
         packs = pack([len(line) for line in lines])
         groups, slots = packs.shape
         ids = np.zeros((groups, slots), dtype=np.int64)
-        real = packs.row_G_S >= 0
-        ids[real] = [lines[r][o] for r, o in zip(packs.row_G_S[real], packs.offset_G_S[real], strict=True)]
-        row_G_S, offset_G_S = (torch.from_numpy(a).to(self._device) for a in (packs.row_G_S, packs.offset_G_S))
+        real = packs.row >= 0
+        ids[real] = [lines[r][o] for r, o in zip(packs.row[real], packs.offset[real], strict=True)]
+        row_G_S, offset_G_S = (torch.from_numpy(a).to(self._device) for a in (packs.row, packs.offset))
         mask = torch.cat(
             [torch.ones(groups, slots, length, dtype=torch.bool, device=self._device), _same_row(row_G_S)], dim=2
         )
@@ -168,7 +172,7 @@ class TransformersOracle:
             n = min(step, count - at)
             past = None if prompt_kv is None else [_repeated(kv, at, n, groups) for kv in prompt_kv]
             out, _ = self._forward(text_G_S_D.repeat(n, 1, 1), positions.repeat(n, 1), mask.repeat(n, 1, 1), past)
-            hidden.append(out.reshape(n, groups * slots, -1)[:, torch.from_numpy(packs.end_E)])
+            hidden.append(out.reshape(n, groups * slots, -1)[:, torch.from_numpy(packs.end)])
         return torch.cat(hidden)
 
     def _suffix(self, rows_C_L_D: "Tensor", batch: Batch) -> "Tensor":
@@ -195,7 +199,7 @@ class TransformersOracle:
         count, slots, width = sequence_C_S_D.shape
         lengths = torch.tensor([len(text) for text in texts], device=self._device)
         past = self._text_key_values(texts, keep)
-        longest = int(lengths.max())
+        longest = max(1, int(lengths.max()))  # texts may be blank
         seen = torch.arange(longest, device=self._device)[None, :] < lengths[:, None]
         candidate = torch.arange(count, device=self._device).repeat_interleave(slots)[None]
         mask = torch.cat(
@@ -213,33 +217,37 @@ class TransformersOracle:
     def _text_key_values(self, texts: list[tuple[int, ...]], keep: bool) -> "KeyValues":
         """Return keys and values of the texts, padded on the right to the longest.
 
-        Each text is computed alone, so that what else is in the batch cannot change its bits.
+        Texts that are kept are computed alone, so that what else is in the batch cannot change their bits. Texts that
+        are seen once (test) are computed together; padding comes after a text, where a causal model never looks.
         """
+        import torch
 
-        each = [self._one_text(text, keep) for text in texts]
-        longest = max(map(len, texts))
+        longest = max(1, *map(len, texts))
+        if not keep:
+            ids = np.zeros((len(texts), longest), dtype=np.int64)
+            for r, text in enumerate(texts):
+                ids[r, : len(text)] = text
+            return self._forward(self._embed(ids))[1]
+        each = [self._one_text(text) for text in texts]
         padded: KeyValues = []
-        for layer in range(len(each[0])):
-            pair = []
-            for part in (0, 1):
-                first = each[0][layer][part]
-                block = first.new_zeros((len(texts), first.shape[1], longest, first.shape[3]))
-                for r, text in enumerate(texts):
-                    block[r, :, : len(text)] = each[r][layer][part][0]
-                pair.append(block)
-            padded.append((pair[0], pair[1]))
+        for layer in zip(*each, strict=True):
+            keys, values = (
+                torch.cat([torch.nn.functional.pad(pair[part], (0, 0, 0, longest - pair[part].shape[2])) for pair in layer])
+                for part in (0, 1)
+            )
+            padded.append((keys, values))
         return padded
 
-    def _one_text(self, text: tuple[int, ...], keep: bool) -> "KeyValues":
+    def _one_text(self, text: tuple[int, ...]) -> "KeyValues":
         if text in self._texts:
             self._texts.move_to_end(text)
             return self._texts[text]
-        _, computed = self._forward(self._embed([list(text)]))
-        if keep:
-            self._texts[text] = computed
-            self._texts_bytes += _bytes(computed)
-            while self._texts_bytes > self._config.text_cache_gib * 2**30 and self._texts:
-                self._texts_bytes -= _bytes(self._texts.popitem(last=False)[1])
+        _, computed = self._forward(self._embed([text or (0,)]))
+        computed = [(keys[:, :, : len(text)], values[:, :, : len(text)]) for keys, values in computed]
+        self._texts[text] = computed
+        self._texts_bytes += _bytes(computed)
+        while self._texts_bytes > self._config.text_cache_gib * 2**30 and self._texts:
+            self._texts_bytes -= _bytes(self._texts.popitem(last=False)[1])
         return computed
 
     # ------------------------------------------------------------------------------------------------ the model
@@ -250,7 +258,7 @@ class TransformersOracle:
         mask: "Tensor | None" = None,
         past: "KeyValues | None" = None,
     ) -> "tuple[Tensor, KeyValues]":
-        """Run the trunk. embeds (b, q, D), positions (b, q), mask (b, q, k) True where a query may look, past per layer.
+        """Run the trunk. embeds (b, q, D), positions (b, q), mask (b, q, k) True where a query may look, past a layer.
 
         Returns the hidden states (b, q, D) after the final norm, and the keys and values of past and new positions.
         """
@@ -290,8 +298,9 @@ class TransformersOracle:
 
 
 def context_of(model_config: Any) -> int:
-    """Return the number of positions that the model knows."""
-    return int(getattr(model_config, "max_position_embeddings", None) or getattr(model_config, "n_positions", 2**31))
+    """Return the number of positions that the model knows; no more than its sliding window, which is not applied."""
+    names = ("max_position_embeddings", "n_positions", "sliding_window")
+    return min((int(n) for name in names if (n := getattr(model_config, name, None))), default=2**31)
 
 
 def fit_ids(ids: tuple[int, ...], length: int) -> list[int]:

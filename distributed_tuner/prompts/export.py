@@ -1,13 +1,15 @@
 """Taking the prompt away: safetensors with JSON beside it, a PEFT prompt-tuning adapter, its nearest tokens as text.
 
-``write`` and ``read`` are a pair: what comes back is what went in. The adapter exists for prompts that stand in front of
-the text, since PEFT's prompt tuning can only prepend.
+``write`` and ``read`` are a pair: what comes back is what went in. The adapter exists for prompts that stand in front
+of the text, since PEFT's prompt tuning can only prepend.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.values import Array, Layout
@@ -44,7 +46,8 @@ def write_safetensors(prompt: ExportedPrompt, directory: Path) -> list[Path]:
 
     directory.mkdir(parents=True, exist_ok=True)
     tensors, facts = directory / "prompt.safetensors", directory / "prompt.json"
-    save_file({ROWS: prompt.rows}, tensors, metadata={"format": "np", "layout": prompt.layout, "model": prompt.model})
+    rows = np.ascontiguousarray(prompt.rows)
+    save_file({ROWS: rows}, tensors, metadata={"format": "np", "layout": prompt.layout, "model": prompt.model})
     described = asdict(prompt)
     del described["rows"]
     described |= {"length": len(prompt.rows), "width": prompt.rows.shape[1], "text": text_of(prompt)}
@@ -70,8 +73,8 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
 
     if prompt.layout != "prefix":
         raise RunDirectoryError(
-            f"a PEFT adapter can only put a prompt in front of the text, but this one has the layout {prompt.layout!r}; export"
-            " it with --format safetensors, or tune with prompt.layout: prefix"
+            f"a PEFT adapter can only put a prompt in front of the text, but this one has the layout {prompt.layout!r};"
+            " export it with --format safetensors, or tune with prompt.layout: prefix"
         )
     from peft import PromptTuningConfig, TaskType
 
@@ -83,7 +86,7 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
     config.inference_mode = True
     config.save_pretrained(str(directory))
     weights = directory / "adapter_model.safetensors"
-    save_file({ROWS: prompt.rows}, weights, metadata={"format": "pt"})
+    save_file({ROWS: np.ascontiguousarray(prompt.rows)}, weights, metadata={"format": "pt"})
     return [directory / "adapter_config.json", weights]
 
 
@@ -98,8 +101,8 @@ def read(directory: Path) -> ExportedPrompt:
     tensors, facts = directory / "prompt.safetensors", directory / "prompt.json"
     if not (tensors.is_file() and facts.is_file()):
         raise RunDirectoryError(
-            f"a tuned prompt is prompt.safetensors with prompt.json, but {directory} lacks them; a run writes them when a"
-            " trial has ended"
+            f"a tuned prompt is prompt.safetensors with prompt.json, but {directory} lacks them; a run writes them when"
+            " a trial has ended"
         )
     described = json.loads(facts.read_text(encoding="utf-8"))
     return ExportedPrompt(

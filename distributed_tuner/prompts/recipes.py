@@ -1,4 +1,4 @@
-"""From a candidate's recipe to prompt coordinates, beside the model. Projections are made once and kept while in use."""
+"""From a candidate's recipe to prompt coordinates, beside the model. Projections are made once, kept while in use."""
 
 from collections import OrderedDict
 
@@ -30,16 +30,14 @@ class Recipes:
         """
         match candidate:
             case Perturbation(center, key, sign, radius):
-                x = center.vector + np.float32(sign * radius) * standard_normal(key, dim)
+                x = _of_size(center.vector, dim) + np.float32(sign * radius) * standard_normal(key, dim)
             case Latent(z, projection, origin):
-                x = apply_projection(self._projection(projection, dim), z) / np.float32(unit)
-                x = x if origin is None else origin.vector + x
+                x = apply_projection(self._projection(projection, dim), _of_size(z, projection.dim)) / np.float32(unit)
+                x = x if origin is None else _of_size(origin.vector, dim) + x
             case Point(vector):
-                x = vector
+                x = _of_size(vector, dim)
             case Text():
                 raise OracleError("a text candidate has no prompt coordinates; ask for soft candidates only")
-        if x.shape != (dim,):
-            raise OracleError(f"a candidate must have {dim} coordinates (rows x width), but got {x.shape[0]}")
         return np.asarray(x, dtype=np.float32)
 
     def _projection(self, projection: Projection, dim: int) -> Array:
@@ -53,3 +51,9 @@ class Recipes:
                 self._projections.popitem(last=False)
         self._projections.move_to_end(key)
         return self._projections[key]
+
+
+def _of_size(vector: Array, size: int) -> Array:
+    if vector.shape != (size,):
+        raise OracleError(f"a candidate must have {size} coordinates, but got an array of shape {vector.shape}")
+    return vector

@@ -17,8 +17,8 @@ def prompt_spec(config: PromptConfig, task: Task) -> PromptSpec:
     text = config.text if config.text is not None else task.manual_prompt
     if config.init == "text" and not text:
         raise ConfigError(
-            "prompt.init 'text' needs a text, but prompt.text and task.manual_prompt are empty; write one of them, or set"
-            " prompt.init to vocab, filler or zeros"
+            "prompt.init 'text' needs a text, but prompt.text and task.manual_prompt are empty; write one of them, or"
+            " set prompt.init to vocab, filler or zeros"
         )
     return PromptSpec(
         config.length, config.init, text if config.init == "text" else "", config.layout, config.units, config.seed

@@ -108,7 +108,7 @@ def _figure(x_title: str, y_title: str) -> "go.Figure":
     figure.update_layout(
         template="none",
         font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#24292f"},
-        margin={"l": 62, "r": 14, "t": 34, "b": 50},
+        margin={"l": 62, "r": 14, "t": 54, "b": 50},
         legend={
             "orientation": "h",
             "traceorder": "normal",

@@ -122,7 +122,7 @@ def _plots(ledger: Ledger, summary: Mapping[str, Any]) -> list[Plot]:
     loss = "Loss of the recommended prompt on the train examples, not of the perturbed candidates. Lower is better."
     best = "Best score of a recommended prompt so far on the dev examples, which select. Higher is better."
     seen = "Mean loss of the candidates asked for, over neighbouring steps: what the optimizer sees, not its prompt."
-    curves: list[tuple[str, str, str, figures.Curves]] = [
+    curves: list[tuple[str, str, str, gather.Curves]] = [
         ("loss-queries", "Train loss against queries", loss, gather.train_loss_data(ledger, summary, "queries")),
         (
             "dev-queries",

@@ -20,7 +20,9 @@ class StagePlan:
     cost: Cost
 
 
-def plan_stage(limits: BudgetConfig, step: Cost, look: Cost, look_every: int, most: int | None = None) -> StagePlan:
+def plan_stage(
+    limits: BudgetConfig, step: Cost, look: Cost, look_every: int, most: int | None = None, before: Cost | None = None
+) -> StagePlan:
     """Play the stage through: a look at the start, steps with a look every ``look_every`` queries, a look at the end.
 
     Args:
@@ -29,20 +31,22 @@ def plan_stage(limits: BudgetConfig, step: Cost, look: Cost, look_every: int, mo
         look: cost of one look.
         look_every: queries between two looks.
         most: steps after which the stage ends anyway.
+        before: what earlier stages have taken from the same limits; not part of the plan's own cost.
 
     Returns:
         A plan; its steps are 0 when the budget pays for no step.
     """
     bounded = any(getattr(limits, unit) is not None for unit in COUNTED) or (limits.usd is not None and step.usd > 0)
     most = min(most or MOST_STEPS, MOST_STEPS if bounded else UNLIMITED_STEPS)
-    spent, steps, looks, since = look, 0, 1, 0
+    before = before or Cost()
+    spent, steps, looks, since = before + look, 0, 1, 0
     while steps < most and fits(spent + step + look, limits):
         spent, steps, since = spent + step, steps + 1, since + step.queries
         if since >= look_every and steps < most:
             spent, looks, since = spent + look, looks + 1, 0
     if since:
         spent, looks = spent + look, looks + 1
-    return StagePlan(steps, looks, spent)
+    return StagePlan(steps, looks, spent - before)
 
 
 def fits(cost: Cost, limits: BudgetConfig) -> bool:

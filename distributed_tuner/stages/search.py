@@ -7,6 +7,7 @@ pays; a look scores the recommended prompt on train and dev, and the dev set sel
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,11 @@ class SearchStage:
 
     def advance(self) -> list[Row]:
         """Do the next step or look. Sets ``done`` and ``reason`` when the stage has ended."""
+        before = self._spent()
+        rows = self._advance()
+        return [*rows, *self._given_up(before, rows)]
+
+    def _advance(self) -> list[Row]:
         due = self._looked < 0 or (self._since_look >= self._config.look_every and self._can_go_on())
         if due:
             return self._try(self._look)
@@ -107,6 +113,16 @@ class SearchStage:
                 rows = [*self._look(), *rows]
         self.done, self.reason = True, reason
         return rows
+
+    def _given_up(self, before: Cost, rows: list[Row]) -> list[Row]:
+        """Return a row for what was paid without an answer, so that the ledger tells of all that was spent."""
+        told = sum((row.cost.value() for row in rows if isinstance(row, StepRow | LookRow)), before)
+        lost = self._spent() - told
+        if lost.queries == 0:
+            return []
+        lost = replace(lost, seconds=max(0.0, lost.seconds), usd=max(0.0, lost.usd))  # no -1e-17 from rounding
+        names, books = self._names, self._books(lost)
+        return [StepRow(**names, step=self._step + 1, loss=None, best_loss=None, failed=lost.queries, **books)]
 
     def _can_go_on(self) -> bool:
         return self._optimizer.stop_reason is None

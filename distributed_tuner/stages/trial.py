@@ -1,7 +1,7 @@
 """One trial: its stages in order under one purse, then the selected prompt scored once on test.
 
-Knows no Ray: it is given an oracle and advances one step at a time, so that whoever runs it decides when to report, save
-and stop. Rows for the ledger come out; nothing is written here.
+Knows no Ray: it is given an oracle and advances one step at a time, so that whoever runs it decides when to report,
+save and stop. Rows for the ledger come out; nothing is written here.
 """
 
 import time
@@ -74,6 +74,7 @@ class Trial:
         self._before = 0.0
         self._selected: Selected | None = None
         self._stage_index = 0
+        self._opened = Cost()  # what was spent when the stage began
         self._stage = self._open_stage(start=None)
         self.outcome: Outcome | None = None
 
@@ -120,6 +121,7 @@ class Trial:
         if self._stage_index + 1 < len(self._experiment.stages):
             start = self._start_of_next()
             self._stage_index += 1
+            self._opened = self._purse.spent
             self._stage = self._open_stage(start)
             return []
         return self._measure()
@@ -129,6 +131,7 @@ class Trial:
         return {
             "stage_index": self._stage_index,
             "stage": self._stage.state_dict(),
+            "opened": self._opened,
             "selected": self._selected,
             "purse": self._purse.state_dict(),
             "elapsed": self.elapsed(),
@@ -139,6 +142,7 @@ class Trial:
         """Restore a trial built from the same experiment."""
         self._stage_index = state["stage_index"]
         self._selected = state["selected"]
+        self._opened = state["opened"]
         self._stage = self._open_stage(start=None)
         self._stage.load_state_dict(state["stage"])
         self._purse.load_state_dict(state["purse"])
@@ -148,7 +152,17 @@ class Trial:
     # ------------------------------------------------------------------------------------------------ parts
     def _open_stage(self, start: Array | None) -> SearchStage:
         config = self._experiment.stages[self._stage_index]
-        plan = plan_search(config, self._experiment, self._task, self._prompt, self._oracle, self._dim)
+        first = self._stage_index == 0
+        plan = plan_search(
+            config,
+            self._experiment,
+            self._task,
+            self._prompt,
+            self._oracle,
+            self._dim,
+            before=None if first else self._opened,
+            strict=first,  # a later stage does what it can with what is left
+        )
         return SearchStage(
             config,
             trial_id=self.trial_id,
@@ -197,12 +211,19 @@ class Trial:
 
 
 def plan_search(
-    config: SearchStageConfig, experiment: Experiment, task: Task, prompt: PromptSpec, oracle: Costs, dim: int
+    config: SearchStageConfig,
+    experiment: Experiment,
+    task: Task,
+    prompt: PromptSpec,
+    oracle: Costs,
+    dim: int,
+    before: Cost | None = None,
+    strict: bool = True,
 ) -> StagePlan:
-    """Plan a search stage from what its requests cost.
+    """Plan a search stage from what its requests cost and what the stages ``before`` it leave of the budget.
 
     Raises:
-        BudgetTooSmall: it pays for no step; says what a step and the looks around it need.
+        BudgetTooSmall: it pays for no step (and ``strict``); says what a step and the looks around it need.
     """
     built = optimizers.build(config.optimizer, dim=dim, key=(experiment.seed,), steps=1)
     point = Point(np.zeros(dim, dtype=np.float32))
@@ -214,12 +235,14 @@ def plan_search(
 
     step = cost_of(built.queries_per_step, train)
     look = cost_of(1, task.batch("train")) + cost_of(1, task.batch("dev"))
-    plan = plan_stage(experiment.budget, step, look, config.look_every, config.steps)
-    if plan.steps == 0:
+    plan = plan_stage(experiment.budget, step, look, config.look_every, config.steps, before)
+    if plan.steps == 0 and strict:
         needed = look + step + look
+        taken = f", of which the stages before take {before.queries} queries" if before else ""
+        advice = "raise it, limit the steps of the stages before" if before else "raise it"
         raise BudgetTooSmall(
             f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it:"
-            f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US dollars;"
-            f" but it is {experiment.budget.model_dump(exclude_none=True)}; raise it or shrink the step"
+            f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US"
+            f" dollars; but it is {experiment.budget.model_dump(exclude_none=True)}{taken}; {advice} or shrink the step"
         )
     return plan

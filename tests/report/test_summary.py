@@ -171,15 +171,19 @@ def test_the_best_trial(rows: list[tuple[str, float | None, float]], expected: s
 
 def test_the_first_is_by_the_config_not_by_who_started_first() -> None:
     config = {**CONFIG, "trials": [{"trial_id": "a", "method": "zot", "config": {"x": 1}}, {"trial_id": "b"}]}
-    rows = [trial("b", "zot"), trial("a", "zot"), look("b", 0, 0.8, spent=2), look("a", 0, 0.8, spent=2)]
+    rows: list[Row] = [trial("b", "zot"), trial("a", "zot"), look("b", 0, 0.8, spent=2), look("a", 0, 0.8, spent=2)]
     summary = summary_of(*rows, config=config)
     assert summary["best"]["trial_id"] == "a"
     assert [one["config"] for one in summary["trials"]] == [{"x": 1}, {"rate": 0.1}]
 
 
 def test_a_run_that_died_is_unfinished_and_falls_back_to_its_rows() -> None:
-    rows: list[Row] = [row for row in finished_run() if not isinstance(row, RunEndRow | TrialEndRow)]
-    summary = summary_of(*rows, config={**CONFIG, "trials": [{"trial_id": "late", "method": "cma", "seed": 7}]})
+    rows: list[Row] = []
+    for row in finished_run():
+        if not isinstance(row, RunEndRow | TrialEndRow):
+            rows.append(row)
+    planned = {"trial_id": "late", "method": "cma", "seed": 7}
+    summary = summary_of(*rows, config={**CONFIG, "trials": [planned]})
     assert summary["status"] == "unfinished"
     totals = summary["totals"]
     assert totals["wall_seconds"] == 5.0  # from the run row at 0 to the last measurement at 5

@@ -1,0 +1,182 @@
+"""Small random models of several architectures, made on the spot, and the plain way to ask them.
+
+Weights are large enough for logits that differ by units: a wrong mask or position shows.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distributed_tuner.values import Array, Batch, Example, PromptSpec
+
+ARCHITECTURES = ("llama", "qwen2", "mistral", "gpt2", "opt")
+WIDTHS = {"opt": 16}  # OPT projects its embeddings up to the hidden width; the others do not
+CONTEXT = 128
+WORDS = (
+    "a an the film movie was is it It good great terrible bad thing some something dull bright really and or not review"
+    " Classify verdict Verdict plot story I liked hated this that slow of to positive negative"
+).split()
+CLS = "<s>"
+
+
+def make_tokenizer(bos: bool) -> Any:
+    """Return a byte-level BPE tokenizer to which every word of WORDS is one token, with and without a space before it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        min_frequency=2,
+        special_tokens=["<pad>", CLS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator([f"{word}\n {word}\n" for word in WORDS] * 3, trainer)
+    if bos:
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{CLS} $A", pair=f"{CLS} $A {CLS} $B", special_tokens=[(CLS, inner.token_to_id(CLS))]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token=CLS)
+
+
+def model_config(architecture: str, vocabulary: int) -> Any:
+    """Return a configuration of two layers."""
+    from transformers import GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config
+
+    llama_like = dict(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=None,
+    )
+    match architecture:
+        case "llama":
+            return LlamaConfig(**llama_like)
+        case "qwen2":
+            return Qwen2Config(**llama_like, tie_word_embeddings=True)
+        case "mistral":
+            return MistralConfig(**llama_like, sliding_window=None)
+        case "gpt2":
+            return GPT2Config(
+                vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, bos_token_id=1, eos_token_id=1
+            )
+        case "opt":
+            return OPTConfig(
+                vocab_size=vocabulary,
+                hidden_size=32,
+                word_embed_proj_dim=WIDTHS["opt"],
+                ffn_dim=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=CONTEXT,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=1,
+            )
+    raise AssertionError(architecture)
+
+
+def save_tiny(architecture: str, directory: Path, bos: bool = False) -> Path:
+    """Save a random model with its tokenizer, as ``from_pretrained`` wants them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = make_tokenizer(bos)
+    model = AutoModelForCausalLM.from_config(model_config(architecture, len(tokenizer)), dtype=torch.float32)
+    stream = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            middle = 1.0 if "norm" in name or "ln_" in name else 0.0
+            weight.copy_(middle + 0.2 * torch.randn(weight.shape, generator=stream))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def save_bert(directory: Path) -> Path:
+    """Save the configuration of an encoder, which cannot say what comes next."""
+    from transformers import BertConfig
+
+    BertConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48
+    ).save_pretrained(directory)
+    assert json.loads((directory / "config.json").read_text())["model_type"] == "bert"
+    return directory
+
+
+def plain_logits(model: Any, tokenizer: Any, rows: Array | None, layout: str, batch: Batch) -> Array:
+    """Label-word logits (E, W) the plain way: one row at a time, everything embedded in one sequence, the whole head."""
+    import torch
+
+    label_ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in batch.label_words]
+    embedding = model.get_input_embeddings()
+    answers = []
+    for example in batch.examples:
+        if layout == "prefix":
+            before, after = [], tokenizer(example.text + example.cue)["input_ids"]
+        else:
+            before = tokenizer(example.text)["input_ids"]
+            after = tokenizer(example.cue, add_special_tokens=False)["input_ids"]
+        parts = [embedding(torch.tensor(part, dtype=torch.long)) for part in (before, after)]
+        middle = [] if rows is None else [torch.from_numpy(rows).to(parts[0].dtype)]
+        with torch.inference_mode():
+            sequence = torch.cat([parts[0], *middle, parts[1]])
+            answers.append(model(inputs_embeds=sequence[None]).logits[0, -1, label_ids].float().numpy())
+    return np.stack(answers)
+
+
+def plain_text_logits(model: Any, tokenizer: Any, prompt: str, batch: Batch) -> Array:
+    """Label-word logits (E, W) of a text prompt, one row at a time from its token ids."""
+    import torch
+
+    label_ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in batch.label_words]
+    head = tokenizer(prompt + "\n" if prompt else "")["input_ids"]
+    answers = []
+    for example in batch.examples:
+        ids = head + tokenizer(example.text + example.cue, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            answers.append(model(torch.tensor([ids])).logits[0, -1, label_ids].float().numpy())
+    return np.stack(answers)
+
+
+def plain_model(directory: Path | str) -> tuple[Any, Any]:
+    """Load model and tokenizer with transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True).eval()
+    return model, AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+def batch_of(texts: Sequence[str], cue: str | Sequence[str] = " It was", split: str = "train", **more: Any) -> Batch:
+    """Return a batch of two labels that alternate."""
+    cues = [cue] * len(texts) if isinstance(cue, str) else cue
+    examples = tuple(
+        Example(f"{split}-{i}", text, c, i % 2) for i, (text, c) in enumerate(zip(texts, cues, strict=True))
+    )
+    return Batch(examples, (" terrible", " great"), split, **more)
+
+
+TEXTS = (
+    "a good film",
+    "I",
+    "the plot was dull and slow and it was not something I liked",
+    "really bright story",
+    "I hated this movie. " * 12,
+    "bad",
+    "something bright",
+)
+MIXED = batch_of(TEXTS)
+SPEC = PromptSpec(length=5, init="text", text="Classify the movie review", layout="prefix", units="embedding")
