@@ -40,7 +40,7 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
         try:
             status = function(*args, **kwargs)
         except TunerError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
             status = error.exit_code
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -200,7 +200,7 @@ class _Run:
         with progress, _quiet_tune():
             results = tuner.fit()
             trials = results._experiment_analysis.trials
-            interrupted = recorder.close(trials)
+            interrupted = recorder.close()
         if interrupted:
             return "interrupted"
         return "failed" if all(str(trial.status) == "ERROR" for trial in trials) else "done"

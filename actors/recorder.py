@@ -13,8 +13,6 @@ from distributed_tuner.ledger.rows import ROW, EventRow, LookRow, TrialEndRow, T
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.run_directory import RunDirectory
 
-FINISHED = "TERMINATED"
-
 
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Writes what trials report. ``pool_events`` hands over what the dispatcher has to tell."""
@@ -34,12 +32,18 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._pool_events = pool_events
         self._attempts: dict[str, int] = {}
         self._ended: set[str] = set()
+        self._resumed: list[str] | None = None
         self._last: dict[str, dict[str, Any]] = {}
         self._next_poll = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the experiment; a ledger being written has no place there."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._resumed is None:  # before the first step: what had ended before this session
+            self._resumed = [self._plan(trial).trial_id for trial in trials if trial.is_finished()]
+            self._ended.update(self._resumed)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         plan = self._plan(trial)
@@ -93,18 +97,17 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._poll()
 
-    def close(self, trials: list[Any]) -> bool:
-        """Write how the trials that have not ended stand. Returns True when the run was interrupted."""
+    def close(self) -> bool:
+        """Write how the trials that have not ended stand. Returns True when the run was interrupted.
+
+        Tune's own status does not tell: at the end it calls every trial terminated that it has had to stop.
+        """
         self._drain()
-        interrupted = False
-        for trial in trials:
-            plan = self._plan(trial)
-            if plan.trial_id not in self._ended and str(trial.status) not in (FINISHED, "ERROR"):
-                interrupted = True
-                self._end(
-                    plan.trial_id, "interrupted", "stopped by a person; --resume goes on from its last checkpoint"
-                )
-        return interrupted
+        unfinished = [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]
+        for trial_id in unfinished:
+            if trial_id in self._attempts:
+                self._end(trial_id, "interrupted", "stopped by a person; --resume goes on from its last checkpoint")
+        return bool(unfinished)
 
     # ------------------------------------------------------------------------------------------------ parts
     def _plan(self, trial: Any) -> TrialPlan:

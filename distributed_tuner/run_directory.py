@@ -80,9 +80,20 @@ class RunDirectory:
             )
 
     def read_config(self) -> dict[str, Any]:
-        """Return what config.json holds."""
+        """Return what config.json holds.
+
+        Raises:
+            RunDirectoryError: there is none, or no run has written it.
+        """
         self.require()
-        config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
+        try:
+            config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunDirectoryError(f"{self.config} must be JSON, but it is not ({error}); start a new run") from None
+        if not isinstance(config, dict) or "trials" not in config:
+            raise RunDirectoryError(
+                f"{self.config} must list the run's trials, but it does not; check the path, or start a new run"
+            )
         return config
 
 

@@ -15,15 +15,15 @@ from distributed_tuner.values import Array, Batch, Example, PromptSpec
 ARCHITECTURES = ("llama", "qwen2", "mistral", "gpt2", "opt")
 WIDTHS = {"opt": 16}  # OPT projects its embeddings up to the hidden width; the others do not
 CONTEXT = 128
-WORDS = (
-    "a an the film movie was is it It good great terrible bad thing some something dull bright really and or not review"
-    " Classify verdict Verdict plot story I liked hated this that slow of to positive negative"
-).split()
+WORDS = """
+    a an the film movie was is it It good great terrible bad thing some something dull bright really and or not review
+    Classify verdict Verdict plot story I liked hated this that slow of to positive negative
+""".split()  # noqa: SIM905
 CLS = "<s>"
 
 
 def make_tokenizer(bos: bool) -> Any:
-    """Return a byte-level BPE tokenizer to which every word of WORDS is one token, with and without a space before it."""
+    """Return a byte-level BPE tokenizer; every word of WORDS is one token, with and without a space before it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -70,7 +70,13 @@ def model_config(architecture: str, vocabulary: int) -> Any:
             return MistralConfig(**llama_like, sliding_window=None)
         case "gpt2":
             return GPT2Config(
-                vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, bos_token_id=1, eos_token_id=1
+                vocab_size=vocabulary,
+                n_embd=32,
+                n_layer=2,
+                n_head=4,
+                n_positions=CONTEXT,
+                bos_token_id=1,
+                eos_token_id=1,
             )
         case "opt":
             return OPTConfig(
@@ -117,7 +123,7 @@ def save_bert(directory: Path) -> Path:
 
 
 def plain_logits(model: Any, tokenizer: Any, rows: Array | None, layout: str, batch: Batch) -> Array:
-    """Label-word logits (E, W) the plain way: one row at a time, everything embedded in one sequence, the whole head."""
+    """Label-word logits (E, W) the plain way: one row at a time, all embedded in one sequence, the whole head."""
     import torch
 
     label_ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in batch.label_words]

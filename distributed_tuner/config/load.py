@@ -17,7 +17,7 @@ class _SpaceLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | bool | None):
+            if isinstance(key, dict | list):
                 raise ConfigError(
                     f"a key must be a word or a number, but this one is {key!r} ({_where(key_node.start_mark)});"
                     " quote it if braces or brackets are meant as text"

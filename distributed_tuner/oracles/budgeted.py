@@ -43,6 +43,9 @@ class BudgetedOracle:
                 f"a request was given up after {timeout:.1f} s, when the budget of time or dollars ended"
             ) from error
         self._purse.spend(answer.cost)
+        limit = self._purse.limits.seconds
+        if limit is not None and self._elapsed() > limit:
+            raise BudgetExhausted(f"seconds: {limit} had passed when the answer to the last request arrived")
         return answer
 
     def cost(self, request: Request) -> Cost:

@@ -47,7 +47,10 @@ def write_safetensors(prompt: ExportedPrompt, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     tensors, facts = directory / "prompt.safetensors", directory / "prompt.json"
     rows = np.ascontiguousarray(prompt.rows)
-    save_file({ROWS: rows}, tensors, metadata={"format": "np", "layout": prompt.layout, "model": prompt.model})
+    about = json.dumps({"layout": prompt.layout, "model": prompt.model})
+    save_file(
+        {ROWS: rows}, tensors, metadata={"prompt": about}
+    )  # one key: several come in any order, never the same file
     described = asdict(prompt)
     del described["rows"]
     described |= {"length": len(prompt.rows), "width": prompt.rows.shape[1], "text": text_of(prompt)}

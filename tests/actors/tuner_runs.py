@@ -23,9 +23,9 @@ from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[2]
-GOOD = "good great bright liked positive".split()
-BAD = "bad terrible dull slow hated negative".split()
-FILLER = "a the film movie plot story it was really something I this".split()
+GOOD = ["good", "great", "bright", "liked", "positive"]
+BAD = ["bad", "terrible", "dull", "slow", "hated", "negative"]
+FILLER = ["a", "the", "film", "movie", "plot", "story", "it", "was", "really", "something", "I", "this"]
 
 
 def write_reviews(directory: Path) -> None:
@@ -35,7 +35,9 @@ def write_reviews(directory: Path) -> None:
         rows = []
         for i in range(count):
             label = i % 2
-            words = draw.choices(FILLER, k=4) + draw.choices(GOOD if label else BAD, k=2) + draw.choices(GOOD + BAD, k=1)
+            words = (
+                draw.choices(FILLER, k=4) + draw.choices(GOOD if label else BAD, k=2) + draw.choices(GOOD + BAD, k=1)
+            )
             rows.append({"text": f"{' '.join(draw.sample(words, len(words)))} {i}", "label": label})
         (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -130,7 +132,14 @@ def run_alone(path: Path) -> Ledger:
 def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """Return everything of the trials' rows that must not depend on machines, deaths or interruptions, by its name."""
     steps = {
-        ("step", r.trial_id, r.stage, r.step): (r.loss, r.best_loss, r.failed, r.metrics, _counts(r.cost), _counts(r.spent))
+        ("step", r.trial_id, r.stage, r.step): (
+            r.loss,
+            r.best_loss,
+            r.failed,
+            r.metrics,
+            _counts(r.cost),
+            _counts(r.spent),
+        )
         for r in ledger.steps
     }
     looks = {
@@ -145,7 +154,9 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
         for r in ledger.looks
     }
     tests = {
-        ("test", r.trial_id, r.split): (r.loss, r.metrics, _counts(r.cost)) for r in ledger.measures if r.trial_id is not None
+        ("test", r.trial_id, r.split): (r.loss, r.metrics, _counts(r.cost))
+        for r in ledger.measures
+        if r.trial_id is not None
     }
     return {**steps, **looks, **tests}
 
@@ -172,7 +183,9 @@ def processes(title: str, root: int | None = None) -> list[int]:
                 titles[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
             except (OSError, IndexError):
                 continue
-    return [pid for pid in parents if titles.get(pid, "").startswith(title) and _below(pid, root or os.getpid(), parents)]
+    return [
+        pid for pid in parents if titles.get(pid, "").startswith(title) and _below(pid, root or os.getpid(), parents)
+    ]
 
 
 def _below(pid: int, root: int, parents: dict[int, int]) -> bool:

@@ -108,7 +108,7 @@ def test_nothing_is_set_inside_a_distribution(space: Path) -> None:
     [
         ("name: a\nseed: 0\nname: b\n", ["'name' stands twice", "line 3, column 1"]),
         ("name: a\ntask: {kind: demo\n", ["must be YAML", "line 3"]),
-        ("name: a\n{{x}}: 1\n", ["must be YAML", "line 2"]),
+        ("name: a\n{{x}}: 1\n", ["a key must be a word", "line 2, column 2"]),
         ("{[1]: 2}", ["a key must be a word", "line 1, column 2"]),
         ("- a\n- b\n", ["must be a mapping", "list"]),
         ("", ["must be a mapping", "NoneType"]),

@@ -36,9 +36,7 @@ def tiny_config(tiny_directory: Callable[..., Path]) -> Callable[..., Transforme
 
     def config(architecture: str, bos: bool = False, **more: Any) -> TransformersOracleConfig:
         settings = {"dtype": "float32", "device": "cpu", "threads": 1} | more
-        return TransformersOracleConfig(
-            kind="transformers", model=str(tiny_directory(architecture, bos)), **settings
-        )
+        return TransformersOracleConfig(kind="transformers", model=str(tiny_directory(architecture, bos)), **settings)
 
     return config
 

@@ -1,0 +1,178 @@
+"""Whole runs from the command line: interrupted and resumed, on a cluster of one's own, on a model that cannot load."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuner_runs import (
+    CMA,
+    ROOT,
+    ZOT,
+    numbers,
+    processes,
+    raw_rows,
+    run_alone,
+    space,
+    steps_written,
+    wait_for,
+    write_space,
+)
+from typer.testing import CliRunner
+
+from distributed_tuner.ledger.reader import read
+from distributed_tuner.run_directory import RunDirectory
+
+pytestmark = pytest.mark.ray
+
+QUERIES = 1500
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "tune.py"), *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def long_space(reviews: Path) -> Path:
+    """A space that takes seconds, of which a part is over when the other begins."""
+    tree = space({"kind": "analytic"}, [ZOT, CMA], budget={"queries": QUERIES}, look_every=200)
+    return write_space(tree, reviews, "long_analytic.yaml")
+
+
+def interrupt_process(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGINT)
+
+
+def interrupt_group(process: subprocess.Popen[str]) -> None:
+    """As a terminal does: whatever Ray has started gets it too."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [interrupt_process, interrupt_group])
+def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
+    interrupt: Callable[[subprocess.Popen[str]], None], long_space: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    directory = RunDirectory(out)
+    process = subprocess.Popen(
+        command("run", long_space, "--out", out),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(steps_written(out, 30), 120)
+    interrupt(process)
+    stdout, stderr = process.communicate(timeout=90)
+
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines() == [f"interrupted; go on with: python tune.py run {long_space} --out {out} --resume"]
+    assert_plain(stdout)
+    assert raw_rows(directory, "run_end")[-1]["status"] == "interrupted"
+    assert json.loads(directory.summary.read_text())["status"] == "interrupted"
+    assert "interrupted" in directory.report.read_text()
+    assert (directory.best / "prompt.safetensors").exists()
+    assert raw_rows(directory, "trial_end")[-1]["status"] == "interrupted"
+    before = len(raw_rows(directory, "step"))
+
+    resumed = subprocess.run(
+        command("run", long_space, "--out", out, "--resume"), cwd=tmp_path, capture_output=True, text=True, timeout=180
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr == ""
+    assert_plain(resumed.stdout)
+    ledger = read(directory.ledger)
+    assert numbers(ledger) == numbers(run_alone(long_space))
+    assert [session.end.status for session in ledger.sessions if session.end] == ["interrupted", "done"]
+    assert {end.status for end in ledger.trial_ends} == {"done"}
+    summary = json.loads(directory.summary.read_text())
+    assert summary["status"] == "done"
+    assert all(trial["queries"] <= QUERIES for trial in summary["trials"])
+    assert before < len(raw_rows(directory, "step")), "the second process has written to the same ledger"
+    assert len([row for row in raw_rows(directory, "measure") if row["what"] == "manual_prompt"]) == 2
+
+
+@pytest.fixture
+def foreign_cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Start a cluster as an administrator would; yield its address and the environment that fits it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    start = ["ray", "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / start[0]), *start[1:], "--include-dashboard=false"],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ray runtime started" in line:
+            break
+    yield f"127.0.0.1:{port}", environment
+    own = processes("", process.pid)
+    process.terminate()
+    process.communicate(timeout=30)
+    for pid in own:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_joins_a_cluster_and_leaves_it_running(
+    foreign_cluster: tuple[str, dict[str, str]], reviews: Path, tmp_path: Path
+) -> None:
+    address, environment = foreign_cluster
+    path = write_space(space({"kind": "analytic"}, [ZOT]), reviews, "joining.yaml")
+    out = tmp_path / "run"
+    for attempt in ("first", "second"):  # the first one leaves nothing behind that is in the way of the second
+        done = subprocess.run(
+            command("run", path, "--out", out / attempt, "--address", address),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert_plain(done.stdout)
+        assert numbers(read(out / attempt / "ledger.jsonl")) == numbers(run_alone(path))
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line_and_exit_2(
+    ray_cluster: None, reviews: Path, llama: dict[str, Any], tmp_path: Path
+) -> None:
+    import tune
+
+    broken = shutil.copytree(llama["model"], tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    path = write_space(space({**llama, "model": str(broken), "actors": 2}, [ZOT]), reviews, "broken.yaml")
+    result = CliRunner().invoke(tune.app, ["run", str(path), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert str(broken) in lines[0]
+
+
+def assert_plain(stdout: str) -> None:
+    """Check that up to the table at the end nothing but our own lines is on the console."""
+    head, _, tail = stdout.partition("\n\n")
+    for line in head.splitlines():
+        assert re.match(r"\[\d\d:\d\d:\d\d\] ", line), line
+    assert tail.startswith("method"), tail
+    assert "report: " in tail

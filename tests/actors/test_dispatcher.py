@@ -1,0 +1,307 @@
+"""The dispatcher among fake actors: plain objects whose methods answer, hang or die as a test wants. No cluster."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+from actors import dispatcher as module
+from actors.dispatcher import Dispatcher
+from actors.wire import Packed
+from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
+from distributed_tuner.errors import ModelError, OracleError, OracleTimeout, TaskError, TunerError
+from distributed_tuner.oracles.analytic import AnalyticOracle
+from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.values import Batch, Evaluation, Example, OracleInfo, Point, PromptSpec, Request
+
+CONFIG = AnalyticOracleConfig(kind="analytic", width=4, tile=Tile(candidates=2, examples=3))
+PROMPT = PromptSpec(2, "zeros", "", "prefix", "paper")
+ORACLE = AnalyticOracle(CONFIG)
+Answering = Callable[[Request], Awaitable[Evaluation]]
+
+
+def request(candidates: int = 4, examples: int = 6, name: str = "a") -> Request:
+    """Return a request of (candidates / 2) * (examples / 3) tiles."""
+    rows = tuple(Example(f"{name}-{i}", f"{name} good film {i}", " It was", i % 2) for i in range(examples))
+    points = tuple(Point(np.full(8, 0.1 * i, dtype=np.float32)) for i in range(candidates))
+    return Request(points, Batch(rows, (" bad", " good"), "train"), PROMPT)
+
+
+async def answer(tile: Request) -> Evaluation:
+    return ORACLE.evaluate(tile)
+
+
+class FakeActor:
+    """An oracle actor's handle. ``tiles`` are those it was sent."""
+
+    def __init__(self, evaluate: Answering = answer, info: Callable[[], OracleInfo] = lambda: ORACLE.info) -> None:
+        self.tiles: list[Request] = []
+        self._evaluate = evaluate
+        self._info = info
+        self.evaluate = SimpleNamespace(remote=self._on_evaluate)
+        self.info = SimpleNamespace(remote=self._on_info)
+
+    async def _on_evaluate(self, tile: Request, ids: Any, *refs: Any) -> Evaluation:
+        self.tiles.append(tile)
+        await asyncio.sleep(0)
+        return await self._evaluate(tile)
+
+    async def _on_info(self) -> OracleInfo:
+        await asyncio.sleep(0)
+        return self._info()
+
+
+def packed(wanted: Request) -> Packed:
+    return Packed(wanted, (), ())
+
+
+def with_pool(actors: list[FakeActor], body: Callable[[Dispatcher], Awaitable[Any]]) -> Any:
+    """Run ``body`` beside a dispatcher that has started."""
+
+    async def main() -> Any:
+        dispatcher = Dispatcher(CONFIG, actors)
+        await dispatcher.start()
+        async with asyncio.timeout(20):
+            return await body(dispatcher)
+
+    return asyncio.run(main())
+
+
+def raised(error: TunerError) -> Exception:
+    """Return an error as Ray hands it on from a task."""
+    wrapped = RayTaskError("evaluate", f"Traceback\n{error}", error).as_instanceof_cause()
+    assert isinstance(wrapped, Exception)
+    return wrapped
+
+
+def same(a: Evaluation, b: Evaluation) -> bool:
+    return bool(np.array_equal(a.logits, b.logits) and np.array_equal(a.losses, b.losses))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_answer_is_that_of_one_tiled_oracle_whatever_the_number_of_actors(count: int) -> None:
+    async def slower_first(tile: Request) -> Evaluation:
+        await asyncio.sleep(0.02 if tile.batch.examples[0].uid.endswith("-0") else 0)  # answers come out of order
+        return ORACLE.evaluate(tile)
+
+    actors = [FakeActor(slower_first) for _ in range(count)]
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(5, 7)
+        got = await dispatcher.evaluate(packed(wanted))
+        expected = TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted)
+        assert same(got, expected)
+        assert (got.cost.queries, got.cost.forwards, got.cost.tokens) == (5, 35, expected.cost.tokens)
+        assert (await dispatcher.statistics()).tiles == 9 == sum(len(actor.tiles) for actor in actors)
+
+    with_pool(actors, body)
+
+
+def test_requests_take_turns_so_that_a_large_one_does_not_starve_a_small_one() -> None:
+    actor = FakeActor()
+
+    async def body(dispatcher: Dispatcher) -> None:
+        large = asyncio.create_task(dispatcher.evaluate(packed(request(20, 3, "large"))))
+        small = asyncio.create_task(dispatcher.evaluate(packed(request(4, 3, "small"))))
+        await small
+        assert not large.done()
+        await large
+
+    with_pool([actor], body)
+    order = [tile.batch.examples[0].text.split()[0] for tile in actor.tiles]
+    assert order.count("large") == 10
+    assert order.count("small") == 2
+    assert max(i for i, name in enumerate(order) if name == "small") <= 4
+
+
+def test_a_request_out_of_time_is_given_up_and_its_waiting_tiles_are_never_sent() -> None:
+    gate = asyncio.Event()
+
+    async def hang(tile: Request) -> Evaluation:
+        await gate.wait()
+        return ORACLE.evaluate(tile)
+
+    actor = FakeActor(hang)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        with pytest.raises(OracleTimeout, match=r"within 0\.1 s"):
+            await dispatcher.evaluate(packed(request(20, 3, "late")), timeout=0.1)
+        gate.set()
+        wanted = request(name="next")
+        assert same(await dispatcher.evaluate(packed(wanted)), TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted))
+
+    with_pool([actor], body)
+    assert sum(tile.batch.examples[0].text.startswith("late") for tile in actor.tiles) == module.IN_FLIGHT
+
+
+def test_an_oracles_refusal_arrives_as_itself_and_only_at_who_asked() -> None:
+    async def refuse(tile: Request) -> Evaluation:
+        if tile.batch.examples[0].text.startswith("bad"):
+            raise raised(TaskError("a row must fit, got 9 tokens"))
+        return ORACLE.evaluate(tile)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        fine = asyncio.create_task(dispatcher.evaluate(packed(request(name="fine"))))
+        with pytest.raises(TaskError, match="a row must fit, got 9 tokens"):
+            await dispatcher.evaluate(packed(request(name="bad")))
+        assert np.isfinite((await fine).losses).all()
+
+    with_pool([FakeActor(refuse)], body)
+
+
+def test_a_refusal_that_lost_its_type_on_the_way_is_recognised_by_its_text() -> None:
+    lost = ActorDiedError()
+    lost.error_msg = "The actor died\nTraceback\ndistributed_tuner.errors.ModelError: no weights in 'x'; check"
+
+    def failing() -> OracleInfo:
+        raise lost
+
+    with pytest.raises(ModelError, match=r"^no weights in 'x'; check$"):
+        asyncio.run(Dispatcher(CONFIG, [FakeActor(info=failing)]).start())
+
+
+def test_when_no_actor_can_start_its_error_is_the_answer() -> None:
+    def failing() -> OracleInfo:
+        raise raised(ModelError("the model cannot be loaded"))
+
+    with pytest.raises(ModelError, match="the model cannot be loaded"):
+        asyncio.run(Dispatcher(CONFIG, [FakeActor(info=failing), FakeActor(info=failing)]).start())
+
+
+def test_the_pool_goes_on_without_an_actor_that_cannot_start() -> None:
+    def failing() -> OracleInfo:
+        raise raised(ModelError("the model cannot be loaded"))
+
+    broken = FakeActor(info=failing)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert np.isfinite((await dispatcher.evaluate(packed(request()))).losses).all()
+        events = (await dispatcher.statistics()).events
+        assert [kind for kind, _ in events] == ["oracle_lost"]
+        assert "oracle 0 cannot start: the model cannot be loaded" in events[0][1]
+        assert (await dispatcher.statistics()).events == []
+
+    with_pool([broken, FakeActor()], body)
+    assert broken.tiles == []
+
+
+def test_tiles_that_die_with_an_actor_are_evaluated_again_and_one_death_is_one_restart() -> None:
+    state = SimpleNamespace(dead=False, deaths=0)
+
+    def info() -> OracleInfo:
+        state.dead = False  # asked for: it has been restarted
+        return ORACLE.info
+
+    async def die_once(tile: Request) -> Evaluation:
+        if state.deaths == 0:
+            state.deaths, state.dead = 1, True
+        if state.dead:
+            raise ActorUnavailableError("killed", None)
+        return ORACLE.evaluate(tile)
+
+    actor = FakeActor(die_once, info)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(8, 6)
+        assert same(await dispatcher.evaluate(packed(wanted)), TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted))
+        statistics = await dispatcher.statistics()
+        assert (statistics.tiles, statistics.retries, statistics.restarts) == (8, module.IN_FLIGHT, 1)
+        assert [kind for kind, _ in statistics.events] == ["oracle_restart"]
+
+    with_pool([actor], body)
+
+
+def test_an_actor_gone_for_good_gets_no_more_tiles_and_costs_none() -> None:
+    state = SimpleNamespace(gone=False)
+
+    def info() -> OracleInfo:
+        if state.gone:
+            raise ActorDiedError()
+        return ORACLE.info
+
+    async def die(tile: Request) -> Evaluation:
+        state.gone = True
+        raise ActorDiedError()
+
+    dying = FakeActor(die, info)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(40, 6)
+        for _ in range(3):
+            assert same(await dispatcher.evaluate(packed(wanted)), TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted))
+        statistics = await dispatcher.statistics()
+        assert statistics.tiles == 120
+        assert "oracle_lost" in [kind for kind, _ in statistics.events]
+
+    with_pool([dying, FakeActor()], body)
+    assert 1 <= len(dying.tiles) <= module.IN_FLIGHT
+
+
+def test_when_the_last_actor_is_gone_for_good_requests_fail_and_do_not_hang() -> None:
+    state = SimpleNamespace(gone=False)
+
+    def info() -> OracleInfo:
+        if state.gone:
+            raise ActorDiedError()
+        return ORACLE.info
+
+    async def die(tile: Request) -> Evaluation:
+        state.gone = True
+        raise ActorDiedError()
+
+    async def body(dispatcher: Dispatcher) -> None:
+        for _ in range(2):
+            with pytest.raises(OracleError):
+                await dispatcher.evaluate(packed(request(12, 6)))
+
+    with_pool([FakeActor(die, info)], body)
+
+
+def test_a_tile_lost_again_and_again_fails_its_request() -> None:
+    async def die(tile: Request) -> Evaluation:
+        if tile.batch.examples[0].text.startswith("killer"):
+            raise ActorUnavailableError("killed", None)
+        return ORACLE.evaluate(tile)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        with pytest.raises(OracleError, match=f"lost {module.TILE_TRIES} times"):
+            await dispatcher.evaluate(packed(request(2, 3, "killer")))
+        assert np.isfinite((await dispatcher.evaluate(packed(request()))).losses).all()
+        assert (await dispatcher.statistics()).retries == module.TILE_TRIES
+
+    with_pool([FakeActor(die)], body)
+
+
+def test_a_straggler_is_given_to_another_actor_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STRAGGLER_SECONDS", 0.2)
+    gate = asyncio.Event()
+    hung: list[Request] = []
+
+    async def hang_once(tile: Request) -> Evaluation:
+        if not hung:
+            hung.append(tile)
+            await gate.wait()
+        return ORACLE.evaluate(tile)
+
+    slow, quick = FakeActor(hang_once), FakeActor()
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(20, 6)
+        expected = TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted)
+        got = await dispatcher.evaluate(packed(wanted))
+        gate.set()  # the slow answer comes too late
+        await asyncio.sleep(0.05)
+        assert same(got, expected)
+        assert got.cost.forwards == expected.cost.forwards
+        statistics = await dispatcher.statistics()
+        assert (statistics.tiles, statistics.duplicates, statistics.retries) == (20, 1, 0)
+        assert [kind for kind, _ in statistics.events] == ["straggler"]
+
+    with_pool([slow, quick], body)
+    assert len(slow.tiles) + len(quick.tiles) == 21
+    names = [[(t.batch.examples[0].uid, float(t.candidates[0].vector[0])) for t in a.tiles] for a in (slow, quick)]
+    assert names[0][0] in names[1]

@@ -1,0 +1,146 @@
+"""The pool of oracle actors: the same bits for any number of actors, whoever dies."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuner_runs import (
+    CMA,
+    RANDOM,
+    ZOT,
+    Done,
+    killing,
+    numbers,
+    raw_rows,
+    run_alone,
+    run_space,
+    space,
+    steps_written,
+    write_space,
+)
+
+from distributed_tuner.evaluation import evaluate
+from distributed_tuner.ledger.reader import Ledger
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+QUERIES = 120
+ORACLE = "ray::OracleHost"
+TRIAL = "ray::TuneTrial"
+
+
+@pytest.fixture(scope="module")
+def llama_space(reviews: Path, llama: dict[str, Any]) -> Path:
+    return write_space(space(llama, [ZOT, CMA], budget={"queries": QUERIES}), reviews, "llama.yaml")
+
+
+@pytest.fixture(scope="module")
+def alone(llama_space: Path) -> Ledger:
+    """The run without Ray."""
+    return run_alone(llama_space)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(llama_space: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The run on two actors of which none dies."""
+    return run_space(llama_space, tmp_path_factory.mktemp("run") / "two", "oracle.actors=2")
+
+
+@pytest.mark.parametrize("function", ["logistic", "quadratic"])
+def test_one_or_two_actors_or_none_give_the_same_bits(function: str, reviews: Path, tmp_path: Path) -> None:
+    oracle = {"kind": "analytic", "function": function}
+    path = write_space(space(oracle, [ZOT, CMA]), reviews, f"{function}.yaml")
+    if function == "quadratic":  # one run on Ray is enough to see that this one takes the same way
+        assert numbers(run_space(path, tmp_path / "two", "oracle.actors=2").ledger) == numbers(run_alone(path))
+        return
+    one, two = (run_space(path, tmp_path / n, f"oracle.actors={i}") for i, n in enumerate(("one", "two"), start=1))
+    assert len(numbers(one.ledger)) > 30
+    assert numbers(one.ledger) == numbers(two.ledger) == numbers(run_alone(path))
+    assert one.best == two.best
+
+
+def test_a_transformer_in_two_actors_gives_the_bits_of_one_in_this_process(undisturbed: Done, alone: Ledger) -> None:
+    assert undisturbed.status == "done"
+    assert numbers(undisturbed.ledger) == numbers(alone)
+    assert {row["trial_id"] for row in raw_rows(undisturbed.directory, "trial_end")} == {"zot-0000", "cma-0001"}
+
+
+def test_evaluating_the_best_prompt_again_gives_exactly_the_runs_test_metric(undisturbed: Done) -> None:
+    best = undisturbed.summary["best"]
+    scores = evaluate(undisturbed.directory.path, "test")
+    assert scores[best["metric"]] == best["test_metric"]
+    assert evaluate(undisturbed.directory.path, "dev")[best["metric"]] == best["dev_metric"]
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_a_killed_oracle_actor_changes_no_number(
+    actors: int, llama_space: Path, undisturbed: Done, tmp_path: Path
+) -> None:
+    out, killed = tmp_path / "run", []
+    with killing(ORACLE, steps_written(out, 1), killed):
+        done = run_space(llama_space, out, f"oracle.actors={actors}")
+    assert killed
+    assert done.status == "done"
+    assert numbers(done.ledger) == numbers(undisturbed.ledger)
+    assert done.best == undisturbed.best
+    assert_no_row_is_written_twice(done)
+    assert_budgets_hold(done, QUERIES)
+    end = done.ledger.end
+    assert end is not None
+    assert 1 <= end.retries <= 2  # what was in flight on one actor
+    assert [event.kind for event in done.ledger.events] == ["oracle_restart"]
+    assert done.summary["status"] == "done"
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
+    reviews: Path, llama: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.experiment.CHECKPOINT_EVERY", 1)
+    long = space(llama, [ZOT], budget={"queries": 1500}, look_every=100)
+    path = write_space(long, reviews, "long.yaml")
+    out, killed = tmp_path / "run", []
+    checkpoints = out / "tune" / "trials"
+
+    def checkpointed() -> bool:
+        return any(checkpoints.glob("*/checkpoint_*"))
+
+    with killing(TRIAL, checkpointed, killed):
+        done = run_space(path, out)
+    assert killed
+    assert done.status == "done"
+    assert numbers(done.ledger) == numbers(run_alone(path))
+    assert [trial.attempt for trial in done.ledger.trials] == [1]
+    assert [event.kind for event in done.ledger.events] == ["trial_retry"]
+    assert [end.status for end in done.ledger.trial_ends] == ["done"]
+    assert_budgets_hold(done, 1500)
+    assert len(raw_rows(done.directory, "trial")) == 2
+    assert done.summary["trials"][0]["queries"] <= 1500
+
+
+def test_candidates_whose_loss_is_not_a_number_are_counted_and_never_chosen(
+    reviews: Path, llama: dict[str, Any], tmp_path: Path
+) -> None:
+    wild = [{**RANDOM, "sigma": 1e38}, {**ZOT, "rho": 1e38}]
+    path = write_space(
+        space(llama, wild, prompt={"length": 4, "layout": "prefix", "units": "paper"}), reviews, "nan.yaml"
+    )
+    done = run_space(path, tmp_path / "run")
+    assert done.status == "done"
+    assert sum(step.failed for step in done.ledger.steps) > 0
+    text = done.directory.ledger.read_text() + done.directory.summary.read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert math.isfinite(done.summary["best"]["train_loss"])
+    assert math.isfinite(evaluate(done.directory.path, "test")["loss"])
+
+
+def assert_no_row_is_written_twice(done: Done) -> None:
+    for kind in ("step", "look"):
+        names = [(row["trial_id"], row["stage"], row["step"]) for row in raw_rows(done.directory, kind)]
+        assert len(names) == len(set(names))
+
+
+def assert_budgets_hold(done: Done, queries: int) -> None:
+    for row in (*done.ledger.steps, *done.ledger.looks):
+        assert row.spent.queries <= queries

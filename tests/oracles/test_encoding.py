@@ -1,0 +1,145 @@
+"""How candidates and examples become tokens: label words, layouts, lengths. The counts are done by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tiny_models import CLS, SPEC, batch_of, make_tokenizer
+
+from distributed_tuner.errors import ModelError, TaskError
+from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.values import Batch, Example, Point, Request, Text
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return make_tokenizer(bos=False)
+
+
+@pytest.fixture(scope="module")
+def bos_tokenizer() -> Any:
+    return make_tokenizer(bos=True)
+
+
+@pytest.fixture
+def encoder(tokenizer: Any) -> Encoder:
+    return Encoder(tokenizer, context=20)
+
+
+@pytest.fixture
+def bos_encoder(bos_tokenizer: Any) -> Encoder:
+    return Encoder(bos_tokenizer, context=20)
+
+
+def words(cue: str, label_words: tuple[str, ...], rule: Any = "single") -> Batch:
+    return Batch((Example("e", "a film", cue, 0),), label_words, "train", label_rule=rule)
+
+
+# ------------------------------------------------------------------------------------------------------ label words
+def test_a_label_word_is_the_token_that_continues_the_cue(encoder: Encoder, tokenizer: Any) -> None:
+    ids = encoder.label_ids(words(" It was", (" great", " terrible")))
+    assert tokenizer.convert_ids_to_tokens(list(ids)) == ["Ġgreat", "Ġterrible"]
+    bare = encoder.label_ids(words(" Verdict\n", ("great", "terrible")))
+    assert tokenizer.convert_ids_to_tokens(list(bare)) == ["great", "terrible"]
+
+
+def test_special_tokens_are_no_part_of_a_label_word(encoder: Encoder, bos_encoder: Encoder) -> None:
+    batch = words(" It was", (" great", " terrible"))
+    assert bos_encoder.label_ids(batch) == encoder.label_ids(batch)
+
+
+def test_a_label_word_of_several_tokens_is_refused_and_its_pieces_named(encoder: Encoder) -> None:
+    with pytest.raises(TaskError, match=r"' awful' is \d: \['Ġ?a?', .*; choose another word.*label_rule: first"):
+        encoder.label_ids(words(" It was", (" great", " awful")))
+
+
+def test_the_first_rule_lets_the_first_token_stand_for_the_word(encoder: Encoder, tokenizer: Any) -> None:
+    ids = encoder.label_ids(words(" It was", (" greatest", " terribleness"), "first"))
+    assert ids == tuple(tokenizer(word)["input_ids"][0] for word in (" greatest", " terribleness"))
+
+
+def test_label_words_that_share_their_token_are_refused(encoder: Encoder) -> None:
+    with pytest.raises(TaskError, match="' awful' and ' amber' both become 'Ġa'; choose other words"):
+        encoder.label_ids(words(" It", (" great", " awful", " amber"), "first"))
+
+
+def test_a_label_word_that_melts_into_the_cue_is_refused(encoder: Encoder) -> None:
+    with pytest.raises(TaskError, match=r"'thing' melts into it \(\['Ġsomething'\]\); start it with a space"):
+        encoder.label_ids(words(" some", ("thing", " great")))
+
+
+def test_a_cue_that_ends_inside_a_word_is_refused_for_words_with_a_space_too(encoder: Encoder) -> None:
+    # the space at the end of the cue and that of the word make another token than the cue's own space
+    batch = words(" ", ("great", " terrible"))
+    with pytest.raises(TaskError, match="melts into it"):
+        encoder.label_ids(batch)
+
+
+# ---------------------------------------------------------------------------------------------------------- layouts
+def test_special_tokens_in_each_layout(bos_encoder: Encoder, bos_tokenizer: Any) -> None:
+    """Prefix: before the text; suffix: before the text, not the cue; text candidates: before the prompt alone."""
+    example = Example("e", "a film", " It was", 0)
+
+    def names(ids: tuple[int, ...]) -> list[str]:
+        return list(bos_tokenizer.convert_ids_to_tokens(list(ids)))
+
+    assert names(bos_encoder.line(example, True)) == [CLS, "a", "Ġfilm", "ĠIt", "Ġwas"]
+    assert names(bos_encoder.ids(example.text, True)) == [CLS, "a", "Ġfilm"]
+    assert names(bos_encoder.ids(example.cue, False)) == ["ĠIt", "Ġwas"]
+    assert names(bos_encoder.prompt("Classify")) == [CLS, "Classify", "Ċ"]
+    assert names(bos_encoder.prompt("")) == [CLS]
+    assert names(bos_encoder.line(example, False)) == ["a", "Ġfilm", "ĠIt", "Ġwas"]
+
+
+def test_an_empty_text_prompt_is_no_tokens_where_there_are_no_special_ones(encoder: Encoder) -> None:
+    assert encoder.prompt("") == ()
+    assert len(encoder.prompt("Classify")) == 2
+
+
+def test_lengths_by_hand(encoder: Encoder, bos_encoder: Encoder) -> None:
+    batch = batch_of(["a good film", "bad", ""])
+    assert encoder.lengths(batch, "prefix") == encoder.lengths(batch, "suffix") == [5, 3, 2]
+    assert bos_encoder.lengths(batch, "prefix") == bos_encoder.lengths(batch, "suffix") == [6, 4, 3]
+
+
+def test_text_and_cue_may_share_a_token_in_the_prefix_layout_only(encoder: Encoder) -> None:
+    batch = batch_of(["a some"], "thing was")
+    assert encoder.lengths(batch, "prefix") == [3]
+    assert encoder.lengths(batch, "suffix") == [4]
+
+
+@pytest.mark.parametrize(
+    ("length", "layout"),
+    [
+        (1, "suffix"),  # 1 + 4 * 5 = 21 tokens as a prefix, 4 * (1 + 2) = 12 as a suffix
+        (3, "suffix"),  # 23 and 20
+        (4, "prefix"),  # 24 and 24
+        (8, "prefix"),  # 28 and 40
+    ],
+)
+def test_the_layout_that_computes_fewer_tokens_is_chosen(encoder: Encoder, length: int, layout: str) -> None:
+    assert encoder.choose_layout(batch_of(["a good film"] * 4), length) == layout
+
+
+def test_computed_tokens_count_what_is_shared_once(encoder: Encoder) -> None:
+    batch = batch_of(["a good film", "bad"])
+    soft, text = Point(None), Text("Classify the movie")  # type: ignore[arg-type]
+    prefix = Request((soft, soft), batch, SPEC)
+    assert encoder.computed_tokens(prefix) == 2 * (5 + 5 + 3)
+    assert encoder.computed_tokens(replace(prefix, prompt=replace(SPEC, layout="suffix"))) == 2 * 2 * (5 + 2)
+    assert encoder.computed_tokens(replace(prefix, candidates=(text,))) == 4 + 5 + 3
+    assert encoder.cost(prefix).tokens == 2 * ((5 + 5) + (5 + 3))
+
+
+def test_what_fits_is_let_through_and_what_does_not_is_named(encoder: Encoder) -> None:
+    encoder.require_fit(batch_of(["a" + " film" * 12]), SPEC)  # 5 + 13 + 2 = 20
+    batch = batch_of(["bad", "a" + " film" * 13, "slow"])
+    with pytest.raises(ModelError, match=r"context of 20 tokens, but 5 prompt rows and 16 tokens of example 'train-1'"):
+        encoder.require_fit(batch, SPEC)
+
+
+def test_a_blank_example_is_refused_even_behind_a_special_token(encoder: Encoder, bos_encoder: Encoder) -> None:
+    for one in (encoder, bos_encoder):
+        with pytest.raises(TaskError, match="'train-1' has neither"):
+            one.require_fit(batch_of(["bad", ""], ""), SPEC)
+        one.require_fit(batch_of(["bad", ""], " It was"), SPEC)

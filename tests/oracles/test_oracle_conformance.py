@@ -1,0 +1,236 @@
+"""What every oracle promises, over every member of the family. A new oracle joins by one line in MEMBERS."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import ARCHITECTURES, MIXED, SPEC, batch_of
+
+from distributed_tuner.config.oracle import Price, Tile
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.seeds import standard_normal
+from distributed_tuner.values import (
+    Candidate,
+    Center,
+    Evaluation,
+    Latent,
+    Perturbation,
+    Point,
+    Projection,
+    PromptSpec,
+    Request,
+    Text,
+)
+
+MEMBERS = ("analytic-logistic", "analytic-quadratic", *ARCHITECTURES)
+LAYOUTS = ("prefix", "suffix")
+PROJECTION = Projection(seed=3, dim=6, alpha=1.0, sigma=1.0)
+
+
+@dataclass(frozen=True)
+class Member:
+    """An oracle, how to build it at a price, and requests that fit it."""
+
+    oracle: LossOracle
+    priced: Callable[[Price], LossOracle]
+
+    def spec(self, layout: str = "prefix", **more: Any) -> PromptSpec:
+        return replace(SPEC, layout=layout, **more)
+
+    def candidates(self, texts: bool = False) -> tuple[Candidate, ...]:
+        dim = SPEC.length * self.oracle.info.width
+        center = Center("c", standard_normal(("center",), dim))
+        soft: tuple[Candidate, ...] = tuple(
+            Perturbation(center, ("noise", i), sign, 0.7) for i in range(2) for sign in (1, -1)
+        )
+        soft += (Latent(standard_normal(("z",), 6), PROJECTION, center), Point(standard_normal(("point",), dim)))
+        return (*soft, Text("Classify the movie review"), Text("")) if texts else soft
+
+    def request(self, layout: str = "prefix", texts: bool = False) -> Request:
+        return Request(self.candidates(texts), MIXED, self.spec(layout))
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
+def member(request: pytest.FixtureRequest, tiny_oracle: Any, analytic: Any) -> Member:
+    name = request.param
+    if name.startswith("analytic"):
+        settings = {"function": name.removeprefix("analytic-"), "width": 8}
+        return Member(analytic(**settings), lambda price: analytic(**settings, price=price))
+    return Member(tiny_oracle(name), lambda price: tiny_oracle(name, price=price))
+
+
+def same_bits(a: Evaluation, b: Evaluation) -> bool:
+    return all(
+        getattr(a, part).tobytes() == getattr(b, part).tobytes() for part in ("losses", "example_losses", "logits")
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_request_twice_gives_the_same_bits(member: Member, layout: str) -> None:
+    request = member.request(layout, texts=True)
+    first = member.oracle.evaluate(request)
+    member.oracle.evaluate(Request(request.candidates[:1], batch_of(["slow"], " and"), request.prompt))
+    assert same_bits(first, member.oracle.evaluate(request))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_answer_has_the_requests_shape_and_tells_candidates_apart(member: Member, layout: str) -> None:
+    request = member.request(layout)
+    answer = member.oracle.evaluate(request)
+    count, rows = len(request.candidates), len(MIXED.examples)
+    assert answer.losses.shape == (count,)
+    assert answer.example_losses.shape == (count, rows)
+    assert answer.logits.shape == (count, rows, 2)
+    assert answer.logits.dtype == np.float32
+    assert np.isfinite(answer.losses).all()
+    assert len(np.unique(answer.losses)) == count
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_label_words(member: Member) -> None:
+    request = member.request()
+    answer = member.oracle.evaluate(request)
+    logits = answer.logits.astype(np.float64)
+    labels = [example.label for example in MIXED.examples]
+    expected = np.log(np.exp(logits).sum(axis=2)) - logits[:, np.arange(len(labels)), labels]
+    np.testing.assert_allclose(answer.example_losses, expected, atol=1e-9)
+    np.testing.assert_allclose(answer.losses, expected.mean(axis=1), atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("tile", [(2, 1), (2, 3), (4, 64), (5, 4)])
+def test_tiles_change_nothing_but_rounding(member: Member, layout: str, tile: tuple[int, int]) -> None:
+    request = member.request(layout, texts=True)
+    whole = member.oracle.evaluate(request)
+    tiled = TiledOracle(member.oracle, Tile(candidates=tile[0], examples=tile[1]))
+    pieces = tiled.evaluate(request)
+    np.testing.assert_allclose(pieces.losses, whole.losses, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(pieces.logits, whole.logits, atol=2e-5, rtol=1e-5)
+    assert same_bits(pieces, tiled.evaluate(request))
+    costs = [(c.queries, c.forwards, c.tokens) for c in (pieces.cost, whole.cost)]
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_order_of_candidates_is_irrelevant_to_each(member: Member, layout: str) -> None:
+    request = member.request(layout, texts=True)
+    order = np.random.default_rng(1).permutation(len(request.candidates))
+    straight = member.oracle.evaluate(request)
+    shuffled = member.oracle.evaluate(replace(request, candidates=tuple(request.candidates[i] for i in order)))
+    np.testing.assert_allclose(shuffled.logits, straight.logits[order], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_order_of_examples_is_irrelevant_to_each(member: Member, layout: str) -> None:
+    request = member.request(layout)
+    backwards = replace(request, batch=replace(MIXED, examples=MIXED.examples[::-1]))
+    straight, reversed_ = member.oracle.evaluate(request), member.oracle.evaluate(backwards)
+    np.testing.assert_allclose(reversed_.logits[:, ::-1], straight.logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cost_counts_queries_forwards_and_tokens(member: Member, layout: str) -> None:
+    # Text and cue: "a good film" 3, "bad" 1, " It was" 2 a row. Five prompt rows a forward, two soft candidates. The
+    # text prompt "Classify the movie" is 3 words, and a newline that is a token to the language models.
+    batch = batch_of(["a good film", "bad"])
+    texts = (Text("Classify the movie"),)
+    request = Request((*member.candidates()[:2], *texts), batch, member.spec(layout))
+    newline = 0 if member.oracle.info.model.startswith("analytic") else 1
+    soft = 2 * ((3 + 2) + (1 + 2) + 2 * 5)
+    hard = (3 + 2) + (1 + 2) + 2 * (3 + newline)
+    cost = member.oracle.cost(request)
+    assert (cost.queries, cost.forwards, cost.tokens, cost.seconds) == (3, 6, soft + hard, 0.0)
+    charged = member.oracle.evaluate(request).cost
+    assert (charged.queries, charged.forwards, charged.tokens) == (cost.queries, cost.forwards, cost.tokens)
+    assert charged.seconds > 0
+
+
+def test_dollars_go_by_the_token_before_and_by_the_second_after(member: Member) -> None:
+    oracle = member.priced(Price(usd_per_million_tokens=2.0, usd_per_device_hour=3600.0))
+    request = Request(member.candidates()[:2], batch_of(["bad"]), member.spec())
+    tokens = 2 * (1 + 2 + 5)
+    assert oracle.cost(request).usd == pytest.approx(tokens * 2e-6)
+    charged = oracle.evaluate(request).cost
+    assert charged.usd == pytest.approx(tokens * 2e-6 + charged.seconds)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_request_is_not_changed(member: Member, layout: str) -> None:
+    request = member.request(layout, texts=True)
+    before = copy.deepcopy(request)
+    for candidate in request.candidates:
+        if isinstance(candidate, Perturbation):
+            candidate.center.vector.flags.writeable = False
+        if isinstance(candidate, Point):
+            candidate.vector.flags.writeable = False
+    member.oracle.evaluate(request)
+    member.oracle.cost(request)
+    assert (request.batch, request.prompt) == (before.batch, before.prompt)
+    for now, then in zip(request.candidates, before.candidates, strict=True):
+        match now, then:
+            case Perturbation(), Perturbation():
+                assert now.center.vector.tobytes() == then.center.vector.tobytes()
+                assert (now.key, now.sign, now.radius) == (then.key, then.sign, then.radius)
+            case Latent(), Latent():
+                assert now.z.tobytes() == then.z.tobytes()
+            case Point(), Point():
+                assert now.vector.tobytes() == then.vector.tobytes()
+            case _:
+                assert now == then
+
+
+@pytest.mark.parametrize("units", ["paper", "embedding"])
+def test_an_antithetic_pair_is_symmetric_around_its_centre(member: Member, units: str) -> None:
+    spec = member.spec(units=units)
+    plus, minus = member.candidates()[:2]
+    assert isinstance(plus, Perturbation)
+    assert isinstance(minus, Perturbation)
+    centre = member.oracle.materialize(Point(plus.center.vector), spec)
+    up, down = (member.oracle.materialize(candidate, spec) for candidate in (plus, minus))
+    assert up.shape == (spec.length, member.oracle.info.width)
+    np.testing.assert_allclose((up + down) / 2, centre, atol=1e-5)
+    unit = member.oracle.info.embedding_std if units == "embedding" else 1.0
+    z = standard_normal(plus.key, up.size).reshape(up.shape)
+    np.testing.assert_allclose((up - down) / 2, unit * 0.7 * z, atol=1e-5)
+
+
+def test_a_candidate_is_worth_its_rows(member: Member) -> None:
+    """Every recipe scores as the explicit point does that it stands for; this is what evaluation and export rely on."""
+    spec = member.spec()
+    told = member.oracle.evaluate(member.request())
+    explicit = replace(spec, init="zeros", text="", units="paper")
+    points = tuple(Point(member.oracle.materialize(c, spec).reshape(-1)) for c in member.candidates())
+    again = member.oracle.evaluate(Request(points, MIXED, explicit))
+    np.testing.assert_allclose(again.logits, told.logits, atol=1e-5, rtol=1e-5)
+
+
+def test_hinge_and_cross_entropy_share_logits_but_not_losses(member: Member) -> None:
+    request = member.request()
+    soft = member.oracle.evaluate(request)
+    hinge = member.oracle.evaluate(replace(request, batch=replace(MIXED, loss="hinge")))
+    assert hinge.logits.tobytes() == soft.logits.tobytes()
+    labels = np.array([example.label for example in MIXED.examples])
+    rows = np.arange(len(labels))
+    logits = hinge.logits.astype(np.float64)
+    margin = np.maximum(0.0, logits[:, rows, 1 - labels] - logits[:, rows, labels] + 2.0)
+    np.testing.assert_allclose(hinge.example_losses, margin, atol=1e-9)
+
+
+def test_a_candidate_that_is_not_finite_is_a_nan_loss_and_harms_no_other(member: Member) -> None:
+    spec, dim = member.spec(), SPEC.length * member.oracle.info.width
+    good = Point(standard_normal(("good",), dim))
+    broken = Point(np.full(dim, np.nan, dtype=np.float32))
+    alone = member.oracle.evaluate(Request((good,), MIXED, spec))
+    both = member.oracle.evaluate(Request((broken, good), MIXED, spec))
+    assert np.isnan(both.losses[0])
+    np.testing.assert_allclose(both.logits[1], alone.logits[0], atol=1e-5, rtol=1e-5)
+
+
+def test_nearest_tokens_name_one_token_a_row(member: Member) -> None:
+    rows = standard_normal(("rows",), 3 * member.oracle.info.width).reshape(3, -1)
+    found = member.oracle.nearest_tokens(rows)
+    assert len(found) == 3
+    assert all(isinstance(token, str) and 0 < cosine <= 1.0001 for token, cosine in found)

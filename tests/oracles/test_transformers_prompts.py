@@ -1,0 +1,89 @@
+"""What a soft prompt is before it is tuned: base rows by init, for models with an embedding matrix."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import ARCHITECTURES, MIXED, SPEC
+
+from distributed_tuner.errors import ModelError, OracleError
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.values import Array, Center, Perturbation, Point, PromptSpec, Request, Text
+
+
+def base(oracle: LossOracle, spec: PromptSpec) -> Array:
+    return oracle.materialize(Point(np.zeros(spec.length * oracle.info.width, dtype=np.float32)), spec)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def pair(request: pytest.FixtureRequest, tiny_oracle: Callable[..., LossOracle], plain: Any) -> tuple[Any, ...]:
+    model, tokenizer = plain(request.param)
+    return tiny_oracle(request.param), model.get_input_embeddings().weight.detach().numpy(), tokenizer
+
+
+@pytest.mark.parametrize("units", ["paper", "embedding"])
+def test_the_zero_point_of_text_is_its_embeddings_repeated_from_the_end(pair: tuple[Any, ...], units: str) -> None:
+    oracle, embedding, tokenizer = pair
+    ids = [tokenizer.convert_tokens_to_ids(t) for t in ("Classify", "Ġthe", "Ġmovie", "Ġreview")]
+    rows = base(oracle, replace(SPEC, length=6, units=units))
+    np.testing.assert_array_equal(rows, embedding[[ids[2], ids[3], *ids]])
+    np.testing.assert_array_equal(base(oracle, replace(SPEC, length=2, units=units)), embedding[ids[2:]])
+
+
+def test_the_zero_point_of_zeros_is_zero(pair: tuple[Any, ...]) -> None:
+    assert not base(pair[0], replace(SPEC, init="zeros", text="")).any()
+
+
+def test_the_zero_point_of_filler_is_the_tokens_from_1000_on(pair: tuple[Any, ...]) -> None:
+    oracle, embedding, _ = pair
+    expected = embedding[[(1000 + i) % len(embedding) for i in range(3)]]
+    np.testing.assert_array_equal(base(oracle, replace(SPEC, init="filler", text="", length=3)), expected)
+
+
+def test_the_zero_point_of_vocab_is_rows_of_the_vocabulary_drawn_by_seed(pair: tuple[Any, ...]) -> None:
+    oracle, embedding, _ = pair
+    spec = replace(SPEC, init="vocab", text="", length=8, seed=1)
+    rows = base(oracle, spec)
+    distances = np.abs(rows[:, None, :] - embedding[None]).max(axis=2).min(axis=1)
+    assert not distances.any()
+    assert len(np.unique(rows, axis=0)) > 4
+    np.testing.assert_array_equal(base(oracle, spec), rows)
+    assert (base(oracle, replace(spec, seed=2)) != rows).any()
+
+
+def test_a_unit_step_is_the_embeddings_standard_deviation(pair: tuple[Any, ...]) -> None:
+    oracle, embedding, _ = pair
+    one = Point(np.ones(SPEC.length * oracle.info.width, dtype=np.float32))
+    assert oracle.info.embedding_std == pytest.approx(embedding.std(ddof=1), rel=1e-5)
+    for units, step in (("paper", 1.0), ("embedding", embedding.std(ddof=1))):
+        spec = replace(SPEC, units=units)
+        np.testing.assert_allclose(oracle.materialize(one, spec) - base(oracle, spec), step, rtol=1e-4)
+
+
+def test_a_token_is_nearest_to_itself(pair: tuple[Any, ...]) -> None:
+    oracle, embedding, tokenizer = pair
+    ids = [tokenizer.convert_tokens_to_ids(t) for t in ("Ġgreat", "film")]
+    found = oracle.nearest_tokens(embedding[ids] * np.float32(3))
+    assert [token for token, _ in found] == [" great", "film"]
+    np.testing.assert_allclose([cosine for _, cosine in found], 1.0, atol=1e-5)
+
+
+def test_a_text_init_without_text_is_refused(tiny_oracle: Callable[..., LossOracle]) -> None:
+    with pytest.raises(ModelError, match=r"prompt\.init 'text' needs a text"):
+        base(tiny_oracle("llama"), replace(SPEC, text=""))
+
+
+def test_a_text_has_no_rows(tiny_oracle: Callable[..., LossOracle]) -> None:
+    with pytest.raises(OracleError, match="text candidate has no prompt coordinates"):
+        tiny_oracle("llama").materialize(Text("Classify"), SPEC)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_point_of_another_size_is_refused(tiny_oracle: Callable[..., LossOracle], size: int) -> None:
+    oracle = tiny_oracle("llama")
+    vector = np.zeros(size, dtype=np.float32)
+    for candidate in (Point(vector), Perturbation(Center("c", vector), ("k",), 1, 0.1)):
+        with pytest.raises(OracleError, match="must have 160 coordinates"):
+            oracle.evaluate(Request((candidate,), MIXED, SPEC))

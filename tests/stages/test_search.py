@@ -1,0 +1,196 @@
+"""The search stage: looks, selection by dev, mini-batches, and what failed queries do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from local_trials import (
+    OPTIMIZERS,
+    TimedOracle,
+    looks_of,
+    make_experiment,
+    make_task,
+    make_trial,
+    measures_of,
+    run,
+    steps_of,
+)
+
+from distributed_tuner.stages.selection import Selected, better_of, is_better
+from distributed_tuner.values import Array, Point, Request
+
+
+# ------------------------------------------------------------------------------------------------- looks
+def test_there_is_a_look_at_the_start_at_the_end_and_between(optimizer: dict[str, Any]) -> None:
+    rows = run(make_trial(make_experiment(optimizer, budget={"queries": 90}, stage={"look_every": 15})))
+    looks, steps = looks_of(rows), steps_of(rows)
+    per_step = steps[0].cost.queries
+    every = -(-15 // per_step)
+    expected = sorted({0, *range(every, len(steps) + 1, every), len(steps)})
+    assert [look.step for look in looks] == expected
+    assert all(look.cost.queries == 2 for look in looks)
+
+
+def test_a_look_scores_all_of_train_and_dev_and_steps_only_train() -> None:
+    experiment, task = make_experiment(OPTIMIZERS["cma"], budget={"queries": 60}), make_task()
+    oracle = TimedOracle(experiment)
+    run(make_trial(experiment, task, oracle))
+    for request in oracle.asked:
+        assert request.batch.examples == task.examples(request.batch.split)
+        assert len(request.candidates) == 1 or request.batch.split == "train"
+    assert [request.batch.split for request in oracle.asked[:3]] == ["train", "dev", "train"]
+
+
+def test_mini_batches_are_drawn_anew_each_step_and_the_same_for_all_its_candidates() -> None:
+    experiment, task = make_experiment(OPTIMIZERS["zot"], budget={"queries": 80}), make_task()
+    oracle = TimedOracle(experiment)
+    run(make_trial(experiment, task, oracle))
+    steps = [request for request in oracle.asked if len(request.candidates) == 4]
+    batches = [tuple(example.uid for example in request.batch.examples) for request in steps]
+    assert len(batches) > 8
+    assert all(len(set(batch)) == 5 for batch in batches)
+    assert set().union(*batches) == {example.uid for example in task.train}
+    assert len(set(batches)) > len(batches) // 2
+    assert all(request.batch.examples == task.train for request in oracle.asked[:1])  # a look takes them all
+
+
+def test_a_mini_batch_larger_than_train_is_all_of_train() -> None:
+    experiment, task = make_experiment(OPTIMIZERS["zot"] | {"batch_size": 64}, budget={"queries": 40}), make_task()
+    oracle = TimedOracle(experiment)
+    run(make_trial(experiment, task, oracle))
+    assert all(len(request.batch.examples) == 12 for request in oracle.asked if request.batch.split == "train")
+
+
+def test_an_optimizer_that_stops_ends_the_stage_with_a_last_look() -> None:
+    experiment = make_experiment(
+        OPTIMIZERS["cma"] | {"sigma": 1e-12}, budget={"queries": 4000}, stage={"look_every": 1000}
+    )
+    trial = make_trial(experiment)
+    rows = run(trial)
+    (event,) = [row for row in rows if row.type == "event"]
+    assert event.kind == "optimizer_stop"
+    assert trial.outcome is not None
+    assert trial.outcome.reason == event.message
+    assert looks_of(rows)[-1].step == len(steps_of(rows)) < 700
+
+
+# ------------------------------------------------------------------------------------------------- selection
+@pytest.mark.parametrize(
+    ("metric", "loss", "by_both", "by_metric"),
+    [
+        (0.8, 9.0, True, True),
+        (0.7, 0.4, True, False),
+        (0.7, 0.5, False, False),
+        (0.7, 0.6, False, False),
+        (0.6, 0.1, False, False),
+        (0.9, float("nan"), False, False),
+        (0.9, float("inf"), False, False),
+        (float("nan"), 0.1, False, False),
+    ],
+)
+def test_a_look_is_selected_for_a_better_metric_or_an_equal_one_with_less_loss(
+    metric: float, loss: float, by_both: bool, by_metric: bool
+) -> None:
+    best = Selected(Point(np.zeros(1, dtype=np.float32)), dev_metric=0.7, dev_loss=0.5, train_loss=0.5)
+    assert is_better(metric, loss, best, "metric_then_loss") is by_both
+    assert is_better(metric, loss, best, "metric") is by_metric
+    assert is_better(metric, loss, None, "metric") is bool(np.isfinite(metric) and np.isfinite(loss))
+
+
+def test_of_two_stages_the_better_prompt_counts_and_the_first_of_equals() -> None:
+    point = Point(np.zeros(1, dtype=np.float32))
+    low, high, same = (Selected(point, metric, 0.5, 0.5) for metric in (0.6, 0.7, 0.7))
+    assert better_of(low, high) is high
+    assert better_of(high, low) is high
+    assert better_of(high, same) is high
+    assert better_of(high, Selected(point, 0.7, 0.4, 0.9)) is not high
+    assert better_of(None, low) is low
+    assert better_of(low, None) is low
+    assert better_of(None, None) is None
+
+
+@pytest.mark.parametrize("rule", ["metric", "metric_then_loss"])
+def test_dev_selects_and_train_does_not(optimizer: dict[str, Any], rule: str) -> None:
+    experiment = make_experiment(optimizer, budget={"queries": 150}, stage={"look_every": 1, "select": rule})
+    trial = make_trial(experiment)
+    looks = looks_of(run(trial))
+    best: tuple[float, float] | None = None
+    for look in looks:
+        assert look.dev_metric is not None
+        assert look.dev_loss is not None
+        key = (look.dev_metric, -look.dev_loss if rule == "metric_then_loss" else 0.0)
+        assert look.selected == (best is None or key > best)
+        best = key if best is None else max(best, key)
+    chosen = [look for look in looks if look.selected][-1]
+    assert trial.selected is not None
+    assert trial.selected.dev_loss == chosen.dev_loss
+    assert trial.selected.train_loss == chosen.train_loss
+
+
+# ------------------------------------------------------------------------------------------------- failed queries
+def spoiled(every: int, **only: Any) -> Callable[[Request, Array], Array]:
+    """Return a spoiler that makes one candidate of ``every`` so many fail, in steps alone or in a split's looks."""
+    seen = 0
+
+    def spoil(request: Request, logits: Array) -> Array:
+        nonlocal seen
+        look = len(request.candidates) == 1
+        if look != (only.get("look", False)) or request.batch.split != only.get("split", "train"):
+            return logits
+        for i in range(len(logits)):
+            seen += 1
+            if seen % every == 0:
+                logits[i, 0, 0] = np.nan  # one example is enough
+        return logits
+
+    return spoil
+
+
+def test_failed_queries_are_counted_paid_and_left_out_of_the_mean(optimizer: dict[str, Any]) -> None:
+    experiment = make_experiment(optimizer, budget={"queries": 90})
+    oracle = TimedOracle(experiment, spoil=spoiled(4))
+    trial = make_trial(experiment, oracle=oracle)
+    rows = run(trial)
+    steps = steps_of(rows)
+    asked = sum(len(request.candidates) for request in oracle.asked if len(request.candidates) > 1)
+    assert sum(step.failed for step in steps) == asked // 4
+    assert steps[-1].metrics["failed_queries"] == asked // 4
+    assert all(step.loss is not None for step in steps if step.failed < step.cost.queries)
+    assert steps[-1].spent.queries <= 90
+    assert len(measures_of(rows)) == 1
+    assert trial.selected is not None
+    assert np.isfinite([trial.selected.dev_loss, trial.selected.train_loss]).all()
+
+
+def test_when_all_steps_fail_the_start_stays_selected(optimizer: dict[str, Any]) -> None:
+    experiment = make_experiment(optimizer, budget={"queries": 50})
+    trial = make_trial(experiment, oracle=TimedOracle(experiment, spoil=spoiled(1)))
+    rows = run(trial)
+    assert all((step.loss, step.best_loss, step.failed) == (None, None, step.cost.queries) for step in steps_of(rows))
+    rows_of_prompt = trial.selected_rows()
+    assert rows_of_prompt is not None
+    assert not rows_of_prompt.any()  # init: zeros
+    assert len(measures_of(rows)) == 1
+
+
+def test_a_look_whose_dev_loss_failed_is_never_selected() -> None:
+    experiment = make_experiment(OPTIMIZERS["zot"], budget={"queries": 120}, stage={"look_every": 8})
+    rows = run(make_trial(experiment, oracle=TimedOracle(experiment, spoil=spoiled(2, look=True, split="dev"))))
+    looks = looks_of(rows)
+    assert [look.dev_loss is None for look in looks] == [i % 2 == 1 for i in range(len(looks))]
+    assert not any(look.selected for look in looks if look.dev_loss is None)
+    assert looks[0].selected
+
+
+def test_without_any_finite_look_nothing_is_selected_measured_or_raised(optimizer: dict[str, Any]) -> None:
+    experiment = make_experiment(optimizer, optimizer, budget={"queries": 60}, first={"steps": 3})
+    trial = make_trial(experiment, oracle=TimedOracle(experiment, spoil=lambda request, logits: logits * np.nan))
+    rows = run(trial)
+    assert trial.selected is None
+    assert trial.selected_rows() is None
+    assert measures_of(rows) == []
+    assert not any(look.selected for look in looks_of(rows))
+    assert trial.outcome is not None
+    assert trial.outcome.reason.endswith("no look had a finite loss")
+    assert np.isnan(trial.progress()["dev_metric"])

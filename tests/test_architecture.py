@@ -1,0 +1,160 @@
+"""The arrows between the packages, and what the command line loads before it knows what to do."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "distributed_tuner"
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module's file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, at_top: bool = False) -> Iterator[str]:
+    """Yield every name that a module imports, also inside functions; ``at_top``: only what loading it loads."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in _loaded(tree) if at_top else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _loaded(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not typing_only:
+            yield node
+            yield from _loaded(node)
+
+
+def offenders(folder: Path, forbidden: tuple[str, ...], at_top: bool = False) -> list[str]:
+    """Return "module -> import" for each import of something forbidden or of a part of it."""
+    return [
+        f"{name_of(path)} -> {name}"
+        for path in modules(folder)
+        for name in imports(path, at_top)
+        if any(name == one or name.startswith(one + ".") for one in forbidden)
+    ]
+
+
+def test_the_walk_sees_what_is_there() -> None:
+    assert len(modules(CORE)) > 50
+    assert offenders(ROOT / "actors", ("ray",)) != []
+    assert "actors.dispatcher -> ray" in offenders(ROOT / "actors", ("ray",))
+    assert offenders(CORE / "oracles", ("torch",)) != offenders(CORE / "oracles", ("torch",), at_top=True) == []
+
+
+def test_the_core_knows_no_ray_and_no_actors() -> None:
+    assert offenders(CORE, ("ray", "actors")) == []
+
+
+@pytest.mark.parametrize("folder", ["distributed_tuner", "actors", "benchmarks", "tests"])
+def test_nobody_imports_the_entry_point_but_its_tests(folder: str) -> None:
+    found = offenders(ROOT / folder, ("tune",))
+    assert [one for one in found if not one.startswith("tests.")] == []
+
+
+def test_optimizers_and_oracles_do_not_know_each_other() -> None:
+    assert offenders(CORE / "optimizers", ("distributed_tuner.oracles",)) == []
+    assert offenders(CORE / "oracles", ("distributed_tuner.optimizers",)) == []
+
+
+def test_neither_knows_stages_tasks_ledger_or_report() -> None:
+    above = tuple(f"distributed_tuner.{part}" for part in ("stages", "tasks", "ledger", "report", "preflight"))
+    assert offenders(CORE / "optimizers", above) == []
+    assert offenders(CORE / "oracles", above) == []
+    assert offenders(CORE / "maths", above) == []
+
+
+def test_stages_meet_both_families_through_their_protocols() -> None:
+    allowed = {
+        "distributed_tuner.optimizers",  # the package: build
+        "distributed_tuner.optimizers.base",
+        "distributed_tuner.oracles.base",
+        "distributed_tuner.oracles.budgeted",  # the protocol with a purse
+    }
+    for path in modules(CORE / "stages"):
+        for name in imports(path):
+            if name.startswith("distributed_tuner.o"):
+                known = name in allowed or name.rpartition(".")[0] in allowed - {"distributed_tuner.optimizers"}
+                assert known, f"{name_of(path)} imports {name}"
+
+
+def test_maths_is_numpy_and_the_standard_library() -> None:
+    ours = ("distributed_tuner.maths.", "distributed_tuner.values.Array")  # the latter only names array types
+    for path in modules(CORE / "maths"):
+        for name in imports(path):
+            plain = name.split(".")[0] in {"numpy", *sys.stdlib_module_names}
+            assert plain or name.startswith(ours), f"{name_of(path)} imports {name}"
+
+
+def test_config_knows_only_itself_errors_seeds_and_values() -> None:
+    for path in modules(CORE / "config"):
+        for name in imports(path):
+            if name.startswith("distributed_tuner."):
+                assert name.split(".")[1] in {"config", "errors", "seeds", "values"}, f"{name_of(path)} imports {name}"
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    heavy = ("torch", "transformers", "datasets", "plotly", "pandas", "peft", "safetensors")
+    assert offenders(CORE, heavy, at_top=True) == []
+    assert offenders(ROOT / "actors", heavy, at_top=True) == []
+
+
+# --------------------------------------------------------------------------------------------- what is really loaded
+def loaded_after(code: str) -> set[str]:
+    """Run code in a fresh interpreter; return the top-level modules that it has loaded."""
+    probe = f"import sys\n{code}\nprint('\\n'.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def command(*arguments: str) -> str:
+    """Return code that runs a command of tune.py and expects it to succeed."""
+    return (
+        "import tune\n"
+        f"try:\n    tune.app({list(arguments)!r})\n"
+        "except SystemExit as left:\n    assert not left.code, left.code"
+    )
+
+
+def test_the_entry_point_loads_nothing_of_ours_or_heavy() -> None:
+    assert loaded_after("import tune") & {"ray", "torch", "numpy", "pydantic", "distributed_tuner", "actors"} == set()
+
+
+def test_check_starts_no_ray_and_needs_no_torch_without_a_model() -> None:
+    loaded = loaded_after(command("check", "search_spaces/debug.yaml"))
+    assert "distributed_tuner" in loaded
+    assert loaded & {"ray", "torch", "actors"} == set()
+
+
+def test_report_needs_neither_ray_nor_torch(tmp_path: Path) -> None:
+    from distributed_tuner.ledger.rows import RunRow
+    from distributed_tuner.ledger.writer import LedgerWriter
+
+    plan = {"trial_id": "zot-0000", "index": 0, "method": "zot", "seed": 0, "split_seed": 0, "drawn": {}, "config": {}}
+    (tmp_path / "config.json").write_text(json.dumps({"name": "some", "trials": [plan]}))
+    with LedgerWriter(tmp_path / "ledger.jsonl") as writer:
+        writer.write(RunRow(name="some", version="0", seed=0, methods=["zot"]))
+    loaded = loaded_after(command("report", str(tmp_path)))
+    assert (tmp_path / "report.html").is_file()
+    assert loaded & {"ray", "torch", "transformers", "actors"} == set()
