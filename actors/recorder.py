@@ -32,7 +32,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._pool_events = pool_events
         self._attempts: dict[str, int] = {}
         self._ended: set[str] = set()
-        self._resumed: list[str] | None = None
+        self._begun = False
         self._last: dict[str, dict[str, Any]] = {}
         self._next_poll = 0.0
 
@@ -41,9 +41,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._resumed is None:  # before the first step: what had ended before this session
-            self._resumed = [self._plan(trial).trial_id for trial in trials if trial.is_finished()]
-            self._ended.update(self._resumed)
+        if not self._begun:  # of a resumed run, some trials may have ended before
+            self._begun = True
+            self._ended.update(self._plan(trial).trial_id for trial in trials if trial.is_finished())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         plan = self._plan(trial)

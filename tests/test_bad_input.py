@@ -225,11 +225,11 @@ def test_a_broken_csv_is_told_in_one_line(
 # ------------------------------------------------------------------------------------------------- the model
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a folder with the settings of a small GPT-2 of 32 positions and a tokenizer; preflight needs no weights."""
+    """Return a folder with a tokenizer and the settings of a GPT-2 of 32 positions; weights are not needed here."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, PreTrainedTokenizerFast
 
-    words = ["film", "this", "was", "It", "bad", "good", "fine", "Judge", "the", "."] + [f"word{i}" for i in range(40)]
+    words = ["film", "this", "was", "It", "bad", "good", "fine", "Judge", "the", ".", "word"]
     vocabulary = {"<unk>": 0} | {
         piece: i + 1 for i, piece in enumerate(w for word in words for w in (word, "Ġ" + word))
     }
@@ -263,6 +263,7 @@ def test_an_unknown_model_without_network(refused: Refused, space: Callable[...,
     holds(line, "'nobody/no-such-model'", "could not be loaded", "check the name, the network or HF_TOKEN")
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_told_soon(space: Callable[..., str], workplace: Path) -> None:
     import os
     import subprocess
@@ -296,13 +297,13 @@ def test_prompt_and_text_longer_than_the_context(
 ) -> None:
     parts = {"task": file_task(), "oracle": model(tiny_model), "prompt": {"length": 27, "layout": "prefix"}}
     line = refused("run", space(**parts))
-    holds(line, "context of 32 tokens", "27 prompt rows and 6 tokens", "make 33", "shorten prompt.length")
+    holds(line, "context of 32 tokens", "27 prompt rows and 7 tokens", "make 34", "shorten prompt.length")
 
 
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ({0: " bad", 1: " goodgood"}, ["must be one token", "' goodgood'", "label_rule: first"]),
+        ({0: " bad", 1: " good5"}, ["must be one token", "' good5' is 2", "label_rule: first"]),
         ({0: " terrible", 1: " great"}, ["must differ in their token", "' terrible'", "' great'", "label_words"]),
     ],
 )
@@ -323,7 +324,7 @@ def test_label_words_that_the_tokenizer_cannot_tell(
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize(
     ("budget", "shown"),
-    [({"queries": 5}, "6 queries"), ({"forwards": 30}, "128 forwards"), ({"tokens": 99}, "tokens")],
+    [({"queries": 5}, "6 queries"), ({"forwards": 30}, "96 forwards"), ({"tokens": 99}, "tokens")],
 )
 def test_a_budget_smaller_than_a_step(
     refused: Refused, space: Callable[..., str], command: str, budget: dict[str, int], shown: str

@@ -85,7 +85,7 @@ def _enter(annotation: Any, part: Any) -> tuple[Any, bool]:
         for member in get_args(annotation):
             if isinstance(member, type) and issubclass(member, BaseModel) and part in _tags(member):
                 return member, True
-        return None, False
+        return None, True  # pydantic's name of a plain member, such as "str"
     if get_origin(annotation) in (tuple, list):
         return get_args(annotation)[0], False
     return None, False

@@ -232,7 +232,9 @@ class TransformersOracle:
         padded: KeyValues = []
         for layer in zip(*each, strict=True):
             keys, values = (
-                torch.cat([torch.nn.functional.pad(pair[part], (0, 0, 0, longest - pair[part].shape[2])) for pair in layer])
+                torch.cat(
+                    [torch.nn.functional.pad(pair[part], (0, 0, 0, longest - pair[part].shape[2])) for pair in layer]
+                )
                 for part in (0, 1)
             )
             padded.append((keys, values))

@@ -67,7 +67,7 @@ def write_text(prompt: ExportedPrompt, directory: Path) -> list[Path]:
 
 
 def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
-    """Write a PEFT prompt-tuning adapter.
+    """Write a PEFT prompt-tuning adapter. PEFT itself, which takes seconds to import, is not needed for that.
 
     Raises:
         RunDirectoryError: the prompt does not stand in front of the text.
@@ -79,18 +79,21 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
             f"a PEFT adapter can only put a prompt in front of the text, but this one has the layout {prompt.layout!r};"
             " export it with --format safetensors, or tune with prompt.layout: prefix"
         )
-    from peft import PromptTuningConfig, TaskType
-
     directory.mkdir(parents=True, exist_ok=True)
     length, width = prompt.rows.shape
-    config = PromptTuningConfig(
-        task_type=TaskType.CAUSAL_LM, num_virtual_tokens=length, token_dim=width, base_model_name_or_path=prompt.model
-    )
-    config.inference_mode = True
-    config.save_pretrained(str(directory))
-    weights = directory / "adapter_model.safetensors"
+    settings = {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": prompt.model,
+        "inference_mode": True,
+        "num_virtual_tokens": length,
+        "token_dim": width,
+        "prompt_tuning_init": "RANDOM",  # of the rows before they are loaded
+    }
+    config, weights = directory / "adapter_config.json", directory / "adapter_model.safetensors"
+    config.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     save_file({ROWS: np.ascontiguousarray(prompt.rows)}, weights, metadata={"format": "pt"})
-    return [directory / "adapter_config.json", weights]
+    return [config, weights]
 
 
 def read(directory: Path) -> ExportedPrompt:

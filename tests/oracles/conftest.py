@@ -1,14 +1,10 @@
 """The oracles that the suites run over: both analytic functions and a tiny model of every architecture."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tiny_models import plain_model, save_tiny
 
 from distributed_tuner import oracles

@@ -131,7 +131,7 @@ def test_a_model_without_positions_or_cache_is_refused(kind: str, tmp_path: Path
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
-        with pytest.raises(ModelError, match="must be a directory with config.json"):
+        with pytest.raises(ModelError, match=r"must be a directory with config\.json"):
             locate(name)
 
 

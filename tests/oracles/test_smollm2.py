@@ -1,0 +1,107 @@
+"""The real model of the quickstart: loads from its wheel, agrees with the plain forward, and can be tuned."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import plain_logits, plain_model, plain_text_logits
+
+from distributed_tuner import oracles, tasks
+from distributed_tuner.config.optimizer import ZotConfig
+from distributed_tuner.config.oracle import TransformersOracleConfig
+from distributed_tuner.config.task import DemoTaskConfig
+from distributed_tuner.optimizers import build as build_optimizer
+from distributed_tuner.oracles import models
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.seeds import standard_normal
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Point, PromptSpec, Request, Text
+
+pytestmark = pytest.mark.model
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the converted model: the one in the user's cache where there is one, else a new one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not (models.cache_directory() / "smollm2-135m-instruct" / "model.safetensors").exists():
+            patch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Path(models.locate("smollm2-135m"))
+
+
+@pytest.fixture(scope="module")
+def oracle(converted: Path) -> LossOracle:
+    return oracles.build(TransformersOracleConfig(kind="transformers", dtype="float32", device="cpu", threads=1))
+
+
+@pytest.fixture(scope="module")
+def plain(converted: Path) -> tuple[Any, Any]:
+    return plain_model(converted)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return tasks.build(DemoTaskConfig(kind="demo", shots=2, test_limit=4), Path())
+
+
+def spec_of(task: Task, layout: Any) -> PromptSpec:
+    return PromptSpec(LENGTH, "text", task.manual_prompt, layout, "embedding")
+
+
+def test_a_second_start_does_not_convert(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: Any) -> None:
+        raise AssertionError("converted again")
+
+    before = (converted / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(models, "_convert", again)
+    monkeypatch.setattr(models, "_smollm2_gguf", again)
+    assert Path(models.locate("smollm2-135m")) == converted
+    assert (converted / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_model_is_smollm2(oracle: LossOracle) -> None:
+    info = oracle.info
+    assert (info.model, info.width, info.vocabulary, info.context) == ("smollm2-135m", 576, 49152, 8192)
+    assert 0.05 < info.embedding_std < 0.5
+
+
+@pytest.mark.parametrize("layout", ["prefix", "suffix"])
+def test_soft_prompts_agree_with_the_plain_forward(
+    layout: Any, oracle: LossOracle, plain: tuple[Any, Any], task: Task
+) -> None:
+    spec, batch = spec_of(task, layout), replace(task.batch("train"), examples=task.train[:4])
+    points = [Point(scale * standard_normal(("x",), LENGTH * 576)) for scale in (0.0, 0.5)]
+    answer = oracle.evaluate(Request(tuple(points), batch, spec))
+    for logits, point in zip(answer.logits, points, strict=True):
+        expected = plain_logits(*plain, oracle.materialize(point, spec), layout, batch)
+        np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_a_text_prompt_agrees_with_the_plain_forward(oracle: LossOracle, plain: tuple[Any, Any], task: Task) -> None:
+    batch = replace(task.batch("train"), examples=task.train[:4])
+    logits = oracle.evaluate(Request((Text(task.manual_prompt),), batch, spec_of(task, "prefix"))).logits[0]
+    np.testing.assert_allclose(logits, plain_text_logits(*plain, task.manual_prompt, batch), atol=1e-4, rtol=1e-5)
+
+
+def test_a_tokens_nearest_token_is_itself(oracle: LossOracle, task: Task) -> None:
+    spec = replace(spec_of(task, "prefix"), text="billing, shipping, technical or account.", length=4)
+    rows = oracle.materialize(Point(np.zeros(4 * 576, dtype=np.float32)), spec)
+    assert "".join(token for token, _ in oracle.nearest_tokens(rows)).strip() == "technical or account."
+
+
+def test_a_few_steps_of_zot_lower_the_training_loss(oracle: LossOracle, task: Task) -> None:
+    spec, batch = spec_of(task, "suffix"), task.batch("train")
+    steps = 12
+    zot = build_optimizer(ZotConfig(learning_rate=5.0), dim=LENGTH * 576, key=(0, "test"), steps=steps)
+
+    def loss() -> float:
+        return float(oracle.evaluate(Request((zot.recommend(),), batch, spec)).losses[0])
+
+    before = loss()
+    for _ in range(steps):
+        zot.tell(oracle.evaluate(Request(tuple(zot.ask()), batch, spec)).losses)
+    assert loss() < 0.95 * before
