@@ -14,7 +14,6 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.task import TaskConfig
-from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
@@ -80,10 +79,7 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
         ConfigError, TaskError, ModelError: its data or model cannot be had any more.
     """
     config = directory.read_config()
-    plans = [
-        TrialPlan(trial["trial_id"], trial["index"], trial["method"], trial["drawn"], experiment_of(trial["config"]))
-        for trial in config["trials"]
-    ]
+    plans = [TrialPlan.from_json(trial) for trial in config["trials"]]
     return prepare_plans(plans, Path(config.get("root", root)))
 
 

@@ -29,6 +29,28 @@ class TrialPlan:
     drawn: dict[str, Any]
     experiment: Experiment
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as config.json holds it."""
+        return {
+            "trial_id": self.trial_id,
+            "index": self.index,
+            "method": self.method,
+            "seed": self.experiment.seed,
+            "split_seed": self.experiment.task.split_seed,
+            "drawn": self.drawn,
+            "config": self.experiment.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_json(cls, plan: dict[str, Any]) -> "TrialPlan":
+        """Return the plan that ``to_json`` wrote.
+
+        Raises:
+            ConfigError: its config breaks a rule.
+        """
+        experiment = experiment_of(plan["config"])
+        return cls(plan["trial_id"], plan["index"], plan["method"], plan["drawn"], experiment)
+
 
 def draw_trials(tree: Tree) -> list[TrialPlan]:
     """Draw every trial of the space: grids multiplied out, then ``samples`` draws of the random values for each.

@@ -56,8 +56,15 @@ class Encoder:
         one token; "first": its first token stands for it.
 
         Raises:
-            TaskError: a word is no single token under "single", two words share a token, or a word melts into the cue.
+            TaskError: a word is no single token under "single", two words share a token, a word melts into the cue, or
+                the template goes on after the label word.
         """
+        if any(example.tail for example in batch.examples):
+            after = next(example.tail for example in batch.examples if example.tail)
+            raise TaskError(
+                f"a causal model reads nothing after the label word, but the template goes on with {after!r}; end it"
+                " with {label_word}, or leave out task.model_family: masked"
+            )
         cue = batch.examples[0].cue if batch.examples else ""
         pieces = [self._continuation(cue, word) for word in batch.label_words]
         for word, piece in zip(batch.label_words, pieces, strict=True):

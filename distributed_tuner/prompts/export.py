@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Layout
 
 ROWS = "prompt_embeddings"
+ANALYTIC = "analytic"  # no model that an adapter could be for
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,7 +39,7 @@ def write(prompt: ExportedPrompt, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     write_safetensors(prompt, directory)
     write_text(prompt, directory)
-    if prompt.layout == "prefix":
+    if prompt.layout == "prefix" and prompt.model != ANALYTIC:
         write_peft(prompt, directory / "peft")
 
 
@@ -126,3 +129,24 @@ def read(directory: Path) -> ExportedPrompt:
 def text_of(prompt: ExportedPrompt) -> str:
     """Return the nearest tokens as one text."""
     return "".join(token for token, _ in prompt.nearest_tokens)
+
+
+def exported(
+    plan: TrialPlan, task: Task, rows: Array, nearest_tokens: list[tuple[str, float]], scores: dict[str, Any]
+) -> ExportedPrompt:
+    """Return a trial's prompt with all that is needed to use it elsewhere."""
+    experiment = plan.experiment
+    return ExportedPrompt(
+        rows=rows,
+        layout="suffix" if experiment.prompt.layout == "suffix" else "prefix",
+        model=getattr(experiment.oracle, "model", ANALYTIC),
+        trial_id=plan.trial_id,
+        method=plan.method,
+        nearest_tokens=nearest_tokens,
+        template={
+            "cue": task.train[0].cue,
+            "label_words": list(task.label_words),
+            "example": task.train[0].text + task.train[0].cue,
+        },
+        scores={name: scores[name] for name in ("train_loss", "dev_loss", "dev_metric", "test_metric")},
+    )

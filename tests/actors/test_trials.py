@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuner_runs import RANDOM, ZOT, Done, _Grid, processes, raw_rows, run_space, space, write_space
+from tuner_runs import RANDOM, ZOT, Done, Grid, numbers, processes, raw_rows, run_alone, run_space, space, write_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -21,10 +21,14 @@ BUDGETS: list[dict[str, Any]] = [
 UNITS = ("queries", "forwards", "tokens", "usd")
 
 
+def budget_space(budgets: list[dict[str, Any]]) -> dict[str, Any]:
+    return space(ANALYTIC, [ZOT], budget=Grid(budgets), max_concurrent_trials=2)
+
+
 class Watch:
     """Looks at the libraries that trial processes have loaded, from a thread beside the run."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: tuple[str, ...]) -> None:
         self.maps: dict[int, str] = {}
         self._title = title
         self._over = threading.Event()
@@ -50,14 +54,13 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def watch() -> Watch:
-    return Watch("ray::TuneTrial")
+    return Watch(("ray::TuneTrial", "ray::ResourceTrainable"))
 
 
 @pytest.fixture(scope="module")
 def budgets(reviews: Path, tmp_path_factory: pytest.TempPathFactory, watch: Watch) -> Done:
     """One run whose trials have budgets in different units, two at a time."""
-    tree = space(ANALYTIC, [ZOT], budget=_Grid(BUDGETS), max_concurrent_trials=2)
-    path = write_space(tree, reviews, "budgets.yaml")
+    path = write_space(budget_space(BUDGETS), reviews, "budgets.yaml")
     with watch:
         return run_space(path, tmp_path_factory.mktemp("run") / "budgets")
 
@@ -90,8 +93,16 @@ def test_a_budget_of_seconds_ends_the_trial_and_says_so(budgets: Done) -> None:
     assert all(trial["test_metric"] is not None for trial in budgets.summary["trials"])
 
 
-def test_trials_run_in_light_processes_that_are_used_again(budgets: Done, watch: Watch) -> None:
-    assert 1 <= len(watch.maps) <= 3  # five trials
+def test_a_process_that_runs_one_trial_after_another_mixes_nothing_up(budgets: Done, reviews: Path) -> None:
+    counted = [limits for limits in BUDGETS if "seconds" not in limits]
+    alone = numbers(run_alone(write_space(budget_space(counted), reviews, "counted.yaml")))
+    got = numbers(budgets.ledger)
+    assert len(alone) > 4 * 15
+    assert {name: got[name] for name in alone} == alone
+
+
+def test_trials_run_in_light_processes(budgets: Done, watch: Watch) -> None:
+    assert watch.maps
     for loaded in watch.maps.values():
         assert "libtorch" not in loaded
         assert "libray" in loaded or "_raylet" in loaded  # it was the right process that was looked at

@@ -44,7 +44,7 @@ def write_reviews(directory: Path) -> None:
 
 def space(oracle: dict[str, Any], optimizers: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """Return a space of one trial for each optimizer. ``more`` replaces whole parts of it."""
-    stage = {"kind": "search", "optimizer": _Grid(optimizers), "look_every": more.pop("look_every", 20)}
+    stage = {"kind": "search", "optimizer": Grid(optimizers), "look_every": more.pop("look_every", 20)}
     return {
         "name": "small",
         "seed": 3,
@@ -67,7 +67,7 @@ def space(oracle: dict[str, Any], optimizers: list[dict[str, Any]], **more: Any)
     }
 
 
-class _Grid(list[Any]):
+class Grid(list[Any]):
     """Written as ``!grid``."""
 
 
@@ -75,7 +75,7 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-_Dumper.add_representer(_Grid, lambda dumper, options: dumper.represent_sequence("!grid", options))
+_Dumper.add_representer(Grid, lambda dumper, options: dumper.represent_sequence("!grid", options))
 
 ZOT = {"kind": "zot", "points": 2, "learning_rate": 0.5}
 CMA = {"kind": "cma", "intrinsic_dim": 6, "popsize": 6}
@@ -172,7 +172,7 @@ def raw_rows(directory: RunDirectory, kind: str) -> list[dict[str, Any]]:
 
 
 # ------------------------------------------------------------------------------------------------ processes
-def processes(title: str, root: int | None = None) -> list[int]:
+def processes(title: str | tuple[str, ...], root: int | None = None) -> list[int]:
     """Return the pids below ``root`` (this process) whose title begins so, by /proc."""
     parents: dict[int, int] = {}
     titles: dict[int, str] = {}
@@ -214,7 +214,7 @@ def steps_written(out: Path, count: int) -> Callable[[], bool]:
 
 
 @contextmanager
-def killing(title: str, when: Callable[[], bool], killed: list[int]) -> Iterator[None]:
+def killing(title: str | tuple[str, ...], when: Callable[[], bool], killed: list[int]) -> Iterator[None]:
     """SIGKILL the first process with that title as soon as the condition holds, from a thread beside the run."""
 
     def kill() -> None:

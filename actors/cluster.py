@@ -1,0 +1,51 @@
+"""Joining a Ray cluster, or starting one on this machine, and keeping its console output out of ours."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed_tuner.preflight import Prepared
+
+
+@contextmanager
+def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
+    """Join the Ray cluster at ``address`` ("auto" or ray://...), or start one on this machine for the run."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner at any verbosity
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    joined = ray.is_initialized()
+    if not joined:
+        oracle = prepared.experiment.oracle
+        root = str(Path(__file__).resolve().parent.parent)
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            cpus = max(os.cpu_count() or 1, oracle.actors * oracle.threads) + 1
+            options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+            options["runtime_env"] = {"env_vars": {"PYTHONPATH": root}}
+        else:
+            options |= {"address": address or os.environ["RAY_ADDRESS"]}
+        ray.init(**options)
+    try:
+        yield
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+@contextmanager
+def quiet_tune() -> Iterator[None]:
+    """Keep Tune's own console output out of ours; errors still come through."""
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

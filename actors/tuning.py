@@ -1,0 +1,69 @@
+"""Ray Tune's side of a run: one trial for each plan, restored from its checkpoints when the run is resumed."""
+
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+from actors.recorder import Recorder
+from actors.trial import TuneTrial
+from distributed_tuner.config.schedule import AshaScheduleConfig
+from distributed_tuner.preflight import Prepared
+from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.values import OracleInfo
+
+TUNE_NAME = "trials"
+CHECKPOINT_EVERY = 3  # reports of some seconds each
+CHECKPOINTS_KEPT = 20  # Tune's own snapshot may point to one that is this old
+TRIAL_FAILURES = 3
+TRIAL_CPUS = 0.01  # a trial waits for the pool nearly all the time
+
+
+def build_tuner(
+    prepared: Prepared, directory: RunDirectory, dispatcher: Any, info: OracleInfo, recorder: Recorder, resume: bool
+) -> Any:
+    """Return the tuner of a run; a resumed one goes on with the trials that have not ended."""
+    trainable = tune.with_resources(
+        tune.with_parameters(TuneTrial, dispatcher=dispatcher, info=info, plans=prepared.plans, tasks=prepared.tasks),
+        {"cpu": TRIAL_CPUS},
+    )
+    storage = directory.tune.resolve()
+    if resume and tune.Tuner.can_restore(str(storage / TUNE_NAME)):
+        tuner = tune.Tuner.restore(str(storage / TUNE_NAME), trainable=trainable, resume_unfinished=True)
+        tuner._local_tuner._run_config.callbacks = [recorder]  # the pickled one holds the first run's ledger
+        return tuner
+    return tune.Tuner(
+        trainable,
+        param_space={"trial": tune.grid_search(list(range(len(prepared.plans))))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=prepared.experiment.max_concurrent_trials,
+            scheduler=build_scheduler(prepared),
+            reuse_actors=True,  # a process that has ended one trial runs the next: starting one takes seconds
+        ),
+        run_config=tune.RunConfig(
+            name=TUNE_NAME,
+            storage_path=str(storage),
+            callbacks=[recorder],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=CHECKPOINT_EVERY, checkpoint_at_end=True, num_to_keep=CHECKPOINTS_KEPT
+            ),
+        ),
+    )
+
+
+def build_scheduler(prepared: Prepared) -> Any:
+    """Return Tune's scheduler for the run's schedule."""
+    schedule = prepared.experiment.schedule
+    if isinstance(schedule, AshaScheduleConfig):
+        most = max(projection.search.queries for projection in prepared.projections)
+        return ASHAScheduler(
+            time_attr="queries",
+            metric="dev_loss",
+            mode="min",
+            grace_period=min(schedule.grace_queries, most),
+            reduction_factor=schedule.reduction_factor,
+            max_t=most + 1,  # a trial ends by its budget, never by its last rung
+        )
+    return FIFOScheduler()
