@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.exceptions import RayError
+import ray
+from ray.exceptions import RayError, RayTaskError
 
 from actors.cluster import cluster, quiet_tune
 from actors.dispatcher import DispatcherActor, Statistics
@@ -72,8 +73,6 @@ class _Run:
         self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
 
     def go(self) -> Finished:
-        import ray
-
         experiment = self._prepared.experiment
         metric = self._prepared.tasks[0].metric
         progress = Progress(self._prepared.plans, metric)
@@ -190,9 +189,6 @@ class _Run:
 
 
 def _started(dispatcher: Any) -> RemoteOracle:
-    import ray
-    from ray.exceptions import RayTaskError
-
     try:
         return RemoteOracle(dispatcher, ray.get(dispatcher.start.remote()))
     except RayTaskError as error:
@@ -202,8 +198,6 @@ def _started(dispatcher: Any) -> RemoteOracle:
 
 
 def _statistics(dispatcher: Any) -> Statistics:
-    import ray
-
     try:
         statistics: Statistics = ray.get(dispatcher.statistics.remote(), timeout=30)
     except RayError as error:

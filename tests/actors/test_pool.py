@@ -96,7 +96,7 @@ def test_a_killed_oracle_actor_changes_no_number(
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     reviews: Path, llama: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.experiment.CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr("actors.tuning.CHECKPOINT_EVERY", 1)
     long = space(llama, [ZOT], budget={"queries": 1500}, look_every=100)
     path = write_space(long, reviews, "long.yaml")
     out, killed = tmp_path / "run", []
