@@ -27,6 +27,7 @@ from distributed_tuner.values import Array, Cost, Evaluation, OracleInfo, Reques
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # tiles sent to an actor at a time: one computes, one waits, the device never does
+LONG_TILE_SECONDS = 0.2  # longer tiles go one at a time: the gap is nothing to them, and no tile waits twice
 TILE_TRIES = 6  # losses of one tile after which its request fails
 STRAGGLER_FACTOR = 4.0  # a tile slower than so many medians is given to an idle actor as well
 STRAGGLER_SECONDS = 5.0  # ... but not before this time
@@ -146,7 +147,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------------ workers
     async def _serve(self, index: int, actor: Any) -> None:
         await self._until_ready(index, actor)
-        await asyncio.gather(*(self._pull(index, actor) for _ in range(IN_FLIGHT)))
+        await asyncio.gather(*(self._pull(index, actor, slot) for slot in range(IN_FLIGHT)))
 
     async def _until_ready(self, index: int, actor: Any) -> None:
         """Wait until an actor answers, or is gone for good; the pool goes on without it then."""
@@ -175,8 +176,8 @@ class Dispatcher:
             for tile in [*self._running, *(t for queue in self._queues for t in queue)]:
                 _fail(tile, error)
 
-    async def _pull(self, index: int, actor: Any) -> None:
-        while (tile := await self._next(index)) is not None:
+    async def _pull(self, index: int, actor: Any, slot: int) -> None:
+        while (tile := await self._next(index, slot)) is not None:
             if tile.answer.done():
                 continue
             life = self._lives[index]
@@ -185,15 +186,19 @@ class Dispatcher:
                 if life == self._lives[index]:  # of the tiles that one death takes, the first to tell of it
                     await self._restarted(index, actor)
 
-    async def _next(self, index: int) -> _Tile | None:
+    async def _next(self, index: int, slot: int) -> _Tile | None:
         """Return an actor's next tile once there is one and the actor is up; None when the actor is gone for good."""
         async with self._work:
             while index not in self._gone:
-                tile = self._pop(index) if index in self._up else None
+                ready = index in self._up and (slot == 0 or self._tiles_are_short())
+                tile = self._pop(index) if ready else None
                 if tile is not None:
                     return tile
                 await self._work.wait()
         return None
+
+    def _tiles_are_short(self) -> bool:
+        return not self._durations or statistics.median(self._durations) < LONG_TILE_SECONDS
 
     def _pop(self, index: int) -> _Tile | None:
         """Take one tile from each request in turn, so that no large population starves the others.

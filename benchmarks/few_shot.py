@@ -21,9 +21,11 @@ def main(
     out: Annotated[Path, typer.Option(help="Run directory; an existing run is only read.")] = Path("runs/few_shot"),
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0,1,2",
     queries: Annotated[int, typer.Option(help="Queries a trial.")] = 2000,
-    length: Annotated[int, typer.Option(help="Prompt rows.")] = 5,
+    length: Annotated[int, typer.Option(help="Prompt rows.")] = 3,
     layout: Annotated[str, typer.Option(help="prefix or suffix.")] = "suffix",
     init: Annotated[str, typer.Option(help="text, vocab, zeros or filler.")] = "text",
+    learning_rate: Annotated[float, typer.Option(help="Of ZOT, one of the paper's grid.")] = 0.03,
+    actors: Annotated[int, typer.Option(help="Oracle actors, one thread each.")] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here as well.")] = None,
 ) -> None:
     """Run (or read) the comparison and print its table."""
@@ -31,8 +33,9 @@ def main(
     from distributed_tuner.run_directory import RunDirectory
 
     directory = RunDirectory(out)
+    prompt = f'{{length: {length}, init: {init}, text: " Overall I thought the movie", layout: {layout}, units: paper}}'
     if not directory.config.exists():
-        _run(directory, overrides(data, splits, queries, length, layout, init))
+        _run(directory, overrides(data, splits, queries, learning_rate, prompt, actors))
     rows = table(json.loads(directory.summary.read_text(encoding="utf-8")), read(directory.ledger))
     print("| split | method | queries | seconds | train loss | dev loss | dev accuracy | test accuracy |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -44,16 +47,24 @@ def main(
         json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def overrides(data: Path, splits: str, queries: int, length: int, layout: str, init: str) -> list[str]:
-    """Return what is set on top of zot.yaml: the task from files, its splits, and the size of the prompt."""
+def overrides(data: Path, splits: str, queries: int, learning_rate: float, prompt: str, actors: int) -> list[str]:
+    """Return what is set on top of zot.yaml: the task from files, its splits, the prompt, ZOT's step size, the pool."""
     folder = data.resolve()
     task = (
         f"{{kind: file, train: {folder}/train.jsonl, test: {folder}/test.jsonl, text: text, label: label,"
         ' template: "{text} It was{label_word}", label_words: {negative: " terrible", positive: " great"},'
         f' manual_prompt: "Classify the movie review.", shots: 16, split_seed: !grid [{splits}]}}'
     )
-    prompt = f'{{length: {length}, init: {init}, text: " Overall I thought the movie", layout: {layout}, units: paper}}'
-    return [f"task={task}", f"prompt={prompt}", f"budget.queries={queries}"]
+    zot = f"{{kind: zot, learning_rate: {learning_rate}}}"
+    stages = f"[{{kind: search, look_every: 100, optimizer: !grid [{zot}, {{kind: cma, name: bbt}}]}}]"
+    return [
+        f"task={task}",
+        f"prompt={prompt}",
+        f"stages={stages}",
+        f"budget.queries={queries}",
+        f"oracle.actors={actors}",
+        "oracle.threads=1",
+    ]
 
 
 def table(summary: dict[str, Any], ledger: Any) -> list[dict[str, Any]]:
