@@ -86,9 +86,9 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are."""
     _require_shared(plans)
-    counter = build_counter(plans[0].experiment.oracle)
     build_task = _remember(lambda config: tasks.build(config, root))
     built = [build_task(plan.experiment.task) for plan in plans]
+    counter = build_counter(plans[0].experiment.oracle)
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
     prepared = Prepared(decided, built, projections, Cost(), root)

@@ -3,21 +3,18 @@
 torch and transformers are imported when a model is asked for, not before.
 """
 
-import functools
 import importlib.util
 import inspect
 import logging
 import os
 import shutil
-import socket
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
+from distributed_tuner.hub import hub_is_near
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +124,7 @@ def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any
 
     transformers_logging.disable_progress_bar()
     where = locate(config.model)
-    if os.path.isdir(where) or not _hub_is_near():
+    if os.path.isdir(where) or not hub_is_near():
         options["local_files_only"] = True
     try:
         return from_pretrained(where, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
@@ -138,19 +135,6 @@ def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any
             f" could not be loaded ({reason}); check the name, the network or HF_TOKEN, or give the path of a"
             " downloaded copy"
         ) from error
-
-
-@functools.cache
-def _hub_is_near() -> bool:
-    """Tell whether the hub can be connected to; without this its client would retry for half a minute a file."""
-    if urllib.request.getproxies():
-        return True
-    hub = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
-    except OSError:
-        return False
-    return True
 
 
 def resolve_device(name: str) -> str:

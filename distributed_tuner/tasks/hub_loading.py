@@ -3,11 +3,13 @@
 Owns the ways of loading and what to advise when none works. Wording belongs to ``hub``.
 """
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_tuner.errors import TaskError
+from distributed_tuner.hub import hub_is_near
 from distributed_tuner.tasks.hub_table import HubTask
 from distributed_tuner.tasks.reading import resolve
 
@@ -67,6 +69,8 @@ def _from_directory(directory: Path, config: str | None) -> Any:
 
 
 def _from_hub(path: str, config: str | None) -> Any:
+    if not hub_is_near():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when the hub's client is imported: the cache, at once
     datasets: Any = import_module("datasets")
 
     try:
