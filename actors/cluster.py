@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.preflight import Prepared
 
 
@@ -35,6 +36,23 @@ def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def shortage(config: OracleConfig) -> str | None:
+    """Say what the pool asks for and the cluster does not have; None when it has enough.
+
+    Not an error: an autoscaler may bring it. A pool that waits without a word would look like one that hangs.
+    """
+    import ray
+
+    there = ray.cluster_resources()
+    asked = {"CPU": config.actors * config.threads, "GPU": config.actors * config.gpus}
+    short = [
+        f"{asked[kind]:g} {kind}s and has {there.get(kind, 0):g}" for kind in asked if asked[kind] > there.get(kind, 0)
+    ]
+    if not short:
+        return None
+    return f"the pool asks the cluster for {', '.join(short)}; it starts with the actors that fit and waits for more"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.cluster import cluster, quiet_tune
+from actors.cluster import cluster, quiet_tune, shortage
 from actors.dispatcher import DispatcherActor, Statistics
 from actors.measuring import measure, measure_manual_prompts
 from actors.oracle import start_oracles
@@ -78,6 +78,8 @@ class _Run:
         progress = Progress(self._prepared.plans, metric)
         model = getattr(experiment.oracle, "model", "the analytic oracle")
         progress.note(f"loading {model} in {experiment.oracle.actors} oracle actor(s)")
+        if missing := shortage(experiment.oracle):
+            progress.note(missing)
         actors = start_oracles(experiment.oracle, self._name)
         dispatcher = DispatcherActor.options(name=f"{self._name}/dispatcher").remote(experiment.oracle, actors)
         oracle = _started(dispatcher)
