@@ -91,7 +91,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._end(plan.trial_id, "stopped", "stopped by the schedule")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        text = str(getattr(trial, "get_pickled_error", lambda: None)() or "see Ray's log of the trial").strip()
+        text = str(trial.get_pickled_error() or "see Ray's log of the trial").strip()
         self._end(self._plan(trial).trial_id, "failed", text.splitlines()[-1][:500])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

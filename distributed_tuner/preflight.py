@@ -149,10 +149,10 @@ def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection
 def _baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     total = Cost()
     nothing = PromptSpec(1, "zeros", "", "prefix", "paper")
-    for _, task in prepared.baselines():
-        for split in SPLITS[1:]:
-            request = Request((Text(task.manual_prompt),), task.batch(split), nothing)
-            total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
+    asked = [(task.manual_prompt, task.batch(split)) for _, task in prepared.baselines() for split in SPLITS[1:]]
+    for text, batch in dict.fromkeys(asked):  # a test set that several split seeds share is scored once
+        request = Request((Text(text),), batch, nothing)
+        total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
     return total
 
 

@@ -23,7 +23,7 @@ from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.stages.selection import Selected, is_better
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.metrics import score
-from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, PromptSpec, Request
+from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, Point, PromptSpec, Request
 
 
 class SearchStage:
@@ -46,7 +46,8 @@ class SearchStage:
         start: Array | None = None,
     ) -> None:
         self._config = config
-        self._names = {"trial_id": trial_id, "stage": stage}
+        self._trial_id = trial_id
+        self._names: dict[str, Any] = {"trial_id": trial_id, "stage": stage}
         self._key = (*key, stage)
         self._task = task
         self._prompt = prompt
@@ -54,6 +55,7 @@ class SearchStage:
         self._spent = spent
         self._elapsed = elapsed
         self._plan = plan
+        self._dim = dim
         self._optimizer = optimizers.build(
             config.optimizer, dim=dim, key=self._key, steps=max(1, plan.steps), start=start
         )
@@ -71,12 +73,11 @@ class SearchStage:
         return [*rows, *self._given_up(before, rows)]
 
     def _advance(self) -> list[Row]:
-        due = self._looked < 0 or (self._since_look >= self._config.look_every and self._can_go_on())
-        if due:
-            return self._try(self._look)
         stopped = self._optimizer.stop_reason
+        if self._looked < 0 or (self._since_look >= self._config.look_every and stopped is None):
+            return self._try(self._look)
         if stopped is not None:
-            return self._end(stopped, [EventRow(**self._trial, kind="optimizer_stop", message=stopped)])
+            return self._end(stopped, [EventRow(trial_id=self._trial_id, kind="optimizer_stop", message=stopped)])
         if self._step >= self._plan.steps:
             return self._end(f"all {self._step} planned steps done", [])
         return self._try(self._one_step)
@@ -96,10 +97,6 @@ class SearchStage:
         self._step, self._since_look, self._looked, self.done, self.reason = state["counters"]
 
     # ------------------------------------------------------------------------------------------------ parts
-    @property
-    def _trial(self) -> dict[str, Any]:
-        return {"trial_id": self._names["trial_id"]}
-
     def _try(self, part: Callable[[], list[Row]]) -> list[Row]:
         try:
             return part()
@@ -123,9 +120,6 @@ class SearchStage:
         lost = replace(lost, seconds=max(0.0, lost.seconds), usd=max(0.0, lost.usd))  # no -1e-17 from rounding
         names, books = self._names, self._books(lost)
         return [StepRow(**names, step=self._step + 1, loss=None, best_loss=None, failed=lost.queries, **books)]
-
-    def _can_go_on(self) -> bool:
-        return self._optimizer.stop_reason is None
 
     def _one_step(self) -> list[Row]:
         candidates = self._optimizer.ask()
@@ -192,15 +186,11 @@ class SearchStage:
         return Request((candidate,), batch, self._prompt)
 
     def _look_cost(self) -> Cost:
-        candidate = self._optimizer_start()
+        candidate = Point(np.zeros(self._dim, dtype=np.float32))  # every soft prompt costs the same
         return self._oracle.cost(self._request(candidate, self._task.batch("train"))) + self._dev_cost(candidate)
 
     def _dev_cost(self, candidate: Candidate) -> Cost:
         return self._oracle.cost(self._request(candidate, self._task.batch("dev")))
-
-    def _optimizer_start(self) -> Candidate:
-        assert self.selected is not None or self._looked >= 0
-        return self.selected.candidate if self.selected else self._optimizer.recommend()
 
 
 def scores_of(task: Task, answer: Evaluation, batch: Batch) -> dict[str, float]:

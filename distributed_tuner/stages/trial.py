@@ -7,7 +7,7 @@ save and stop. Rows for the ledger come out; nothing is written here.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from distributed_tuner.stages.search import SearchStage, scores_of
 from distributed_tuner.stages.selection import Selected, better_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Batch, Cost, Point, PromptSpec, Request
-
-Status = Literal["running", "done", "failed"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
