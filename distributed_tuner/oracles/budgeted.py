@@ -1,6 +1,7 @@
 """An oracle with a purse: every request is paid for before it is sent. What is bought is the stage's business."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from distributed_tuner.budget import Purse
 from distributed_tuner.config.oracle import OracleConfig
@@ -22,15 +23,25 @@ class BudgetedOracle:
         self._config = config
         self._elapsed = elapsed
 
-    def evaluate(self, request: Request, keep: Cost | None = None) -> Evaluation:
+    def require(self, cost: Cost) -> None:
+        """Check that ``cost`` can still be paid.
+
+        Raises:
+            BudgetExhausted: it is more than is left.
+        """
+        self._purse.require(cost, self._elapsed())
+
+    def evaluate(self, request: Request, keep: Cost | None = None, queries: int | None = None) -> Evaluation:
         """Answer the request and book its cost; ``keep`` is left in the purse for what must still come.
+
+        ``queries`` is what a request that is part of a larger one counts as; else each candidate is a query.
 
         Raises:
             BudgetExhausted: the request and what is to be kept cost more than is left, or it ran out of its time. In
                 that case what was asked is booked, with all the device time that it can have taken.
         """
-        asked = self._oracle.cost(request)
-        self._purse.require(asked + (keep or Cost()), self._elapsed())
+        asked = _counted(self._oracle.cost(request), queries)
+        self.require(asked + (keep or Cost()))
         device_usd = self._config.price.usd_per_device_hour / 3600
         tiles = len(cut(request, self._config.tile))
         timeout = self._purse.deadline(asked, self._elapsed(), device_usd * tiles)
@@ -42,6 +53,7 @@ class BudgetedOracle:
             raise BudgetExhausted(
                 f"a request was given up after {timeout:.1f} s, when the budget of time or dollars ended"
             ) from error
+        answer = replace(answer, cost=_counted(answer.cost, queries))
         self._purse.spend(answer.cost)
         limit = self._purse.limits.seconds
         if limit is not None and self._elapsed() > limit:
@@ -51,3 +63,7 @@ class BudgetedOracle:
     def cost(self, request: Request) -> Cost:
         """Return what the oracle says that the request costs."""
         return self._oracle.cost(request)
+
+
+def _counted(cost: Cost, queries: int | None) -> Cost:
+    return cost if queries is None else replace(cost, queries=queries)

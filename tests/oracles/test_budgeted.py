@@ -76,6 +76,24 @@ def test_what_is_to_be_kept_stays_in_the_purse() -> None:
     oracle.evaluate(request(2))
 
 
+def test_a_part_of_a_request_counts_as_the_queries_that_are_said() -> None:
+    oracle, _, purse = budgeted(queries=2)
+    answers = [oracle.evaluate(request(3), queries=count) for count in (1, 0, 1)]
+    assert [answer.cost.queries for answer in answers] == [1, 0, 1]
+    assert (purse.spent.queries, purse.spent.forwards) == (2, 9 * ROWS)
+    with pytest.raises(BudgetExhausted, match="queries: 2 of 2 spent, the next request needs 1"):
+        oracle.evaluate(request(3), queries=1)
+
+
+def test_what_is_required_is_checked_and_not_booked() -> None:
+    oracle, inner, purse = budgeted(queries=5)
+    oracle.require(oracle.cost(request(5)))
+    with pytest.raises(BudgetExhausted, match="queries: 0 of 5 spent, the next request needs 6"):
+        oracle.require(oracle.cost(request(6)))
+    assert purse.spent == Cost()
+    assert inner.timeouts == []
+
+
 def test_without_limits_of_time_or_dollars_a_request_may_take_for_ever() -> None:
     oracle, inner, _ = budgeted(queries=5)
     oracle.evaluate(request(1))
