@@ -76,7 +76,7 @@ class LatentSettings(OptimizerSettings):
 
 
 class CmaConfig(LatentSettings):
-    """BBT: CMA-ES on the latent vector. Every candidate is scored on the whole training set."""
+    """BBT: CMA-ES on the latent vector. Every candidate is scored on the whole training set, unless it is raced."""
 
     kind: Literal["cma"] = "cma"
     """Names this optimizer."""
@@ -86,6 +86,8 @@ class CmaConfig(LatentSettings):
     """Keep every latent coordinate within [-bound, bound]; 0 means no bound."""
     recommend: Literal["mean", "best"] = "best"
     """Scored on dev: "best" of the last generation by loss (as the papers' code), or the distribution's "mean"."""
+    race_block: int = Field(default=0, ge=0)
+    """Examples a block: candidates are raced, and those that cannot become parents any more stop early. 0: no race."""
 
     @field_validator("popsize")
     @classmethod

@@ -89,7 +89,8 @@ class StepRow(_Row):
     stage: Count
     step: Count
     loss: Score
-    """Mean of the finite candidate losses; None when there is none."""
+    """Mean of the finite candidate losses; None when there is none. Raced candidates that stopped early count with
+    their estimates."""
     best_loss: Score
     failed: Count
     """How many candidates had no finite loss."""
@@ -99,6 +100,8 @@ class StepRow(_Row):
     elapsed: Seconds
     """Wall-clock seconds since the trial's first query."""
     metrics: Metrics = Field(default_factory=dict)
+    """Numbers of the optimizer; of a raced step also ``queries_saved``, ``forwards_saved`` (full cost less what was
+    booked) and ``stopped_early`` (candidates)."""
 
 
 class LookRow(_Row):

@@ -6,6 +6,7 @@ batch of examples are left to the stages.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,17 @@ import numpy as np
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array, Array64, Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """How the candidates of a step may be raced: in blocks of so many examples, for the best ``mu`` of them.
+
+    The optimizer needs the exact losses of its best ``mu`` candidates, and of the others only that they are worse.
+    """
+
+    block: int
+    mu: int
 
 
 class Optimizer(ABC):
@@ -130,6 +142,11 @@ class Optimizer(ABC):
     @property
     def batch_size(self) -> int | None:
         """Training examples per step; None means all of them."""
+        return None
+
+    @property
+    def race(self) -> Race | None:
+        """How the candidates may be raced; None where every loss is needed in full."""
         return None
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distributed_tuner.config.optimizer import CmaConfig
-from distributed_tuner.optimizers.base import Optimizer, ranked_last
+from distributed_tuner.optimizers.base import Optimizer, Race, ranked_last
 from distributed_tuner.optimizers.latent import LatentSpace
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.values import Array, Array64, Candidate
@@ -38,6 +38,9 @@ class Cma(Optimizer):
     pycma's own stop rules are reported in ``stop_reason`` and do not stop anything. The strategy is told the float64
     vectors it proposed, although candidates carry float32.
 
+    Raced candidates outside the best mu (pycma's number of parents) may come with estimated losses. They take no part
+    in the mean; the active update of the covariance, which weighs them by rank, sees approximate ranks among them.
+
     Noise belongs to the key ``(*key, step)``. The state holds the strategy as pickled bytes.
     """
 
@@ -56,6 +59,11 @@ class Cma(Optimizer):
     @property
     def queries_per_step(self) -> int:
         return int(self._es.popsize)
+
+    @property
+    def race(self) -> Race | None:
+        block = self._config.race_block
+        return Race(block, int(self._es.sp.weights.mu)) if block else None
 
     @property
     def stop_reason(self) -> str | None:

@@ -13,11 +13,15 @@ MOST_STEPS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage will do if nothing stops it early: steps, looks, and what they cost together."""
+    """What a stage will do if nothing stops it early: steps, looks, and what they cost together.
+
+    ``most`` is the number of steps after which the stage ends however much budget is left, as when steps were raced.
+    """
 
     steps: int
     looks: int
     cost: Cost
+    most: int
 
 
 def plan_stage(
@@ -27,7 +31,7 @@ def plan_stage(
 
     Args:
         limits: what the budget allows; seconds are not known beforehand and ignored.
-        step: cost of one step.
+        step: cost of one step, of all its candidates on all its examples.
         look: cost of one look.
         look_every: queries between two looks.
         most: steps after which the stage ends anyway.
@@ -46,7 +50,7 @@ def plan_stage(
             spent, looks, since = spent + look, looks + 1, 0
     if since:
         spent, looks = spent + look, looks + 1
-    return StagePlan(steps, looks, spent - before)
+    return StagePlan(steps, looks, spent - before, most)
 
 
 def fits(cost: Cost, limits: BudgetConfig) -> bool:

@@ -20,10 +20,11 @@ from distributed_tuner.maths.losses import predictions
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.plan import StagePlan
+from distributed_tuner.stages.racing import run_race
 from distributed_tuner.stages.selection import Selected, is_better
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.metrics import score
-from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, Point, PromptSpec, Request
+from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Evaluation, Point, PromptSpec, Request
 
 
 class SearchStage:
@@ -78,7 +79,7 @@ class SearchStage:
             return self._try(self._look)
         if stopped is not None:
             return self._end(stopped, [EventRow(trial_id=self._trial_id, kind="optimizer_stop", message=stopped)])
-        if self._step >= self._plan.steps:
+        if self._step >= (self._plan.most if self._optimizer.race else self._plan.steps):  # what races save buys steps
             return self._end(f"all {self._step} planned steps done", [])
         return self._try(self._one_step)
 
@@ -125,14 +126,14 @@ class SearchStage:
         candidates = self._optimizer.ask()
         request = Request(tuple(candidates), self._train_batch(), self._prompt)
         try:
-            answer = self._oracle.evaluate(request, keep=self._look_cost())
+            losses, cost, saved = self._score(request)
         except BudgetExhausted:
             self._optimizer.tell([math.nan] * len(candidates))  # closes the step: a no-op by the optimizers' contract
             raise
-        self._optimizer.tell([float(loss) for loss in answer.losses])
+        self._optimizer.tell([float(loss) for loss in losses])
         self._step += 1
-        self._since_look += len(candidates)
-        finite = answer.losses[np.isfinite(answer.losses)]
+        self._since_look += cost.queries
+        finite = losses[np.isfinite(losses)]
         return [
             StepRow(
                 **self._names,
@@ -140,10 +141,29 @@ class SearchStage:
                 loss=float(finite.mean()) if finite.size else None,
                 best_loss=float(finite.min()) if finite.size else None,
                 failed=len(candidates) - int(finite.size),
-                metrics=self._optimizer.metrics(),
-                **self._books(answer.cost),
+                metrics={**self._optimizer.metrics(), **saved},
+                **self._books(cost),
             )
         ]
+
+    def _score(self, request: Request) -> tuple[Array64, Cost, dict[str, float]]:
+        """Return the losses of a step's candidates, what they cost, and what racing them saved, where they are raced.
+
+        A race begins only where the full evaluation can be paid.
+        """
+        keep, race = self._look_cost(), self._optimizer.race
+        if race is None:
+            answer = self._oracle.evaluate(request, keep=keep)
+            return answer.losses, answer.cost, {}
+        full = self._oracle.cost(request)
+        self._oracle.require(full + keep)
+        raced = run_race(request, race, lambda heat, queries: self._oracle.evaluate(heat, keep, queries))
+        saved = {
+            "queries_saved": float(full.queries - raced.cost.queries),
+            "forwards_saved": float(full.forwards - raced.cost.forwards),
+            "stopped_early": float(raced.stopped),
+        }
+        return raced.losses, raced.cost, saved
 
     def _look(self) -> list[Row]:
         candidate = self._optimizer.recommend()

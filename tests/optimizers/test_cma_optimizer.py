@@ -6,6 +6,7 @@ import pytest
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
+from distributed_tuner.optimizers.base import Race
 from distributed_tuner.seeds import seed_of
 from distributed_tuner.values import Array, Candidate, Latent
 
@@ -69,6 +70,23 @@ def test_best_is_of_the_last_generation():
     asked = latents(optimizer.ask())
     optimizer.tell([9.0, np.nan, 8.0, 7.0, np.inf])
     np.testing.assert_array_equal(latents([optimizer.recommend()])[0], asked[3])
+
+
+@pytest.mark.parametrize(("popsize", "mu"), [(2, 1), (5, 2), (20, 10), (0, 11)])
+def test_a_race_is_for_the_parents_of_a_generation(popsize, mu):
+    assert build(CmaConfig(popsize=popsize), dim=40, key=KEY, steps=5).race is None
+    assert build(CmaConfig(popsize=popsize, race_block=8), dim=40, key=KEY, steps=5).race == Race(8, mu)
+
+
+def test_losses_behind_the_parents_do_not_move_the_mean():
+    """The distribution's mean goes by the best mu alone: what the others are told matters only to the covariance."""
+    means = []
+    for rest in ([5.0, 6.0, 7.0], [9.0, 8.0, 5.5]):
+        optimizer = build(CmaConfig(intrinsic_dim=8, popsize=6, recommend="mean"), dim=40, key=KEY, steps=5)
+        optimizer.ask()
+        optimizer.tell([3.0, rest[0], 1.0, rest[1], 2.0, rest[2]])
+        means.append(latents([optimizer.recommend()])[0])
+    np.testing.assert_array_equal(*means)
 
 
 def test_the_projection_is_of_the_run_not_of_the_trial():

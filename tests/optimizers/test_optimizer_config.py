@@ -30,6 +30,8 @@ def test_the_kind_alone_makes_a_config_and_its_label(kind):
         {"kind": "zot", "intrinsic_dim": 10},
         {"kind": "cma", "intrinsic_dim": 1},
         {"kind": "cma", "popsize": 1},
+        {"kind": "cma", "race_block": -1},
+        {"kind": "nevergrad", "race_block": 8},
         {"kind": "random_search", "sigma": 0},
         {"kind": "nevergrad", "num_workers": 0},
         {"kind": "adam"},

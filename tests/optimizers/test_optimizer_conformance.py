@@ -58,6 +58,10 @@ def test_same_key_same_asks_whatever_the_global_generators_do(config, run):
     assert same(first, run(make(config), 5))
 
 
+def test_nobody_is_raced_unasked(config):
+    assert make(config).race is None
+
+
 def test_another_key_asks_otherwise(config, run):
     if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
         pytest.skip("a deterministic method")

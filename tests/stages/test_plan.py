@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_tuner.config.budget import BudgetConfig
-from distributed_tuner.stages.plan import UNLIMITED_STEPS, StagePlan, fits, plan_stage
+from distributed_tuner.stages.plan import MOST_STEPS, UNLIMITED_STEPS, StagePlan, fits, plan_stage
 from distributed_tuner.values import Cost
 
 STEP, LOOK = Cost(queries=4, forwards=40, tokens=400, usd=0.5), Cost(queries=2, forwards=16, tokens=160, usd=0.25)
@@ -16,7 +16,9 @@ def limits(**given: float) -> BudgetConfig:
 
 def test_a_budget_pays_for_a_look_steps_with_looks_between_and_a_look() -> None:
     # look 2, step 4 + 4 and look 2, step 4 + 4 and look 2
-    assert plan_stage(limits(queries=22), STEP, LOOK, look_every=8) == StagePlan(4, 3, Cost(22, 208, 2080, usd=2.75))
+    assert plan_stage(limits(queries=22), STEP, LOOK, look_every=8) == StagePlan(
+        4, 3, Cost(22, 208, 2080, usd=2.75), MOST_STEPS
+    )
 
 
 def test_one_query_less_costs_a_step() -> None:
@@ -36,7 +38,7 @@ def test_too_little_pays_for_no_step() -> None:
 
 def test_steps_can_be_limited_and_the_last_look_is_not_doubled() -> None:
     assert plan_stage(limits(queries=1000), STEP, LOOK, look_every=4, most=3) == StagePlan(
-        3, 4, Cost(20, 184, 1840, usd=2.5)
+        3, 4, Cost(20, 184, 1840, usd=2.5), most=3
     )
 
 

@@ -1,0 +1,133 @@
+"""Racing: the candidates of a step meet block after block, and those that cannot reach the top mu any more stop early.
+
+The losses of examples are never negative (cross-entropy, hinge). So the mean over all examples, with zero for those not
+seen yet, is a certain lower bound of a candidate's loss: it stops when that bound exceeds the mu-th best complete loss.
+The top mu and their losses are those of the full evaluation. Blocks are the same for all candidates and steps (common
+random numbers). Who answers and who pays is left to the stage.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from distributed_tuner.optimizers.base import Race
+from distributed_tuner.values import Array64, Cost, Evaluation, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """What is asked next: candidates, by index, on the examples of one block, a half-open range."""
+
+    candidates: tuple[int, ...]
+    examples: tuple[int, int]
+
+
+class Racing:
+    """The rule: which heat comes next, and what the losses are in the end.
+
+    All candidates run the first block. The mu of lowest mean there (the first of equals) are completed; their worst
+    loss is the threshold, and the others run on until their bound exceeds it. Whoever completes below the threshold
+    lowers it. A candidate with a loss that is not finite fails at once; the next most promising takes its place.
+    """
+
+    def __init__(self, candidates: int, examples: int, race: Race) -> None:
+        self._race = race
+        self._losses_C_E: Array64 = np.zeros((candidates, examples))  # zero where not seen
+        self._seen_C = np.zeros(candidates, dtype=np.int64)
+        self._failed_C = np.zeros(candidates, dtype=np.bool_)
+
+    def heat(self) -> Heat | None:
+        """Return what is asked next; None when the race is over."""
+        runners = self._runners()
+        if not runners:
+            return None
+        lacking = self._race.mu - int(self._complete.sum())
+        if lacking > 0 and self._seen_C.any():  # no threshold yet: whoever is ahead, then the most promising
+            means_C = self._means_seen()
+            runners = sorted(runners, key=lambda i: (-self._seen_C[i], means_C[i], i))[:lacking]
+        first = int(self._seen_C[runners[0]])
+        together = tuple(sorted(i for i in runners if self._seen_C[i] == first))
+        return Heat(together, (first, min(first + self._race.block, self._losses_C_E.shape[1])))
+
+    def score(self, heat: Heat, example_losses_C_E: Array64) -> None:
+        """Take in the answer to ``heat``: a row for each of its candidates, a column for each of its examples."""
+        rows, (first, last) = list(heat.candidates), heat.examples
+        finite = np.isfinite(example_losses_C_E)
+        self._losses_C_E[rows, first:last] = np.where(finite, example_losses_C_E, 0.0)
+        self._seen_C[rows] = last
+        self._failed_C[rows] = ~finite.all(axis=1)
+
+    @property
+    def stopped(self) -> int:
+        """How many candidates stopped early, failed ones left out."""
+        return int((~self._complete & ~self._failed_C).sum())
+
+    def losses(self) -> Array64:
+        """Return what the optimizer is told once the race is over, shape (C,).
+
+        Complete candidates have the mean over all examples, failed ones NaN. A candidate that stopped has the mean over
+        the examples it saw, and in any case more than the mu-th best loss: an estimate, behind the top mu.
+        """
+        behind = np.nextafter(self._threshold(), np.inf)
+        estimates_C = np.maximum(self._means_seen(), behind)
+        losses_C = np.where(self._complete, self._bounds(), estimates_C)
+        return np.where(self._failed_C, np.nan, losses_C)
+
+    # ------------------------------------------------------------------------------------------------ parts
+    @property
+    def _complete(self) -> npt.NDArray[np.bool_]:
+        seen_all: npt.NDArray[np.bool_] = self._seen_C == self._losses_C_E.shape[1]
+        return seen_all & ~self._failed_C
+
+    def _runners(self) -> list[int]:
+        running_C = ~self._complete & ~self._failed_C & (self._bounds() <= self._threshold())
+        return [int(i) for i in np.flatnonzero(running_C)]
+
+    def _threshold(self) -> float:
+        """Return the mu-th best complete loss; infinity as long as fewer are complete."""
+        complete = np.sort(self._bounds()[self._complete])
+        return float(complete[self._race.mu - 1]) if len(complete) >= self._race.mu else np.inf
+
+    def _bounds(self) -> Array64:
+        """Return the lower bounds, which are the losses where all examples were seen.
+
+        Both are one sum in one order, and floating-point addition never falls when a term grows: no rounding error
+        can lift a bound above the loss.
+        """
+        bounds: Array64 = self._losses_C_E.mean(axis=1)
+        return bounds
+
+    def _means_seen(self) -> Array64:
+        means: Array64 = self._losses_C_E.sum(axis=1) / np.maximum(self._seen_C, 1)
+        return means
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Raced:
+    """How a race ended: losses (C,) to be told, what was spent, and how many candidates stopped early."""
+
+    losses: Array64
+    cost: Cost
+    stopped: int
+
+
+def run_race(request: Request, race: Race, evaluate: Callable[[Request, int], Evaluation]) -> Raced:
+    """Race the candidates of ``request`` over its examples, one request a heat.
+
+    ``evaluate`` is given a heat's request and the queries that it counts as. Together, the heats so far count as their
+    forwards divided by the examples of the whole batch, rounded up: never more than the full evaluation.
+    """
+    examples = request.batch.examples
+    racing, cost, forwards = Racing(len(request.candidates), len(examples), race), Cost(), 0
+    while (heat := racing.heat()) is not None:
+        first, last = heat.examples
+        forwards += len(heat.candidates) * (last - first)
+        queries = -(-forwards // len(examples)) - cost.queries
+        candidates = tuple(request.candidates[i] for i in heat.candidates)
+        batch = replace(request.batch, examples=examples[first:last])
+        answer = evaluate(Request(candidates, batch, request.prompt), queries)
+        racing.score(heat, answer.example_losses)
+        cost = cost + answer.cost
+    return Raced(racing.losses(), cost, racing.stopped)
