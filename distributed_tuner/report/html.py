@@ -78,7 +78,7 @@ def render(
         tiles=tables.tiles(summary, config),
         metric=words.MetricWords(summary["best"]["metric"]),
         methods=tables.method_lines(summary),
-        trial_columns=tables.TRIAL_COLUMNS,
+        trial_columns=tables.trial_columns(summary),
         trials=tables.trial_lines(summary),
         costs=tables.cost_lines(summary, config),
         totals=summary["totals"],

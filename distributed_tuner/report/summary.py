@@ -18,7 +18,8 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
 
     ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
     ``status`` is the last run_end's, or "unfinished" when there is none. ``totals`` count what the trials' budgets
-    paid for; ``totals.measurement`` is what test scores and the manual prompt cost on top. Means and standard
+    paid for; ``totals.measurement`` is what test scores and the manual prompt cost on top. ``queries_saved`` and
+    ``forwards_saved`` are what racing left unasked; None for trials that were not raced. Means and standard
     deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
     """
     trials = summarize_trials(ledger, config)
@@ -81,6 +82,8 @@ def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
         "queries": spent.queries,
         "forwards": spent.forwards,
         "tokens": spent.tokens,
+        "queries_saved": sum(trial.queries_saved or 0 for trial in trials),
+        "forwards_saved": sum(trial.forwards_saved or 0 for trial in trials),
         "proposer_calls": 0,
         "usd": spent.usd,
         "wall_seconds": sum(session.wall_seconds for session in ledger.sessions),
@@ -118,6 +121,7 @@ def _method(name: str, trials: list[TrialSummary]) -> dict[str, Any]:
         "test_metric_std": spread(trial.test_metric for trial in counted),
         "train_loss_mean": mean(trial.train_loss for trial in counted),
         "queries_mean": mean(trial.spent.queries for trial in counted),
+        "queries_saved_mean": mean(trial.queries_saved for trial in counted),
         "wall_seconds_mean": mean(trial.wall_seconds for trial in counted),
     }
 
@@ -137,6 +141,8 @@ def _trial(trial: TrialSummary) -> dict[str, Any]:
         "queries": trial.spent.queries,
         "forwards": trial.spent.forwards,
         "tokens": trial.spent.tokens,
+        "queries_saved": trial.queries_saved,
+        "forwards_saved": trial.forwards_saved,
         "usd": trial.spent.usd,
         "wall_seconds": trial.wall_seconds,
         "failed_candidates": trial.failed,

@@ -74,6 +74,7 @@ class EventLine(NamedTuple):
 
 
 TRIAL_COLUMNS = ("Trial", "Method", "Seed", "Split", "Drawn", "Train loss", "Dev", "Test", "Queries", "Tokens", "Time")
+_SAVED_AT = TRIAL_COLUMNS.index("Queries") + 1
 _COSTS = (
     ("queries", "Queries", words.count),
     ("forwards", "Forwards", words.count),
@@ -139,10 +140,16 @@ def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
     return [first, *(_method_line(line, metric, summary["best"]["method"]) for line in ranked)]
 
 
+def trial_columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns of the trials' table: `TRIAL_COLUMNS`, and "Saved" after the queries where one was raced."""
+    return (*TRIAL_COLUMNS[:_SAVED_AT], "Saved", *TRIAL_COLUMNS[_SAVED_AT:]) if _raced(summary) else TRIAL_COLUMNS
+
+
 def trial_lines(summary: Mapping[str, Any]) -> list[TrialLine]:
-    """Return the trials in their order; cells follow `TRIAL_COLUMNS`."""
+    """Return the trials in their order; cells follow `trial_columns`."""
     metric = words.MetricWords(summary["best"]["metric"])
-    return [_trial_line(trial, metric, summary["best"]["trial_id"]) for trial in summary["trials"]]
+    raced = _raced(summary)
+    return [_trial_line(trial, metric, summary["best"]["trial_id"], raced) for trial in summary["trials"]]
 
 
 def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[CostLine]:
@@ -191,9 +198,13 @@ def _method_line(line: Mapping[str, Any], metric: words.MetricWords, best: str |
     )
 
 
-def _trial_line(trial: Mapping[str, Any], metric: words.MetricWords, best: str | None) -> TrialLine:
+def _raced(summary: Mapping[str, Any]) -> bool:
+    return any(trial["queries_saved"] is not None for trial in summary["trials"])
+
+
+def _trial_line(trial: Mapping[str, Any], metric: words.MetricWords, best: str | None, raced: bool) -> TrialLine:
     drawn = tuple(f"{_leaf(path)}={words.plain(value)}" for path, value in trial["drawn"].items())
-    cells = (
+    cells: tuple[Cell, ...] = (
         Cell(trial["trial_id"], trial["trial_id"]),
         Cell(trial["method"], trial["method"]),
         Cell(_shown(trial["seed"]), _number(trial["seed"])),
@@ -206,6 +217,9 @@ def _trial_line(trial: Mapping[str, Any], metric: words.MetricWords, best: str |
         Cell(words.short_count(trial["tokens"]), trial["tokens"]),
         Cell(words.duration(trial["wall_seconds"]), trial["wall_seconds"]),
     )
+    if raced:
+        saved = Cell(words.count(trial["queries_saved"]), _number(trial["queries_saved"]))
+        cells = (*cells[:_SAVED_AT], saved, *cells[_SAVED_AT:])
     return TrialLine(cells, trial["status"], trial["reason"], trial["trial_id"] == best)
 
 

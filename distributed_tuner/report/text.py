@@ -1,6 +1,6 @@
 """What the command line prints: a run's summary and a space's projection, as plain lines. The numbers are others'."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from distributed_tuner.report.words import count, duration, money
@@ -11,18 +11,22 @@ if TYPE_CHECKING:
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """Yield the table of methods with the manual prompt above it, and the best trial."""
+    """Yield the table of methods with the manual prompt above it, and the best trial; queries saved, if any were."""
     metric = summary["best"]["metric"]
+    counts = {"queries": "queries_mean"}
+    if summary["totals"]["queries_saved"]:
+        counts["saved"] = "queries_saved_mean"
+    counts["seconds"] = "wall_seconds_mean"
     yield ""
-    yield f"{'method':<16}{'trials':>7}{'queries':>9}{'seconds':>9}{'dev ' + metric:>18}{'test ' + metric:>18}"
+    yield f"{'method':<16}{'trials':>7}{_columns(counts)}{'dev ' + metric:>18}{'test ' + metric:>18}"
     manual = summary["baseline"]["manual_prompt"]
-    yield _row("manual prompt", "-", "-", "-", (manual["dev_metric"], None), (manual["test_metric"], None))
+    nothing = _columns("-" for _ in counts)
+    yield _row("manual prompt", "-", nothing, (manual["dev_metric"], None), (manual["test_metric"], None))
     for method in summary["methods"]:
         yield _row(
             method["method"],
             str(method["trials"]),
-            _whole(method["queries_mean"]),
-            _whole(method["wall_seconds_mean"]),
+            _columns(_whole(method[name]) for name in counts.values()),
             (method["dev_metric_mean"], method["dev_metric_std"]),
             (method["test_metric_mean"], method["test_metric_std"]),
         )
@@ -55,8 +59,12 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
     )
 
 
-def _row(name: str, trials: str, queries: str, seconds: str, dev: tuple[Any, Any], test: tuple[Any, Any]) -> str:
-    return f"{name:<16}{trials:>7}{queries:>9}{seconds:>9}{_with_spread(*dev):>18}{_with_spread(*test):>18}"
+def _row(name: str, trials: str, counts: str, dev: tuple[Any, Any], test: tuple[Any, Any]) -> str:
+    return f"{name:<16}{trials:>7}{counts}{_with_spread(*dev):>18}{_with_spread(*test):>18}"
+
+
+def _columns(words: Iterable[str]) -> str:
+    return "".join(f"{word:>9}" for word in words)
 
 
 def _cost_row(name: str, steps: str, cost: Cost) -> str:

@@ -18,6 +18,7 @@ class TrialSummary:
     """One trial. Scores are those of its last selected look; ``test_metric`` was measured once, for that prompt.
 
     ``spent`` is what the trial's budget paid for. ``failed`` counts candidates that had no finite loss.
+    ``queries_saved`` and ``forwards_saved`` are what racing saved of its steps' full cost; None where none was raced.
     """
 
     trial_id: str
@@ -33,6 +34,8 @@ class TrialSummary:
     spent: CostRow
     wall_seconds: float
     failed: int
+    queries_saved: int | None
+    forwards_saved: int | None
     status: str
     reason: str
 
@@ -84,6 +87,8 @@ def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows:
         spent=_spent(steps, looks),
         wall_seconds=end.wall_seconds if end else _elapsed(steps, looks),
         failed=sum(row.failed for row in steps),
+        queries_saved=_saved(steps, "queries_saved"),
+        forwards_saved=_saved(steps, "forwards_saved"),
         status=end.status if end else UNFINISHED if start else PENDING,
         reason=end.reason if end else "",
     )
@@ -93,6 +98,11 @@ def _spent(steps: list[StepRow], looks: list[LookRow]) -> CostRow:
     """Return the largest of the cumulative costs, for steps and looks of one moment may come in either order."""
     spent = [*(row.spent for row in steps), *(row.spent for row in looks)]
     return max(spent, key=lambda cost: (cost.queries, cost.forwards, cost.tokens), default=CostRow())
+
+
+def _saved(steps: list[StepRow], name: str) -> int | None:
+    saved = [row.metrics[name] for row in steps if name in row.metrics]
+    return round(sum(saved)) if saved else None
 
 
 def _elapsed(steps: list[StepRow], looks: list[LookRow]) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.ledger import LedgerWriter, LookRow, read
+from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, read
+from distributed_tuner.ledger.rows import ROW
 from distributed_tuner.report import figures, gather, summarize, tables, write_report
 
 LOADS = {"src", "srcset", "href", "data", "action", "poster", "xlink:href"}
@@ -171,6 +172,22 @@ def test_trials_without_a_test_score_have_no_mark(run_dir: Path) -> None:
     assert list(data.axes) == ["queries", "tokens", "usd", "wall_seconds"]
     figure = figures.dots_figure(data, gather.methods_of(summary))
     assert sum(len(trace.x) for trace in figure.data) == 8
+
+
+def test_trials_show_what_was_saved_where_one_was_raced(run_dir: Path) -> None:
+    assert "Saved" not in Page(write_report(run_dir)).text
+    rows = [ROW.validate_json(line) for line in (run_dir / "ledger.jsonl").read_bytes().splitlines()]
+    raced = next(row for row in rows if isinstance(row, StepRow) and row.trial_id == "cma-0")
+    with LedgerWriter(run_dir / "ledger.jsonl") as writer:
+        writer.write(raced.model_copy(update={"metrics": {"queries_saved": 1234.0, "forwards_saved": 39488.0}}))
+    page = Page(write_report(run_dir))
+    assert "Queries Saved Tokens" in page.text
+    assert "Saved are the queries that racing spared" in page.text
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["totals"]["queries_saved"] == 1234
+    place = tables.trial_columns(summary).index("Saved")
+    shown = {line.cells[0].text: line.cells[place].text for line in tables.trial_lines(summary)}
+    assert (shown["cma-0"], shown["zot-0"]) == ("1,234", "—")
 
 
 def test_costs_stand_beside_their_limits(run_dir: Path) -> None:

@@ -18,6 +18,7 @@ from distributed_tuner.ledger import (
 )
 from distributed_tuner.ledger.reader import collect
 from distributed_tuner.report import summarize, write_summary
+from distributed_tuner.report.text import summary_lines
 
 CONFIG: dict[str, Any] = {"task": {"metric": "accuracy", "test": 100}}
 
@@ -137,6 +138,40 @@ def test_a_trial_is_judged_by_its_last_selected_look_and_pays_for_the_rest_too()
     assert (first["queries"], first["wall_seconds"], first["status"]) == (12, 30.0, "done")
 
 
+def raced(name: str, number: int, *, spent: int, queries: int, forwards: int) -> StepRow:
+    saved = {"queries_saved": float(queries), "forwards_saved": float(forwards), "sigma": 1.0}
+    return step(name, number, spent=spent).model_copy(update={"metrics": saved})
+
+
+def test_what_races_saved_is_summed_by_trial_and_in_all() -> None:
+    rows: list[Row] = [trial("a", "cma"), trial("b", "cma"), trial("z", "zot"), look("z", 0, 0.5, spent=2)]
+    rows += [raced("a", 1, spent=6, queries=3, forwards=35), raced("a", 2, spent=10, queries=1, forwards=12)]
+    rows += [raced("b", 1, spent=6, queries=0, forwards=0), raced("a", 2, spent=10, queries=2, forwards=25)]  # again
+    summary = summary_of(*rows)
+    assert [one["queries_saved"] for one in summary["trials"]] == [5, 0, None]
+    assert [one["forwards_saved"] for one in summary["trials"]] == [60, 0, None]
+    assert (summary["totals"]["queries_saved"], summary["totals"]["forwards_saved"]) == (5, 60)
+    assert [one["queries_saved_mean"] for one in summary["methods"]] == [2.5, None]
+    table = list(summary_lines(summary))
+    assert [line.split()[:4] for line in table[1:]] == [
+        ["method", "trials", "queries", "saved"],
+        ["manual", "prompt", "-", "-"],
+        ["cma", "2", "8", "2"],
+        ["zot", "1", "2", "-"],
+        [],
+        ["best", "on", "dev:", "z,"],
+    ]
+    assert len({len(line) for line in table[1:5]}) == 1
+
+
+def test_without_a_race_nothing_speaks_of_savings() -> None:
+    summary = summary_of(*finished_run())
+    assert summary["totals"]["queries_saved"] == summary["totals"]["forwards_saved"] == 0
+    table = list(summary_lines(summary))
+    assert "saved" not in table[1]
+    assert len({len(line) for line in table[1:5]}) == 1
+
+
 def test_means_leave_failed_trials_out_but_count_them() -> None:
     zot, cma = summary_of(*finished_run())["methods"]
     assert zot == {
@@ -149,6 +184,7 @@ def test_means_leave_failed_trials_out_but_count_them() -> None:
         "test_metric_std": pytest.approx(0.1 / 2**0.5),
         "train_loss_mean": pytest.approx(0.35),
         "queries_mean": 7,
+        "queries_saved_mean": None,
         "wall_seconds_mean": 20.0,
     }
     assert (cma["trials"], cma["failed"], cma["dev_metric_mean"], cma["queries_mean"]) == (1, 1, None, None)
