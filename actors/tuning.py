@@ -16,6 +16,7 @@ TUNE_NAME = "trials"
 CHECKPOINT_EVERY = 3  # reports of some seconds each
 CHECKPOINTS_KEPT = 20  # Tune's own snapshot may point to one that is this old
 TRIAL_FAILURES = 3
+LAST_RUNG = 10**9  # queries that no trial reaches; a raced one may ask more than was projected
 TRIAL_CPUS = 0.01  # a trial waits for the pool nearly all the time
 
 
@@ -64,6 +65,6 @@ def build_scheduler(prepared: Prepared) -> Any:
             mode="min",
             grace_period=min(schedule.grace_queries, most),
             reduction_factor=schedule.reduction_factor,
-            max_t=most + 1,  # a trial ends by its budget, never by its last rung
+            max_t=LAST_RUNG,  # a trial ends by its budget, never by its last rung
         )
     return FIFOScheduler()
