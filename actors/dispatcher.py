@@ -22,7 +22,7 @@ from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.errors import OracleError, OracleTimeout, TunerError
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.tiling import Cut, cut, merge
-from distributed_tuner.values import Array, Cost, Evaluation, OracleInfo, Request
+from distributed_tuner.values import Array, Cost, Evaluation, Layout, OracleInfo, Request
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,9 @@ class Dispatcher:
         rows: Array = await self._on_any("materialize", request.candidates[0], request.prompt)
         return rows
 
-    async def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+    async def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         """Return each row's nearest token and its cosine."""
-        tokens: list[tuple[str, float]] = await self._on_any("nearest_tokens", rows)
+        tokens: list[tuple[str, float]] = await self._on_any("nearest_tokens", rows, layout)
         return tokens
 
     async def statistics(self) -> Statistics:

@@ -187,7 +187,8 @@ class _Run:
         if best is not None:
             plan, task, scores = best
             rows = np.load(self._directory.prompt_of(plan.trial_id))
-            write(exported(plan, task, rows, oracle.nearest_tokens(rows), scores), self._directory.best)
+            tokens = oracle.nearest_tokens(rows, prompt_spec(plan.experiment.prompt, task).layout)
+            write(exported(plan, task, rows, tokens, scores), self._directory.best)
 
 
 def _started(dispatcher: Any) -> RemoteOracle:

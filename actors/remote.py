@@ -8,7 +8,18 @@ from ray.exceptions import RayTaskError
 
 from actors.wire import pack
 from distributed_tuner.errors import TunerError
-from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request, Text
+from distributed_tuner.values import (
+    Array,
+    Batch,
+    Candidate,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Text,
+)
 
 
 class RemoteOracle:
@@ -43,8 +54,8 @@ class RemoteOracle:
         rows: Array = _get(self._dispatcher.materialize.remote(pack(Request((candidate,), nothing, prompt))))
         return rows
 
-    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
-        tokens: list[tuple[str, float]] = _get(self._dispatcher.nearest_tokens.remote(rows))
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        tokens: list[tuple[str, float]] = _get(self._dispatcher.nearest_tokens.remote(rows, layout))
         return tokens
 
 

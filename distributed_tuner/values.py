@@ -16,7 +16,7 @@ Array: TypeAlias = npt.NDArray[np.float32]
 Array64: TypeAlias = npt.NDArray[np.float64]
 Split: TypeAlias = Literal["train", "dev", "test"]
 LossName: TypeAlias = Literal["cross_entropy", "hinge"]
-Layout: TypeAlias = Literal["prefix", "suffix"]
+Layout: TypeAlias = Literal["prefix", "suffix", "add"]
 LabelRule: TypeAlias = Literal["single", "first"]
 
 
@@ -116,7 +116,8 @@ class PromptSpec:
     The rows of coordinates ``x`` are ``base + unit * x``, base given by ``init`` ("text": embeddings of ``text`` fitted
     to ``length`` rows; "vocab": rows sampled from the vocabulary; "zeros": zeros; "filler": embeddings of the
     tokens 1000, 1001, ... that the papers' code adds to) and unit by ``units`` ("paper": 1; "embedding": the standard
-    deviation of the embedding matrix). ``layout`` "prefix" is [prompt][text][cue], "suffix" is [text][prompt][cue].
+    deviation of the embedding matrix). ``layout`` "prefix" is [prompt][text][cue], "suffix" is [text][prompt][cue],
+    "add" adds the rows to a filler prompt in front of the text (its ``init`` is "zeros": the filler unchanged).
     """
 
     length: int

@@ -52,8 +52,9 @@ class TransformersOracleConfig(OracleBase):
     """Weights and activations. "auto": bfloat16 where the device multiplies it fast, else float32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the model lives. "auto": the first GPU that Ray gives the actor, else the CPU."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """The attention implementation of transformers."""
+    compile: bool = False
+    """Compile the model's layers with torch.compile: minutes at the start, on a GPU for fewer and longer kernels. On a
+    CPU it gains less than the packed weights, which it excludes (see docs/performance.md)."""
     text_cache_gib: float = Field(2.0, ge=0)
     """Memory for the keys and values of example texts that the suffix layout keeps on the device."""
     trust_remote_code: bool = False

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distributed_tuner.config.base import Config
 
@@ -14,15 +14,23 @@ class PromptConfig(Config):
     """Prompt rows L."""
     init: Literal["text", "vocab", "zeros", "filler"] = "text"
     """The rows before tuning. "text": the embeddings of ``text``, repeated backwards from its end to fill the rows;
-    "vocab": rows sampled from the vocabulary; "zeros"; "filler": tokens 1000, 1001, ... to which the search adds
-    (``add`` mode of the papers' code)."""
+    "vocab": rows sampled from the vocabulary; "zeros"; "filler": tokens 1000, 1001, ..., the filler of ``layout: add``
+    as a prefix that PEFT can load."""
     text: str | None = None
     """The text of ``init: text``; the task's manual prompt when left out."""
-    layout: Literal["auto", "prefix", "suffix"] = "auto"
-    """"prefix": [prompt][text][cue]; "suffix": [text][prompt][cue], whose texts are computed once a run.
-    "auto": the one that computes fewer tokens a candidate."""
+    layout: Literal["auto", "prefix", "suffix", "add"] = "auto"
+    """"prefix": [prompt][text][cue]; "suffix": [text][prompt][cue], whose texts are computed once a run; "add": added
+    to ``length`` filler tokens in front of the text, as the papers' code does (to word embeddings; for masked models
+    behind the embedding LayerNorm), with ``init: zeros``. "auto": prefix or suffix, the one that computes fewer tokens
+    a candidate; prefix for masked models."""
     units: Literal["embedding", "paper"] = "embedding"
     """What a step of 1 is: "embedding": the standard deviation of the model's embedding matrix, so that rho and
     learning rate carry over between models; "paper": one, as in the papers."""
     seed: int = Field(0, ge=0)
     """Draws the rows of ``init: vocab``."""
+
+    @model_validator(mode="after")
+    def _what_is_added_starts_at_zero(self) -> "PromptConfig":
+        if self.layout == "add" and self.init != "zeros":
+            raise ValueError(f"layout 'add' adds to its filler tokens, so init must be zeros, but got {self.init!r}")
+        return self

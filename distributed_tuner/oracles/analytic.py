@@ -11,7 +11,18 @@ from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator
-from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request, Text
+from distributed_tuner.values import (
+    Array,
+    Batch,
+    Candidate,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Text,
+)
 
 CONTEXT = 4096
 TOP_TOKENS = 256
@@ -58,7 +69,7 @@ class AnalyticOracle:
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         return self._coordinates(candidate, prompt).reshape(prompt.length, self._config.width)
 
-    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         tokens = generator(("tokens", self._config.seed)).standard_normal((TOP_TOKENS, self._config.width))
         scale = np.linalg.norm(rows, axis=1, keepdims=True) * np.linalg.norm(tokens, axis=1)[None, :]
         cosine = (rows @ tokens.T) / np.maximum(scale, 1e-12)

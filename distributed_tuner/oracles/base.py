@@ -7,7 +7,17 @@ import numpy as np
 
 from distributed_tuner.config.oracle import Price
 from distributed_tuner.maths.losses import cross_entropy, hinge
-from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request
+from distributed_tuner.values import (
+    Array,
+    Batch,
+    Candidate,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+)
 
 
 class LossOracle(Protocol):
@@ -41,8 +51,8 @@ class LossOracle(Protocol):
         """Return the rows that a soft candidate stands for, shape (L, D), float32."""
         ...
 
-    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
-        """Return for each row its nearest vocabulary token and the cosine between them."""
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        """Return the nearest vocabulary token of each row (for "add": of filler plus row), and their cosine."""
         ...
 
 

@@ -44,7 +44,7 @@ class TokenCounter:
     """Counts with a model's tokenizer."""
 
     def __init__(self, config: TransformersOracleConfig) -> None:
-        from distributed_tuner.oracles.models import load_model_config, load_tokenizer
+        from distributed_tuner.oracles.models import is_masked, load_model_config, load_tokenizer
         from distributed_tuner.oracles.transformers import context_of
 
         model = load_model_config(config)
@@ -52,7 +52,7 @@ class TokenCounter:
         self._config = config
         self._model_config = model
         self._seconds_a_token: float | None = None
-        self._encoder = Encoder(load_tokenizer(config), context_of(model))
+        self._encoder = Encoder(load_tokenizer(config), context_of(model), is_masked(model))
 
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._config.price)

@@ -1,13 +1,20 @@
 """From examples and prompts to token ids: label words, layouts, lengths. Needs a tokenizer, no weights.
 
-Owned here is the one rule of how a candidate and an example become a sequence; the oracle only computes it.
+Owned here is the one rule of how a candidate and an example become a sequence; the oracle only computes it. For a
+causal model, which answers at the end of the cue:
 
 - prefix layout: [soft rows][text + cue], text and cue encoded as one string with the tokenizer's special tokens, as
   PEFT's prompt tuning does;
 - suffix layout: [text][soft rows][cue], text with special tokens, cue without;
+- add layout: [special tokens, filler][text + cue], the soft rows added to the first L of these tokens, as the code of
+  ZOT and BBT does;
 - text candidates: [special tokens, prompt, newline][text + cue].
+
+A masked model answers at its mask, which stands for the label word, and reads on to the template's end. Special tokens
+enclose the whole: [special][soft rows or filler][text, cue, mask, tail][special]. There is no suffix layout.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distributed_tuner.errors import ModelError, TaskError
@@ -17,18 +24,32 @@ TEXT_SEPARATOR = "\n"
 
 
 class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
+    """What is used of a transformers tokenizer. ``mask_token`` and its id are None for causal models."""
+
+    mask_token: str | None
+    mask_token_id: int | None
+    all_special_ids: list[int]
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> Any: ...
 
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class MaskedLine:
+    """A whole example for a masked model: its ``ids``, where a prompt goes in, and where the answer is read."""
+
+    ids: tuple[int, ...]
+    start: int
+    mask: int
+
+
 class Encoder:
     """Token ids of examples, cues, texts and label words; results are kept, since tasks are small and asked often."""
 
-    def __init__(self, tokenizer: Tokenizer, context: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, context: int, masked: bool = False) -> None:
         self.context = context
+        self.masked = masked
         self._tokenizer = tokenizer
         self._ids: dict[tuple[str, bool], tuple[int, ...]] = {}
 
@@ -49,24 +70,49 @@ class Encoder:
         """Return the ids of a text candidate as it stands before the example: special tokens, prompt, newline."""
         return self.ids(text + TEXT_SEPARATOR if text else "", True)
 
+    def line_masked(self, example: Example, batch: Batch, prompt: str = "") -> MaskedLine:
+        """Return the ids of an example, special tokens around it and a mask for the label word, after a text prompt.
+
+        The space that label words begin with stands before the mask.
+
+        Raises:
+            TaskError: the text holds a mask token of its own.
+        """
+        space = " " if batch.label_words[0].startswith(" ") else ""
+        before = prompt + TEXT_SEPARATOR if prompt else ""
+        ids = self.ids(f"{before}{example.text}{example.cue}{space}{self._tokenizer.mask_token}{example.tail}", True)
+        masks = [place for place, token in enumerate(ids) if token == self._tokenizer.mask_token_id]
+        if len(masks) != 1:
+            raise TaskError(
+                f"an example must have one {self._tokenizer.mask_token}, where its label word goes, but"
+                f" {example.uid!r} has {len(masks)}; take the token out of the text"
+            )
+        special = set(self._tokenizer.all_special_ids)
+        start = next(place for place, token in enumerate(ids) if token not in special or place == masks[0])
+        return MaskedLine(ids, start, masks[0])
+
+    def specials(self) -> tuple[int, ...]:
+        """Return the special tokens that a causal model's text begins with."""
+        return self.ids("", True)
+
     def label_ids(self, batch: Batch) -> tuple[int, ...]:
         """Return the token id of each label word, in label order.
 
-        A word is encoded as the continuation of the cue, so that the space before it counts. Rule "single": it must be
-        one token; "first": its first token stands for it.
+        A word is encoded as the continuation of the cue, so that the space before it counts; for a masked model it
+        stands alone. Rule "single": it must be one token; "first": its first token stands for it.
 
         Raises:
             TaskError: a word is no single token under "single", two words share a token, a word melts into the cue, or
-                the template goes on after the label word.
+                the template goes on after a causal model's label word.
         """
-        if any(example.tail for example in batch.examples):
+        if any(example.tail for example in batch.examples) and not self.masked:
             after = next(example.tail for example in batch.examples if example.tail)
             raise TaskError(
                 f"a causal model reads nothing after the label word, but the template goes on with {after!r}; end it"
                 " with {label_word}, or leave out task.model_family: masked"
             )
         cue = batch.examples[0].cue if batch.examples else ""
-        pieces = [self._continuation(cue, word) for word in batch.label_words]
+        pieces = [self.ids(word, False) if self.masked else self._continuation(cue, word) for word in batch.label_words]
         for word, piece in zip(batch.label_words, pieces, strict=True):
             if len(piece) > 1 and batch.label_rule == "single":
                 tokens = self._tokenizer.convert_ids_to_tokens(list(piece))
@@ -96,70 +142,108 @@ class Encoder:
         )
 
     def lengths(self, batch: Batch, layout: Layout) -> list[int]:
-        """Return the text tokens of each example, cue included, as the layout encodes them."""
-        if layout == "prefix":
-            return [len(self.line(example, True)) for example in batch.examples]
-        return [len(self.ids(e.text, True)) + len(self.ids(e.cue, False)) for e in batch.examples]
+        """Return each example's tokens beside the prompt rows, cue and special tokens included, in a layout."""
+        if self.masked:
+            return [len(self.line_masked(example, batch).ids) for example in batch.examples]
+        match layout:
+            case "prefix":
+                return [len(self.line(example, True)) for example in batch.examples]
+            case "suffix":
+                return [len(self.ids(e.text, True)) + len(self.ids(e.cue, False)) for e in batch.examples]
+            case "add":
+                return [len(self.specials()) + len(self.line(example, False)) for example in batch.examples]
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
-        """Return the layout that computes fewer tokens a candidate: L + sum of texts, or (L + cue) a row."""
-        prefix = length + sum(self.lengths(batch, "prefix"))
-        suffix = sum(length + len(self.ids(example.cue, False)) for example in batch.examples)
-        return "prefix" if prefix <= suffix else "suffix"
+        """Return the layout that computes fewer tokens a candidate: L + sum of texts, or (L + cue) a row.
+
+        A masked model reads both ways, so that nothing of a text can be computed before the prompt is known: prefix.
+        """
+        if self.masked:
+            return "prefix"
+        prefix = self._computed(batch, length, "prefix")
+        return "prefix" if prefix <= self._computed(batch, length, "suffix") else "suffix"
+
+    def _computed(self, batch: Batch, length: int, layout: Layout) -> int:
+        if self.masked:
+            return sum(self.lengths(batch, layout)) + length * len(batch.examples)
+        if layout == "suffix":
+            return sum(length + len(self.ids(example.cue, False)) for example in batch.examples)
+        shared = len(self.specials()) if layout == "add" else 0
+        return length + sum(self.lengths(batch, layout)) - shared * (len(batch.examples) - 1)
+
+    def _text_lengths(self, batch: Batch, prompt: str) -> list[int]:
+        """Return the tokens of each example with a text prompt."""
+        if self.masked:
+            return [len(self.line_masked(example, batch, prompt).ids) for example in batch.examples]
+        return [len(self.prompt(prompt)) + len(self.line(example, False)) for example in batch.examples]
 
     def computed_tokens(self, request: Request) -> int:
         """Return the tokens that go through the model: a prefix once a candidate, texts under "suffix" not at all."""
-        examples, length = request.batch.examples, request.prompt.length
+        batch, spec = request.batch, request.prompt
         total = 0
         for candidate in request.candidates:
             if isinstance(candidate, Text):
-                total += len(self.prompt(candidate.text)) + sum(len(self.line(e, False)) for e in examples)
-            elif request.prompt.layout == "prefix":
-                total += length + sum(self.lengths(request.batch, "prefix"))
+                repeated = 0 if self.masked else len(self.prompt(candidate.text)) * (len(batch.examples) - 1)
+                total += sum(self._text_lengths(batch, candidate.text)) - repeated
             else:
-                total += sum(length + len(self.ids(e.cue, False)) for e in examples)
+                total += self._computed(batch, spec.length, spec.layout)
         return total
 
     def cost(self, request: Request) -> Cost:
         """Return queries, forwards and tokens of a request. Tokens: prompt and text of every forward."""
-        rows = len(request.batch.examples)
-        soft = sum(self.lengths(request.batch, request.prompt.layout)) + rows * request.prompt.length
+        batch = request.batch
+        rows = len(batch.examples)
+        soft = sum(self.lengths(batch, request.prompt.layout)) + rows * request.prompt.length
         tokens = 0
         for candidate in request.candidates:
-            if isinstance(candidate, Text):
-                prompt = len(self.prompt(candidate.text))
-                tokens += sum(prompt + len(self.line(example, False)) for example in request.batch.examples)
-            else:
-                tokens += soft
+            tokens += sum(self._text_lengths(batch, candidate.text)) if isinstance(candidate, Text) else soft
         return Cost(len(request.candidates), len(request.candidates) * rows, tokens)
 
     def require_words(self, batch: Batch) -> None:
-        """Check that every example has a token of its own to answer at.
+        """Check that every example has a token of its own to answer at; a masked model always has its mask.
 
         Raises:
             TaskError: text and cue of an example are empty.
         """
         for example in batch.examples:
-            if not self.line(example, False):
+            if not self.masked and not self.line(example, False):
                 raise TaskError(
                     f"an example must have text or a cue before the label word, but {example.uid!r} has neither; give"
                     " task.template words between its last column and {label_word}, or drop the blank rows"
                 )
 
     def require_fit(self, batch: Batch, prompt: PromptSpec) -> None:
-        """Check that no example is blank, and that prompt and text fit into the model's context.
+        """Check that no example is blank, that the model can take the layout, and that prompt and text fit into it.
 
         Raises:
             TaskError: an example has no tokens.
-            ModelError: an example with the prompt is longer; names the longest.
+            ModelError: an example with the prompt is longer than the context (names the longest), or a masked model is
+                asked for the suffix layout.
         """
+        if self.masked and prompt.layout == "suffix":
+            raise ModelError(
+                "the suffix layout needs a causal model, but this one is a masked one, whose texts look at the prompt"
+                " behind them; set prompt.layout to prefix, add or auto"
+            )
         self.require_words(batch)
-        lengths = self.lengths(batch, prompt.layout)
+        self._require_room(batch, self.lengths(batch, prompt.layout), prompt.length)
+
+    def require_text_fits(self, batch: Batch, prompt: str) -> None:
+        """Check the same for a text prompt."""
+        self.require_words(batch)
+        longest = max(self._text_lengths(batch, prompt), default=0)
+        if longest > self.context:
+            raise ModelError(
+                f"prompt and text must fit into the model's context of {self.context} tokens, but the text"
+                f" prompt {prompt[:40]!r}... with the longest example makes {longest}; shorten it"
+            )
+
+    def _require_room(self, batch: Batch, lengths: list[int], rows: int) -> None:
         longest = max(range(len(lengths)), key=lengths.__getitem__)
-        total = prompt.length + lengths[longest]
+        total = rows + lengths[longest]
         if total > self.context:
             raise ModelError(
-                f"prompt and text must fit into the model's context of {self.context} tokens, but {prompt.length}"
+                f"prompt and text must fit into the model's context of {self.context} tokens, but {rows}"
                 f" prompt rows and {lengths[longest]} tokens of example {batch.examples[longest].uid!r} make {total};"
                 " shorten prompt.length, or drop the long rows from the data"
             )

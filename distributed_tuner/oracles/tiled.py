@@ -5,7 +5,7 @@ import math
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiling import cut, merge
-from distributed_tuner.values import Array, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request
+from distributed_tuner.values import Array, Candidate, Cost, Evaluation, Layout, OracleInfo, PromptSpec, Request
 
 
 class TiledOracle:
@@ -29,5 +29,5 @@ class TiledOracle:
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         return self._oracle.materialize(candidate, prompt)
 
-    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
-        return self._oracle.nearest_tokens(rows)
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        return self._oracle.nearest_tokens(rows, layout)

@@ -1,65 +1,84 @@
-"""A frozen causal language model of Hugging Face transformers as a loss oracle.
+"""A frozen language model of Hugging Face transformers as a loss oracle.
 
-Only the label words' logits at one position matter, so only those are computed: the head runs for the label rows at the
-answer position alone, in float32. What candidates or examples share is computed once and its keys and values reused:
+Only the label words' logits at one position matter, so only those are computed, and what candidates or examples share
+is computed once. All rows of a forward pass lie in one flat sequence without padding (packing.py, attention.py):
 
-- prefix layout: the prompt's keys and values once a candidate; the rows, packed without padding, attend to them;
-- suffix layout: the texts' keys and values once a run, kept on the device in a bounded cache; every candidate adds
-  only its prompt rows and the cue.
+- prefix and add layout: the prompt's keys and values once a candidate, seen by all its rows;
+- suffix layout: the texts' keys and values once a run (text_cache.py); a candidate adds only its rows and the cue;
+- masked models read both ways, so that each row is computed whole.
 
-Through transformers' public interface alone (inputs_embeds, position_ids, a 4-dimensional attention mask and a
-DynamicCache), so any causal model with these works. What a sequence looks like is encoding.py's; how rows share a
-pass is packing.py's.
+What a sequence looks like in tokens is encoding.py's, the model itself trunk.py's.
 """
 
 import math
 import time
-from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.attention import Segments, SharedTokens
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.encoding import Encoder
-from distributed_tuner.oracles.models import load_model, load_tokenizer
-from distributed_tuner.oracles.packing import pack
+from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer
+from distributed_tuner.oracles.packing import RowPlan, plan_even, plan_rows
+from distributed_tuner.oracles.text_cache import TextCache, stack
+from distributed_tuner.oracles.trunk import Trunk
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator
-from distributed_tuner.values import Array, Batch, Candidate, Cost, Evaluation, OracleInfo, PromptSpec, Request, Text
+from distributed_tuner.values import (
+    Array,
+    Batch,
+    Candidate,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Text,
+)
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    KeyValues: TypeAlias = list[tuple[Tensor, Tensor]]
-
 FILLER = 1000  # the papers' filler prompt is the tokens 1000, 1001, ... (algorithm notes of BBT and ZOT)
-FORWARD_TOKENS = 8192  # tokens a forward pass may hold; splits a large tile, the same way every time
+FORWARD_TOKENS = {"cpu": 2048, "cuda": 16384}  # a forward pass's; on a CPU what its caches hold
+FORWARD_TOKENS_ELSEWHERE = 8192
 
 
 class TransformersOracle:
-    """Answers loss queries of one model on one device. Not thread-safe: one request at a time."""
+    """Answers loss queries of one model on one device. Not thread-safe: one request at a time.
 
-    def __init__(self, config: TransformersOracleConfig) -> None:
+    ``model`` and ``tokenizer`` may be given as objects, the model made with the attention of ``attention.register``;
+    else they are loaded as ``config`` says.
+
+    Raises:
+        ModelError: the model cannot be found, loaded or used.
+    """
+
+    def __init__(self, config: TransformersOracleConfig, model: Any = None, tokenizer: Any = None) -> None:
         import torch
 
         torch.set_num_threads(config.threads)
         self._config = config
-        self._model, self._device = load_model(config)
-        self._tokenizer = load_tokenizer(config)
-        self._encoder = Encoder(self._tokenizer, context_of(self._model.config))
-        embedding: Tensor = self._model.get_input_embeddings().weight
-        std = float(embedding.float().std())
+        model = load_model(config) if model is None else model
+        self._trunk = Trunk(model, config)
+        self._tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
+        self._encoder = Encoder(self._tokenizer, context_of(model.config), self._trunk.masked)
+        std = float(self._trunk.table.float().std())
         self._recipes = Recipes(std)
         self._bases: dict[PromptSpec, Array] = {}
-        self._texts: OrderedDict[tuple[int, ...], KeyValues] = OrderedDict()
-        self._texts_bytes = 0
-        vocabulary, width = embedding.shape
-        dtype = str(self._model.dtype).removeprefix("torch.")
-        self._info = OracleInfo(config.model, width, vocabulary, self._encoder.context, std, dtype, self._device.type)
+        self._texts = TextCache(config.text_cache_gib * 2**30)
+        self._forward_tokens = FORWARD_TOKENS.get(self._trunk.device.type, FORWARD_TOKENS_ELSEWHERE)
+        vocabulary, width = self._trunk.table.shape
+        dtype = str(self._trunk.dtype).removeprefix("torch.")
+        self._info = OracleInfo(
+            config.model, width, vocabulary, self._encoder.context, std, dtype, self._trunk.device.type
+        )
 
     @property
     def info(self) -> OracleInfo:
@@ -72,24 +91,22 @@ class TransformersOracle:
         import torch
 
         began = time.perf_counter()
+        batch, spec = request.batch, request.prompt
         with torch.inference_mode():
-            logits = np.empty(
-                (len(request.candidates), len(request.batch.examples), len(request.batch.label_words)), np.float32
-            )
-            label_ids = self._encoder.label_ids(request.batch)
+            logits = np.empty((len(request.candidates), len(batch.examples), len(batch.label_words)), np.float32)
+            label_ids = self._encoder.label_ids(batch)
             soft = [i for i, candidate in enumerate(request.candidates) if not isinstance(candidate, Text)]
             if soft:
-                rows = [torch.from_numpy(self.materialize(request.candidates[i], request.prompt)) for i in soft]
-                rows_C_L_D = torch.stack(rows).to(self._device, self._model.dtype)
-                self._encoder.require_fit(request.batch, request.prompt)
-                layout = self._prefix if request.prompt.layout == "prefix" else self._suffix
-                logits[soft] = self._head(layout(rows_C_L_D, request.batch), label_ids)
+                self._encoder.require_fit(batch, spec)
+                rows = [self.materialize(request.candidates[i], spec) for i in soft]
+                logits[soft] = self._trunk.logits(self._soft(self._to_device(np.stack(rows)), batch, spec), label_ids)
             for i, candidate in enumerate(request.candidates):
                 if isinstance(candidate, Text):
-                    logits[i] = self._head(self._text(candidate, request.batch), label_ids)[0]
+                    self._encoder.require_text_fits(batch, candidate.text)
+                    logits[i] = self._trunk.logits(self._text(candidate, batch), label_ids)[0]
         counted = self._encoder.cost(request)
         cost = priced(replace(counted, seconds=time.perf_counter() - began), self._config.price)
-        return evaluation(logits, request.batch, cost)
+        return evaluation(logits, batch, cost)
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         base_L_D = self._base(prompt)
@@ -97,13 +114,16 @@ class TransformersOracle:
         x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
         return base_L_D + np.float32(unit) * x_L_D
 
-    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         import torch
 
-        embedding = self._model.get_input_embeddings().weight.float()
+        embedding = self._trunk.table.float()
         with torch.inference_mode():
             normed = torch.nn.functional.normalize(embedding, dim=1)
-            wanted = torch.nn.functional.normalize(torch.from_numpy(rows).to(embedding.device), dim=1)
+            found = torch.from_numpy(rows).to(embedding.device)
+            if layout == "add":
+                found = found + self._trunk.embed(self._under(len(rows))[: len(rows)]).float()
+            wanted = torch.nn.functional.normalize(found, dim=1)
             cosines, ids = (wanted @ normed.T).max(dim=1)
         return [(self._tokenizer.decode([int(i)]), float(c)) for i, c in zip(ids, cosines, strict=True)]
 
@@ -114,195 +134,170 @@ class TransformersOracle:
             if prompt.init == "zeros":
                 base = np.zeros((prompt.length, self._info.width), dtype=np.float32)
             else:
-                base = self._embed(self._base_ids(prompt)).float().cpu().numpy()
+                base = self._trunk.embed(self._base_ids(prompt)).detach().float().cpu().numpy()
             self._bases[prompt] = base
         return self._bases[prompt]
 
     def _base_ids(self, prompt: PromptSpec) -> list[int]:
         if prompt.init == "filler":
-            return [(FILLER + i) % self._info.vocabulary for i in range(prompt.length)]
+            return self._filler(prompt.length)
         if prompt.init == "vocab":
             stream = generator(("prompt", prompt.seed))
             return [int(i) for i in stream.integers(self._info.vocabulary, size=prompt.length)]
         return fit_ids(self._encoder.ids(prompt.text, False), prompt.length)
 
-    def _embed(self, ids: Any) -> "Tensor":
+    def _filler(self, length: int) -> list[int]:
+        return [(FILLER + i) % self._info.vocabulary for i in range(length)]
+
+    def _under(self, length: int) -> list[int]:
+        """Return the tokens whose first ``length`` the add layout adds to; a masked model's special ones stay out."""
+        return [*(() if self._trunk.masked else self._encoder.specials()), *self._filler(length)]
+
+    def _to_device(self, rows: Array) -> "Tensor":
         import torch
 
-        embedded: Tensor = self._model.get_input_embeddings()(
-            torch.as_tensor(ids, dtype=torch.long, device=self._device)
-        )
-        return embedded
+        host = torch.from_numpy(rows)
+        if self._trunk.device.type == "cuda":
+            host = host.pin_memory()  # so that the copy does not wait for the device
+        return host.to(self._trunk.device, non_blocking=True).to(self._trunk.dtype)
 
     # ------------------------------------------------------------------------------------------------ layouts
-    def _prefix(self, rows_C_L_D: "Tensor", batch: Batch) -> "Tensor":
-        return self._packed(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples])
-
-    def _text(self, candidate: Text, batch: Batch) -> "Tensor":
-        prompt = self._encoder.prompt(candidate.text)
-        self._encoder.require_words(batch)
-        lines = [self._encoder.line(example, False) for example in batch.examples]
-        total = len(prompt) + max(map(len, lines))
-        if total > self._encoder.context:
-            raise ModelError(
-                f"prompt and text must fit into the model's context of {self._encoder.context} tokens, but the text"
-                f" prompt {candidate.text[:40]!r}... with the longest example makes {total}; shorten it"
-            )
-        return self._packed(self._embed(prompt)[None] if prompt else None, lines)
-
-    def _packed(self, prompt_C_L_D: "Tensor | None", lines: list[tuple[int, ...]]) -> "Tensor":
-        """Return the last hidden states (C, E, D) of lines that each follow the prompt, with no row padded."""
+    def _soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":
+        """Return the hidden states (C, E, H) that the label words are read from."""
         import torch
 
-        count, length = (1, 0) if prompt_C_L_D is None else prompt_C_L_D.shape[:2]
-        packs = pack([len(line) for line in lines])
-        groups, slots = packs.shape
-        ids = np.zeros((groups, slots), dtype=np.int64)
-        real = packs.row >= 0
-        ids[real] = [lines[r][o] for r, o in zip(packs.row[real], packs.offset[real], strict=True)]
-        row_G_S, offset_G_S = (torch.from_numpy(a).to(self._device) for a in (packs.row, packs.offset))
-        mask = torch.cat(
-            [torch.ones(groups, slots, length, dtype=torch.bool, device=self._device), _same_row(row_G_S)], dim=2
-        )
-        text_G_S_D, positions = self._embed(ids), length + offset_G_S
-        prompt_kv = None if prompt_C_L_D is None else self._forward(prompt_C_L_D)[1]
-        step = max(1, FORWARD_TOKENS // (groups * slots))
+        if self._trunk.masked:
+            return self._whole(rows_C_L_D, batch, spec.layout == "add")
+        if spec.layout == "suffix":
+            return self._suffix(rows_C_L_D, batch)
+        if spec.layout == "prefix":
+            return self._behind(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples])
+        head_S_D = self._trunk.embed(self._under(spec.length))
+        rest = len(head_S_D) - spec.length
+        head_C_S_D = head_S_D + torch.nn.functional.pad(rows_C_L_D, (0, 0, 0, rest))
+        return self._behind(head_C_S_D, [self._encoder.line(example, False) for example in batch.examples])
+
+    def _text(self, candidate: Text, batch: Batch) -> "Tensor":
+        """Return the hidden states (1, E, H) with a prompt in words."""
+        if self._trunk.masked:
+            return self._whole(self._trunk.table.new_empty((1, 0, self._info.width)), batch, False, candidate.text)
+        head_1_S_D = self._trunk.embed(list(self._encoder.prompt(candidate.text)))[None]
+        return self._behind(head_1_S_D, [self._encoder.line(example, False) for example in batch.examples])
+
+    def _behind(self, head_C_S_D: "Tensor", lines: list[tuple[int, ...]]) -> "Tensor":
+        """Return the last hidden states (C, E, H) of lines that each follow their candidate's head."""
+        import torch
+
+        length = head_C_S_D.shape[1]
         hidden = []
-        for at in range(0, count, step):
-            n = min(step, count - at)
-            past = None if prompt_kv is None else [_repeated(kv, at, n, groups) for kv in prompt_kv]
-            out, _ = self._forward(text_G_S_D.repeat(n, 1, 1), positions.repeat(n, 1), mask.repeat(n, 1, 1), past)
-            hidden.append(out.reshape(n, groups * slots, -1)[:, torch.from_numpy(packs.end)])
+        for at, until in self._steps(len(head_C_S_D), length + sum(map(len, lines))):
+            head = head_C_S_D[at:until]
+            count = until - at
+            plan = plan_rows([len(line) for line in lines], count, start=count * length)
+            shared = SharedTokens(0, length) if length else None
+            blocks = [self._trunk.block(block, shared) for block in plan.blocks]
+            if length:
+                blocks.insert(0, self._trunk.block(plan_even(count, 1, length)))
+            positions = np.concatenate([np.tile(np.arange(length), count), length + plan.offset])
+            embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(_ids(lines, plan))])
+            out = self._trunk.forward(embeds, self._index(positions), Segments(tuple(blocks)))
+            hidden.append(out[self._index(plan.first + [len(line) - 1 for line in lines])])
+        return torch.cat(hidden)
+
+    def _whole(self, rows_C_L_D: "Tensor", batch: Batch, add: bool, prompt: str = "") -> "Tensor":
+        """Return the hidden states (C, E, H) at the masks of a masked model."""
+        import torch
+
+        length = rows_C_L_D.shape[1]
+        lines = [self._encoder.line_masked(example, batch, prompt) for example in batch.examples]
+        starts = np.array([line.start for line in lines])
+        places = np.array([line.mask + (length if line.mask >= line.start else 0) for line in lines])
+        filled = [(*line.ids[: line.start], *self._filler(length), *line.ids[line.start :]) for line in lines]
+        hidden = []
+        for at, until in self._steps(len(rows_C_L_D), sum(map(len, filled))):
+            plan = plan_rows([len(line) for line in filled], until - at, start=0)
+            embeds = self._trunk.embed(_ids(filled, plan))
+            added = torch.zeros_like(embeds) if add else None
+            inside = plan.offset - starts[plan.row]
+            soft = np.flatnonzero((inside >= 0) & (inside < length))
+            target = embeds if added is None else added
+            target[self._index(soft)] = rows_C_L_D[self._index(at + plan.candidate[soft]), self._index(inside[soft])]
+            segments = Segments(tuple(self._trunk.block(block) for block in plan.blocks))
+            out = self._trunk.forward(embeds, self._index(plan.offset), segments, added)
+            hidden.append(out[self._index(plan.first + places)])
         return torch.cat(hidden)
 
     def _suffix(self, rows_C_L_D: "Tensor", batch: Batch) -> "Tensor":
-        """Return the last hidden states (C, E, D) of [text][prompt][cue], all candidates of a row in one sequence."""
+        """Return the last hidden states (C, E, H) of [text][prompt][cue]."""
         import torch
 
         by_cue: dict[str, list[int]] = {}
         for j, example in enumerate(batch.examples):
             by_cue.setdefault(example.cue, []).append(j)
-        hidden = rows_C_L_D.new_empty((len(rows_C_L_D), len(batch.examples), rows_C_L_D.shape[2]))
-        for cue, chosen in by_cue.items():
-            cue_C_c_D = self._embed(list(self._encoder.ids(cue, False))).expand(len(rows_C_L_D), -1, -1)
-            sequence = torch.cat([rows_C_L_D, cue_C_c_D], dim=1) if cue else rows_C_L_D
-            texts = [self._encoder.ids(batch.examples[j].text, True) for j in chosen]
-            step = max(1, FORWARD_TOKENS // (sequence.shape[0] * sequence.shape[1]))
-            for at in range(0, len(chosen), step):
-                keep = batch.split != "test"
-                hidden[:, chosen[at : at + step]] = self._after_texts(sequence, texts[at : at + step], keep)
-        return hidden
+        texts = [self._encoder.ids(example.text, True) for example in batch.examples]
+        order: list[int] = []
+        hidden = []
+        for cue, rows in by_cue.items():
+            rows.sort(key=lambda j: (len(texts[j]), j))  # so that texts of like length are padded together
+            cue_C_c_D = self._trunk.embed(list(self._encoder.ids(cue, False))).expand(len(rows_C_L_D), -1, -1)
+            sequence_C_S_D = torch.cat([rows_C_L_D, cue_C_c_D], dim=1)
+            for at, until in self._steps(len(rows), sequence_C_S_D.shape[0] * sequence_C_S_D.shape[1]):
+                chosen = [texts[j] for j in rows[at:until]]
+                hidden.append(self._after_texts(sequence_C_S_D, chosen, batch.split != "test"))
+            order += rows
+        return torch.cat(hidden)[self._index(np.argsort(order))].transpose(0, 1)
 
     def _after_texts(self, sequence_C_S_D: "Tensor", texts: list[tuple[int, ...]], keep: bool) -> "Tensor":
-        import torch
-
-        count, slots, width = sequence_C_S_D.shape
-        lengths = torch.tensor([len(text) for text in texts], device=self._device)
-        past = self._text_key_values(texts, keep)
-        longest = max(1, int(lengths.max()))  # texts may be blank
-        seen = torch.arange(longest, device=self._device)[None, :] < lengths[:, None]
-        candidate = torch.arange(count, device=self._device).repeat_interleave(slots)[None]
-        mask = torch.cat(
-            [
-                seen[:, None, :].expand(-1, count * slots, -1),
-                _same_row(candidate).expand(len(texts), -1, -1),
-            ],
-            dim=2,
-        )
-        positions = lengths[:, None] + torch.arange(slots, device=self._device).repeat(count)[None]
-        inputs = sequence_C_S_D.reshape(1, count * slots, width).expand(len(texts), -1, -1)
-        out, _ = self._forward(inputs, positions, mask, past)
-        return out.reshape(len(texts), count, slots, width)[:, :, -1].transpose(0, 1)
-
-    def _text_key_values(self, texts: list[tuple[int, ...]], keep: bool) -> "KeyValues":
-        """Return keys and values of the texts, padded on the right to the longest.
+        """Return the last hidden states (T, C, H) of every candidate's sequence behind each of the texts.
 
         Texts that are kept are computed alone, so that what else is in the batch cannot change their bits. Texts that
-        are seen once (test) are computed together; padding comes after a text, where a causal model never looks.
+        are seen once (test) are computed together.
         """
+        count, slots, width = sequence_C_S_D.shape
+        shared = self._texts.shared(texts, self._one_text) if keep else stack(self._many_texts(texts))
+        block = self._trunk.block(plan_even(len(texts), count, slots), shared)
+        starts = np.repeat([len(text) for text in texts], count)
+        positions = self._index((starts[:, None] + np.arange(slots)).reshape(-1))
+        embeds = sequence_C_S_D.reshape(count * slots, width).repeat(len(texts), 1)
+        out = self._trunk.forward(embeds, positions, Segments((block,)))
+        return out.view(len(texts), count, slots, -1)[:, :, -1]
+
+    def _one_text(self, text: tuple[int, ...]) -> "list[tuple[Tensor, Tensor]]":
+        return self._many_texts([text])[0]
+
+    def _many_texts(self, texts: list[tuple[int, ...]]) -> "list[list[tuple[Tensor, Tensor]]]":
+        """Return each text's keys and values (T, heads, d), a layer each; a blank text has none."""
+        lines = [text or (0,) for text in texts]
+        plan = plan_rows([len(line) for line in lines], 1, start=0)
+        segments = Segments(tuple(self._trunk.block(block) for block in plan.blocks), keep=True)
+        self._trunk.forward(self._trunk.embed(_ids(lines, plan)), self._index(plan.offset), segments)
+        spans = [(first, first + len(text)) for first, text in zip(plan.first[0], texts, strict=True)]
+        return [[(k[at:until], v[at:until]) for k, v in segments.kept] for at, until in spans]
+
+    # ------------------------------------------------------------------------------------------------ small things
+    def _steps(self, count: int, tokens: int) -> "list[tuple[int, int]]":
+        """Return ranges of ``count`` things of so many tokens each, as many to a forward pass as it may hold."""
+        step = max(1, self._forward_tokens // max(1, tokens))
+        return list(pairwise([*range(0, count, step), count]))
+
+    def _index(self, indices: Any) -> "Tensor":
         import torch
 
-        longest = max(1, *map(len, texts))
-        if not keep:
-            ids = np.zeros((len(texts), longest), dtype=np.int64)
-            for r, text in enumerate(texts):
-                ids[r, : len(text)] = text
-            return self._forward(self._embed(ids))[1]
-        each = [self._one_text(text) for text in texts]
-        padded: KeyValues = []
-        for layer in zip(*each, strict=True):
-            keys, values = (
-                torch.cat(
-                    [torch.nn.functional.pad(pair[part], (0, 0, 0, longest - pair[part].shape[2])) for pair in layer]
-                )
-                for part in (0, 1)
-            )
-            padded.append((keys, values))
-        return padded
+        return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)).to(self._trunk.device)
 
-    def _one_text(self, text: tuple[int, ...]) -> "KeyValues":
-        if text in self._texts:
-            self._texts.move_to_end(text)
-            return self._texts[text]
-        _, computed = self._forward(self._embed([text or (0,)]))
-        computed = [(keys[:, :, : len(text)], values[:, :, : len(text)]) for keys, values in computed]
-        self._texts[text] = computed
-        self._texts_bytes += _bytes(computed)
-        while self._texts_bytes > self._config.text_cache_gib * 2**30 and self._texts:
-            self._texts_bytes -= _bytes(self._texts.popitem(last=False)[1])
-        return computed
 
-    # ------------------------------------------------------------------------------------------------ the model
-    def _forward(
-        self,
-        embeds: "Tensor",
-        positions: "Tensor | None" = None,
-        mask: "Tensor | None" = None,
-        past: "KeyValues | None" = None,
-    ) -> "tuple[Tensor, KeyValues]":
-        """Run the trunk. embeds (b, q, D), positions (b, q), mask (b, q, k) True where a query may look, past a layer.
-
-        Returns the hidden states (b, q, D) after the final norm, and the keys and values of past and new positions.
-        """
-        import torch
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(past or []):
-            cache.update(keys, values, layer)
-        if mask is not None:
-            additive = torch.zeros(mask.shape, dtype=embeds.dtype, device=embeds.device)
-            mask = additive.masked_fill_(~mask, torch.finfo(embeds.dtype).min)[:, None]
-        if positions is None:
-            positions = torch.arange(embeds.shape[1], device=embeds.device).expand(embeds.shape[0], -1)
-        out = self._model.base_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        return out.last_hidden_state, [(layer.keys, layer.values) for layer in out.past_key_values.layers]
-
-    def _head(self, hidden_C_E_D: "Tensor", label_ids: tuple[int, ...]) -> Array:
-        """Return the label words' logits (C, E, W) in float32."""
-        import torch
-
-        head = self._model.get_output_embeddings()
-        logits = hidden_C_E_D.float() @ head.weight[list(label_ids)].float().T
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[list(label_ids)].float()
-        config = self._model.config
-        if scale := getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * scale
-        if scaling := getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / scaling
-        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
-            logits = cap * torch.tanh(logits / cap)
-        result: Array = logits.cpu().numpy()
-        return result
+def _ids(lines: list[tuple[int, ...]], plan: RowPlan) -> Any:
+    """Return the token at each place of a plan."""
+    flat = np.concatenate([np.asarray(line, dtype=np.int64) for line in lines])
+    begins = np.cumsum([0, *map(len, lines)])
+    return flat[begins[plan.row] + plan.offset]
 
 
 def context_of(model_config: Any) -> int:
     """Return the number of positions that the model knows; no more than its sliding window, which is not applied."""
     names = ("max_position_embeddings", "n_positions", "sliding_window")
-    return min((int(n) for name in names if (n := getattr(model_config, name, None))), default=2**31)
+    known = min((int(n) for name in names if (n := getattr(model_config, name, None))), default=2**31)
+    return known - first_position(model_config)
 
 
 def fit_ids(ids: tuple[int, ...], length: int) -> list[int]:
@@ -318,21 +313,3 @@ def fit_ids(ids: tuple[int, ...], length: int) -> list[int]:
         )
     repeated = list(ids) * (length // len(ids) + 1)
     return repeated[-length:]
-
-
-def _same_row(row: "Tensor") -> "Tensor":
-    """Return the causal mask (b, q, q) of positions that belong to the same row; row (b, q)."""
-    import torch
-
-    slots = row.shape[1]
-    earlier = torch.ones(slots, slots, dtype=torch.bool, device=row.device).tril()
-    return (row[:, :, None] == row[:, None, :]) & earlier
-
-
-def _repeated(pair: "tuple[torch.Tensor, torch.Tensor]", at: int, n: int, groups: int) -> "tuple[Tensor, Tensor]":
-    keys, values = (part[at : at + n].repeat_interleave(groups, dim=0) for part in pair)
-    return keys, values
-
-
-def _bytes(pairs: "KeyValues") -> int:
-    return sum(part.nbytes for pair in pairs for part in pair)

@@ -13,6 +13,7 @@ import numpy as np
 
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Layout
 
@@ -138,7 +139,7 @@ def exported(
     experiment = plan.experiment
     return ExportedPrompt(
         rows=rows,
-        layout="suffix" if experiment.prompt.layout == "suffix" else "prefix",
+        layout=prompt_spec(experiment.prompt, task).layout,
         model=getattr(experiment.oracle, "model", ANALYTIC),
         trial_id=plan.trial_id,
         method=plan.method,

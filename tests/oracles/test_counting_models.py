@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, MIXED, SPEC, TEXTS, batch_of, model_config, save_bert
+from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, TEXTS, batch_of, layouts_of, model_config
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, TransformersOracleConfig
 from distributed_tuner.config.validation import experiment_of
@@ -25,14 +25,18 @@ from distributed_tuner.oracles.models import (
     resolve_dtype,
 )
 from distributed_tuner.oracles.speed import trunk_parameters
+from distributed_tuner.oracles.transformers import TransformersOracle
+from distributed_tuner.oracles.trunk import Trunk
 from distributed_tuner.values import Point, Request, Text
 
 HIDDEN, INNER = 32, 48
 
 
 # --------------------------------------------------------------------------------------------------------- counting
-@pytest.mark.parametrize("layout", ["prefix", "suffix"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [(name, layout) for name in (*ARCHITECTURES, *MASKED_ARCHITECTURES) for layout in layouts_of(name)],
+)
 def test_a_counter_counts_as_the_oracle_does(
     architecture: str, layout: Any, tiny_config: Callable[..., Any], tiny_oracle: Callable[..., Any]
 ) -> None:
@@ -100,33 +104,51 @@ def config_of(model: Path | str, **more: Any) -> TransformersOracleConfig:
     return TransformersOracleConfig(kind="transformers", model=str(model), device="cpu", **more)
 
 
-def test_a_model_is_frozen_and_in_eval_mode(tiny_config: Callable[..., Any]) -> None:
-    model, device = load_model(tiny_config("opt"))
+@pytest.mark.parametrize("architecture", ["opt", "roberta"])
+def test_a_model_is_frozen_and_in_eval_mode(architecture: str, tiny_config: Callable[..., Any]) -> None:
+    model = load_model(tiny_config(architecture))
+    assert model.device == torch.device("cpu")
+    trunk = Trunk(model, tiny_config(architecture))
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
-    assert device == torch.device("cpu")
+    assert trunk.masked == (architecture == "roberta")
 
 
-def test_an_encoder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"needs a causal language model, but .* is a 'bert'.*choose a decoder"):
-        load_model_config(config_of(save_bert(tmp_path)))
-
-
-def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
-    from transformers import T5Config
-
-    T5Config(d_model=16, num_layers=1, num_heads=2, d_ff=16, vocab_size=50).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="'t5'"):
-        load_model_config(config_of(tmp_path))
-
-
-@pytest.mark.parametrize("kind", ["bloom", "mamba"])
-def test_a_model_without_positions_or_cache_is_refused(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["t5", "distilbert", "vit"])
+def test_a_model_without_a_head_that_can_be_asked_is_refused(kind: str, tmp_path: Path) -> None:
     from transformers import AutoConfig
 
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=f"explicit positions and an attention cache, but .* is a '{kind}'"):
+    with pytest.raises(ModelError, match=rf"causal or a masked language head, but .* is a '{kind}'.*choose a decoder"):
         load_model_config(config_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("bloom", "without them"),
+        ("mamba", "without them"),
+        ("gptj", "whose attention is fixed"),
+        ("gemma2", "whose attention scores are capped"),
+    ],
+)
+def test_a_model_whose_attention_cannot_take_the_rows_is_refused(kind: str, reason: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"attention that transformers can replace, but .* is a '{kind}' {reason}"):
+        load_model_config(config_of(tmp_path))
+
+
+def test_a_loaded_model_that_does_not_use_the_attention_is_refused(
+    tiny_directory: Callable[..., Path], tiny_config: Callable[..., Any]
+) -> None:
+    """As code from a hub may do: what it computes would mix the rows of a sequence."""
+    from tiny_models import plain_model
+
+    model, tokenizer = plain_model(tiny_directory("llama"))
+    with pytest.raises(ModelError, match=r"keeps rows of one sequence apart, but LlamaForCausalLM mixes"):
+        TransformersOracle(tiny_config("llama"), model, tokenizer)
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:

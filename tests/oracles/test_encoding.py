@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tiny_models import CLS, SPEC, batch_of, make_tokenizer
+from tiny_models import CLS, MASK, SEP, SPEC, batch_of, make_tokenizer
 
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.encoding import Encoder
@@ -149,3 +149,52 @@ def test_text_after_the_label_word_is_refused_for_causal_models(encoder: Encoder
     batch = Batch((Example("a", "it rained", " so it was", 0, tail=" ."),), (" wet", " dry"), "train")
     with pytest.raises(TaskError, match=r"nothing after the label word, but the template goes on with ' \.'"):
         encoder.label_ids(batch)
+
+
+def test_the_add_layout_has_its_special_tokens_before_the_filler(bos_encoder: Encoder) -> None:
+    batch = batch_of(["a good film", "bad"])
+    assert bos_encoder.lengths(batch, "add") == [6, 4]
+    one = Request((Point(None),), batch, replace(SPEC, layout="add", init="zeros"))  # type: ignore[arg-type]
+    assert bos_encoder.computed_tokens(one) == 1 + 5 + 5 + 3  # the special token and the filler once
+    assert bos_encoder.cost(one).tokens == (1 + 5 + 5) + (1 + 5 + 3)
+
+
+# ------------------------------------------------------------------------------------------------------ masked models
+@pytest.fixture
+def masked() -> Encoder:
+    return Encoder(make_tokenizer(bos=False, masked=True), context=20, masked=True)
+
+
+def test_a_masked_line_has_its_mask_where_the_label_word_goes(masked: Encoder) -> None:
+    tokenizer = masked._tokenizer
+    batch = Batch((Example("e", "a film", " It was", 0, tail=" really"),), (" great", " terrible"), "train")
+    line = masked.line_masked(batch.examples[0], batch)
+    names = tokenizer.convert_ids_to_tokens(list(line.ids))
+    assert [names[0], names[line.mask], names[-1]] == [CLS, MASK, SEP]
+    assert "".join(names[1:-1]).replace("\u0120", " ") == f"a film It was{MASK} really"  # the mask takes the space in
+    assert line.start == 1
+    prompted = masked.line_masked(batch.examples[0], batch, "Classify")
+    assert len(prompted.ids) == len(line.ids) + 2
+
+
+def test_a_mask_in_front_is_no_special_token_to_put_the_prompt_behind(masked: Encoder) -> None:
+    batch = Batch((Example("e", "", "", 0, tail=" a film"),), ("great", "terrible"), "train")
+    line = masked.line_masked(batch.examples[0], batch)
+    assert (line.start, line.mask) == (1, 1)
+
+
+def test_a_masked_models_label_words_stand_alone(masked: Encoder) -> None:
+    ids = masked.label_ids(words(" It was", (" great", " terrible")))
+    assert masked._tokenizer.convert_ids_to_tokens(list(ids)) == ["Ġgreat", "Ġterrible"]
+    with pytest.raises(TaskError, match=r"' awful' is \d"):
+        masked.label_ids(words(" It was", (" great", " awful")))
+
+
+def test_a_masked_model_computes_every_row_whole(masked: Encoder) -> None:
+    batch = batch_of(["a good film", "bad"])
+    lengths = masked.lengths(batch, "prefix")
+    assert masked.choose_layout(batch, 1) == "prefix"
+    request = Request((Point(None),), batch, SPEC)  # type: ignore[arg-type]
+    assert masked.computed_tokens(request) == masked.cost(request).tokens == sum(lengths) + 2 * SPEC.length
+    with pytest.raises(ModelError, match="suffix layout needs a causal model"):
+        masked.require_fit(batch, replace(SPEC, layout="suffix"))

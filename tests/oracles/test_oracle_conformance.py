@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import ARCHITECTURES, MIXED, SPEC, batch_of
+from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, batch_of
 
 from distributed_tuner.config.oracle import Price, Tile
 from distributed_tuner.oracles.base import LossOracle
@@ -26,8 +26,8 @@ from distributed_tuner.values import (
     Text,
 )
 
-MEMBERS = ("analytic-logistic", "analytic-quadratic", *ARCHITECTURES)
-LAYOUTS = ("prefix", "suffix")
+MEMBERS = ("analytic-logistic", "analytic-quadratic", *ARCHITECTURES, *MASKED_ARCHITECTURES)
+LAYOUTS = ("prefix", "suffix", "add")
 PROJECTION = Projection(seed=3, dim=6, alpha=1.0, sigma=1.0)
 
 
@@ -37,9 +37,17 @@ class Member:
 
     oracle: LossOracle
     priced: Callable[[Price], LossOracle]
+    masked: bool = False
+
+    @property
+    def around(self) -> int:
+        """Tokens that a masked model reads beside the words: two special ones and the mask."""
+        return 3 if self.masked else 0
 
     def spec(self, layout: str = "prefix", **more: Any) -> PromptSpec:
-        return replace(SPEC, layout=layout, **more)
+        if layout == "suffix" and self.masked:
+            pytest.skip("a masked model has no suffix layout")
+        return replace(SPEC, layout=layout, **({"init": "zeros"} if layout == "add" else {}), **more)
 
     def candidates(self, texts: bool = False) -> tuple[Candidate, ...]:
         dim = SPEC.length * self.oracle.info.width
@@ -60,7 +68,8 @@ def member(request: pytest.FixtureRequest, tiny_oracle: Any, analytic: Any) -> M
     if name.startswith("analytic"):
         settings = {"function": name.removeprefix("analytic-"), "width": 8}
         return Member(analytic(**settings), lambda price: analytic(**settings, price=price))
-    return Member(tiny_oracle(name), lambda price: tiny_oracle(name, price=price))
+    masked = name in MASKED_ARCHITECTURES
+    return Member(tiny_oracle(name), lambda price: tiny_oracle(name, price=price), masked)
 
 
 def same_bits(a: Evaluation, b: Evaluation) -> bool:
@@ -134,13 +143,15 @@ def test_the_order_of_examples_is_irrelevant_to_each(member: Member, layout: str
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cost_counts_queries_forwards_and_tokens(member: Member, layout: str) -> None:
     # Text and cue: "a good film" 3, "bad" 1, " It was" 2 a row. Five prompt rows a forward, two soft candidates. The
-    # text prompt "Classify the movie" is 3 words, and a newline that is a token to the language models.
+    # text prompt "Classify the movie" is 3 words, and a newline that is a token to the language models. A masked model
+    # reads more around them.
     batch = batch_of(["a good film", "bad"])
     texts = (Text("Classify the movie"),)
     request = Request((*member.candidates()[:2], *texts), batch, member.spec(layout))
     newline = 0 if member.oracle.info.model.startswith("analytic") else 1
-    soft = 2 * ((3 + 2) + (1 + 2) + 2 * 5)
-    hard = (3 + 2) + (1 + 2) + 2 * (3 + newline)
+    around = member.around
+    soft = 2 * ((3 + 2) + (1 + 2) + 2 * (5 + around))
+    hard = (3 + 2) + (1 + 2) + 2 * (3 + newline + around)
     cost = member.oracle.cost(request)
     assert (cost.queries, cost.forwards, cost.tokens, cost.seconds) == (3, 6, soft + hard, 0.0)
     charged = member.oracle.evaluate(request).cost
@@ -151,7 +162,7 @@ def test_cost_counts_queries_forwards_and_tokens(member: Member, layout: str) ->
 def test_dollars_go_by_the_token_before_and_by_the_second_after(member: Member) -> None:
     oracle = member.priced(Price(usd_per_million_tokens=2.0, usd_per_device_hour=3600.0))
     request = Request(member.candidates()[:2], batch_of(["bad"]), member.spec())
-    tokens = 2 * (1 + 2 + 5)
+    tokens = 2 * (1 + 2 + 5 + member.around)
     assert oracle.cost(request).usd == pytest.approx(tokens * 2e-6)
     charged = oracle.evaluate(request).cost
     assert charged.usd == pytest.approx(tokens * 2e-6 + charged.seconds)

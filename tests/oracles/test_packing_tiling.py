@@ -1,4 +1,4 @@
-"""Index arithmetic: rows into packs, requests into tiles, tiles back into answers."""
+"""Index arithmetic: rows into a sequence and its blocks, requests into tiles, tiles back into answers."""
 
 from dataclasses import replace
 
@@ -10,49 +10,53 @@ from tiny_models import SPEC, batch_of
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
 from distributed_tuner.oracles.analytic import AnalyticOracle
-from distributed_tuner.oracles.packing import PACK_TOKENS, pack
+from distributed_tuner.oracles.packing import BUCKET, plan_rows
 from distributed_tuner.oracles.tiling import Cut, cut, merge
 from distributed_tuner.values import Center, Perturbation, Request
 
 LENGTHS = st.lists(st.integers(1, 150), min_size=1, max_size=40)
 
 
-@given(LENGTHS, st.integers(1, 120))
-def test_every_row_lies_in_one_pack_once_and_in_order(lengths: list[int], capacity: int) -> None:
-    packs = pack(lengths, capacity)
-    flat_rows, flat_offsets = packs.row.reshape(-1), packs.offset.reshape(-1)
-    assert (flat_rows >= 0).sum() == sum(lengths)
-    for row, length in enumerate(lengths):
-        at = np.flatnonzero(flat_rows == row)
-        assert at.tolist() == list(range(at[0], at[0] + length))
-        assert at[0] // packs.shape[1] == at[-1] // packs.shape[1]  # within one pack
-        assert flat_offsets[at].tolist() == list(range(length))
-        assert packs.end[row] == at[-1]
+@given(LENGTHS, st.integers(1, 4), st.integers(0, 30))
+def test_every_row_of_every_candidate_lies_in_the_sequence_once_and_whole(
+    lengths: list[int], candidates: int, start: int
+) -> None:
+    plan = plan_rows(lengths, candidates, start)
+    assert len(plan.row) == candidates * sum(lengths)
+    for candidate in range(candidates):
+        for row, length in enumerate(lengths):
+            at = np.flatnonzero((plan.row == row) & (plan.candidate == candidate))
+            assert at.tolist() == list(range(at[0], at[0] + length))
+            assert plan.offset[at].tolist() == list(range(length))
+            assert plan.first[candidate, row] == start + at[0]
 
 
-@given(LENGTHS, st.integers(1, 120))
-def test_packs_hold_what_they_may_and_no_two_would_fit_into_one(lengths: list[int], capacity: int) -> None:
-    packs = pack(lengths, capacity)
-    room = max(capacity, max(lengths))
-    filled = (packs.row >= 0).sum(axis=1)
-    assert packs.shape[1] == filled.max() <= room
-    assert all(a + b > room for i, a in enumerate(filled) for b in filled[i + 1 :])
+@given(LENGTHS, st.integers(1, 4), st.integers(0, 30))
+def test_blocks_cover_the_sequence_and_gather_and_scatter_undo_each_other(
+    lengths: list[int], candidates: int, start: int
+) -> None:
+    plan = plan_rows(lengths, candidates, start)
+    at = start
+    for block in plan.blocks:
+        assert block.start == at
+        at += block.tokens
+        assert block.groups == candidates
+        assert block.lengths.max() == block.slots
+        assert block.padded == (block.lengths.min() < block.slots)
+        gathered = block.places()
+        assert gathered.shape == (block.groups * block.members * block.slots,)
+        assert gathered[block.real()].tolist() == list(range(block.start, block.start + block.tokens))
+        assert block.slots - block.lengths.min() < BUCKET  # rows of like length, so that little is padded
+    assert at == start + candidates * sum(lengths)
 
 
-@given(LENGTHS)
-def test_packing_follows_from_the_lengths_alone(lengths: list[int]) -> None:
-    first, second = pack(lengths), pack(list(lengths))
-    for part in ("row", "offset", "end"):
-        np.testing.assert_array_equal(getattr(first, part), getattr(second, part))
-
-
-def test_packs_by_hand() -> None:
-    packs = pack([3, 6, 2, 1], capacity=6)
-    assert packs.row.tolist() == [[1] * 6, [0, 0, 0, 2, 2, 3]]
-    assert packs.end.tolist() == [8, 5, 10, 11]
-    assert pack([10] * 9).shape == (1, 90)
-    assert pack([10] * 10).shape == (2, 90)
-    assert pack([PACK_TOKENS + 7, 1]).shape == (2, PACK_TOKENS + 7)
+def test_packing_by_hand() -> None:
+    plan = plan_rows([3, 20, 2], candidates=2, start=10)
+    assert [(b.start, b.groups, b.members, b.slots) for b in plan.blocks] == [(10, 2, 2, 3), (20, 2, 1, 20)]
+    assert plan.first.tolist() == [[12, 20, 10], [17, 40, 15]]
+    assert plan.blocks[0].places().tolist() == [10, 11, 10, 12, 13, 14, 15, 16, 15, 17, 18, 19]
+    assert plan.blocks[0].real().tolist() == [0, 1, 3, 4, 5, 6, 7, 9, 10, 11]
+    assert not plan.blocks[1].padded
 
 
 def perturbations(pairs: int) -> tuple[Perturbation, ...]:

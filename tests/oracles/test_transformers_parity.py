@@ -6,19 +6,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import ARCHITECTURES, CONTEXT, MIXED, SPEC, TEXTS, batch_of, plain_logits, plain_text_logits
+from tiny_models import (
+    ARCHITECTURES,
+    CONTEXT,
+    MASKED_ARCHITECTURES,
+    MIXED,
+    SPEC,
+    TEXTS,
+    batch_of,
+    layouts_of,
+    plain_logits,
+    plain_text_logits,
+)
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
-from distributed_tuner.oracles import transformers as module
+from distributed_tuner.oracles import trunk as module
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.transformers import TransformersOracle
 from distributed_tuner.seeds import standard_normal
-from distributed_tuner.values import Batch, Point, Request, Text
+from distributed_tuner.values import Batch, Point, PromptSpec, Request, Text
 
 TOLERANCE = 1e-4
-LAYOUTS = ("prefix", "suffix")
+LAYOUTS = ("prefix", "suffix", "add")
+EACH = [(name, layout) for name in (*ARCHITECTURES, *MASKED_ARCHITECTURES) for layout in layouts_of(name)]
 SEVERAL_CUES = batch_of(TEXTS, [" It was", "", " and really", " It was", " the verdict is", "", " It was"])
+
+
+def spec_of(layout: str) -> PromptSpec:
+    return replace(SPEC, layout="add", init="zeros") if layout == "add" else replace(SPEC, layout=layout)
 
 
 def points(oracle: LossOracle, count: int, length: int = SPEC.length) -> tuple[Point, ...]:
@@ -26,7 +42,7 @@ def points(oracle: LossOracle, count: int, length: int = SPEC.length) -> tuple[P
 
 
 def assert_parity(oracle: LossOracle, plain: tuple[Any, Any], layout: str, batch: Batch) -> None:
-    spec = replace(SPEC, layout=layout)
+    spec = spec_of(layout)
     candidates = points(oracle, 3)
     got = oracle.evaluate(Request(candidates, batch, spec)).logits
     for logits, candidate in zip(got, candidates, strict=True):
@@ -36,15 +52,13 @@ def assert_parity(oracle: LossOracle, plain: tuple[Any, Any], layout: str, batch
 
 
 @pytest.mark.parametrize("bos", [False, True], ids=["plain", "bos"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "layout"), EACH)
 def test_soft_prompts(architecture: str, layout: str, bos: bool, tiny_oracle: Any, plain: Any) -> None:
     assert_parity(tiny_oracle(architecture, bos), plain(architecture, bos), layout, MIXED)
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "layout"), EACH)
 def test_several_cues_in_one_batch(architecture: str, layout: str, split: Any, tiny_oracle: Any, plain: Any) -> None:
     assert_parity(tiny_oracle(architecture), plain(architecture), layout, replace(SEVERAL_CUES, split=split))
 
@@ -57,7 +71,7 @@ def test_short_blank_and_many_texts(layout: str, split: Any, texts: Any, tiny_or
 
 
 @pytest.mark.parametrize("bos", [False, True], ids=["plain", "bos"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *MASKED_ARCHITECTURES])
 def test_text_prompts(architecture: str, bos: bool, tiny_oracle: Any, plain: Any) -> None:
     prompts = ("Classify the movie review", "", "something that is not in the vocabulary: \u00e4\u00f6!")
     answer = tiny_oracle(architecture, bos).evaluate(Request(tuple(map(Text, prompts)), SEVERAL_CUES, SPEC))
@@ -69,24 +83,59 @@ def test_text_prompts(architecture: str, bos: bool, tiny_oracle: Any, plain: Any
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_tile_of_many_tokens_is_split_without_a_trace(layout: str, tiny_oracle: Any, monkeypatch: Any) -> None:
     oracle = tiny_oracle("llama")
-    request = Request(points(oracle, 5), MIXED, replace(SPEC, layout=layout))
+    request = Request(points(oracle, 5), MIXED, spec_of(layout))
     whole = oracle.evaluate(request).logits
-    monkeypatch.setattr(module, "FORWARD_TOKENS", 40)
+    monkeypatch.setattr(oracle, "_forward_tokens", 40)
     np.testing.assert_allclose(oracle.evaluate(request).logits, whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_eager_attention_agrees_with_sdpa(layout: str, tiny_oracle: Any) -> None:
-    sdpa, eager = tiny_oracle("qwen2"), tiny_oracle("qwen2", attention="eager")
-    request = Request(points(sdpa, 2), MIXED, replace(SPEC, layout=layout))
-    np.testing.assert_allclose(eager.evaluate(request).logits, sdpa.evaluate(request).logits, atol=TOLERANCE)
+@pytest.mark.parametrize("layout", layouts_of("roberta"))
+@pytest.mark.parametrize("architecture", MASKED_ARCHITECTURES)
+def test_a_masked_model_reads_on_behind_its_mask(architecture: str, layout: str, tiny_oracle: Any, plain: Any) -> None:
+    tails = (".", " and really", "", " it was not", " .", "", " good")
+    examples = tuple(replace(e, tail=tail) for e, tail in zip(MIXED.examples, tails, strict=True))
+    first = tuple(replace(e, text="", cue="", tail=" news: a good film") for e in MIXED.examples[:2])  # mask in front
+    assert_parity(tiny_oracle(architecture), plain(architecture), layout, replace(MIXED, examples=(*examples, *first)))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_masked_model_has_no_suffix_layout(tiny_oracle: Any) -> None:
+    oracle = tiny_oracle("roberta")
+    with pytest.raises(
+        ModelError, match=r"suffix layout needs a causal model.*set prompt\.layout to prefix, add or auto"
+    ):
+        oracle.evaluate(Request(points(oracle, 1), MIXED, spec_of("suffix")))
+
+
+def test_a_mask_in_the_text_is_refused(tiny_oracle: Any) -> None:
+    oracle = tiny_oracle("bert")
+    with pytest.raises(TaskError, match="'train-0' has 2; take the token out"):
+        oracle.evaluate(Request(points(oracle, 1), batch_of(["a <mask> film"]), SPEC))
+
+
+@pytest.mark.parametrize(("architecture", "layout"), [("llama", "prefix"), ("gpt2", "suffix"), ("roberta", "add")])
+def test_packed_weights_change_nothing_but_rounding(
+    architecture: str, layout: str, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = TransformersOracle(tiny_config(architecture))
+    monkeypatch.setattr(module, "pack_linears", lambda trunk: 0)
+    loose = TransformersOracle(tiny_config(architecture))
+    assert packed._trunk.packed > 0 == loose._trunk.packed
+    request = Request(points(packed, 2), MIXED, spec_of(layout))
+    np.testing.assert_allclose(packed.evaluate(request).logits, loose.evaluate(request).logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_layers_change_nothing_but_rounding(tiny_oracle: Any) -> None:
+    oracle, compiled = tiny_oracle("llama"), tiny_oracle("llama", compile=True)
+    for layout in LAYOUTS:
+        request = Request(points(oracle, 2), MIXED, spec_of(layout))
+        np.testing.assert_allclose(compiled.evaluate(request).logits, oracle.evaluate(request).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "layout"), EACH)
 def test_bfloat16_is_near(architecture: str, layout: str, tiny_oracle: Any) -> None:
     exact, half = tiny_oracle(architecture), tiny_oracle(architecture, dtype="bfloat16")
-    request = Request((*points(exact, 2), Text("Classify")), MIXED, replace(SPEC, layout=layout))
+    request = Request((*points(exact, 2), Text("Classify")), MIXED, spec_of(layout))
     near = half.evaluate(request)
     assert half.info.dtype == "bfloat16"
     assert near.logits.dtype == np.float32
@@ -103,10 +152,8 @@ def test_a_small_text_cache_changes_no_bits_and_stays_small(tiny_config: Callabl
     for _ in range(2):
         assert small.evaluate(request).logits.tobytes() == expected
         assert ample.evaluate(request).logits.tobytes() == expected
-        kept = sum(part.nbytes for pairs in small._texts.values() for pair in pairs for part in pair)
-        assert kept <= gib * 2**30
-    assert len(ample._texts) == len(TEXTS)
-    assert len(small._texts) < len(TEXTS)
+        assert small._texts.nbytes <= gib * 2**30
+    assert small._texts.nbytes < ample._texts.nbytes
 
 
 def points_of_width(width: int, count: int) -> tuple[Point, ...]:
@@ -117,17 +164,17 @@ def test_texts_are_computed_once_a_run_except_those_of_test(
     tiny_config: Callable[..., TransformersOracleConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oracle = TransformersOracle(tiny_config("llama"))
-    forward, seen = oracle._forward, []
+    forward, seen = oracle._trunk.forward, []
 
     def counted(embeds: Any, *rest: Any) -> Any:
-        seen.append(embeds.shape[0] * embeds.shape[1])
+        seen.append(len(embeds))
         return forward(embeds, *rest)
 
-    monkeypatch.setattr(oracle, "_forward", counted)
+    monkeypatch.setattr(oracle._trunk, "forward", counted)
 
     def tokens(batch: Batch, layout: str) -> int:
         seen.clear()
-        oracle.evaluate(Request(points_of_width(32, 2), batch, replace(SPEC, layout=layout)))
+        oracle.evaluate(Request(points_of_width(32, 2), batch, spec_of(layout)))
         return sum(seen)
 
     texts = sum(len(oracle._encoder.ids(text, True)) for text in TEXTS)
@@ -137,10 +184,8 @@ def test_texts_are_computed_once_a_run_except_those_of_test(
     held_out = replace(MIXED, split="test")
     other = replace(held_out, examples=tuple(replace(e, text=e.text + " slow") for e in MIXED.examples))
     assert tokens(other, "suffix") == tokens(other, "suffix") > added
-    # prefix: each prompt once, rows packed with little padding
-    many = replace(MIXED, examples=MIXED.examples * 4)
-    lines = 2 * 4 * (texts + 2 * len(TEXTS))
-    assert lines + 2 * SPEC.length <= tokens(many, "prefix") <= 1.3 * lines + 2 * SPEC.length
+    # prefix: each prompt once, rows without padding
+    assert tokens(MIXED, "prefix") == 2 * (SPEC.length + texts + 2 * len(TEXTS))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -154,7 +199,7 @@ def test_the_longest_row_that_fits_is_answered_and_one_token_more_is_refused(
     with pytest.raises(
         ModelError, match=r"context of 128 tokens, but 5 prompt rows and 124 tokens of example 'train-1'"
     ):
-        oracle.evaluate(Request(points(oracle, 1), longer, replace(SPEC, layout=layout)))
+        oracle.evaluate(Request(points(oracle, 1), longer, spec_of(layout)))
     with pytest.raises(ModelError, match=r"context of 128 tokens, but the text prompt 'Classify"):
         oracle.evaluate(Request((Text("Classify the movie review of"),), longer, SPEC))
 
@@ -164,7 +209,7 @@ def test_an_example_without_a_word_is_refused(layout: str, tiny_oracle: Any) -> 
     oracle, blank = tiny_oracle("llama"), batch_of(["a film", ""], "")
     for candidate in (points(oracle, 1)[0], Text("Classify")):
         with pytest.raises(TaskError, match="'train-1' has neither"):
-            oracle.evaluate(Request((candidate,), blank, replace(SPEC, layout=layout)))
+            oracle.evaluate(Request((candidate,), blank, spec_of(layout)))
 
 
 def test_a_sliding_window_bounds_the_context(tmp_path: Any, tiny_directory: Any, tiny_config: Any) -> None:
