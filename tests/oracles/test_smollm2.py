@@ -16,6 +16,7 @@ from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.optimizers import build as build_optimizer
 from distributed_tuner.oracles import models
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.preflight import prepare
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Point, PromptSpec, Request, Text
@@ -105,3 +106,14 @@ def test_a_few_steps_of_zot_lower_the_training_loss(oracle: LossOracle, task: Ta
     for _ in range(steps):
         zot.tell(oracle.evaluate(Request(tuple(zot.ask()), batch, spec)).losses)
     assert loss() < 0.95 * before
+
+
+def test_check_says_what_the_texts_take_and_when_they_do_not_fit(converted: Path) -> None:
+    space = Path(__file__).resolve().parents[2] / "search_spaces" / "quickstart.yaml"
+    ample = prepare(space, []).text_cache_note
+    assert ample is not None
+    assert ample.startswith("the texts' keys and values take ") and "more than" not in ample
+    scarce = prepare(space, ["oracle.text_cache_gib=0.001"]).text_cache_note
+    assert scarce is not None
+    assert "more than oracle.text_cache_gib: 0.001 lets them" in scarce
+    assert prepare(space, ["prompt.layout=prefix"]).text_cache_note is None
