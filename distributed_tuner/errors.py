@@ -45,5 +45,9 @@ class OracleError(TunerError, RuntimeError):
     """An oracle could not answer although the request was sound."""
 
 
+class OracleMemoryError(OracleError):
+    """A tile did not fit into the memory of an oracle's device."""
+
+
 class OracleTimeout(OracleError):
     """An oracle gave up a request that had run out of its time."""

@@ -19,8 +19,9 @@ class Price(Config):
 class Tile(Config):
     """How a request is cut. Part of the numbers: the same tiles give the same bits, whoever computes them."""
 
-    candidates: int = Field(4, ge=2)
-    """Candidates a tile; rounded down to an even number, so that both signs of a pair share a tile."""
+    candidates: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    """Candidates a tile; rounded down to an even number, so that both signs of a pair share a tile. "auto": chosen once
+    when the pool has started, from the free memory of its first device, and recorded in config.json."""
     examples: int = Field(64, ge=1)
     """Examples a tile."""
 
@@ -49,7 +50,8 @@ class TransformersOracleConfig(OracleBase):
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Weights and activations. "auto": bfloat16 where the device multiplies it fast, else float32."""
+    """Weights and activations. "auto": bfloat16 where the device multiplies it fast and the calibration at the start of
+    a run finds that its rounding does not swamp the differences of losses, else float32; recorded in config.json."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the model lives. "auto": the first GPU that Ray gives the actor, else the CPU."""
     compile: bool = False

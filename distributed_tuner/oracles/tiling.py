@@ -10,6 +10,7 @@ import numpy as np
 
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.oracles.base import evaluation
+from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.values import Cost, Evaluation, Request
 
 
@@ -29,7 +30,7 @@ class Cut:
 
 def cut(request: Request, tile: Tile) -> list[Cut]:
     """Return the tiles of a request, candidates outermost."""
-    even = tile.candidates - tile.candidates % 2
+    even = even_candidates(tile)
     return [
         Cut(candidates, examples)
         for candidates in _ranges(len(request.candidates), even)
