@@ -2,6 +2,8 @@
 
 It decides where and when a tile is computed, never what it is: tiles follow from the request alone, and every result is
 counted once. A lost tile is evaluated again, a straggler is duplicated on an idle actor, and the first answer wins.
+Where a tile does not fit into memory, tiles become smaller for the whole pool, and requests that are not finished are
+cut anew, so that the numbers of a request come from one cut.
 """
 
 import asyncio
@@ -11,16 +13,17 @@ import math
 import statistics
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from actors.wire import Packed
-from distributed_tuner.config.oracle import OracleConfig
-from distributed_tuner.errors import OracleError, OracleTimeout, TunerError
+from distributed_tuner.config.oracle import OracleConfig, Tile
+from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout, TunerError
 from distributed_tuner.oracles.counting import Counter, build_counter
+from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import Cut, cut, merge
 from distributed_tuner.values import Array, Cost, Evaluation, Layout, OracleInfo, Request
 
@@ -37,15 +40,21 @@ STRAGGLER_SECONDS = 5.0  # ... but not before this time
 class _Tile:
     packed: Packed
     cut: Cut
+    size: Tile  # that it was cut by
     answer: "asyncio.Future[Evaluation]"
     losses: int = 0
     started: float = math.inf
     runners: set[int] = field(default_factory=set)  # the actors that have it
 
 
+class _CutAnew(OracleError):
+    """Ends the wait for tiles of a size that is no longer in use."""
+
+
 @dataclass(slots=True)
 class Statistics:
-    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles."""
+    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``tile``: the size in use,
+    None where it is not known."""
 
     tiles: int = 0
     retries: int = 0
@@ -53,6 +62,7 @@ class Statistics:
     restarts: int = 0
     busy_seconds: float = 0.0
     events: list[tuple[str, str]] = field(default_factory=list)
+    tile: Tile | None = None
 
 
 class Dispatcher:
@@ -62,6 +72,9 @@ class Dispatcher:
         self._config = config
         self._actors = actors
         self._counter: Counter = build_counter(config)
+        self._planned = config.tile  # the size that those who ask reckon with
+        self._tile = config.tile
+        self._open: set[_Tile] = set()  # of requests under way
         self._queues: deque[deque[_Tile]] = deque()
         self._running: set[_Tile] = set()
         self._work = asyncio.Condition()
@@ -90,6 +103,15 @@ class Dispatcher:
         assert self._info is not None
         return self._info
 
+    async def free_bytes(self) -> int | None:
+        """Return the free memory of the first actor that is up; None where its device does not tell."""
+        free: int | None = await self._on_any("free_bytes")
+        return free
+
+    async def use_tile(self, tile: Tile) -> None:
+        """Cut requests by this size from here on."""
+        self._planned = self._tile = tile
+
     async def cost(self, request: Request) -> Cost:
         """Return what a request costs, centres not needed."""
         return self._counter.cost(request)
@@ -99,28 +121,44 @@ class Dispatcher:
 
         Raises:
             OracleTimeout: not done within ``timeout`` seconds; what is left of it is dropped.
+            OracleMemoryError: not even its smallest tile fits into memory.
             OracleError: its tiles were lost again and again.
             TunerError: the oracle refused the request.
         """
+        until = time.monotonic() + timeout
+        planned = max(1, len(cut(packed.request, self._planned)))
+        while True:
+            size = self._tile
+            cuts = cut(packed.request, size)
+            # More tiles than were reckoned with may keep more devices busy: the time shrinks as their number grows.
+            left = (until - time.monotonic()) * planned / max(planned, len(cuts))
+            try:
+                return merge(packed.request, cuts, await self._answers(packed, cuts, size, left))
+            except _CutAnew:
+                continue
+
+    async def _answers(self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float) -> list[Evaluation]:
         loop = asyncio.get_running_loop()
-        cuts = cut(packed.request, self._config.tile)
-        tiles = [_Tile(packed, piece, loop.create_future()) for piece in cuts]
+        tiles = [_Tile(packed, piece, size, loop.create_future()) for piece in cuts]
         queue = deque(tiles)
         async with self._work:
             if self._fatal is not None:
                 raise self._fatal
+            if size != self._tile:
+                raise _CutAnew
+            self._open.update(tiles)
             self._queues.append(queue)
             self._work.notify_all()
         try:
             limit = None if math.isinf(timeout) else timeout
-            answers = await asyncio.wait_for(asyncio.gather(*(tile.answer for tile in tiles)), limit)
+            return list(await asyncio.wait_for(asyncio.gather(*(tile.answer for tile in tiles)), limit))
         except TimeoutError:
             raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
         finally:
             queue.clear()
+            self._open.difference_update(tiles)
             for tile in tiles:
                 tile.answer.cancel()
-        return merge(packed.request, cuts, list(answers))
 
     async def materialize(self, packed: Packed) -> Array:
         """Return the rows (L, D) of the request's first candidate."""
@@ -138,10 +176,8 @@ class Dispatcher:
 
     async def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over."""
-        current = self._statistics
-        self._statistics = Statistics(
-            current.tiles, current.retries, current.duplicates, current.restarts, current.busy_seconds
-        )
+        current = replace(self._statistics, tile=self._tile)
+        self._statistics = replace(current, events=[])
         return current
 
     # ------------------------------------------------------------------------------------------------ workers
@@ -173,7 +209,7 @@ class Dispatcher:
             self._work.notify_all()
         if len(self._gone) == len(self._actors):
             self._fatal = error
-            for tile in [*self._running, *(t for queue in self._queues for t in queue)]:
+            for tile in self._open:
                 _fail(tile, error)
 
     async def _pull(self, index: int, actor: Any, slot: int) -> None:
@@ -227,7 +263,11 @@ class Dispatcher:
         except RayActorError:
             return False
         except RayTaskError as error:
-            _fail(tile, _cause(error))
+            cause = _cause(error)
+            if isinstance(cause, OracleMemoryError):
+                self._out_of_memory(tile, cause)
+            else:
+                _fail(tile, cause)
         else:
             self._count(tile, answer)
         finally:
@@ -235,6 +275,23 @@ class Dispatcher:
             if not tile.runners:
                 self._running.discard(tile)
         return True
+
+    def _out_of_memory(self, tile: _Tile, error: OracleMemoryError) -> None:
+        """Make tiles smaller and have all open requests cut anew. Of tiles that run out together, the first does it."""
+        if tile.answer.done() or tile.size != self._tile:
+            return
+        (c0, c1), (e0, e1) = tile.cut.candidates, tile.cut.examples
+        smaller = shrunk(self._tile, c1 - c0, e1 - e0)
+        if smaller is None:
+            smallest = f"{c1 - c0} candidate(s) on {e1 - e0} example(s)"
+            advice = "use a smaller model, a shorter prompt, shorter texts, or a device with more memory"
+            _fail(tile, OracleMemoryError(f"{error}; {smallest} is the smallest tile: {advice}"))
+            return
+        sizes = f"{spelled(smaller)} instead of {spelled(self._tile)}"
+        self._event("tile_halved", f"tiles are {sizes} from here on, for the whole pool: {error}")
+        self._tile = smaller
+        for other in self._open:
+            _fail(other, _CutAnew())
 
     def _count(self, tile: _Tile, answer: Evaluation) -> None:
         self._durations.append(answer.cost.seconds)
@@ -283,7 +340,8 @@ class Dispatcher:
 
     async def _on_any(self, method: str, *arguments: Any) -> Any:
         for attempt in range(TILE_TRIES):
-            actor = self._actors[attempt % len(self._actors)]
+            up = sorted(self._up) or range(len(self._actors))
+            actor = self._actors[up[attempt % len(up)]]
             with contextlib.suppress(RayActorError):
                 return await getattr(actor, method).remote(*arguments)
             await asyncio.sleep(0.5)

@@ -7,6 +7,7 @@ import ray
 from actors.wire import unpack
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.oracles.memory import free_bytes, within_memory
 from distributed_tuner.values import Array, Candidate, Evaluation, Layout, OracleInfo, PromptSpec, Request
 
 
@@ -20,9 +21,17 @@ class OracleHost:
         """Return the facts of the model; answers once it is loaded."""
         return self._oracle.info
 
+    def free_bytes(self) -> int | None:
+        """Return the free bytes of the device that the model is on; None where it does not tell."""
+        return free_bytes(self._oracle.info.device)
+
     def evaluate(self, tile: Request, ids: tuple[str, ...], *vectors: Array) -> Evaluation:
-        """Answer one tile, whose centres come as ``vectors``."""
-        return self._oracle.evaluate(unpack(tile, ids, vectors))
+        """Answer one tile, whose centres come as ``vectors``.
+
+        Raises:
+            OracleMemoryError: the tile does not fit into the device's memory.
+        """
+        return within_memory(lambda: self._oracle.evaluate(unpack(tile, ids, vectors)))
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         """Return the rows (L, D) of a candidate."""

@@ -13,7 +13,14 @@ from actors import dispatcher as module
 from actors.dispatcher import Dispatcher
 from actors.wire import Packed
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
-from distributed_tuner.errors import ModelError, OracleError, OracleTimeout, TaskError, TunerError
+from distributed_tuner.errors import (
+    ModelError,
+    OracleError,
+    OracleMemoryError,
+    OracleTimeout,
+    TaskError,
+    TunerError,
+)
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.values import Batch, Evaluation, Example, OracleInfo, Point, PromptSpec, Request
@@ -59,11 +66,11 @@ def packed(wanted: Request) -> Packed:
     return Packed(wanted, (), ())
 
 
-def with_pool(actors: list[FakeActor], body: Callable[[Dispatcher], Awaitable[Any]]) -> Any:
+def with_pool(actors: list[FakeActor], body: Callable[[Dispatcher], Awaitable[Any]], tile: Tile = CONFIG.tile) -> Any:
     """Run ``body`` beside a dispatcher that has started."""
 
     async def main() -> Any:
-        dispatcher = Dispatcher(CONFIG, actors)
+        dispatcher = Dispatcher(CONFIG.model_copy(update={"tile": tile}), actors)
         await dispatcher.start()
         async with asyncio.timeout(20):
             return await body(dispatcher)
@@ -305,3 +312,147 @@ def test_a_straggler_is_given_to_another_actor_and_counted_once(monkeypatch: pyt
     assert len(slow.tiles) + len(quick.tiles) == 21
     names = [[(t.batch.examples[0].uid, float(t.candidates[0].vector[0])) for t in a.tiles] for a in (slow, quick)]
     assert names[0][0] in names[1]
+
+
+# --------------------------------------------------------------------------------------------------- out of memory
+WIDE = Tile(candidates=8, examples=4)
+
+
+def fitting(most: int, answer_of: Callable[[Request], Evaluation] = ORACLE.evaluate) -> Answering:
+    """Return an actor's answer: tiles of more than ``most`` forwards do not fit into its memory."""
+
+    async def evaluate(tile: Request) -> Evaluation:
+        await asyncio.sleep(0)
+        if len(tile.candidates) * len(tile.batch.examples) > most:
+            raise raised(OracleMemoryError("a tile must fit, but CUDA out of memory"))
+        return answer_of(tile)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_tile_that_does_not_fit_makes_tiles_smaller_for_the_whole_pool_and_says_so_once(count: int) -> None:
+    actors = [FakeActor(fitting(8)) for _ in range(count)]
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(24, 8)
+        got = await dispatcher.evaluate(packed(wanted))
+        expected = TiledOracle(ORACLE, Tile(candidates=2, examples=4)).evaluate(wanted)
+        assert same(got, expected)
+        assert (got.cost.queries, got.cost.forwards, got.cost.tokens) == (24, 192, expected.cost.tokens)
+        statistics = await dispatcher.statistics()
+        assert statistics.tile == Tile(candidates=2, examples=4)
+        assert [kind for kind, _ in statistics.events] == ["tile_halved", "tile_halved"]
+        assert "4 candidates x 4 examples instead of 8 candidates x 4 examples" in statistics.events[0][1]
+        assert "2 candidates x 4 examples instead of 4 candidates x 4 examples" in statistics.events[1][1]
+        sent = sum(len(actor.tiles) for actor in actors)
+        later = request(6, 8, "later")
+        assert same(await dispatcher.evaluate(packed(later)), TiledOracle(ORACLE, statistics.tile).evaluate(later))
+        assert sum(len(actor.tiles) for actor in actors) == sent + 6, "the new size from the start"
+        assert (await dispatcher.statistics()).events == []
+
+    with_pool(actors, body, WIDE)
+
+
+def test_the_numbers_of_a_request_come_from_one_cut() -> None:
+    calls = SimpleNamespace(count=0)
+
+    async def full_later(tile: Request) -> Evaluation:
+        """The second half of the first cut does not fit; every answer tells the size of its tile."""
+        calls.count += 1
+        if len(tile.candidates) == 8 and calls.count > 3:
+            raise raised(OracleMemoryError("a tile must fit"))
+        exact = ORACLE.evaluate(tile)
+        return Evaluation(
+            exact.losses, exact.example_losses, np.full_like(exact.logits, len(tile.candidates)), exact.cost
+        )
+
+    async def body(dispatcher: Dispatcher) -> None:
+        got = await dispatcher.evaluate(packed(request(40, 4)))
+        assert (got.logits == 4).all()
+        assert got.cost.forwards == 160
+
+    with_pool([FakeActor(full_later)], body, WIDE)
+
+
+def test_every_request_under_way_is_cut_anew() -> None:
+    async def body(dispatcher: Dispatcher) -> None:
+        requests = [request(16, 8, "first"), request(2, 1, "small"), request(8, 8, "last")]
+        answers = await asyncio.gather(*(dispatcher.evaluate(packed(wanted)) for wanted in requests))
+        oracle = TiledOracle(ORACLE, Tile(candidates=2, examples=2))
+        for wanted, got in zip(requests, answers, strict=True):
+            assert same(got, oracle.evaluate(wanted))
+        statistics = await dispatcher.statistics()
+        assert statistics.tile == Tile(candidates=2, examples=2)
+        assert len(statistics.events) == 3
+
+    with_pool([FakeActor(fitting(4)), FakeActor(fitting(4))], body, WIDE)
+
+
+def test_a_single_candidate_that_does_not_fit_goes_straight_to_fewer_examples() -> None:
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(1, 8)
+        assert same(
+            await dispatcher.evaluate(packed(wanted)),
+            TiledOracle(ORACLE, Tile(candidates=2, examples=2)).evaluate(wanted),
+        )
+        statistics = await dispatcher.statistics()
+        assert len(statistics.events) == 1
+        assert "2 candidates x 2 examples instead of 8 candidates x 4 examples" in statistics.events[0][1]
+
+    with_pool([FakeActor(fitting(2))], body, WIDE)
+
+
+def test_when_not_even_the_smallest_tile_fits_the_request_fails_and_others_go_on() -> None:
+    async def huge(tile: Request) -> Evaluation:
+        if tile.batch.examples[0].text.startswith("huge"):
+            raise raised(OracleMemoryError("a tile must fit, but it does not"))
+        return ORACLE.evaluate(tile)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        fine = asyncio.create_task(dispatcher.evaluate(packed(request(name="fine"))))
+        with pytest.raises(OracleMemoryError, match=r"2 candidate\(s\) on 1 example\(s\) is the smallest tile: use a"):
+            await dispatcher.evaluate(packed(request(4, 4, "huge")))
+        assert np.isfinite((await fine).losses).all()
+        assert (await dispatcher.statistics()).tile == Tile(candidates=2, examples=1)
+
+    with_pool([FakeActor(huge)], body, WIDE)
+
+
+def test_time_is_shorter_for_more_tiles_than_the_budget_reckons_with() -> None:
+    gate = asyncio.Event()
+
+    async def hang(tile: Request) -> Evaluation:
+        await gate.wait()
+        return ORACLE.evaluate(tile)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        await dispatcher.evaluate(packed(request(8, 4)))
+        assert (await dispatcher.statistics()).tile == Tile(candidates=4, examples=4)
+        actor._evaluate = hang
+        with pytest.raises(OracleTimeout, match=r"within 0\.2 s"):
+            await dispatcher.evaluate(packed(request(8, 4)), timeout=0.4)  # two tiles instead of one
+        await dispatcher.use_tile(Tile(candidates=4, examples=4))
+        with pytest.raises(OracleTimeout, match=r"within 0\.4 s"):
+            await dispatcher.evaluate(packed(request(8, 4)), timeout=0.4)
+        gate.set()
+
+    actor = FakeActor(fitting(16))
+    with_pool([actor], body, WIDE)
+
+
+def test_the_free_memory_is_that_of_the_first_actor_that_is_up() -> None:
+    def failing() -> OracleInfo:
+        raise raised(ModelError("the model cannot be loaded"))
+
+    broken, sound = FakeActor(info=failing), FakeActor()
+
+    async def free() -> int:
+        return 7
+
+    sound.free_bytes = SimpleNamespace(remote=free)  # type: ignore[attr-defined]
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.free_bytes() == 7
+
+    with_pool([broken, sound], body)
