@@ -3,6 +3,7 @@
 from distributed_tuner.ledger.frames import frames
 from distributed_tuner.ledger.reader import Ledger, Session, read
 from distributed_tuner.ledger.rows import (
+    CalibrationRow,
     CostRow,
     EventRow,
     LookRow,
@@ -17,6 +18,7 @@ from distributed_tuner.ledger.rows import (
 from distributed_tuner.ledger.writer import LedgerWriter
 
 __all__ = [
+    "CalibrationRow",
     "CostRow",
     "EventRow",
     "Ledger",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from distributed_tuner.errors import LedgerError
 from distributed_tuner.ledger.rows import (
     ROW,
+    CalibrationRow,
     EventRow,
     LookRow,
     MeasureRow,
@@ -60,6 +61,7 @@ class Ledger:
     steps: tuple[StepRow, ...]
     looks: tuple[LookRow, ...]
     measures: tuple[MeasureRow, ...]
+    calibrations: tuple[CalibrationRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
 
@@ -97,6 +99,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         steps=_only(latest, StepRow),
         looks=_only(latest, LookRow),
         measures=_only(latest, MeasureRow),
+        calibrations=_only(latest, CalibrationRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
     )
@@ -145,7 +148,7 @@ def _extended(session: Session, row: Row) -> Session:
             return replace(session, run=row)
         case RunEndRow():
             return replace(session, end=row)
-        case StepRow() | LookRow() | MeasureRow():
+        case StepRow() | LookRow() | MeasureRow() | CalibrationRow():
             return replace(session, cost=session.cost + row.cost.value())
         case _:
             return session

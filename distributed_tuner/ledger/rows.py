@@ -135,6 +135,32 @@ class MeasureRow(_Row):
     cost: CostRow
 
 
+class CalibrationRow(_Row):
+    """What the calibration of precision measured before the first trial, of one method at its first step's radius.
+
+    Not bought from any budget. Losses are those of the train batch that the method's steps are scored on.
+    """
+
+    type: Literal["calibration"] = "calibration"
+    method: str
+    radius_name: Literal["rho", "sigma"]
+    radius: float
+    split_seed: int
+    dtype: str
+    """What was measured."""
+    signal: Score
+    """RMS of the difference of the two losses that the method compares."""
+    noise: Score
+    """Rounding noise of that difference."""
+    snr: Score
+    """Signal over noise; None where no noise was seen."""
+    limit: float
+    """The smallest signal-to-noise with which a precision is kept."""
+    used: str
+    """The dtype of the run from here on."""
+    cost: CostRow
+
+
 class EventRow(_Row):
     """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
 
@@ -168,7 +194,7 @@ class RunEndRow(_Row):
 
 
 Row: TypeAlias = Annotated[
-    RunRow | TrialRow | StepRow | LookRow | MeasureRow | EventRow | TrialEndRow | RunEndRow,
+    RunRow | TrialRow | StepRow | LookRow | MeasureRow | CalibrationRow | EventRow | TrialEndRow | RunEndRow,
     Field(discriminator="type"),
 ]
 

@@ -170,6 +170,7 @@ def _facts(ledger: Ledger, config: Mapping[str, Any], summary: Mapping[str, Any]
         ("Label words", ", ".join(str(word).strip() for word in shown)),
         ("Model", model.get("model")),
         ("Computed in", device),
+        ("Calibrated", tables.calibration(ledger)),
         ("Seed", run.seed if run else None),
         ("Started", _day(ledger.sessions[0].first) if ledger.sessions else None),
         ("Resumed", f"{len(ledger.sessions) - 1} times" if len(ledger.sessions) > 1 else None),

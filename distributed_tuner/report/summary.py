@@ -18,9 +18,9 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
 
     ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
     ``status`` is the last run_end's, or "unfinished" when there is none. ``totals`` count what the trials' budgets
-    paid for; ``totals.measurement`` is what test scores and the manual prompt cost on top. ``queries_saved`` and
-    ``forwards_saved`` are what racing left unasked; None for trials that were not raced. Means and standard
-    deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
+    paid for; ``totals.measurement`` is what test scores, the manual prompt and the calibration cost on top.
+    ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced. Means
+    and standard deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
     """
     trials = summarize_trials(ledger, config)
     metric = metric_name(config)
@@ -76,7 +76,8 @@ def _manual_prompt(ledger: Ledger) -> dict[str, float | None]:
 
 def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
     spent = sum((trial.spent.value() for trial in trials), Cost())
-    measured = sum((row.cost.value() for row in ledger.measures), Cost())
+    costs = [*(row.cost for row in ledger.measures), *(row.cost for row in ledger.calibrations)]
+    measured = sum((cost.value() for cost in costs), Cost())
     ends = [session.end for session in ledger.sessions if session.end]
     return {
         "queries": spent.queries,

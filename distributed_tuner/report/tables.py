@@ -1,6 +1,7 @@
 """The rows of the report's tables, already spelled. Laying them out is left to the template, numbers to `summary`."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -171,6 +172,17 @@ def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Co
             )
         )
     return lines
+
+
+def calibration(ledger: Ledger) -> str | None:
+    """Return what the calibration of precision found, at its worst; None where there was none."""
+    if not ledger.calibrations:
+        return None
+    worst = min(ledger.calibrations, key=lambda row: math.inf if row.snr is None else row.snr)
+    ratio = "no rounding noise" if worst.snr is None else f"signal-to-noise {worst.snr:.2g}"
+    swamped = worst.snr is not None and worst.snr < worst.limit
+    outcome = f"below {worst.limit:g}, so {worst.used}" if swamped else "kept"
+    return f"{worst.dtype} at {worst.radius_name} {worst.radius:g} ({worst.method}): {ratio}, {outcome}"
 
 
 def event_lines(ledger: Ledger) -> list[EventLine]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from distributed_tuner.ledger import (
+    CalibrationRow,
     CostRow,
     LookRow,
     MeasureRow,
@@ -17,7 +18,7 @@ from distributed_tuner.ledger import (
     read,
 )
 from distributed_tuner.ledger.reader import collect
-from distributed_tuner.report import summarize, write_summary
+from distributed_tuner.report import summarize, tables, write_summary
 from distributed_tuner.report.text import summary_lines
 
 CONFIG: dict[str, Any] = {"task": {"metric": "accuracy", "test": 100}}
@@ -272,3 +273,32 @@ def test_the_made_up_run_adds_up(run_dir: Path) -> None:
     assert [one["failed"] for one in summary["methods"]] == [0, 1, 0]
     bought = sum(row.cost.queries for row in ledger.steps) + sum(row.cost.queries for row in ledger.looks)
     assert summary["totals"]["queries"] == bought
+
+
+def calibration(radius: float, snr: float | None, used: str = "bfloat16") -> CalibrationRow:
+    return CalibrationRow(
+        method="zot",
+        radius_name="rho",
+        radius=radius,
+        split_seed=0,
+        dtype="bfloat16",
+        signal=0.1,
+        noise=0.1,
+        snr=snr,
+        limit=3.0,
+        used=used,
+        cost=cost(24),
+    )
+
+
+def test_calibration_is_measurement_and_the_report_tells_of_its_worst() -> None:
+    rows = [calibration(0.1, 26.4), calibration(0.5, None)]
+    ledger = collect(rows)
+    totals = summarize(ledger, CONFIG)["totals"]
+    assert (totals["queries"], totals["measurement"]["queries"]) == (0, 48)
+    assert ledger.sessions[0].cost.queries == 48
+    assert tables.calibration(ledger) == "bfloat16 at rho 0.1 (zot): signal-to-noise 26, kept"
+    assert tables.calibration(collect(rows[1:])) == "bfloat16 at rho 0.5 (zot): no rounding noise, kept"
+    swamped = collect([*rows, calibration(1e-5, 0.42, "float32")])
+    assert tables.calibration(swamped) == "bfloat16 at rho 1e-05 (zot): signal-to-noise 0.42, below 3, so float32"
+    assert tables.calibration(collect([])) is None
