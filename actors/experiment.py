@@ -1,6 +1,7 @@
 """A whole run on Ray: pool, baseline, trials under Tune, then the best prompt and the report. The driver's side."""
 
 import dataclasses
+import itertools
 import logging
 import os
 import platform
@@ -10,22 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from actors.cluster import cluster, quiet_tune, shortage
-from actors.dispatcher import DispatcherActor, Statistics
+from actors.dispatcher import Statistics
 from actors.measuring import measure, measure_manual_prompts
-from actors.oracle import start_oracles
+from actors.pool import Pool
 from actors.progress import Progress
 from actors.recorder import Recorder
 from actors.remote import RemoteOracle
+from actors.settling import Settled, settle
 from actors.tuning import build_tuner
 from distributed_tuner import __version__
+from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import TunerError
 from distributed_tuner.ledger.reader import read
-from distributed_tuner.ledger.rows import RunEndRow, RunRow
+from distributed_tuner.ledger.rows import EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight import SPLITS, Prepared
 from distributed_tuner.prompts.export import exported, write
@@ -53,7 +55,7 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
 
     Raises:
         RunDirectoryError: the directory is used already (without ``resume``), or holds no run (with it).
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or it computes too coarsely for the steps of a method.
     """
     if not resume:
         directory.create()
@@ -81,9 +83,9 @@ class _Run:
         for note in (shortage(experiment.oracle), self._prepared.text_cache_note):
             if note:
                 progress.note(note)
-        actors = start_oracles(experiment.oracle, self._name)
-        dispatcher = DispatcherActor.options(name=f"{self._name}/dispatcher").remote(experiment.oracle, actors)
-        oracle = _started(dispatcher)
+        settled = self._settled(progress)
+        pool, oracle = settled.pool, settled.pool.oracle
+        self._prepared = self._prepared.with_oracle(settled.oracle)
         if not self._resume:
             write_json(self._directory.config, self._config(oracle.info))
         status = "failed"
@@ -98,32 +100,57 @@ class _Run:
                     resumed=self._resume,
                 )
             )
+            for row in settled.calibrations:
+                writer.write(row)
+            _write_events(settled.before, writer)
             try:
                 measure_manual_prompts(self._prepared, self._directory.ledger, oracle, writer, progress)
-                status = self._run_trials(dispatcher, oracle.info, writer, progress)
+                status = self._run_trials(pool, writer, progress)
                 if status == "done":
                     self._measure_best(oracle, writer)
             except KeyboardInterrupt:
                 status = "interrupted"
             finally:
-                statistics = _statistics(dispatcher)
+                statistics = self._hear(pool)
+                _write_events(statistics, writer)
                 writer.write(
                     RunEndRow(
                         status=status,
                         wall_seconds=time.monotonic() - self._began,
-                        oracle_busy_seconds=statistics.busy_seconds,
+                        oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
                         oracle_actors=experiment.oracle.actors,
-                        tiles=statistics.tiles,
-                        retries=statistics.retries,
+                        tiles=settled.before.tiles + statistics.tiles,
+                        retries=settled.before.retries + statistics.retries,
                     )
                 )
                 self._try_export(oracle)
                 report = write_report(self._directory.path)
-        for actor in (dispatcher, *actors):
-            ray.kill(actor)
+        pool.stop()
         return Finished(status, report, summarize(read(self._directory.ledger), self._directory.read_config()))
 
     # ------------------------------------------------------------------------------------------------ parts
+    def _settled(self, progress: Progress) -> Settled:
+        """Start the pool; a new run settles what is left to be chosen, a resumed one has it in its config.json."""
+        names = (f"{self._name}/{number}" for number in itertools.count())
+
+        def start(config: OracleConfig) -> Pool:
+            return Pool.start(config, next(names))
+
+        if not self._resume:
+            return settle(self._prepared, start, progress.note)
+        config = self._prepared.experiment.oracle
+        return Settled(start(config), config, [])
+
+    def _hear(self, pool: Pool) -> Statistics:
+        """Return what the pool has to tell. A tile that has become smaller is in config.json before anyone is told."""
+        statistics = pool.statistics()
+        oracle = self._prepared.experiment.oracle
+        if statistics.tile not in (None, oracle.tile):
+            oracle = oracle.model_copy(update={"tile": statistics.tile})
+            self._prepared = self._prepared.with_oracle(oracle)
+            self._directory.record_oracle(oracle.model_dump(mode="json"))
+        return statistics
+
     def _config(self, info: OracleInfo) -> dict[str, Any]:
         task = self._prepared.tasks[0]
         packages = ("ray", "torch", "transformers", "cma", "nevergrad", "numpy")
@@ -142,11 +169,11 @@ class _Run:
             "root": str(self._prepared.root),
         }
 
-    def _run_trials(self, dispatcher: Any, info: OracleInfo, writer: LedgerWriter, progress: Progress) -> str:
-        recorder = Recorder(
-            self._prepared.plans, writer, self._directory, progress, lambda: _statistics(dispatcher).events
-        )
-        tuner = build_tuner(self._prepared, self._directory, dispatcher, info, recorder, self._resume)
+    def _run_trials(self, pool: Pool, writer: LedgerWriter, progress: Progress) -> str:
+        _write_events(self._hear(pool), writer)
+        pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
+        recorder = Recorder(self._prepared.plans, writer, self._directory, progress, lambda: self._hear(pool).events)
+        tuner = build_tuner(self._prepared, self._directory, pool.dispatcher, pool.oracle.info, recorder, self._resume)
         with progress, quiet_tune():
             results = tuner.fit()
             trials = results._experiment_analysis.trials
@@ -192,19 +219,6 @@ class _Run:
             write(exported(plan, task, rows, tokens, scores), self._directory.best)
 
 
-def _started(dispatcher: Any) -> RemoteOracle:
-    try:
-        return RemoteOracle(dispatcher, ray.get(dispatcher.start.remote()))
-    except RayTaskError as error:
-        if isinstance(error.cause, TunerError):
-            raise error.cause from None
-        raise
-
-
-def _statistics(dispatcher: Any) -> Statistics:
-    try:
-        statistics: Statistics = ray.get(dispatcher.statistics.remote(), timeout=30)
-    except RayError as error:
-        log.warning("the dispatcher does not answer: %s", error)
-        return Statistics()
-    return statistics
+def _write_events(statistics: Statistics, writer: LedgerWriter) -> None:
+    for kind, message in statistics.events:
+        writer.write(EventRow(kind=kind, message=message))

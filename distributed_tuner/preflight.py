@@ -12,6 +12,7 @@ import numpy as np
 from distributed_tuner import tasks
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
+from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError
@@ -68,6 +69,11 @@ class Prepared:
             f"{note}, more than oracle.text_cache_gib: {limit:g} lets them: what does not fit is computed again at every"
             " request; raise it, or set prompt.layout: prefix"
         )
+
+    def with_oracle(self, oracle: OracleConfig) -> "Prepared":
+        """Return the same trials with another oracle: what a run decides of it is decided for all of them."""
+        plans = [replace(p, experiment=p.experiment.model_copy(update={"oracle": oracle})) for p in self.plans]
+        return replace(self, plans=plans)
 
     def baselines(self) -> list[tuple[int, Task]]:
         """Return (split_seed, task) for each distinct task among the trials."""

@@ -96,6 +96,13 @@ class RunDirectory:
             )
         return config
 
+    def record_oracle(self, oracle: dict[str, Any]) -> None:
+        """Write the oracle's settings, as the run has come to decide them, into config.json for all trials."""
+        config = self.read_config()
+        for tree in (config["experiment"], *(trial["config"] for trial in config["trials"])):
+            tree["oracle"] = oracle
+        write_json(self.config, config)
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the whole new one."""

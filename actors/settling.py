@@ -1,0 +1,210 @@
+"""What a new run settles before its first trial, for all of its actors and for good: tile size and precision.
+
+Both are part of the numbers. They are written into config.json, and a resumed run takes them from there.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from actors.dispatcher import Statistics
+from actors.pool import Pool
+from distributed_tuner import optimizers
+from distributed_tuner.config.optimizer import OptimizerConfig, ZotConfig
+from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOracleConfig
+from distributed_tuner.errors import ModelError
+from distributed_tuner.ledger.rows import CalibrationRow, CostRow
+from distributed_tuner.oracles.calibration import LIMIT, Calibration, calibrate
+from distributed_tuner.oracles.models import load_model_config
+from distributed_tuner.oracles.tile_size import (
+    candidate_bytes,
+    choose_candidates,
+    longest,
+    most_candidates,
+    spelled,
+)
+from distributed_tuner.preflight import Prepared
+from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Candidate, Point, PromptSpec, Request
+
+MOST_CASES = 4  # of methods, radii and data that are calibrated
+ASKS = 4  # a case
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The pool that the run works with, its settings, and what was measured to find them.
+
+    ``before``: what a pool did that was stopped again.
+    """
+
+    pool: Pool
+    oracle: OracleConfig
+    calibrations: list[CalibrationRow]
+    before: Statistics = field(default_factory=Statistics)
+
+
+def settle(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note) -> Settled:
+    """Start the pool, choose its tile size, and calibrate its precision; where rounding swamps, start it in float32.
+
+    Raises:
+        ModelError: the model cannot be loaded, or rounding swamps and the dtype was asked for by name.
+    """
+    config = prepared.experiment.oracle
+    pool = start(config)
+    try:
+        tile = _settle_tile(prepared, pool, note)
+        rows = _calibrations(prepared, pool, note)
+        if all(row.used == row.dtype for row in rows):
+            return Settled(pool, _recorded(config, pool, tile), rows)
+        if not isinstance(config, TransformersOracleConfig) or config.dtype != "auto":
+            raise _refusal(rows)
+    except BaseException:
+        pool.stop()
+        raise
+    before = pool.statistics()
+    pool.stop()
+    note("starting the oracle actor(s) again in float32")
+    config = config.model_copy(update={"dtype": "float32"})
+    pool = start(config)
+    return Settled(pool, _recorded(config, pool, _settle_tile(prepared, pool, note)), rows, before)
+
+
+def _recorded(config: OracleConfig, pool: Pool, tile: Tile) -> OracleConfig:
+    """Return the settings as config.json holds them: nothing in them is left to be chosen again."""
+    settled: dict[str, object] = {"tile": tile}
+    if isinstance(config, TransformersOracleConfig):
+        settled["dtype"] = pool.oracle.info.dtype
+    return config.model_copy(update=settled)
+
+
+# ------------------------------------------------------------------------------------------------------- tile size
+def _settle_tile(prepared: Prepared, pool: Pool, note: Note) -> Tile:
+    tile, device = pool.config.tile, pool.oracle.info.device
+    if tile.candidates != "auto":
+        return tile
+    each, free = _candidate_bytes(prepared, pool), pool.free_bytes()
+    chosen = choose_candidates(free, each, most_candidates(device))
+    tile = tile.model_copy(update={"candidates": chosen})
+    pool.use_tile(tile)
+    told = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
+    note(
+        f"tiles of {spelled(tile)}: at most {each / 2**20:.0f} MiB a candidate, {told} of memory free on the first"
+        f" actor's {device}"
+    )
+    return tile
+
+
+def _candidate_bytes(prepared: Prepared, pool: Pool) -> int:
+    config, info = pool.config, pool.oracle.info
+    if not isinstance(config, TransformersOracleConfig):
+        return 0
+    asked = {
+        (prompt_spec(plan.experiment.prompt, task), longest(task.batch("train"), config.tile.examples))
+        for plan, task in zip(prepared.plans, prepared.tasks, strict=True)
+    }
+    point = Point(np.zeros(0, dtype=np.float32))  # every soft prompt costs the same
+    tokens = max(pool.oracle.cost(Request((point,), batch, spec)).tokens for spec, batch in asked)
+    return candidate_bytes(load_model_config(config), DTYPE_BYTES.get(info.dtype, 4), tokens)
+
+
+# ------------------------------------------------------------------------------------------------------- precision
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is calibrated: a method at its first step's radius, on one task with one prompt."""
+
+    optimizer: OptimizerConfig
+    seed: int
+    split_seed: int
+    task: Task
+    prompt: PromptSpec
+
+    @property
+    def radius(self) -> float:
+        return self.optimizer.rho if isinstance(self.optimizer, ZotConfig) else self.optimizer.sigma
+
+    @property
+    def radius_name(self) -> Literal["rho", "sigma"]:
+        return "rho" if isinstance(self.optimizer, ZotConfig) else "sigma"
+
+
+def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[CalibrationRow]:
+    """Calibrate and say so; nothing where nothing is rounded to few bits."""
+    dtype = pool.oracle.info.dtype
+    if not isinstance(pool.config, TransformersOracleConfig) or dtype == "float32":
+        return []
+    measured = [(case, _calibrate(case, pool)) for case in _cases(prepared)]
+    used = "float32" if any(calibration.swamped for _, calibration in measured) else dtype
+    rows = [_row(case, calibration, dtype, used) for case, calibration in measured]
+    for (_, calibration), row in zip(measured, rows, strict=True):
+        outcome = f"below {LIMIT:g}, rounding swamps the difference" if calibration.swamped else "kept"
+        note(
+            f"{dtype} at {row.radius_name} {row.radius:g} ({row.method}): loss difference {calibration.signal:.2g},"
+            f" rounding noise {calibration.noise:.2g}, signal-to-noise {calibration.snr:.2g}: {outcome}"
+        )
+    return rows
+
+
+def _cases(prepared: Prepared) -> list[_Case]:
+    """Return the distinct cases of the first stages: of every kind of optimizer the smallest radius, then the next."""
+    found: dict[tuple[object, ...], _Case] = {}
+    for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
+        experiment = plan.experiment
+        spec = prompt_spec(experiment.prompt, task)
+        case = _Case(experiment.stages[0].optimizer, experiment.seed, experiment.task.split_seed, task, spec)
+        found.setdefault((case.optimizer.kind, case.radius, task, spec), case)
+    ranked: list[tuple[int, float, _Case]] = []
+    for case in sorted(found.values(), key=lambda case: case.radius):
+        before = sum(other.optimizer.kind == case.optimizer.kind for _, _, other in ranked)
+        ranked.append((before, case.radius, case))
+    return [case for _, _, case in sorted(ranked, key=lambda entry: entry[:2])][:MOST_CASES]
+
+
+def _calibrate(case: _Case, pool: Pool) -> Calibration:
+    dim = case.prompt.length * pool.oracle.info.width
+    asks = [_ask(case, dim, i) for i in range(ASKS)]
+    built = optimizers.build(case.optimizer, dim=dim, key=(case.seed,), steps=1)
+    size = min(built.batch_size or len(case.task.train), len(case.task.train))
+    return calibrate(pool.oracle, case.task.batch("train", range(size)), case.prompt, asks)
+
+
+def _ask(case: _Case, dim: int, number: int) -> list[Candidate]:
+    """Return the first two candidates that the optimizer would compare, with noise of this number."""
+    built = optimizers.build(case.optimizer, dim=dim, key=(case.seed, "calibration", number), steps=2)
+    asked = built.ask()
+    if len(asked) == 1:  # one candidate a step: it is compared with the next
+        built.tell([0.0])
+        asked += built.ask()
+    return asked[:2]
+
+
+def _row(case: _Case, calibration: Calibration, dtype: str, used: str) -> CalibrationRow:
+    return CalibrationRow(
+        method=case.optimizer.label,
+        radius_name=case.radius_name,
+        radius=case.radius,
+        split_seed=case.split_seed,
+        dtype=dtype,
+        signal=calibration.signal,
+        noise=calibration.noise,
+        snr=calibration.snr,
+        limit=LIMIT,
+        used=used,
+        cost=CostRow.of(calibration.cost),
+    )
+
+
+def _refusal(rows: list[CalibrationRow]) -> ModelError:
+    worst = min(rows, key=lambda row: math.inf if row.snr is None else row.snr)
+    return ModelError(
+        f"loss differences must be at least {LIMIT:g} times their rounding noise, but {worst.dtype} reaches"
+        f" {worst.snr or 0.0:.2g} at {worst.radius_name} {worst.radius:g} of {worst.method}; set oracle.dtype: auto or"
+        f" float32, or a larger {worst.radius_name}"
+    )
