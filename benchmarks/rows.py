@@ -1,7 +1,7 @@
 """The arithmetic of the loss oracle's table: tokens, rates, shares and ratios from what the workers measured."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,11 +69,11 @@ class Measured:
     checks: plain float32 losses (1 or more candidates, some examples) of a layout. noise: of one loss in bfloat16.
     """
 
-    timings: Mapping[Case, Timing]
-    rates: Mapping[tuple[Block, Dtype], Sequence[float]]
-    checks: Mapping[tuple[Block, Layout], Array]
-    facts: Mapping[Block, Facts]
-    noise: Mapping[tuple[Block, Layout], float]
+    timings: dict[Case, Timing]
+    rates: dict[tuple[Block, Dtype], list[float]]
+    checks: dict[tuple[Block, Layout], Array]
+    facts: dict[Block, Facts]
+    noise: dict[tuple[Block, Layout], float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.rows import Block, Case, Measured, Timing
-from benchmarks.worker import Ask, Dtype, Facts, Method, Sample, Setup, Worker
-from distributed_tuner.values import Array, Layout
+from benchmarks.worker import Ask, Dtype, Method, Sample, Setup, Worker
 
 PATIENCE = 5.0  # seconds of measurements after which a case that nothing is claimed of gets no more
 SLOW = 5.0  # seconds that one measurement of such a case should not exceed
@@ -59,30 +58,25 @@ Key = tuple[Method, Dtype]
 def measure(cases: Sequence[Case], turns: Turns, say: Callable[[str], None] = lambda line: None) -> Measured:
     """Measure the cases, one block after another."""
     began = time.perf_counter()
-    timings: dict[Case, Timing] = {}
-    rates: dict[tuple[Block, Dtype], list[float]] = {}
-    checks: dict[tuple[Block, Layout], Array] = {}
-    facts: dict[Block, Facts] = {}
+    measured = Measured({}, {}, {}, {}, {})
     for block in dict.fromkeys(case.block for case in cases):
         mine = [case for case in cases if case.block == block]
         workers = _start(block, mine, turns)
         try:
-            facts[block] = [worker.facts() for worker in workers.values()].pop()
+            measured.facts[block] = [worker.facts() for worker in workers.values()].pop()
             for worker in workers.values():
                 _warm_up(worker)
             tasks = [_task(case, workers[case.method, case.dtype], turns) for case in mine]
             for number in range(turns.rounds):
                 say(f"{time.perf_counter() - began:4.0f} s  {block.texts}, L = {block.length}: round {number + 1}")
-                _round(tasks, turns, rates)
-            timings |= _timings(tasks)
-            for layout in dict.fromkeys(case.layout for case in mine if case.dtype == "float32"):
-                checks[block, layout] = _check(
-                    workers["plain", "float32"], timings, Case(block, "plain", layout, "float32", 1)
-                )
+                _round(tasks, turns, measured.rates)
+            measured.timings.update(_timings(tasks))
+            say(f"{time.perf_counter() - began:4.0f} s  {block.texts}, L = {block.length}: exactness")
+            _exactness(block, mine, workers, measured)
         finally:
             for worker in workers.values():
                 worker.stop()
-    return Measured(timings, rates, checks, facts, {})
+    return measured
 
 
 def _start(block: Block, cases: Sequence[Case], turns: Turns) -> dict[Key, Worker]:
@@ -138,8 +132,16 @@ def _timings(tasks: Sequence[Task]) -> dict[Case, Timing]:
     return {task.case: (_smaller(task, tasks) or task).timing() for task in tasks}
 
 
-def _check(plain: Worker, timings: dict[Case, Timing], case: Case) -> Array:
-    """Return plain float32 losses to compare with: those that were timed, else of the first examples."""
-    if case in timings:
-        return timings[case].losses
-    return plain.measure(Ask(case.layout, 1, CHECKED)).losses
+def _exactness(block: Block, cases: Sequence[Case], workers: dict[Key, Worker], measured: Measured) -> None:
+    """Add what losses are compared with: plain ones in float32, and the rounding noise of bfloat16.
+
+    The plain losses are those that were timed, where they were, else those of the first examples.
+    """
+    for layout in dict.fromkeys(case.layout for case in cases if case.dtype == "float32"):
+        timed = measured.timings.get(Case(block, "plain", layout, "float32", 1))
+        asked = Ask(layout, 1, CHECKED)
+        losses = workers["plain", "float32"].measure(asked).losses if timed is None else timed.losses
+        measured.checks[block, layout] = losses
+    for method, dtype in workers:
+        if method != "plain" and dtype == "bfloat16":
+            measured.noise[block, method] = workers[method, dtype].loss_noise()

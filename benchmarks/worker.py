@@ -8,7 +8,6 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -18,6 +17,7 @@ from benchmarks.asking import plain_model, request
 from benchmarks.plain import Plain, candidate_rows
 from benchmarks.texts import ROWS, TextsName, batch
 from distributed_tuner.config.oracle import TransformersOracleConfig
+from distributed_tuner.oracles.calibration import calibrate
 from distributed_tuner.oracles.models import locate
 from distributed_tuner.oracles.speed import matmul_rate, trunk_parameters
 from distributed_tuner.values import Array, Batch, Layout
@@ -101,6 +101,12 @@ class Worker:
         rate: float = self._receive()
         return rate
 
+    def loss_noise(self) -> float:
+        """Return the rounding noise of one loss as the oracle's calibration finds it; not of the plain way."""
+        self._pipe.send("noise")
+        noise: float = self._receive()
+        return noise
+
     def stop(self) -> None:
         """End the process."""
         self._pipe.close()
@@ -119,7 +125,7 @@ def serve(pipe: "Connection", setup: Setup) -> None:
 
     torch.set_num_threads(setup.threads)
     examples = batch(setup.texts, setup.rows)
-    compute = plain_way(setup, examples) if setup.method == "plain" else oracle_way(setup, examples)
+    way = PlainWay(setup, examples) if setup.method == "plain" else OracleWay(setup, examples)
     pipe.send(facts_of(setup, examples))
     while True:
         try:
@@ -128,40 +134,53 @@ def serve(pipe: "Connection", setup: Setup) -> None:
             return
         if command == "rate":
             pipe.send(matmul_rate("cpu", getattr(torch, setup.dtype), setup.threads))
+        elif command == "noise":
+            assert isinstance(way, OracleWay), "only the oracle has a calibration"
+            assert setup.method != "plain"
+            pipe.send(way.loss_noise(setup.method))
         else:
             began = time.perf_counter()
-            losses = compute(command)
+            losses = way.losses(command)
             pipe.send(Sample(time.perf_counter() - began, losses, peak_memory()))
 
 
-def plain_way(setup: Setup, examples: Batch) -> Callable[[Ask], Array]:
-    """Return what computes example losses one candidate at a time, with transformers alone."""
-    model, tokenizer = plain_model(setup.model, setup.dtype)
-    plain = Plain(model, tokenizer, examples)
-    width = model.get_input_embeddings().weight.shape[1]
+class PlainWay:
+    """Computes example losses one candidate at a time, with transformers alone."""
 
-    def compute(ask: Ask) -> Array:
-        rows = [candidate_rows(i, setup.length, width) for i in range(ask.candidates)]
-        return np.stack([plain.example_losses(each, ask.layout, ask.examples) for each in rows])
+    def __init__(self, setup: Setup, examples: Batch) -> None:
+        model, tokenizer = plain_model(setup.model, setup.dtype)
+        self._plain = Plain(model, tokenizer, examples)
+        self._size = setup.length, model.get_input_embeddings().weight.shape[1]
 
-    return compute
+    def losses(self, ask: Ask) -> Array:
+        """Return the example losses (C, E)."""
+        rows = [candidate_rows(i, *self._size) for i in range(ask.candidates)]
+        return np.stack([self._plain.example_losses(each, ask.layout, ask.examples) for each in rows])
 
 
-def oracle_way(setup: Setup, examples: Batch) -> Callable[[Ask], Array]:
-    """Return what asks the loss oracle for all candidates at once."""
-    from distributed_tuner.oracles.transformers import TransformersOracle
+class OracleWay:
+    """Asks the loss oracle for all candidates at once."""
 
-    config = TransformersOracleConfig(
-        kind="transformers", model=setup.model, dtype=setup.dtype, device="cpu", threads=setup.threads
-    )
-    oracle = TransformersOracle(config)
+    def __init__(self, setup: Setup, examples: Batch) -> None:
+        from distributed_tuner.oracles.transformers import TransformersOracle
 
-    def compute(ask: Ask) -> Array:
-        chosen = replace(examples, examples=examples.examples[: ask.examples])
-        asked = request(ask.layout, ask.candidates, setup.length, oracle.info.width, chosen)
-        return np.asarray(oracle.evaluate(asked).example_losses, dtype=np.float32)
+        config = TransformersOracleConfig(
+            kind="transformers", model=setup.model, dtype=setup.dtype, device="cpu", threads=setup.threads
+        )
+        self._oracle = TransformersOracle(config)
+        self._size = setup.length, self._oracle.info.width
+        self._examples = examples
 
-    return compute
+    def losses(self, ask: Ask) -> Array:
+        """Return the example losses (C, E)."""
+        chosen = replace(self._examples, examples=self._examples.examples[: ask.examples])
+        answer = self._oracle.evaluate(request(ask.layout, ask.candidates, *self._size, chosen))
+        return np.asarray(answer.example_losses, dtype=np.float32)
+
+    def loss_noise(self, layout: Layout) -> float:
+        """Return the rounding noise of one loss, found on two candidates."""
+        asked = request(layout, 2, *self._size, self._examples)
+        return calibrate(self._oracle, asked.batch, asked.prompt, [asked.candidates]).loss_noise
 
 
 def facts_of(setup: Setup, examples: Batch) -> Facts:

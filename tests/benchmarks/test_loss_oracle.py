@@ -38,6 +38,7 @@ def test_float32_agrees_with_the_plain_way_in_every_layout(small_run: Any) -> No
 def test_bfloat16_differs_and_is_put_beside_float32(small_run: Any) -> None:
     (row,) = [r for r in table(small_run, [2]) if r.dtype == "bfloat16"]
     assert row.difference is not None and 0 < row.difference < 0.5
+    assert row.noise is not None and row.noise > 0 and row.within_noise is not None
     assert row.times_plain is None  # the plain way in bfloat16 was not measured
     assert row.times_plain_float32 is not None and row.times_plain_float32 > 0
 
