@@ -136,12 +136,16 @@ class _Case:
 
 
 def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[CalibrationRow]:
-    """Calibrate and say so; nothing where nothing is rounded to few bits."""
+    """Calibrate and say so; nothing where nothing is rounded to few bits. The first case that is swamped decides."""
     dtype = pool.oracle.info.dtype
     if not isinstance(pool.config, TransformersOracleConfig) or dtype == "float32":
         return []
-    measured = [(case, _calibrate(case, pool)) for case in _cases(prepared)]
-    used = "float32" if any(calibration.swamped for _, calibration in measured) else dtype
+    measured: list[tuple[_Case, Calibration]] = []
+    for case in _cases(prepared):
+        measured.append((case, _calibrate(case, pool)))
+        if measured[-1][1].swamped:
+            break
+    used = "float32" if measured[-1][1].swamped else dtype
     rows = [_row(case, calibration, dtype, used) for case, calibration in measured]
     for (_, calibration), row in zip(measured, rows, strict=True):
         outcome = f"below {LIMIT:g}, rounding swamps the difference" if calibration.swamped else "kept"
