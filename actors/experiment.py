@@ -177,7 +177,7 @@ class _Run:
         with progress, quiet_tune():
             results = tuner.fit()
             trials = results._experiment_analysis.trials
-            interrupted = recorder.close()
+            interrupted = recorder.close(trials)
         if interrupted:
             return "interrupted"
         return "failed" if all(str(trial.status) == "ERROR" for trial in trials) else "done"

@@ -97,11 +97,15 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._poll()
 
-    def close(self) -> bool:
+    def close(self, trials: list[Any]) -> bool:
         """Write how the trials that have not ended stand. Returns True when the run was interrupted.
 
-        Tune's own status does not tell: at the end it calls every trial terminated that it has had to stop.
+        Tune's own status does not tell: at the end it calls every trial terminated that it has had to stop. A resumed
+        run with nothing left to do takes no step; its trials' last results say that they are done.
         """
+        if not self._begun:
+            done = [trial for trial in trials if trial.is_finished() and (trial.last_result or {}).get("done")]
+            self._ended.update(self._plan(trial).trial_id for trial in done)
         self._drain()
         unfinished = [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]
         for trial_id in unfinished:

@@ -66,8 +66,8 @@ class Prepared:
         if needed <= limit * 2**30:
             return note
         return (
-            f"{note}, more than oracle.text_cache_gib: {limit:g} lets them: what does not fit is computed again at every"
-            " request; raise it, or set prompt.layout: prefix"
+            f"{note}, more than oracle.text_cache_gib: {limit:g} lets them: what does not fit is computed again at"
+            " every request; raise it, or set prompt.layout: prefix"
         )
 
     def with_oracle(self, oracle: OracleConfig) -> "Prepared":

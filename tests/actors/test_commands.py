@@ -99,6 +99,18 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     assert all(trial["queries"] <= QUERIES for trial in summary["trials"])
     assert before < len(raw_rows(directory, "step")), "the second process has written to the same ledger"
     assert len([row for row in raw_rows(directory, "measure") if row["what"] == "manual_prompt"]) == 2
+    if interrupt is interrupt_group:
+        assert_resuming_a_run_that_is_done_changes_nothing(long_space, directory)
+
+
+def assert_resuming_a_run_that_is_done_changes_nothing(long_space: Path, directory: RunDirectory) -> None:
+    steps = len(raw_rows(directory, "step"))
+    again = subprocess.run(
+        command("run", long_space, "--out", directory.path, "--resume"), capture_output=True, text=True, timeout=180
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(directory.summary.read_text())["status"] == "done"
+    assert len(raw_rows(directory, "step")) == steps
 
 
 @pytest.fixture
