@@ -22,7 +22,7 @@ def main(
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0,1,2",
     queries: Annotated[int, typer.Option(help="Queries a trial.")] = 2000,
     length: Annotated[int, typer.Option(help="Prompt rows.")] = 3,
-    layout: Annotated[str, typer.Option(help="prefix or suffix.")] = "suffix",
+    layout: Annotated[str, typer.Option(help="prefix, suffix or add.")] = "suffix",
     init: Annotated[str, typer.Option(help="text, vocab, zeros or filler.")] = "text",
     learning_rate: Annotated[float, typer.Option(help="Of ZOT, one of the paper's grid.")] = 0.03,
     actors: Annotated[int, typer.Option(help="Oracle actors, one thread each.")] = 2,
