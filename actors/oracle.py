@@ -54,15 +54,7 @@ def start_oracles(config: OracleConfig, run: str) -> list[Any]:
             max_restarts=-1,
             max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
             name=f"{run}/oracle-{i}",
-            runtime_env={"env_vars": threads_environment(config.threads)},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads), "MKL_NUM_THREADS": str(config.threads)}},
         ).remote(config)
         for i in range(config.actors)
     ]
-
-
-def threads_environment(threads: int) -> dict[str, str]:
-    """Return what an actor's process must know before torch is loaded, so that k actors do not oversubscribe.
-
-    Threads that wait sleep instead of spinning: where another process wants a core, that halves the time of a product.
-    """
-    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
