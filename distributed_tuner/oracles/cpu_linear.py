@@ -1,8 +1,8 @@
 """Linear layers of a frozen model laid out for the CPU's matrix units, once.
 
-torch lays a weight out anew in every product (oneDNN's blocked format). Weights that never change can be kept that way:
-about 1.4 times the products' speed in bfloat16 and twice in float32 for a small model's shapes. The activation of a
-gated MLP (LLaMA, Qwen2, Mistral, ...) is computed while its product is still in the cache.
+torch lays a weight out anew in every product (oneDNN's blocked format). Weights that never change can be kept that way,
+which matters most for a small model's shapes (docs/performance.md). The activation of a gated MLP (LLaMA, Qwen2,
+Mistral, ...) is computed while its product is still in the cache.
 
 The operations are those that torch.compile emits for the CPU when it freezes weights. They have no gradient.
 """
