@@ -54,7 +54,13 @@ def start_oracles(config: OracleConfig, run: str) -> list[Any]:
             max_restarts=-1,
             max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
             name=f"{run}/oracle-{i}",
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads), "MKL_NUM_THREADS": str(config.threads)}},
+            runtime_env={"env_vars": _thread_settings(config.threads)},
         ).remote(config)
         for i in range(config.actors)
     ]
+
+
+def _thread_settings(threads: int) -> dict[str, str]:
+    """Return what keeps a process on so many cores. numpy's own threads would spin on after a product (a projection)
+    and take the cores from torch's, so it gets none."""
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}

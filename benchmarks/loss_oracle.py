@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.rows import Block, Case, Measured, Row, table
-from benchmarks.targets import HEADLINE, LONG_TEXTS, Verdict, verdicts
+from benchmarks.targets import HEADLINE, LONG_TEXTS, QUICKSTART, Verdict, verdicts
 from benchmarks.turns import Turns, measure
 from benchmarks.worker import Dtype, Method
 from distributed_tuner.oracles.models import SMOLLM2
@@ -29,7 +29,10 @@ from distributed_tuner.values import Layout
 CANDIDATES = (2, 20)
 LAYOUTS: tuple[Layout, ...] = ("prefix", "suffix", "add")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
-CLAIMED = (HEADLINE, HEADLINE.plain, HEADLINE.plain.in_float32, LONG_TEXTS, LONG_TEXTS.plain)
+CLAIMED = (
+    *(HEADLINE, HEADLINE.plain, HEADLINE.plain.in_float32),
+    *(LONG_TEXTS, LONG_TEXTS.plain, QUICKSTART, QUICKSTART.plain),
+)
 HEADINGS = (
     *("texts", "L", "P", "dtype", "method", "s/query", "tokens/query", "useful GFLOP/s", "of matmul", "peak GiB"),
     *("x plain", "x plain fp32", "difference", "noise", "samples"),
@@ -62,12 +65,14 @@ def main(
 def all_cases() -> list[Case]:
     """Return every case, blocks one after another."""
     blocks = [Block("SST-2", 10), Block("SST-2", 50), Block("150 tokens", 10), Block("150 tokens", 50)]
-    return [case for block in blocks for case in _cases_of(block)]
+    quickstart = [case for case in _cases_of(QUICKSTART.block) if case.layout == QUICKSTART.layout]
+    return [*(case for block in blocks for case in _cases_of(block)), *quickstart]
 
 
 def quick_cases() -> list[Case]:
     """Return the claimed rows, what they are compared with, and float32 of two candidates for the equality."""
-    return [*CLAIMED, *(Case(head.block, head.method, head.layout, "float32", 2) for head in (HEADLINE, LONG_TEXTS))]
+    heads = (HEADLINE, LONG_TEXTS, QUICKSTART)
+    return [*CLAIMED, *(Case(head.block, head.method, head.layout, "float32", 2) for head in heads)]
 
 
 def report(measured: Measured, rows: Sequence[Row], judged: Sequence[Verdict]) -> list[str]:

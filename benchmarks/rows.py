@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks.texts import TextsName
 from benchmarks.worker import Dtype, Facts, Method
-from distributed_tuner.values import Array, Layout
+from distributed_tuner.oracles.calibration import LIMIT
+from distributed_tuner.values import Array, Array64, Layout
 
 GIB = 2**30
 
@@ -66,12 +67,13 @@ class Timing:
 class Measured:
     """Everything from a run: timings, matrix-product rates by block and dtype, checks and facts by block.
 
-    checks: plain float32 losses (1 or more candidates, some examples) of a layout. noise: of one loss in bfloat16.
+    checks: plain example losses of a layout in a dtype (1 or more candidates, some examples). noise: of a difference of
+    two losses in bfloat16.
     """
 
     timings: dict[Case, Timing]
     rates: dict[tuple[Block, Dtype], list[float]]
-    checks: dict[tuple[Block, Layout], Array]
+    checks: dict[tuple[Block, Layout, Dtype], Array]
     facts: dict[Block, Facts]
     noise: dict[tuple[Block, Layout], float]
 
@@ -100,8 +102,8 @@ class Row:
 
     @property
     def within_noise(self) -> bool | None:
-        """Is the difference no more than three times the rounding noise of one loss?"""
-        return None if self.noise is None or self.difference is None else self.difference <= 3 * self.noise
+        """Is it a difference that calibration would not tell from rounding noise?"""
+        return None if self.noise is None or self.difference is None else self.difference <= LIMIT * self.noise
 
 
 def table(measured: Measured, candidates: Sequence[int]) -> list[Row]:
@@ -169,26 +171,23 @@ def ratio(measured: Measured, plain: Case, timing: Timing) -> float | None:
 
 
 def difference(measured: Measured, case: Case, timing: Timing) -> float | None:
-    """Return the largest difference of a loss: float32 from its plain form, bfloat16 from the same way in float32.
+    """Return how far losses are from their plain form in the same dtype.
 
-    float32 compares the losses of single examples, bfloat16 those of candidates (means over examples).
+    float32: the largest difference of an example's loss. bfloat16: the RMS difference of a candidate's loss, the mean
+    over examples, which is what an optimizer sees and what calibration's noise is of.
     """
-    if case.dtype == "bfloat16":
-        exact = [t.losses for c, t in measured.timings.items() if c.dtype == "float32" and _alike(c, case)]
-        reference = max(exact, key=len, default=None)
-        return None if reference is None else _most(timing.losses.mean(axis=1), reference.mean(axis=1))
-    plain = measured.checks.get((case.block, case.layout))
-    return None if plain is None or case.method == "plain" else _most(timing.losses, plain)
+    plain = measured.checks.get((case.block, case.layout, case.dtype))
+    if plain is None or case.method == "plain":
+        return None
+    if case.dtype == "float32":
+        return float(np.abs(_gap(timing.losses, plain)).max())
+    return float(np.sqrt(np.mean(np.square(_gap(timing.losses.mean(axis=1), plain.mean(axis=1))))))
 
 
-def _most(a: Array, b: Array) -> float:
-    """Return the largest difference where both are there; NaN where one of them is."""
+def _gap(a: Array, b: Array) -> Array64:
+    """Return the difference where both are there; NaN where one of them is."""
     both = tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True))
-    return float(np.abs(a[both].astype(np.float64) - b[both]).max())
-
-
-def _alike(one: Case, other: Case) -> bool:
-    return (one.block, one.method, one.layout) == (other.block, other.method, other.layout)
+    return a[both].astype(np.float64) - b[both]
 
 
 def _rounded(case: Case) -> bool:

@@ -1,14 +1,16 @@
-"""Texts of the speed benchmarks: reviews made from a word list, the same on every machine, no data files needed.
+"""Texts of the speed benchmarks: the quickstart's, and reviews made from a word list; no data files needed.
 
-Every word is one token of SmolLM2 and of the tokenizer of random_models.py, so the lengths below are tokens.
+Every word of a review is one token of SmolLM2 and of the tokenizer of random_models.py, so its lengths are tokens.
 """
 
 from typing import Literal, TypeAlias
 
+from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.seeds import generator
+from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.values import Batch, Example
 
-TextsName: TypeAlias = Literal["SST-2", "150 tokens"]
+TextsName: TypeAlias = Literal["SST-2", "150 tokens", "quickstart"]
 
 CUE = " It was"
 TAIL = " ."  # of a masked model's template, after the mask
@@ -39,7 +41,12 @@ ADJECTIVE = (
 
 
 def batch(name: TextsName, rows: int = ROWS, cue: str = CUE, tail: str = "") -> Batch:
-    """Return the labelled reviews as a training batch; more rows than lengths go round."""
+    """Return the labelled texts as a training batch; more rows than a review has lengths go round.
+
+    The quickstart's messages are as many as it trains on, with their own cue.
+    """
+    if name == "quickstart":
+        return build_demo(DemoTaskConfig(kind="demo", shots=8)).batch("train")
     lengths = LENGTHS[name]
     examples = tuple(
         Example(f"{name}-{i}", review(lengths[i * STRIDE % len(lengths)] - CUE_TOKENS, i % 2, i), cue, i % 2, tail)

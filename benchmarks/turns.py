@@ -12,6 +12,7 @@ from benchmarks.worker import Ask, Dtype, Method, Sample, Setup, Worker
 PATIENCE = 5.0  # seconds of measurements after which a case that nothing is claimed of gets no more
 SLOW = 5.0  # seconds that one measurement of such a case should not exceed
 CHECKED = 8  # examples whose plain losses are computed where a layout's plain form is not timed
+COMPARED = 4  # candidates whose losses in bfloat16 are compared with the plain form's
 WARM_UP = 2  # candidates and examples of the first request
 
 
@@ -133,15 +134,18 @@ def _timings(tasks: Sequence[Task]) -> dict[Case, Timing]:
 
 
 def _exactness(block: Block, cases: Sequence[Case], workers: dict[Key, Worker], measured: Measured) -> None:
-    """Add what losses are compared with: plain ones in float32, and the rounding noise of bfloat16.
+    """Add what losses are compared with: plain ones, and the rounding noise of bfloat16.
 
-    The plain losses are those that were timed, where they were, else those of the first examples.
+    The plain losses in float32 are those that were timed, where they were, else those of the first examples.
     """
     for layout in dict.fromkeys(case.layout for case in cases if case.dtype == "float32"):
         timed = measured.timings.get(Case(block, "plain", layout, "float32", 1))
         asked = Ask(layout, 1, CHECKED)
         losses = workers["plain", "float32"].measure(asked).losses if timed is None else timed.losses
-        measured.checks[block, layout] = losses
+        measured.checks[block, layout, "float32"] = losses
+    for layout in dict.fromkeys(case.layout for case in cases if case.dtype == "bfloat16" and case.method != "plain"):
+        if rounded := workers.get(("plain", "bfloat16")):
+            measured.checks[block, layout, "bfloat16"] = rounded.measure(Ask(layout, COMPARED)).losses
     for method, dtype in workers:
         if method != "plain" and dtype == "bfloat16":
             measured.noise[block, method] = workers[method, dtype].loss_noise()

@@ -102,7 +102,7 @@ class Worker:
         return rate
 
     def loss_noise(self) -> float:
-        """Return the rounding noise of one loss as the oracle's calibration finds it; not of the plain way."""
+        """Return the rounding noise of a loss difference as the oracle's calibration finds it; not of the plain way."""
         self._pipe.send("noise")
         noise: float = self._receive()
         return noise
@@ -178,9 +178,10 @@ class OracleWay:
         return np.asarray(answer.example_losses, dtype=np.float32)
 
     def loss_noise(self, layout: Layout) -> float:
-        """Return the rounding noise of one loss, found on two candidates."""
-        asked = request(layout, 2, *self._size, self._examples)
-        return calibrate(self._oracle, asked.batch, asked.prompt, [asked.candidates]).loss_noise
+        """Return the rounding noise of a difference of two losses, found on four candidates."""
+        asked = request(layout, 4, *self._size, self._examples)
+        pairs = [asked.candidates[:2], asked.candidates[2:]]
+        return calibrate(self._oracle, asked.batch, asked.prompt, pairs).noise
 
 
 def facts_of(setup: Setup, examples: Batch) -> Facts:

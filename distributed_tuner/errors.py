@@ -49,5 +49,9 @@ class OracleMemoryError(OracleError):
     """A tile did not fit into the memory of an oracle's device."""
 
 
+class ProposerError(TunerError, RuntimeError):
+    """A proposer has no answer. Costs a restart stage its proposals, never the run."""
+
+
 class OracleTimeout(OracleError):
     """An oracle gave up a request that had run out of its time."""

@@ -14,7 +14,7 @@ from distributed_tuner.seeds import Key
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Array64: TypeAlias = npt.NDArray[np.float64]
-Split: TypeAlias = Literal["train", "dev", "test"]
+Split: TypeAlias = Literal["train", "feedback", "dev", "test"]
 LossName: TypeAlias = Literal["cross_entropy", "hinge"]
 Layout: TypeAlias = Literal["prefix", "suffix", "add"]
 LabelRule: TypeAlias = Literal["single", "first"]
@@ -74,13 +74,33 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """A text as a soft prompt: the embeddings of its tokens, fitted to L rows as those of ``init: text`` are."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """A hard prompt in words, put in front of the example's text."""
 
     text: str
 
 
-Candidate: TypeAlias = Perturbation | Latent | Point | Text
+Candidate: TypeAlias = Perturbation | Latent | Point | Embedded | Text
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpace:
+    """The map V^-1 from prompt rows to text (Guo et al. 2024): each row's nearest token among the allowed ones.
+
+    vocabulary: "words" allows printable tokens that begin a word and that the tokenizer gives back when it reads them,
+    "printable" any printable token, "all" every token but the special ones, "published" the ids 4 to 14999 of the
+    published code. distance: "cosine", "l2", or "published": the smallest cosine similarity, as that code sorts.
+    """
+
+    vocabulary: Literal["words", "printable", "all", "published"] = "words"
+    distance: Literal["cosine", "l2", "published"] = "cosine"
 
 
 # --------------------------------------------------------------------------------------------------- requests
@@ -130,11 +150,15 @@ class PromptSpec:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Request:
-    """What an oracle is asked: every candidate on every example of the batch."""
+    """What an oracle is asked: every candidate on every example of the batch.
+
+    ``gradient``: the gradients of the candidates' losses as well, which only a white box gives.
+    """
 
     candidates: tuple[Candidate, ...]
     batch: Batch
     prompt: PromptSpec
+    gradient: bool = False
 
 
 # --------------------------------------------------------------------------------------------------- answers
@@ -172,13 +196,15 @@ class Evaluation:
     """The answer to a request.
 
     losses: (C,) mean over examples, NaN where any example's loss is not finite. example_losses: (C, E).
-    logits: (C, E, W) label-word logits, float32. cost: ``seconds`` is device time, summed over tiles.
+    logits: (C, E, W) label-word logits, float32. cost: ``seconds`` is device time, summed over tiles. gradients: (C, P)
+    of the losses by the prompt coordinates, float32, where they were asked for.
     """
 
     losses: Array64
     example_losses: Array64
     logits: Array
     cost: Cost
+    gradients: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.prompt import PromptConfig
 from distributed_tuner.config.schedule import NoScheduleConfig, ScheduleConfig
-from distributed_tuner.config.stage import SearchStageConfig
+from distributed_tuner.config.stage import RestartStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
 
 
@@ -24,8 +24,10 @@ class Experiment(Config):
     """The frozen model. The same for all trials."""
     prompt: PromptConfig = PromptConfig()
     """The soft prompt."""
-    stages: tuple[SearchStageConfig, ...] = Field(min_length=1)
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
     """What a trial does, in order; the budget is shared by its stages."""
+    rounds: int = Field(1, ge=1)
+    """How often it does them. A restart stage at the very end is left out where a search would have to follow it."""
     budget: BudgetConfig = BudgetConfig()
     """Hard limits of a trial."""
     schedule: ScheduleConfig = NoScheduleConfig(kind="none")
@@ -37,5 +39,19 @@ class Experiment(Config):
 
     @property
     def method(self) -> str:
-        """Label of what the trial runs: its optimizers' names, joined by "+"."""
-        return "+".join(stage.optimizer.name or stage.optimizer.kind for stage in self.stages)
+        """Label of what the trial runs: its optimizers' names and its proposers' kinds, joined by "+"."""
+        return "+".join(label_of(stage) for stage in self.stages)
+
+    @property
+    def course(self) -> tuple[StageConfig, ...]:
+        """All stages of all rounds, in order."""
+        stages = self.stages * self.rounds
+        searches = any(not isinstance(stage, RestartStageConfig) for stage in stages)
+        return stages[:-1] if searches and isinstance(stages[-1], RestartStageConfig) else stages
+
+
+def label_of(stage: StageConfig) -> str:
+    """Return what tables and reports call a stage."""
+    if isinstance(stage, RestartStageConfig):
+        return f"{stage.proposer.kind}_restart"
+    return stage.optimizer.label

@@ -113,3 +113,45 @@ class NevergradConfig(LatentSettings):
 OptimizerConfig: TypeAlias = Annotated[
     RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig, Field(discriminator="kind")
 ]
+
+
+class FirstOrderSettings(OptimizerSettings):
+    """What first-order optimizers share."""
+
+    learning_rate: float = Field(default=0.1, gt=0)
+    """The step size at the start of the schedule."""
+    clip: float = Field(default=1.0, ge=0)
+    """Largest L2 norm of a gradient, over the whole prompt; 0 turns clipping off."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the step size goes down over the planned steps."""
+    floor: float = Field(default=0.0, ge=0, le=1)
+    """Where the schedule ends, as a ratio of ``learning_rate``."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled decay of the coordinates towards the prompt's base rows."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Training examples per step; all of them when left out."""
+
+
+class AdamWConfig(FirstOrderSettings):
+    """AdamW (Loshchilov & Hutter 2019), the optimizer of the published MaaO code."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Names this optimizer."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of gradients."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the mean of squared gradients."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of the squared gradients."""
+
+
+class SgdConfig(FirstOrderSettings):
+    """Gradient descent, with momentum as torch.optim.SGD has it."""
+
+    kind: Literal["sgd"] = "sgd"
+    """Names this optimizer."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the running sum of gradients; 0 turns momentum off."""
+
+
+FirstOrderConfig: TypeAlias = Annotated[AdamWConfig | SgdConfig, Field(discriminator="kind")]

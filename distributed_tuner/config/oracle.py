@@ -59,6 +59,9 @@ class TransformersOracleConfig(OracleBase):
     CPU it gains less than the packed weights, which it excludes (see docs/performance.md)."""
     text_cache_gib: float = Field(2.0, ge=0)
     """Memory for the keys and values of example texts that the suffix layout keeps on the device."""
+    gradients: bool = False
+    """Keep the model differentiable by the prompt, as gradient stages need it, without the CPU's packed weights. Set by
+    the run where a stage needs it."""
     trust_remote_code: bool = False
     """Run model code from the hub."""
 

@@ -1,23 +1,78 @@
 """Settings of stages: the stretches that a trial is made of."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from distributed_tuner.config.base import Config
-from distributed_tuner.config.optimizer import OptimizerConfig
+from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
+from distributed_tuner.config.proposer import ProposerConfig
 
 
-class SearchStageConfig(Config):
-    """A black-box search until the budget is spent or the optimizer stops."""
+class TunedStage(Config):
+    """What stages with an optimizer share."""
 
-    kind: Literal["search"]
-    optimizer: OptimizerConfig
-    """Who proposes the candidates."""
     look_every: int = Field(100, ge=1)
     """Queries between two looks: the recommended prompt is scored on all of train and dev (two queries)."""
     select: Literal["metric_then_loss", "metric"] = "metric_then_loss"
     """When a look becomes the selected prompt: a better dev metric, ties broken by dev loss; or strictly better dev
     metric alone, first of ties, as in the papers' code."""
     steps: int | None = Field(None, ge=1)
-    """Steps after which the stage ends, with the rest of the budget for later stages; none: it takes all there is."""
+    """Steps after which the stage ends, with the rest of the budget for later stages; none: its share of what is left,
+    shared evenly with the later stages that have none either."""
+
+
+class SearchStageConfig(TunedStage):
+    """A black-box search until its share of the budget is spent or the optimizer stops."""
+
+    kind: Literal["search"]
+    optimizer: OptimizerConfig
+    """Who proposes the candidates."""
+
+
+class GradientStageConfig(TunedStage):
+    """First-order prompt tuning of a white box. A gradient counts as three queries: backward costs two forwards."""
+
+    kind: Literal["gradient"]
+    optimizer: FirstOrderConfig
+    """Who takes the steps."""
+
+
+class TokenSpaceConfig(Config):
+    """How prompt rows become words (V^-1)."""
+
+    vocabulary: Literal["words", "printable", "all", "published"] = "words"
+    """Allowed tokens: "words" that begin a word and can be read back, "printable", "all", or "published" (ids 4 to
+    14999)."""
+    distance: Literal["cosine", "l2", "published"] = "cosine"
+    """What is nearest; "published": the least similar token, as the published code has it."""
+
+
+class RestartStageConfig(Config):
+    """An LLM reads the trajectory of scored prompts and proposes others; the best becomes the start of what follows."""
+
+    kind: Literal["restart"]
+    proposer: ProposerConfig
+    """Who proposes."""
+    proposals: int = Field(3, ge=1)
+    """M: proposals that are scored."""
+    trajectory: int = Field(5, ge=0)
+    """K: prompts of the stage before that are put into words and scored: its best, its last, and others spread over
+    it."""
+    shown: int = Field(8, ge=1)
+    """Scored prompts that the instruction shows, the best known, worst first."""
+    adopt: Literal["better", "always"] = "better"
+    """Whether the best proposal must beat the incumbent on the same examples."""
+    state: Literal["reset", "keep", "inject"] = "reset"
+    """What an adopted prompt does to the optimizer: "reset" begins afresh there, "keep" moves it there with its momentum
+    or covariance, "inject" (cma) hands it in as one more solution of the next generation."""
+    tokens: TokenSpaceConfig = TokenSpaceConfig()
+    """How prompt rows become words."""
+    faithful: bool = False
+    """As the published code does it, defects included: the first nine distinct prompts of the stage, the least similar
+    tokens, feedback from dev, the first proposal adopted unscored, the optimizer left as it is."""
+
+
+StageConfig: TypeAlias = Annotated[
+    SearchStageConfig | GradientStageConfig | RestartStageConfig, Field(discriminator="kind")
+]

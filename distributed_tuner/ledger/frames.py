@@ -10,7 +10,10 @@ from distributed_tuner.ledger.reader import Ledger
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLES = ("trials", "steps", "looks", "measures", "calibrations", "events", "trial_ends")
+_TABLES = (
+    *("trials", "steps", "looks", "feedbacks", "exchanges", "restarts"),
+    *("measures", "calibrations", "events", "trial_ends"),
+)
 
 
 def frames(ledger: Ledger) -> "dict[str, pd.DataFrame]":

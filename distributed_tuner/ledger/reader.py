@@ -13,8 +13,11 @@ from distributed_tuner.ledger.rows import (
     ROW,
     CalibrationRow,
     EventRow,
+    ExchangeRow,
+    FeedbackRow,
     LookRow,
     MeasureRow,
+    RestartRow,
     Row,
     RunEndRow,
     RunRow,
@@ -60,6 +63,9 @@ class Ledger:
     trials: tuple[TrialRow, ...]
     steps: tuple[StepRow, ...]
     looks: tuple[LookRow, ...]
+    feedbacks: tuple[FeedbackRow, ...]
+    exchanges: tuple[ExchangeRow, ...]
+    restarts: tuple[RestartRow, ...]
     measures: tuple[MeasureRow, ...]
     calibrations: tuple[CalibrationRow, ...]
     events: tuple[EventRow, ...]
@@ -98,6 +104,9 @@ def collect(rows: Iterable[Row]) -> Ledger:
         trials=_only(latest, TrialRow),
         steps=_only(latest, StepRow),
         looks=_only(latest, LookRow),
+        feedbacks=_only(latest, FeedbackRow),
+        exchanges=_only(latest, ExchangeRow),
+        restarts=_only(latest, RestartRow),
         measures=_only(latest, MeasureRow),
         calibrations=_only(latest, CalibrationRow),
         events=_only(latest, EventRow),
@@ -133,6 +142,10 @@ def _name(row: Row) -> Hashable:
     match row:
         case StepRow() | LookRow():
             return (row.type, row.trial_id, row.stage, row.step)
+        case FeedbackRow() | RestartRow():
+            return (row.type, row.trial_id, row.stage)
+        case ExchangeRow():
+            return (row.type, row.trial_id, row.stage, row.number)
         case MeasureRow():
             return (row.type, row.what, row.split, row.trial_id, row.split_seed)
         case TrialRow() | TrialEndRow():
@@ -148,7 +161,7 @@ def _extended(session: Session, row: Row) -> Session:
             return replace(session, run=row)
         case RunEndRow():
             return replace(session, end=row)
-        case StepRow() | LookRow() | MeasureRow() | CalibrationRow():
+        case StepRow() | LookRow() | FeedbackRow() | RestartRow() | MeasureRow() | CalibrationRow():
             return replace(session, cost=session.cost + row.cost.value())
         case _:
             return session

@@ -45,6 +45,8 @@ class Optimizer(ABC):
     """
 
     kind: ClassVar[str]
+    white_box: ClassVar[bool] = False
+    """Is it told gradients? Then a step asks for one candidate, and ``tell`` gets its gradient too."""
 
     def __init__(self, dim: int, key: Key) -> None:
         self.dim = dim

@@ -1,6 +1,7 @@
 """The contract of a loss oracle, and the few things that every oracle computes in the same way."""
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from distributed_tuner.values import (
     OracleInfo,
     PromptSpec,
     Request,
+    TokenSpace,
 )
 
 
@@ -55,8 +57,19 @@ class LossOracle(Protocol):
         """Return the nearest vocabulary token of each row (for "add": of filler plus row), and their cosine."""
         ...
 
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        """Return each prompt's text V^-1(rows), rows (L, D): the nearest allowed token of every row, joined.
 
-def evaluation(logits_C_E_W: Array, batch: Batch, cost: Cost) -> Evaluation:
+        For "add", the token is that of filler plus row.
+        """
+        ...
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        """Return the allowed tokens as they stand in a text, each with its leading space if it has one."""
+        ...
+
+
+def evaluation(logits_C_E_W: Array, batch: Batch, cost: Cost, gradients_C_P: Array | None = None) -> Evaluation:
     """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN."""
     labels = np.array([example.label for example in batch.examples])
     loss_of = hinge if batch.loss == "hinge" else cross_entropy
@@ -64,7 +77,7 @@ def evaluation(logits_C_E_W: Array, batch: Batch, cost: Cost) -> Evaluation:
         example_losses = loss_of(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
         means = example_losses.mean(axis=1)
     losses = np.where(np.isfinite(example_losses).all(axis=1), means, np.nan)
-    return Evaluation(losses, example_losses, logits_C_E_W, cost)
+    return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P)
 
 
 def priced(cost: Cost, price: Price) -> Cost:

