@@ -1,5 +1,8 @@
 """The whole experiment, once nothing in it is free: what one trial runs, and what all trials share."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
 from distributed_tuner.config.base import Config
@@ -9,6 +12,7 @@ from distributed_tuner.config.prompt import PromptConfig
 from distributed_tuner.config.schedule import NoScheduleConfig, ScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
+from distributed_tuner.errors import ConfigError
 
 
 class Experiment(Config):
@@ -49,9 +53,33 @@ class Experiment(Config):
         searches = any(not isinstance(stage, RestartStageConfig) for stage in stages)
         return stages[:-1] if searches and isinstance(stages[-1], RestartStageConfig) else stages
 
+    def changed(self, settings: Mapping[str, float]) -> "Experiment":
+        """Return the experiment with numbers changed at dotted paths; a whole number stays one.
+
+        Raises:
+            ConfigError: a path leads to no number.
+        """
+        tree = self.model_dump()
+        for path, value in settings.items():
+            *above, name = path.split(".")
+            place: Any = tree
+            try:
+                for part in above:
+                    place = place[int(part)] if isinstance(place, list | tuple) else place[part]
+                old = place[name]
+            except (KeyError, IndexError, ValueError, TypeError):
+                old = None
+            if isinstance(old, bool) or not isinstance(old, int | float):
+                raise ConfigError(
+                    f"a path must lead to a number of the experiment, but {path!r} does not; write it as in"
+                    " stages.0.optimizer.learning_rate"
+                )
+            place[name] = round(value) if isinstance(old, int) else float(value)
+        return Experiment.model_validate(tree)
+
 
 def label_of(stage: StageConfig) -> str:
     """Return what tables and reports call a stage."""
     if isinstance(stage, RestartStageConfig):
-        return f"{stage.proposer.kind}_restart"
+        return stage.name or stage.proposer.kind
     return stage.optimizer.label

@@ -48,7 +48,7 @@ class PopulationScheduleConfig(Config):
     for each other; the same decisions whatever the machine's speed."""
     patience: float = Field(600.0, gt=0)
     """Seconds that trials at a restart stage wait for the others ("sync"); then those decide that are there."""
-    explore: dict[str, Bounds] = {}
+    explore: dict[str, Bounds] = Field(default_factory=dict)
     """Settings that are perturbed, by path such as ``stages.0.optimizer.learning_rate``: times 0.8 or 1.25, within
     their bounds."""
 

@@ -52,6 +52,8 @@ class RestartStageConfig(Config):
     """An LLM reads the trajectory of scored prompts and proposes others; the best becomes the start of what follows."""
 
     kind: Literal["restart"]
+    name: str | None = Field(None, min_length=1)
+    """Label in tables and reports; the proposer's kind when left out."""
     proposer: ProposerConfig
     """Who proposes."""
     proposals: int = Field(3, ge=1)
@@ -64,8 +66,8 @@ class RestartStageConfig(Config):
     adopt: Literal["better", "always"] = "better"
     """Whether the best proposal must beat the incumbent on the same examples."""
     state: Literal["reset", "keep", "inject"] = "reset"
-    """What an adopted prompt does to the optimizer: "reset" begins afresh there, "keep" moves it there with its momentum
-    or covariance, "inject" (cma) hands it in as one more solution of the next generation."""
+    """What an adopted prompt does to the optimizer: "reset" begins afresh there, "keep" moves it there with its
+    momentum or covariance, "inject" (cma) hands it in as one more solution of the next generation."""
     tokens: TokenSpaceConfig = TokenSpaceConfig()
     """How prompt rows become words."""
     faithful: bool = False

@@ -4,9 +4,9 @@ Owns the fields and the checks that need no data. Reading files, checking column
 ``distributed_tuner.tasks``.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from distributed_tuner.config.base import Config
 from distributed_tuner.values import LabelRule, LossName
@@ -54,6 +54,8 @@ class BaseTaskConfig(Config):
     """The instruction that a person would write: the start of text prompts and the baseline of the report."""
     shots: int = Field(default=16, ge=1)
     """Examples per class in train, and as many more in dev."""
+    feedback: int = Field(default=0, ge=0)
+    """Of these, examples per class that are held out from train: restart stages score texts on them."""
     split_seed: int = Field(default=0, ge=0)
     """Which few-shot draw; the papers average over three."""
     loss: LossName | None = None
@@ -66,6 +68,12 @@ class BaseTaskConfig(Config):
     """At most so many test examples, spread over the classes; the same ones for every `split_seed`. None: all."""
     model_family: ModelFamily = "causal"
     """`masked` models may have text after the label word."""
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> Self:
+        if self.feedback >= self.shots:
+            raise ValueError(f"feedback is taken from the {self.shots} shots a class and must leave some for train")
+        return self
 
     @field_validator("metric")
     @classmethod

@@ -64,6 +64,10 @@ class LossOracle(Protocol):
         """
         ...
 
+    def token_count(self, text: str) -> int:
+        """Return how many tokens a text has as a soft prompt, before it is fitted to its rows."""
+        ...
+
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         """Return the allowed tokens as they stand in a text, each with its leading space if it has one."""
         ...

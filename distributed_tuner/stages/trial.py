@@ -5,27 +5,40 @@ save and stop. Rows for the ledger come out; nothing is written here.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from distributed_tuner import optimizers
 from distributed_tuner.budget import Purse
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.stage import SearchStageConfig
-from distributed_tuner.errors import BudgetTooSmall
+from distributed_tuner.config.proposer import ProposerConfig
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row
+from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.seeds import Key
-from distributed_tuner.stages.plan import StagePlan, plan_stage
-from distributed_tuner.stages.search import SearchStage, scores_of
+from distributed_tuner.stages.books import Books
+from distributed_tuner.stages.coordinates import coordinates
+from distributed_tuner.stages.course import Course, TunedStageConfig
+from distributed_tuner.stages.looking import Looks, scores_of
+from distributed_tuner.stages.restart import Memory, RestartStage, Takeover
+from distributed_tuner.stages.search import SearchStage
 from distributed_tuner.stages.selection import Selected, better_of
+from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Batch, Cost, Point, PromptSpec, Request
+from distributed_tuner.values import Array, Candidate, Cost, Point, Request
+
+PUBLISHED_WAYPOINTS = 1024  # the published code records every step of a stage
+
+Proposers = Callable[[ProposerConfig], Proposer]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,14 +48,16 @@ class Outcome:
     reason: str
 
 
-class Costs(Protocol):
-    """Says what a request costs: an oracle, or a tokenizer alone."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Left:
+    """The optimizer of a search or gradient stage that has ended, for the same stage of the next round."""
 
-    def cost(self, request: Request) -> Cost: ...
+    state: dict[str, Any]
+    horizon: int
 
 
 class Trial:
-    """Runs one experiment on one task with one oracle.
+    """Runs one experiment on one task with one oracle. ``proposers``: gives the proposer of a restart stage's settings.
 
     Raises:
         BudgetTooSmall: the budget does not pay for a look, a step and a look.
@@ -57,11 +72,12 @@ class Trial:
         *,
         index: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        proposers: Proposers | None = None,
     ) -> None:
         self.trial_id = trial_id
-        self._experiment = experiment
         self._task = task
         self._oracle = oracle
+        self._proposers = proposers
         self._clock = clock
         self._key: Key = (experiment.seed, index)
         self._prompt = prompt_spec(experiment.prompt, task)
@@ -71,15 +87,54 @@ class Trial:
         self._began: float | None = None
         self._before = 0.0
         self._selected: Selected | None = None
+        self._memory = Memory()
+        self._left: dict[int, Left] = {}  # by place in experiment.stages
+        self._trajectory = Trajectory()
+        self._current: Candidate = Point(np.zeros(self._dim, dtype=np.float32))
+        self._adopted: Array | None = None
+        self._settings: dict[str, float] = {}
+        self._restart_id = ""
+        self._set_experiment(experiment)
         self._stage_index = 0
         self._opened = Cost()  # what was spent when the stage began
-        self._stage = self._open_stage(start=None)
+        self._horizon = 1
+        self._stage = self._open_stage()
         self.outcome: Outcome | None = None
 
+    def _set_experiment(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._course = Course(experiment, self._task, self._prompt, self._oracle, self._dim)
+
+    # ------------------------------------------------------------------------------------------------ what others see
     @property
     def done(self) -> bool:
         """True once the selected prompt has been measured."""
         return self.outcome is not None
+
+    @property
+    def waiting(self) -> bool:
+        """True while the trial stands at a boundary, until ``go_on`` or ``take_over``."""
+        return isinstance(self._stage, RestartStage) and self._stage.waiting
+
+    @property
+    def boundary(self) -> int:
+        """How many restart stages the trial has reached."""
+        return sum(isinstance(stage, RestartStageConfig) for stage in self._course.stages[: self._stage_index + 1])
+
+    @property
+    def restart_id(self) -> str:
+        """The ``Takeover`` that was carried out last; empty before the first."""
+        return self._restart_id
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """The settings that were taken over, by path."""
+        return dict(self._settings)
+
+    @property
+    def pool(self) -> tuple[PooledText, ...]:
+        """The prompts in words that this trial has scored."""
+        return self._memory.pool
 
     def elapsed(self) -> float:
         """Return the wall-clock seconds since the first query, interruptions left out."""
@@ -95,6 +150,11 @@ class Trial:
         best = self.selected
         return None if best is None else self._oracle.materialize(best.candidate, self._prompt)
 
+    def coordinates(self) -> Array:
+        """Return the coordinates (P,) of the selected prompt, of the current one before the first look."""
+        best = self.selected
+        return coordinates(self._oracle, self._stage.current if best is None else best.candidate, self._prompt)
+
     def progress(self) -> dict[str, float]:
         """Return numbers to show while the trial runs."""
         best = self.selected
@@ -109,27 +169,53 @@ class Trial:
             "dev_metric": best.dev_metric if best else float("nan"),
         }
 
+    # ------------------------------------------------------------------------------------------------ what it does
     def advance(self) -> list[Row]:
-        """Do one step, one look, or the closing measurement; return its rows."""
+        """Do one step, one look, one part of a restart, or the closing measurement; return its rows."""
         if self._began is None:
             self._began = self._clock()
         if not self._stage.done:
             return self._stage.advance()
         self._selected = self.selected
-        if self._stage_index + 1 < len(self._experiment.stages):
-            start = self._start_of_next()
+        if self._stage_index + 1 < len(self._course.stages):
+            self._close_stage()
             self._stage_index += 1
             self._opened = self._purse.spent
-            self._stage = self._open_stage(start)
+            self._stage = self._open_stage()
             return []
         return self._measure()
+
+    def go_on(self) -> list[Row]:
+        """Leave a boundary with the prompt that the trial has; return the row that says so."""
+        assert isinstance(self._stage, RestartStage) and self._stage.waiting
+        return self._stage.go_on()
+
+    def take_over(self, takeover: Takeover) -> None:
+        """Leave a boundary as the schedule of a population says."""
+        assert isinstance(self._stage, RestartStage) and self._stage.waiting
+        self._restart_id = takeover.id
+        self.apply(takeover.settings)
+        self._stage.take_over(takeover)
+
+    def apply(self, settings: Mapping[str, float]) -> None:
+        """Use other settings, by path, from the next stage on."""
+        if settings:
+            self._settings = {**self._settings, **settings}
+            self._set_experiment(self._experiment.changed(settings))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that ``load_state_dict`` needs to go on with the same bits."""
         return {
+            "settings": dict(self._settings),
+            "restart_id": self._restart_id,
             "stage_index": self._stage_index,
             "stage": self._stage.state_dict(),
             "opened": self._opened,
+            "horizon": self._horizon,
+            "left": dict(self._left),
+            "memory": replace(self._memory),
+            "trajectory": self._trajectory.state_dict(),
+            "current": self._current,
             "selected": self._selected,
             "purse": self._purse.state_dict(),
             "elapsed": self.elapsed(),
@@ -138,53 +224,117 @@ class Trial:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a trial built from the same experiment."""
+        self.apply(state["settings"])
+        self._restart_id = state["restart_id"]
         self._stage_index = state["stage_index"]
         self._selected = state["selected"]
         self._opened = state["opened"]
-        self._stage = self._open_stage(start=None)
+        self._left = dict(state["left"])
+        self._memory = replace(state["memory"])
+        self._current = state["current"]
+        self._adopted = None
+        self._trajectory = Trajectory()
+        self._trajectory.load_state_dict(state["trajectory"])
+        self._horizon = state["horizon"]
+        self._stage = self._open_stage(restored=True)
         self._stage.load_state_dict(state["stage"])
         self._purse.load_state_dict(state["purse"])
         self._before, self._began = state["elapsed"], None
         self.outcome = state["outcome"]
 
-    # ------------------------------------------------------------------------------------------------ parts
-    def _open_stage(self, start: Array | None) -> SearchStage:
-        config = self._experiment.stages[self._stage_index]
-        first = self._stage_index == 0
-        plan = plan_search(
-            config,
-            self._experiment,
-            self._task,
-            self._prompt,
-            self._oracle,
-            self._dim,
-            before=None if first else self._opened,
-            strict=first,  # a later stage does what it can with what is left
-        )
+    # ------------------------------------------------------------------------------------------------ stages
+    def _close_stage(self) -> None:
+        """Take over what the stage that has ended leaves to the next."""
+        stage = self._stage
+        self._current = stage.current
+        if isinstance(stage, SearchStage):
+            self._left[self._place] = Left(stage.optimizer.state_dict(), self._horizon)
+            self._trajectory = stage.trajectory
+        else:
+            self._adopted = None if stage.adopted is None else stage.adopted.x
+            self._trajectory = Trajectory()
+
+    @property
+    def _place(self) -> int:
+        return self._stage_index % len(self._experiment.stages)
+
+    def _open_stage(self, restored: bool = False) -> SearchStage | RestartStage:
+        config = self._course.stages[self._stage_index]
+        books = Books(self.trial_id, self._stage_index, lambda: self._purse.spent, self.elapsed)
+        if isinstance(config, RestartStageConfig):
+            return self._open_restart(config, books)
+        plan = self._course.plan(self._stage_index, None if self._stage_index == 0 else self._opened)
+        if not restored:
+            self._horizon = self._course.horizon(self._stage_index, plan)
         return SearchStage(
             config,
-            trial_id=self.trial_id,
-            stage=self._stage_index,
-            key=self._key,
+            key=(*self._key, self._stage_index),
             task=self._task,
             prompt=self._prompt,
             oracle=self._budgeted,
-            spent=lambda: self._purse.spent,
-            elapsed=self.elapsed,
+            books=books,
             dim=self._dim,
             plan=plan,
-            start=start,
+            optimizer=self._build(config, None) if restored else self._optimizer(config),
+            trajectory=Trajectory(PUBLISHED_WAYPOINTS if self._read_as_published() else Trajectory.KEPT),
         )
 
-    def _start_of_next(self) -> Array | None:
-        """Return the coordinates of the selected prompt: rows = base + unit * x, solved for x."""
-        if self._selected is None:
+    def _read_as_published(self) -> bool:
+        following = self._course.stages[self._stage_index + 1 : self._stage_index + 2]
+        return any(isinstance(stage, RestartStageConfig) and stage.faithful for stage in following)
+
+    def _open_restart(self, config: RestartStageConfig, books: Books) -> RestartStage:
+        assert self._proposers is not None, "restart stages need proposers"
+        looks = None
+        if self._course.looks_after(self._stage_index):
+            looks = Looks(self._task, self._prompt, self._budgeted, books, self._dim, "metric_then_loss")
+        return RestartStage(
+            config,
+            task=self._task,
+            prompt=self._prompt,
+            model=self._oracle,
+            oracle=self._budgeted,
+            books=books,
+            looks=looks,
+            proposer=self._proposers(config.proposer),
+            memory=self._memory,
+            trajectory=self._trajectory,
+            incumbent=self._current,
+            boundary=isinstance(self._experiment.schedule, PopulationScheduleConfig),
+        )
+
+    def _optimizer(self, config: TunedStageConfig) -> Optimizer:
+        """Return the stage's optimizer: that of the round before, moved to an adopted prompt, or a new one."""
+        left, adopted = self._left.get(self._place), self._adopted
+        self._adopted = None
+        mode = self._mode() if adopted is not None else "keep"
+        if left is None or mode == "reset":
+            return self._build(config, self._start() if adopted is None else adopted)
+        self._horizon = left.horizon
+        optimizer = self._build(config, None)
+        optimizer.load_state_dict(left.state)
+        if adopted is not None and mode == "keep":
+            optimizer.relocate(adopted)
+        elif adopted is not None:
+            unit = self._oracle.info.embedding_std if self._prompt.units == "embedding" else 1.0
+            optimizer.inject(adopted, self._oracle.info.embedding_std, unit)
+        return optimizer
+
+    def _build(self, config: TunedStageConfig, start: Array | None) -> Optimizer:
+        key = (*self._key, self._stage_index)
+        return optimizers.build(config.optimizer, dim=self._dim, key=key, steps=self._horizon, start=start)
+
+    def _mode(self) -> str:
+        """Return what the restart stage before this one does to the optimizer."""
+        before = self._course.stages[self._stage_index - 1]
+        assert isinstance(before, RestartStageConfig)
+        return "keep" if before.faithful else before.state
+
+    def _start(self) -> Array | None:
+        """Return where a new optimizer begins where nothing was adopted: at the selected prompt, if there is one."""
+        if self._stage_index == 0 or self._selected is None:
             return None
-        zero = Point(np.zeros(self._dim, dtype=np.float32))
-        base = self._oracle.materialize(zero, self._prompt)
-        unit = self._oracle.info.embedding_std if self._prompt.units == "embedding" else 1.0
-        rows = self._oracle.materialize(self._selected.candidate, self._prompt)
-        return ((rows - base) / np.float32(unit)).reshape(-1)
+        return coordinates(self._oracle, self._selected.candidate, self._prompt)
 
     def _measure(self) -> list[Row]:
         if self._selected is None:
@@ -206,41 +356,3 @@ class Trial:
                 cost=CostRow.of(answer.cost),
             )
         ]
-
-
-def plan_search(
-    config: SearchStageConfig,
-    experiment: Experiment,
-    task: Task,
-    prompt: PromptSpec,
-    oracle: Costs,
-    dim: int,
-    before: Cost | None = None,
-    strict: bool = True,
-) -> StagePlan:
-    """Plan a search stage from what its requests cost and what the stages ``before`` it leave of the budget.
-
-    Raises:
-        BudgetTooSmall: it pays for no step (and ``strict``); says what a step and the looks around it need.
-    """
-    built = optimizers.build(config.optimizer, dim=dim, key=(experiment.seed,), steps=1)
-    point = Point(np.zeros(dim, dtype=np.float32))
-    size = min(built.batch_size or len(task.train), len(task.train))
-    train = task.batch("train", range(size))
-
-    def cost_of(count: int, batch: Batch) -> Cost:
-        return oracle.cost(Request((point,) * count, batch, prompt))
-
-    step = cost_of(built.queries_per_step, train)
-    look = cost_of(1, task.batch("train")) + cost_of(1, task.batch("dev"))
-    plan = plan_stage(experiment.budget, step, look, config.look_every, config.steps, before)
-    if plan.steps == 0 and strict:
-        needed = look + step + look
-        taken = f", of which the stages before take {before.queries} queries" if before else ""
-        advice = "raise it, limit the steps of the stages before" if before else "raise it"
-        raise BudgetTooSmall(
-            f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it:"
-            f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US"
-            f" dollars; but it is {experiment.budget.model_dump(exclude_none=True)}{taken}; {advice} or shrink the step"
-        )
-    return plan

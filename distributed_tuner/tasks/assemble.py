@@ -53,7 +53,9 @@ def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Lab
     if "f1" in metrics and len(wording.label_words) != 2:
         raise TaskError(f"f1 is for two classes, got {len(wording.label_words)}: use accuracy or matthews")
     draw = few_shot.draw(pool.labels, wording.label_names, config.shots, config.split_seed)
-    train = _examples(wording, pool, "pool", draw.train)
+    kept, held_out = few_shot.hold_out(draw.train, pool.labels, config.feedback)
+    train = _examples(wording, pool, "pool", kept)
+    feedback = _examples(wording, pool, "pool", held_out)
     dev = _examples(wording, pool, "pool", draw.dev)
     if test is None:
         rest = few_shot.limit([pool.labels[i] for i in draw.rest], config.test_limit)
@@ -64,7 +66,7 @@ def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Lab
         raise TaskError(
             f"task {wording.name!r} has no test example: give a test file, or use fewer than {config.shots} shots"
         )
-    _warn_of_overlap(wording.name, (*train, *dev), tested)
+    _warn_of_overlap(wording.name, (*train, *feedback, *dev), tested)
     return Task(
         name=wording.name,
         label_words=wording.template.label_words(wording.label_words),
@@ -77,6 +79,7 @@ def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Lab
         train=train,
         dev=dev,
         test=tested,
+        feedback=feedback,
     )
 
 
@@ -94,7 +97,7 @@ def _warn_of_overlap(name: str, drawn: Sequence[Example], tested: Sequence[Examp
     shared = sum((example.text, example.tail) in seen for example in drawn)
     if shared:
         log.warning(
-            "task %s: %d of the %d train and dev examples are also in the test set, which flatters the test score: "
-            "take them out of the pool",
+            "task %s: %d of the %d train, feedback and dev examples are also in the test set, which flatters the test "
+            "score: take them out of the pool",
             name, shared, len(drawn),
         )  # fmt: skip

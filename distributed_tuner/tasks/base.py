@@ -15,7 +15,7 @@ class Task:
     """A few-shot classification task. Plain tuples of text and numbers, so it pickles fast and means the same anywhere.
 
     ``label_words[i]`` is what the model says for label index ``i``, ``label_names[i]`` what the data call it;
-    ``metrics[0]`` selects, the others are reported.
+    ``metrics[0]`` selects, the others are reported. ``feedback`` was held out from train to score texts for a proposer.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Task:
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
+    feedback: tuple[Example, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -40,11 +41,13 @@ class Task:
         match split:
             case "train":
                 return self.train
+            case "feedback":
+                return self.feedback
             case "dev":
                 return self.dev
             case "test":
                 return self.test
-        raise TaskError(f"a split is 'train', 'dev' or 'test', got {split!r}")
+        raise TaskError(f"a split is 'train', 'feedback', 'dev' or 'test', got {split!r}")
 
     def batch(self, split: Split, indices: Sequence[int] | None = None) -> Batch:
         """Return the batch of the examples of ``split`` at ``indices`` (all of them where None), in that order.

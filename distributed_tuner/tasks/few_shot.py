@@ -43,6 +43,19 @@ def draw(labels: Sequence[int], names: Sequence[str], shots: int, seed: int) -> 
     return Draw(tuple(train), tuple(dev), tuple(sorted(rest)))
 
 
+def hold_out(drawn: Sequence[int], labels: Sequence[int], each: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return ``drawn`` without the last ``each`` of every class, and those; both in the order drawn."""
+    left: dict[int, int] = {}
+    for i in drawn:
+        left[labels[i]] = left.get(labels[i], 0) + 1
+    kept: list[int] = []
+    held_out: list[int] = []
+    for i in drawn:
+        (kept if left[labels[i]] > each else held_out).append(i)
+        left[labels[i]] -= 1
+    return tuple(kept), tuple(held_out)
+
+
 def limit(labels: Sequence[int], count: int | None) -> tuple[int, ...]:
     """Return at most ``count`` indices of labelled rows, as even over the classes as these allow, in row order.
 

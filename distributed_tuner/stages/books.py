@@ -1,0 +1,36 @@
+"""What every row of a stage says beside its own news: whose it is, what it cost, what was spent until then."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distributed_tuner.ledger.rows import CostRow, FeedbackRow, LookRow, RestartRow, Row, StepRow
+from distributed_tuner.values import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The books of one stage of one trial. ``spent`` and ``elapsed`` ask the trial."""
+
+    trial_id: str
+    stage: int
+    spent: Callable[[], Cost]
+    elapsed: Callable[[], float]
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """Whose row it is."""
+        return {"trial_id": self.trial_id, "stage": self.stage}
+
+    def of(self, cost: Cost) -> dict[str, Any]:
+        """Return what a row says of a cost that has just been paid."""
+        return {"cost": CostRow.of(cost), "spent": CostRow.of(self.spent()), "elapsed": self.elapsed()}
+
+    def given_up(self, before: Cost, rows: Iterable[Row]) -> Cost | None:
+        """Return what was paid since ``before`` and is told by none of ``rows``: requests that had no answer."""
+        paid = StepRow | LookRow | FeedbackRow | RestartRow
+        told = sum((row.cost.value() for row in rows if isinstance(row, paid)), before)
+        lost = self.spent() - told
+        if lost.queries == 0:
+            return None
+        return replace(lost, seconds=max(0.0, lost.seconds), usd=max(0.0, lost.usd))  # no -1e-17 from rounding

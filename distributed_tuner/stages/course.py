@@ -1,0 +1,147 @@
+"""What the stages of a trial will do and cost: pure arithmetic on a budget, for ``check`` and for the trial itself."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from distributed_tuner import optimizers
+from distributed_tuner.budget import COUNTED
+from distributed_tuner.config.budget import BudgetConfig
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
+from distributed_tuner.errors import BudgetTooSmall
+from distributed_tuner.stages.plan import StagePlan, fits, plan_stage
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Batch, Cost, Point, PromptSpec, Request
+
+TunedStageConfig = SearchStageConfig | GradientStageConfig
+
+
+class Costs(Protocol):
+    """Says what a request costs: an oracle, or a tokenizer alone."""
+
+    def cost(self, request: Request) -> Cost: ...
+
+
+class Course:
+    """Plans the stages of one experiment. ``dim``: P."""
+
+    def __init__(self, experiment: Experiment, task: Task, prompt: PromptSpec, costs: Costs, dim: int) -> None:
+        self.stages = experiment.course
+        self._experiment = experiment
+        self._task = task
+        self._prompt = prompt
+        self._costs = costs
+        self._dim = dim
+
+    def plan(self, stage: int, before: Cost | None) -> StagePlan:
+        """Plan one stage from what those ``before`` it leave; None: it is the first, and must be able to do something.
+
+        Raises:
+            BudgetTooSmall: the budget does not pay for a step of the first stage and the looks around it.
+        """
+        config = self.stages[stage]
+        if isinstance(config, RestartStageConfig):
+            cost = self._restart_cost(stage)
+            return StagePlan(0, 0, cost if fits((before or Cost()) + cost, self._experiment.budget) else Cost(), 0)
+        step, look = self._step_cost(config), self._look_cost()
+        limits = self._share(stage, before or Cost())
+        plan = plan_stage(limits, step, look, config.look_every, config.steps, before)
+        if plan.steps == 0 and before is None:
+            raise self._too_small(config, look + step + look)
+        return plan
+
+    def plan_all(self) -> tuple[StagePlan, ...]:
+        """Plan every stage, one after another. Raises BudgetTooSmall as ``plan`` does."""
+        plans: list[StagePlan] = []
+        for stage in range(len(self.stages)):
+            plans.append(self.plan(stage, _sum([plan.cost for plan in plans]) if plans else None))
+        return tuple(plans)
+
+    def horizon(self, stage: int, plan: StagePlan) -> int:
+        """Return the steps that an optimizer which begins here may take in this and later rounds, for its schedule."""
+        every = len(self._experiment.stages)
+        return max(1, plan.steps) * len(range(stage, len(self.stages), every))
+
+    def looks_after(self, stage: int) -> bool:
+        """Tell whether a restart stage must look at its prompt itself, since no stage follows that would."""
+        return stage + 1 == len(self.stages) or isinstance(self.stages[stage + 1], RestartStageConfig)
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _share(self, stage: int, before: Cost) -> BudgetConfig:
+        """Return the limits within which a stage must stay, so that the later ones have theirs.
+
+        A stage with ``steps`` takes what it needs; stages without share evenly what the others leave.
+        """
+        config = self.stages[stage]
+        later = range(stage + 1, len(self.stages))
+        if isinstance(config, RestartStageConfig) or config.steps is not None or not later:
+            return self._experiment.budget
+        fixed = _sum([self._fixed_cost(other) for other in later])
+        parts = 1 + sum(self._takes_a_share(other) for other in later)
+        limits = self._experiment.budget
+        shared = {
+            unit: max(1, getattr(before, unit) + (limit - getattr(before, unit) - getattr(fixed, unit)) // parts)
+            for unit in COUNTED
+            if (limit := getattr(limits, unit)) is not None
+        }
+        if limits.usd is not None:
+            shared["usd"] = max(1e-12, before.usd + (limits.usd - before.usd - fixed.usd) / parts)
+        return limits.model_copy(update=shared)
+
+    def _takes_a_share(self, stage: int) -> bool:
+        config = self.stages[stage]
+        return not isinstance(config, RestartStageConfig) and config.steps is None
+
+    def _fixed_cost(self, stage: int) -> Cost:
+        """Return what a later stage costs whatever is left: restarts and stages with ``steps``."""
+        config = self.stages[stage]
+        if isinstance(config, RestartStageConfig):
+            return self._restart_cost(stage)
+        if config.steps is None:
+            return Cost()
+        unlimited = BudgetConfig(queries=10**12)
+        return plan_stage(unlimited, self._step_cost(config), self._look_cost(), config.look_every, config.steps).cost
+
+    def _restart_cost(self, stage: int) -> Cost:
+        """Return the most that a restart stage asks: its trajectory, its proposals and the incumbent, perhaps a donor
+        and a look."""
+        config = self.stages[stage]
+        assert isinstance(config, RestartStageConfig)
+        look = self._look_cost() if self.looks_after(stage) else Cost()
+        donor = isinstance(self._experiment.schedule, PopulationScheduleConfig)
+        if config.faithful:
+            return self._cost(5, self._task.batch("dev")) + look
+        batch = self._task.batch("feedback")
+        texts = max(1, config.trajectory)
+        return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + look
+
+    def _step_cost(self, config: TunedStageConfig) -> Cost:
+        built = optimizers.build(config.optimizer, dim=self._dim, key=(self._experiment.seed,), steps=1)
+        size = min(built.batch_size or len(self._task.train), len(self._task.train))
+        return self._cost(built.queries_per_step, self._task.batch("train", range(size)), built.white_box)
+
+    def _look_cost(self) -> Cost:
+        return self._cost(1, self._task.batch("train")) + self._cost(1, self._task.batch("dev"))
+
+    def _cost(self, count: int, batch: Batch, gradient: bool = False) -> Cost:
+        point = Point(np.zeros(self._dim, dtype=np.float32))  # every soft prompt costs the same
+        return self._costs.cost(Request((point,) * count, batch, self._prompt, gradient))
+
+    def _too_small(self, config: TunedStageConfig, needed: Cost) -> BudgetTooSmall:
+        given = self._experiment.budget.model_dump(exclude_none=True)
+        return BudgetTooSmall(
+            f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it:"
+            f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US"
+            f" dollars; but it is {given}{self._for_later()}; raise it or shrink the step"
+        )
+
+    def _for_later(self) -> str:
+        later = len(self.stages) - 1
+        return f", of which {later} later stages take their share" if later else ""
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
+    return sum(costs, Cost())

@@ -1,0 +1,390 @@
+"""The restart stage: an LLM reads how prompts of the stage before scored, and proposes others to start again from.
+
+Three parts, one a call of ``advance``: the stage's prompts are put into words and scored, the proposer is asked, and
+its proposals are scored beside the prompt that the trial came with. Guo et al. 2024; with ``faithful`` as their code.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.errors import BudgetExhausted
+from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row, ScoredText, StepRow
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.prompts.pool import PooledText, Source, best_of
+from distributed_tuner.proposers.base import Proposer
+from distributed_tuner.proposers.instruction import Briefing
+from distributed_tuner.proposers.propose import Exchange, propose
+from distributed_tuner.stages.books import Books
+from distributed_tuner.stages.coordinates import coordinates
+from distributed_tuner.stages.looking import Looks, scores_of
+from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.trajectory import Trajectory
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import (
+    Array,
+    Batch,
+    Candidate,
+    Cost,
+    Embedded,
+    Evaluation,
+    Point,
+    PromptSpec,
+    Request,
+    TokenSpace,
+)
+
+PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
+PUBLISHED_SPACE = TokenSpace("published", "published")
+Part = Literal["read", "wait", "ask", "choose", "look"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Takeover:
+    """What a population's schedule says to a laggard: whom it takes after, and what the whole population knows.
+
+    coordinates: the donor's prompt, (P,). settings: by path, explored already. No donor: the trial keeps its own.
+    """
+
+    id: str
+    donor: str | None
+    settings: dict[str, float]
+    coordinates: Array | None
+    pool: tuple[PooledText, ...]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a trial remembers from one restart stage to the next."""
+
+    pool: tuple[PooledText, ...] = ()
+    calls: int = 0
+    usd: float = 0.0
+    failures: int = 0
+    """Restart stages in a row that got no proposal."""
+    told: bool = False
+    """Has a failure been told of?"""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Adopted:
+    """The prompt that the next stage starts from."""
+
+    x: Array
+    text: str
+    source: Literal["proposal", "donor"]
+
+
+class RestartStage:
+    """One restart stage of one trial.
+
+    ``incumbent`` is the prompt that the trial comes with. ``boundary``: after its first part the stage waits until
+    ``go_on`` or ``take_over`` says what a population's schedule decided. ``looks``: no stage follows that would look.
+    """
+
+    def __init__(
+        self,
+        config: RestartStageConfig,
+        *,
+        task: Task,
+        prompt: PromptSpec,
+        model: LossOracle,
+        oracle: BudgetedOracle,
+        books: Books,
+        looks: Looks | None,
+        proposer: Proposer,
+        memory: Memory,
+        trajectory: Trajectory,
+        incumbent: Candidate,
+        boundary: bool = False,
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._prompt = prompt
+        self._model = model
+        self._oracle = oracle
+        self._books = books
+        self._looks = looks
+        self._proposer = proposer
+        self._memory = memory
+        self._trajectory = trajectory
+        self._incumbent = incumbent
+        self._boundary = boundary
+        self._part: Part = "read"
+        self._proposals: tuple[str, ...] = ()
+        self._takeover: Takeover | None = None
+        self._problem = ""
+        self.adopted: Adopted | None = None
+        self.done = False
+        self.reason = ""
+
+    # ------------------------------------------------------------------------------------------------ what others see
+    @property
+    def selected(self) -> Selected | None:
+        """The best prompt that this stage has looked at."""
+        return None if self._looks is None else self._looks.selected
+
+    @property
+    def current(self) -> Candidate:
+        """The prompt that the trial goes on with."""
+        return self._incumbent if self.adopted is None else Point(self.adopted.x)
+
+    @property
+    def waiting(self) -> bool:
+        """True while a population's schedule must decide."""
+        return self._part == "wait" and not self.done
+
+    def go_on(self) -> list[Row]:
+        """The schedule leaves the trial its prompt; return the row that says so."""
+        return self._end("among the leaders: goes on with its own prompt")
+
+    def take_over(self, takeover: Takeover) -> None:
+        """The schedule has the trial restart."""
+        self._takeover = takeover
+        self._part = "ask"
+
+    def advance(self) -> list[Row]:
+        """Do the next part. Sets ``done`` and ``reason`` when the stage has ended."""
+        parts = {"read": self._read, "ask": self._ask, "choose": self._choose, "look": self._look}
+        before = self._books.spent()
+        try:
+            rows = parts[self._part]()
+        except BudgetExhausted as exhausted:
+            rows = self._end(f"budget spent ({exhausted})")
+        lost = self._books.given_up(before, rows)
+        if lost is not None:
+            names, books = self._books.names, self._books.of(lost)
+            rows = [StepRow(**names, step=0, loss=None, best_loss=None, failed=lost.queries, **books), *rows]
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the stage between two calls of ``advance``."""
+        return {
+            "part": self._part,
+            "proposals": self._proposals,
+            "takeover": self._takeover,
+            "problem": self._problem,
+            "adopted": self.adopted,
+            "incumbent": self._incumbent,
+            "selected": self.selected,
+            "end": (self.done, self.reason),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the stage."""
+        self._part, self._proposals, self._takeover = state["part"], state["proposals"], state["takeover"]
+        self._problem, self.adopted, self._incumbent = state["problem"], state["adopted"], state["incumbent"]
+        self.done, self.reason = state["end"]
+        if self._looks is not None:
+            self._looks.selected = state["selected"]
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _read(self) -> list[Row]:
+        """Put the stage's prompts into words and score them."""
+        if self._memory.failures >= self._config.proposer.give_up_after and not self._boundary:
+            return self._end("the proposer was given up before")
+        texts = self._texts()
+        rows: list[Row] = []
+        if texts:
+            batch = self._feedback()
+            answer = self._oracle.evaluate(self._request([Embedded(text) for text in texts], batch))
+            scored = self._scored(texts, ["trajectory"] * len(texts), answer, batch)
+            rows = [FeedbackRow(**self._books.names, texts=scored, **self._books.of(answer.cost))]
+        self._part = "wait" if self._boundary else "ask"
+        return rows
+
+    def _texts(self) -> list[str]:
+        """Return the texts of the chosen prompts, each once; of the incumbent alone where no stage went before."""
+        faithful = self._config.faithful
+        points = self._trajectory.recorded if faithful else self._trajectory.chosen(self._config.trajectory)
+        candidates = [point.candidate for point in points] or [self._incumbent]
+        rows = [self._model.materialize(candidate, self._prompt) for candidate in candidates]
+        tokens = self._config.tokens
+        space = PUBLISHED_SPACE if faithful else TokenSpace(tokens.vocabulary, tokens.distance)
+        texts = list(dict.fromkeys(self._model.project(rows, self._prompt.layout, space)))
+        if not faithful:
+            return texts
+        return texts[:: min(2, max(1, len(texts) // PUBLISHED_SHOWN))][:PUBLISHED_SHOWN]
+
+    def _ask(self) -> list[Row]:
+        """Have the proposer write."""
+        settings, memory = self._config.proposer, self._memory
+        self._part = "choose"
+        if memory.failures >= settings.give_up_after:
+            self._problem = "the proposer was given up before"
+            return []
+        pool = memory.pool if self._takeover is None else (*self._takeover.pool, *memory.pool)
+        proposed = propose(
+            self._proposer,
+            self._briefing(pool),
+            (self._books.trial_id, self._books.stage),
+            settings=settings,
+            calls=None if settings.calls is None else settings.calls - memory.calls,
+            usd=None if settings.usd is None else settings.usd - memory.usd,
+            known={entry.text for entry in pool},
+            faithful=self._config.faithful,
+        )
+        self._proposals = proposed.texts[: 1 if self._config.faithful else self._config.proposals]
+        memory.calls += len(proposed.exchanges)
+        memory.usd += sum(exchange.usd for exchange in proposed.exchanges)
+        rows: list[Row] = [self._exchange_row(exchange) for exchange in proposed.exchanges]
+        return [*rows, *self._judged(proposed.problem), *self._too_long()]
+
+    def _briefing(self, pool: Sequence[PooledText]) -> Briefing:
+        stage = self._books.stage
+        own = [entry for entry in pool if entry.stage == stage and entry.trial_id == self._books.trial_id]
+        shown = best_of(own, PUBLISHED_SHOWN) if self._config.faithful else best_of(pool, self._config.shown)
+        return Briefing(
+            description=self._task.description,
+            label_words=self._task.label_words,
+            examples=tuple((entry.text, entry.loss, entry.metric) for entry in shown),
+            metric=self._task.metric,
+            most_words=self._prompt.length,
+            count=self._config.proposals,
+        )
+
+    def _judged(self, problem: str) -> list[Row]:
+        """Count stages without a proposal; tell of the first, and of the one after which the proposer is given up."""
+        memory, limit = self._memory, self._config.proposer.give_up_after
+        if self._proposals:
+            memory.failures = 0
+            return []
+        memory.failures += 1
+        self._problem = problem
+        rows: list[Row] = []
+        if not memory.told:
+            memory.told = True
+            rows.append(self._event("proposer", f"no proposal from {self._proposer.label}: {problem}"))
+        if memory.failures == limit:
+            rows.append(
+                self._event(
+                    "proposer_given_up",
+                    f"{self._proposer.label} had no proposal in {limit} restart stages in a row; the trial goes on"
+                    " searching without it",
+                )
+            )
+        return rows
+
+    def _too_long(self) -> list[Row]:
+        length = self._prompt.length
+        long = [text for text in self._proposals if self._model.token_count(text) > length]
+        if not long:
+            return []
+        what = f"{len(long)} of {len(self._proposals)} proposals have more than {length} tokens and are cut there"
+        return [self._event("proposals_cut", what)]
+
+    def _choose(self) -> list[Row]:
+        """Score proposals, donor and incumbent on the same examples; adopt the best if it beats what it must beat."""
+        if self._config.faithful and self._takeover is None:
+            return self._adopt_unscored()
+        donor = None if self._takeover is None else self._takeover.coordinates
+        if not self._proposals and donor is None:
+            return self._end(self._problem or "no proposal")
+        sources: list[Source] = ["incumbent", *(["donor"] if donor is not None else [])]  # type: ignore[list-item]
+        candidates: list[Candidate] = [self._incumbent, *([Point(donor)] if donor is not None else [])]
+        first = len(candidates)
+        candidates += [Embedded(text) for text in self._proposals]
+        batch = self._feedback()
+        answer = self._oracle.evaluate(self._request(candidates, batch))
+        texts = ["", *([""] if donor is not None else []), *self._proposals]
+        scored = self._scored(texts, [*sources, *["proposal"] * len(self._proposals)], answer, batch)
+        losses = np.where(np.isfinite(answer.losses), answer.losses, math.inf)
+        best = first + int(losses[first:].argmin()) if self._proposals else -1
+        to_beat = losses[first - 1]  # the donor's, where there is one
+        wins = best >= 0 and losses[best] < math.inf and (losses[best] < to_beat or self._config.adopt == "always")
+        if wins:
+            text = self._proposals[best - first]
+            self.adopted = Adopted(coordinates(self._model, Embedded(text), self._prompt), text, "proposal")
+        elif donor is not None:
+            self.adopted = Adopted(donor, "", "donor")
+        reason = "" if wins else self._problem or "no proposal beat the prompt that it had to beat"
+        return self._end(reason, float(answer.losses[0]), scored[1:], answer.cost)
+
+    def _adopt_unscored(self) -> list[Row]:
+        if not self._proposals:
+            return self._end(self._problem or "no proposal")
+        text = self._proposals[0]
+        self.adopted = Adopted(coordinates(self._model, Embedded(text), self._prompt), text, "proposal")
+        return self._end("", None, [ScoredText(text=text, source="proposal", loss=None, metric=None)])
+
+    def _end(
+        self,
+        reason: str,
+        incumbent: float | None = None,
+        scored: list[ScoredText] | None = None,
+        cost: Cost | None = None,
+    ) -> list[Row]:
+        """End the choice, and the stage unless a look is still to come."""
+        adopted, takeover = self.adopted, self._takeover
+        self.reason = reason or f"adopted a {adopted.source if adopted else 'prompt'}"
+        if self._looks is not None and self._part != "look":
+            self._part = "look"
+        else:
+            self.done = True
+        return [
+            RestartRow(
+                **self._books.names,
+                incumbent_loss=incumbent,
+                scored=scored or [],
+                adopted="none" if adopted is None else adopted.source,
+                text="" if adopted is None else adopted.text,
+                donor=None if takeover is None else takeover.donor,
+                settings={} if takeover is None else takeover.settings,
+                reason=reason,
+                **self._books.of(cost or Cost()),
+            )
+        ]
+
+    def _look(self) -> list[Row]:
+        assert self._looks is not None
+        self.done = True
+        try:
+            return [self._looks.look(self.current, 0)]
+        except BudgetExhausted as exhausted:
+            self.reason = f"budget spent ({exhausted})"
+            return []
+
+    # ------------------------------------------------------------------------------------------------ small things
+    def _feedback(self) -> Batch:
+        return self._task.batch("dev" if self._config.faithful else "feedback")
+
+    def _request(self, candidates: list[Candidate], batch: Batch) -> Request:
+        return Request(tuple(candidates), batch, self._prompt)
+
+    def _scored(
+        self, texts: Sequence[str], sources: Sequence[Source], answer: Evaluation, batch: Batch
+    ) -> list[ScoredText]:
+        """Return the scores as rows hold them, and put what has words into the pool."""
+        metrics = [scores_of(self._task, answer, batch, i)[self._task.metric] for i in range(len(texts))]
+        self._memory.pool += tuple(
+            PooledText(text, float(loss), metric, source, self._books.trial_id, self._books.stage)
+            for text, loss, metric, source in zip(texts, answer.losses, metrics, sources, strict=True)
+            if text
+        )
+        return [
+            ScoredText(text=text, source=source, loss=float(loss), metric=metric)
+            for text, source, loss, metric in zip(texts, sources, answer.losses, metrics, strict=True)
+        ]
+
+    def _exchange_row(self, exchange: Exchange) -> ExchangeRow:
+        return ExchangeRow(
+            **self._books.names,
+            number=exchange.number,
+            proposer=self._proposer.label,
+            instruction=exchange.instruction,
+            answer=exchange.answer,
+            texts=list(exchange.texts),
+            problem=exchange.problem,
+            input_tokens=exchange.input_tokens,
+            output_tokens=exchange.output_tokens,
+            seconds=exchange.seconds,
+            usd=exchange.usd,
+        )
+
+    def _event(self, kind: str, message: str) -> EventRow:
+        return EventRow(trial_id=self._books.trial_id, kind=kind, message=message)
