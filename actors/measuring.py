@@ -8,7 +8,7 @@ from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.preflight import SPLITS, Prepared
-from distributed_tuner.stages.search import scores_of
+from distributed_tuner.stages.looking import scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, PromptSpec, Request, Split, Text
 

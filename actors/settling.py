@@ -6,14 +6,11 @@ Both are part of the numbers. They are written into config.json, and a resumed r
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from actors.dispatcher import Statistics
 from actors.pool import Pool
-from distributed_tuner import optimizers
-from distributed_tuner.config.optimizer import OptimizerConfig, ZotConfig
 from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.rows import CalibrationRow, CostRow
@@ -26,13 +23,11 @@ from distributed_tuner.oracles.tile_size import (
     most_candidates,
     spelled,
 )
+from distributed_tuner.precision import Case, cases
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.prompts.spec import prompt_spec
-from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Candidate, Point, PromptSpec, Request
+from distributed_tuner.values import Point, Request
 
-MOST_CASES = 4  # of methods, radii and data that are calibrated
-ASKS = 4  # a case
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 Note = Callable[[str], None]
@@ -116,32 +111,13 @@ def _candidate_bytes(prepared: Prepared, pool: Pool) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------- precision
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """What is calibrated: a method at its first step's radius, on one task with one prompt."""
-
-    optimizer: OptimizerConfig
-    seed: int
-    split_seed: int
-    task: Task
-    prompt: PromptSpec
-
-    @property
-    def radius(self) -> float:
-        return self.optimizer.rho if isinstance(self.optimizer, ZotConfig) else self.optimizer.sigma
-
-    @property
-    def radius_name(self) -> Literal["rho", "sigma"]:
-        return "rho" if isinstance(self.optimizer, ZotConfig) else "sigma"
-
-
 def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[CalibrationRow]:
     """Calibrate and say so; nothing where nothing is rounded to few bits. The first case that is swamped decides."""
     dtype = pool.oracle.info.dtype
     if not isinstance(pool.config, TransformersOracleConfig) or dtype == "float32":
         return []
-    measured: list[tuple[_Case, Calibration]] = []
-    for case in _cases(prepared):
+    measured: list[tuple[Case, Calibration]] = []
+    for case in cases([plan.experiment for plan in prepared.plans], prepared.tasks):
         measured.append((case, _calibrate(case, pool)))
         if measured[-1][1].swamped:
             break
@@ -156,40 +132,12 @@ def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[Calibratio
     return rows
 
 
-def _cases(prepared: Prepared) -> list[_Case]:
-    """Return the distinct cases of the first stages: of every kind of optimizer the smallest radius, then the next."""
-    found: dict[tuple[object, ...], _Case] = {}
-    for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
-        experiment = plan.experiment
-        spec = prompt_spec(experiment.prompt, task)
-        case = _Case(experiment.stages[0].optimizer, experiment.seed, experiment.task.split_seed, task, spec)
-        found.setdefault((case.optimizer.kind, case.radius, task, spec), case)
-    ranked: list[tuple[int, float, _Case]] = []
-    for case in sorted(found.values(), key=lambda case: case.radius):
-        before = sum(other.optimizer.kind == case.optimizer.kind for _, _, other in ranked)
-        ranked.append((before, case.radius, case))
-    return [case for _, _, case in sorted(ranked, key=lambda entry: entry[:2])][:MOST_CASES]
-
-
-def _calibrate(case: _Case, pool: Pool) -> Calibration:
+def _calibrate(case: Case, pool: Pool) -> Calibration:
     dim = case.prompt.length * pool.oracle.info.width
-    asks = [_ask(case, dim, i) for i in range(ASKS)]
-    built = optimizers.build(case.optimizer, dim=dim, key=(case.seed,), steps=1)
-    size = min(built.batch_size or len(case.task.train), len(case.task.train))
-    return calibrate(pool.oracle, case.task.batch("train", range(size)), case.prompt, asks)
+    return calibrate(pool.oracle, case.batch(dim), case.prompt, case.asks(dim))
 
 
-def _ask(case: _Case, dim: int, number: int) -> list[Candidate]:
-    """Return the first two candidates that the optimizer would compare, with noise of this number."""
-    built = optimizers.build(case.optimizer, dim=dim, key=(case.seed, "calibration", number), steps=2)
-    asked = built.ask()
-    if len(asked) == 1:  # one candidate a step: it is compared with the next
-        built.tell([0.0])
-        asked += built.ask()
-    return asked[:2]
-
-
-def _row(case: _Case, calibration: Calibration, dtype: str, used: str) -> CalibrationRow:
+def _row(case: Case, calibration: Calibration, dtype: str, used: str) -> CalibrationRow:
     return CalibrationRow(
         method=case.optimizer.label,
         radius_name=case.radius_name,

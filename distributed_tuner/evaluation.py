@@ -11,7 +11,7 @@ from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.prompts.export import read
 from distributed_tuner.run_directory import RunDirectory
-from distributed_tuner.stages.search import scores_of
+from distributed_tuner.stages.looking import scores_of
 from distributed_tuner.values import Point, PromptSpec, Request, Split
 
 

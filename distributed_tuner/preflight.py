@@ -12,16 +12,19 @@ import numpy as np
 from distributed_tuner import tasks
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
-from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
+from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
+from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.rules import require_sound, wants_gradients
+from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
-from distributed_tuner.stages.trial import plan_search
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Point, PromptSpec, Request, Split, Text
 
@@ -41,12 +44,17 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Sound trials, the task of each, and what each will cost. ``baseline``: the manual prompts' cost, once a split."""
+    """Sound trials, the task of each, and what each will cost.
+
+    baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
+    model may compute in few bits on a device like this machine's.
+    """
 
     plans: list[TrialPlan]
     tasks: list[Task]
     projections: list[Projection]
     baseline: Cost
+    calibration: Cost
     root: Path
 
     @property
@@ -112,11 +120,16 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     _require_shared(plans)
     build_task = _remember(lambda config: tasks.build(config, root))
     built = [build_task(plan.experiment.task) for plan in plans]
+    for plan, task in zip(plans, built, strict=True):
+        require_sound(plan.experiment, task, root)
+    plans = _with_gradients(plans)
     counter = build_counter(plans[0].experiment.oracle)
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
-    prepared = Prepared(decided, built, projections, Cost(), root)
-    return replace(prepared, baseline=_baseline_cost(prepared, counter))
+    prepared = Prepared(decided, built, projections, Cost(), Cost(), root)
+    return replace(
+        prepared, baseline=_baseline_cost(prepared, counter), calibration=_calibration_cost(prepared, counter)
+    )
 
 
 def _remember(build: Callable[[TaskConfig], Task]) -> Callable[[TaskConfig], Task]:
@@ -141,6 +154,16 @@ def _require_shared(plans: list[TrialPlan]) -> None:
             )
 
 
+def _with_gradients(plans: list[TrialPlan]) -> list[TrialPlan]:
+    """Return the plans with a differentiable oracle where some trial needs one; all trials share it."""
+    oracle = plans[0].experiment.oracle
+    wanted = any(wants_gradients(plan.experiment) for plan in plans)
+    if not wanted or not isinstance(oracle, TransformersOracleConfig):
+        return plans
+    oracle = oracle.model_copy(update={"gradients": True})
+    return [replace(p, experiment=p.experiment.model_copy(update={"oracle": oracle})) for p in plans]
+
+
 def _decide_layout(plan: TrialPlan, task: Task, counter: Counter) -> TrialPlan:
     prompt = plan.experiment.prompt
     if prompt.layout == "auto":
@@ -153,11 +176,10 @@ def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection
     prompt = prompt_spec(experiment.prompt, task)
     for split in SPLITS:
         counter.require(task.batch(split), prompt)
+    if any(isinstance(stage, RestartStageConfig) for stage in experiment.stages):
+        counter.require_embedded(prompt)
     dim = prompt.length * counter.width
-    plans: tuple[StagePlan, ...] = ()
-    for stage in experiment.stages:
-        before = sum((plan.cost for plan in plans), Cost()) if plans else None
-        plans = (*plans, plan_search(stage, experiment, task, prompt, counter, dim, before))
+    plans = Course(experiment, task, prompt, counter, dim).plan_all()
     search = sum((plan.cost for plan in plans), Cost())
     point = Point(np.zeros(dim, dtype=np.float32))
     train = Request((point,), task.batch("train"), prompt)
@@ -177,6 +199,18 @@ def _baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     asked = [(task.manual_prompt, task.batch(split)) for _, task in prepared.baselines() for split in SPLITS[1:]]
     for text, batch in dict.fromkeys(asked):  # a test set that several split seeds share is scored once
         request = Request((Text(text),), batch, nothing)
+        total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
+    return total
+
+
+def _calibration_cost(prepared: Prepared, counter: Counter) -> Cost:
+    if not counter.rounds:
+        return Cost()
+    total = Cost()
+    for case in cases([plan.experiment for plan in prepared.plans], prepared.tasks):
+        dim = case.prompt.length * counter.width
+        points = (Point(np.zeros(dim, dtype=np.float32)),) * (ASKS * QUERIES)
+        request = Request(points, case.batch(dim), case.prompt)
         total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
     return total
 

@@ -18,6 +18,11 @@ class Counter(Protocol):
 
     width: int
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the model computes in few bits on a device like this machine's, so that a run calibrates it."""
+        ...
+
     def cost(self, request: Request) -> Cost:
         """Return queries, forwards, tokens and the dollars that go by the token."""
         ...
@@ -58,6 +63,10 @@ class TokenCounter:
         self._seconds_a_token: float | None = None
         self._encoder = Encoder(load_tokenizer(config), context_of(model), is_masked(model))
 
+    @property
+    def rounds(self) -> bool:
+        return self._itemsize() < 4
+
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._config.price)
 
@@ -74,14 +83,16 @@ class TokenCounter:
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         if prompt.layout != "suffix":
             return 0
-        from distributed_tuner.oracles.models import resolve_device, resolve_dtype
-
         model = self._model_config
         heads = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
         width = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
-        size = resolve_dtype(self._config.dtype, resolve_device(self._config.device)).itemsize
         tokens = sum(len(self._encoder.ids(example.text, True)) for example in batch.examples)
-        return int(2 * tokens * model.num_hidden_layers * heads * width * size)
+        return int(2 * tokens * model.num_hidden_layers * heads * width * self._itemsize())
+
+    def _itemsize(self) -> int:
+        from distributed_tuner.oracles.models import resolve_device, resolve_dtype
+
+        return int(resolve_dtype(self._config.dtype, resolve_device(self._config.device)).itemsize)
 
     def require(self, batch: Batch, prompt: PromptSpec) -> None:
         self._encoder.label_ids(batch)
@@ -95,6 +106,7 @@ class AnalyticCounter:
         from distributed_tuner.oracles.analytic import AnalyticOracle
 
         self.width = config.width
+        self.rounds = False
         self._oracle = AnalyticOracle(config)
 
     def cost(self, request: Request) -> Cost:

@@ -45,11 +45,13 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
     yield ""
     yield f"{'trial':<24}{'steps':>7}{'queries':>9}{'forwards':>11}{'tokens':>13}{'seconds':>10}{'USD':>10}"
     for plan, projection in zip(prepared.plans, prepared.projections, strict=True):
-        steps = "+".join(str(stage.steps) for stage in projection.plans)
+        steps = "+".join(str(stage.steps) for stage in projection.plans if stage.steps)
         yield _cost_row(plan.trial_id, steps, projection.search)
     measured = sum((projection.measurement for projection in prepared.projections), prepared.baseline)
     yield _cost_row("test and manual prompt", "-", measured)
-    total = sum((projection.search for projection in prepared.projections), measured)
+    if prepared.calibration.queries:
+        yield _cost_row("calibration, at most", "-", prepared.calibration)
+    total = sum((projection.search for projection in prepared.projections), measured + prepared.calibration)
     yield _cost_row("all", "-", total)
     actors = prepared.experiment.oracle.actors
     yield ""

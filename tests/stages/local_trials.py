@@ -1,7 +1,7 @@
 """Trials in this process: a small task, the analytic oracle, and a clock that only oracles move."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,24 @@ from distributed_tuner import oracles
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import OracleTimeout
-from distributed_tuner.ledger.rows import LookRow, MeasureRow, Row, StepRow
+from distributed_tuner.ledger.rows import FeedbackRow, LookRow, MeasureRow, RestartRow, Row, StepRow
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.tiling import cut
+from distributed_tuner.proposers.base import Answer, Ask, Proposer
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Candidate, Cost, Evaluation, Example, OracleInfo, PromptSpec, Request
+from distributed_tuner.values import (
+    Array,
+    Candidate,
+    Cost,
+    Evaluation,
+    Example,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    TokenSpace,
+)
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "random_search": {"kind": "random_search", "popsize": 3},
@@ -49,6 +61,7 @@ def make_task(sizes: tuple[int, ...] = (3,), shots: int = 6) -> Task:
         train=split("train", 2 * shots),
         dev=split("dev", 2 * shots - 1),
         test=split("test", 15),
+        feedback=split("feedback", 6),
     )
 
 
@@ -111,19 +124,50 @@ class TimedOracle:
             raise OracleTimeout("too late")
         tiles = len(cut(request, self.experiment.oracle.tile))
         cost = priced(replace(self.cost(request), seconds=self.seconds * tiles), self.experiment.oracle.price)
-        logits = self.spoil(request, self._oracle.evaluate(request).logits.copy())
-        return evaluation(logits, request.batch, cost)
+        answer = self._oracle.evaluate(request)
+        return evaluation(self.spoil(request, answer.logits.copy()), request.batch, cost, answer.gradients)
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         return self._oracle.materialize(candidate, prompt)
 
-    def nearest_tokens(self, rows: Array) -> list[tuple[str, float]]:
-        return self._oracle.nearest_tokens(rows)
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        return self._oracle.nearest_tokens(rows, layout)
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        return self._oracle.project(rows, layout, space)
+
+    def token_count(self, text: str) -> int:
+        return self._oracle.token_count(text)
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return self._oracle.vocabulary(space)
 
 
-def make_trial(experiment: Experiment, task: Task | None = None, oracle: TimedOracle | None = None) -> Trial:
+@dataclass
+class Scripted:
+    """A proposer that answers from a list, one answer a request; an exception in it is raised, and the last one stays."""
+
+    answers: Sequence[str | Exception]
+    asked: list[Ask] = field(default_factory=list)
+    label: str = "scripted"
+
+    def answer(self, ask: Ask) -> Answer:
+        self.asked.append(ask)
+        answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return Answer(answer, input_tokens=10, output_tokens=3, seconds=0.5, usd=0.001)
+
+
+def make_trial(
+    experiment: Experiment,
+    task: Task | None = None,
+    oracle: TimedOracle | None = None,
+    proposer: Proposer | None = None,
+) -> Trial:
     oracle = oracle or TimedOracle(experiment)
-    return Trial("some-0000", experiment, task or make_task(), oracle, clock=oracle.clock)
+    proposers = None if proposer is None else lambda settings: proposer
+    return Trial("some-0000", experiment, task or make_task(), oracle, clock=oracle.clock, proposers=proposers)
 
 
 def run(trial: Trial) -> list[Row]:
@@ -149,5 +193,6 @@ def measures_of(rows: list[Row]) -> list[MeasureRow]:
 
 
 def paid(rows: list[Row]) -> Cost:
-    """Return the sum of what steps and looks cost."""
-    return sum((row.cost.value() for row in rows if isinstance(row, StepRow | LookRow)), Cost())
+    """Return the sum of what everything on the trial's budget cost."""
+    bought = StepRow | LookRow | FeedbackRow | RestartRow
+    return sum((row.cost.value() for row in rows if isinstance(row, bought)), Cost())

@@ -24,8 +24,8 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.ledger.rows import LookRow, Row, StepRow
 from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
-from distributed_tuner.stages.trial import plan_search
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Request
 
@@ -40,11 +40,7 @@ def last_spent(rows: list[Row]) -> Cost:
 def plans_of(experiment: Experiment, task: Task) -> list[StagePlan]:
     """Return the plans that ``check`` shows."""
     prompt = prompt_spec(experiment.prompt, task)
-    plans: list[StagePlan] = []
-    for stage in experiment.stages:
-        before = sum((plan.cost for plan in plans), Cost()) if plans else None
-        plans.append(plan_search(stage, experiment, task, prompt, TimedOracle(experiment), 6, before))
-    return plans
+    return list(Course(experiment, task, prompt, TimedOracle(experiment), 6).plan_all())
 
 
 # --------------------------------------------------------------------------------------------------- budgets

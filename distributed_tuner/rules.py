@@ -1,0 +1,80 @@
+"""Rules about an experiment that no single setting can know: which stages, budgets and schedules go together."""
+
+from pathlib import Path
+
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.optimizer import CmaConfig
+from distributed_tuner.config.proposer import ReplayProposerConfig
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.proposers.instruction import check_template
+from distributed_tuner.tasks.base import Task
+
+
+def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
+    """Check an experiment. ``root``: where relative paths are looked up.
+
+    Raises:
+        ConfigError: a rule is broken; names it, the value, and what to change.
+    """
+    for index, stage in enumerate(experiment.stages):
+        if isinstance(stage, RestartStageConfig):
+            _check_restart(experiment, index, stage, task, root)
+    _check_shares(experiment)
+    if isinstance(experiment.schedule, PopulationScheduleConfig):
+        _check_population(experiment, experiment.schedule)
+
+
+def wants_gradients(experiment: Experiment) -> bool:
+    """Tell whether some stage needs a white box."""
+    return any(isinstance(stage, GradientStageConfig) for stage in experiment.stages)
+
+
+def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig, task: Task, root: Path) -> None:
+    if not task.feedback and not stage.faithful:
+        raise ConfigError(
+            "a restart stage scores texts on examples held out from train, but task.feedback is 0; set it to a"
+            " quarter of task.shots, say"
+        )
+    following = experiment.course[index + 1] if index + 1 < len(experiment.course) else None
+    if stage.state == "inject" and not (
+        isinstance(following, SearchStageConfig) and isinstance(following.optimizer, CmaConfig)
+    ):
+        raise ConfigError(
+            f"stages.{index}.state: inject hands a prompt to a cma search right behind it, but there is none; use"
+            " reset or keep"
+        )
+    if stage.proposer.instruction is not None:
+        check_template(Path(stage.proposer.instruction))
+    if isinstance(stage.proposer, ReplayProposerConfig) and not (root / stage.proposer.ledger).is_file():
+        raise ConfigError(
+            f"stages.{index}.proposer.ledger must be a file with recorded answers, but there is none at"
+            f" {root / stage.proposer.ledger}; give the ledger.jsonl of an earlier run"
+        )
+
+
+def _check_shares(experiment: Experiment) -> None:
+    """Stages share what is left of a budget that can be counted beforehand, which seconds cannot."""
+    tuned = [stage for stage in experiment.course if not isinstance(stage, RestartStageConfig)]
+    sharing = [stage for stage in tuned if stage.steps is None]
+    budget = experiment.budget
+    counted = any(limit is not None for limit in (budget.queries, budget.forwards, budget.tokens, budget.usd))
+    if len(tuned) > 1 and sharing and not counted:
+        raise ConfigError(
+            f"{len(sharing)} stages without steps share what is left of the budget, but it limits no queries, forwards,"
+            " tokens or dollars; set budget.queries, or steps for every stage"
+        )
+
+
+def _check_population(experiment: Experiment, schedule: PopulationScheduleConfig) -> None:
+    if not any(isinstance(stage, RestartStageConfig) for stage in experiment.course):
+        raise ConfigError(
+            "a population restarts its laggards at restart stages, but there is none between two searches; add one to"
+            " stages and set rounds to 2 or more"
+        )
+    for path, bounds in schedule.explore.items():
+        if bounds.low > bounds.high:
+            raise ConfigError(f"schedule.explore.{path}: low must not exceed high, but {bounds.low} > {bounds.high}")
+        for value in (bounds.low, bounds.high):
+            experiment.changed({path: value})
