@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeo
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import Cut, cut, merge
-from distributed_tuner.values import Array, Cost, Evaluation, Layout, OracleInfo, Request
+from distributed_tuner.values import Array, Cost, Evaluation, Layout, OracleInfo, Request, TokenSpace
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,21 @@ class Dispatcher:
     async def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         """Return each row's nearest token and its cosine."""
         tokens: list[tuple[str, float]] = await self._on_any("nearest_tokens", rows, layout)
+        return tokens
+
+    async def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        """Return each prompt's text."""
+        texts: list[str] = await self._on_any("project", rows, layout, space)
+        return texts
+
+    async def token_count(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        count: int = await self._on_any("token_count", text)
+        return count
+
+    async def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        """Return the allowed tokens."""
+        tokens: tuple[str, ...] = await self._on_any("vocabulary", space)
         return tokens
 
     async def statistics(self) -> Statistics:

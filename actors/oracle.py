@@ -1,5 +1,6 @@
 """The oracle actor: one process, one frozen model, one device; answers tiles one at a time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -8,7 +9,7 @@ from actors.wire import unpack
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.oracles.memory import free_bytes, within_memory
-from distributed_tuner.values import Array, Candidate, Evaluation, Layout, OracleInfo, PromptSpec, Request
+from distributed_tuner.values import Array, Candidate, Evaluation, Layout, OracleInfo, PromptSpec, Request, TokenSpace
 
 
 class OracleHost:
@@ -40,6 +41,18 @@ class OracleHost:
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         """Return each row's nearest token and its cosine."""
         return self._oracle.nearest_tokens(rows, layout)
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        """Return each prompt's text."""
+        return self._oracle.project(rows, layout, space)
+
+    def token_count(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        return self._oracle.token_count(text)
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        """Return the allowed tokens."""
+        return self._oracle.vocabulary(space)
 
 
 OracleActor = ray.remote(OracleHost)

@@ -1,6 +1,7 @@
 """The pool as one local object: what a trial holds, with the protocol of a single oracle."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from distributed_tuner.values import (
     PromptSpec,
     Request,
     Text,
+    TokenSpace,
 )
 
 
@@ -29,6 +31,7 @@ class RemoteOracle:
         self._dispatcher = dispatcher
         self._info = info
         self._costs: dict[tuple[int, Batch, PromptSpec], Cost] = {}
+        self._vocabularies: dict[TokenSpace, tuple[str, ...]] = {}
 
     @property
     def info(self) -> OracleInfo:
@@ -57,6 +60,19 @@ class RemoteOracle:
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         tokens: list[tuple[str, float]] = _get(self._dispatcher.nearest_tokens.remote(rows, layout))
         return tokens
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        texts: list[str] = _get(self._dispatcher.project.remote(list(rows), layout, space))
+        return texts
+
+    def token_count(self, text: str) -> int:
+        count: int = _get(self._dispatcher.token_count.remote(text))
+        return count
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        if space not in self._vocabularies:
+            self._vocabularies[space] = _get(self._dispatcher.vocabulary.remote(space))
+        return self._vocabularies[space]
 
 
 def _get(ref: Any) -> Any:

@@ -4,28 +4,34 @@ import math
 import re
 import time
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.token_space import PUBLISHED_IDS, fit_ids, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
-from distributed_tuner.seeds import generator
+from distributed_tuner.seeds import generator, standard_normal
 from distributed_tuner.values import (
     Array,
+    Array64,
     Batch,
     Candidate,
     Cost,
+    Embedded,
     Evaluation,
     Layout,
     OracleInfo,
     PromptSpec,
     Request,
     Text,
+    TokenSpace,
 )
 
 CONTEXT = 4096
 TOP_TOKENS = 256
+TOKEN = r"<(\d+)>"
 
 
 class AnalyticOracle:
@@ -34,6 +40,9 @@ class AnalyticOracle:
     "logistic": logit_W(x, e) = <phi(e), (M x)_W> with phi the hashed words of the example (F features, unit norm) and M
     a random map from the coordinates to a W x F classifier. "quadratic": f(x) = 1/2 sum_i lambda_i (x_i - x*_i)^2, the
     same for every example; its logits put -f on the true label, so that the cross-entropy rises with f.
+
+    Its vocabulary are TOP_TOKENS random rows, named "<0>", "<1>", ... A text of such names alone is their rows, so that
+    rows put into words are read back; any other text is random coordinates of its own.
     """
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
@@ -70,16 +79,47 @@ class AnalyticOracle:
         return self._coordinates(candidate, prompt).reshape(prompt.length, self._config.width)
 
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        tokens = generator(("tokens", self._config.seed)).standard_normal((TOP_TOKENS, self._config.width))
-        scale = np.linalg.norm(rows, axis=1, keepdims=True) * np.linalg.norm(tokens, axis=1)[None, :]
-        cosine = (rows @ tokens.T) / np.maximum(scale, 1e-12)
+        cosine = _cosine(rows, self._tokens())
         return [(f"<{int(j)}>", float(c[j])) for c, j in zip(cosine, cosine.argmax(axis=1), strict=True)]
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        ids = _allowed(space)
+        tokens = self._tokens()[ids]
+        texts = []
+        for rows_L_D in rows:
+            if space.distance == "l2":
+                best = ((rows_L_D[:, None] - tokens) ** 2).sum(axis=2).argmin(axis=1)
+            else:
+                cosine = _cosine(rows_L_D, tokens)
+                best = cosine.argmin(axis=1) if space.distance == "published" else cosine.argmax(axis=1)
+            texts.append(" ".join(f"<{ids[j]}>" for j in best))
+        return texts
+
+    def token_count(self, text: str) -> int:
+        return len(_words(text))
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return tuple(f" <{i}>" for i in _allowed(space))
+
+    def _tokens(self) -> Array64:
+        """Return the rows of the vocabulary, shape (TOP_TOKENS, D)."""
+        return generator(("tokens", self._config.seed)).standard_normal((TOP_TOKENS, self._config.width))
 
     def _coordinates(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         dim = prompt.length * self._config.width
         if isinstance(candidate, Text):
             return np.zeros(dim, dtype=np.float32)
+        if isinstance(candidate, Embedded):
+            return self._embedded(candidate.text, prompt.length)
         return self._recipes.coordinates(candidate, dim, unit=1.0)
+
+    def _embedded(self, text: str, length: int) -> Array:
+        """Return the coordinates of a text, shape (length * D,)."""
+        require_tokens(self.token_count(text), text)
+        ids = [int(name) for name in re.findall(TOKEN, text)]
+        if re.fullmatch(rf"(\s*{TOKEN})+\s*", text) and max(ids) < TOP_TOKENS:
+            return self._tokens()[fit_ids(ids, length)].astype(np.float32).reshape(-1)
+        return standard_normal(("text", self._config.seed, text), length * self._config.width)
 
     def _logistic(self, x_C_P: Array, batch: Batch) -> Array:
         phi_E_F = np.stack([self._features(example.text) for example in batch.examples])
@@ -112,6 +152,18 @@ class AnalyticOracle:
             phi[zlib.crc32(word.encode()) % self._config.features] += 1.0
         norm = float(np.linalg.norm(phi))
         return phi / np.float32(norm) if norm else phi
+
+
+def _cosine(rows_L_D: Array, tokens_V_D: Array64) -> Array64:
+    scale = np.linalg.norm(rows_L_D, axis=1, keepdims=True) * np.linalg.norm(tokens_V_D, axis=1)[None, :]
+    cosine: Array64 = (rows_L_D @ tokens_V_D.T) / np.maximum(scale, 1e-12)
+    return cosine
+
+
+def _allowed(space: TokenSpace) -> list[int]:
+    """Return the tokens that a text may be made of: every one is printable and begins a word."""
+    first = PUBLISHED_IDS.start if space.vocabulary == "published" else 0
+    return list(range(first, TOP_TOKENS))
 
 
 def _words(text: str) -> list[str]:

@@ -48,6 +48,14 @@ class Counter(Protocol):
         """
         ...
 
+    def require_embedded(self, prompt: PromptSpec) -> None:
+        """Check that a text can become the prompt's rows.
+
+        Raises:
+            ModelError: it cannot, in this layout of this model.
+        """
+        ...
+
 
 class TokenCounter:
     """Counts with a model's tokenizer."""
@@ -98,6 +106,9 @@ class TokenCounter:
         self._encoder.label_ids(batch)
         self._encoder.require_fit(batch, prompt)
 
+    def require_embedded(self, prompt: PromptSpec) -> None:
+        self._encoder.require_embedded(prompt)
+
 
 class AnalyticCounter:
     """Counts for the analytic oracle, which is its own model."""
@@ -122,6 +133,9 @@ class AnalyticCounter:
         return 0
 
     def require(self, batch: Batch, prompt: PromptSpec) -> None:
+        return None
+
+    def require_embedded(self, prompt: PromptSpec) -> None:
         return None
 
 

@@ -228,6 +228,18 @@ class Encoder:
         self.require_words(batch)
         self._require_room(batch, self.lengths(batch, prompt.layout), prompt.length)
 
+    def require_embedded(self, prompt: PromptSpec) -> None:
+        """Check that rows can stand for the tokens of a text.
+
+        Raises:
+            ModelError: the rows are added behind a masked model's embedding LayerNorm, where no row is a token's.
+        """
+        if self.masked and prompt.layout == "add":
+            raise ModelError(
+                "a text becomes rows by its tokens' embeddings, but prompt.layout is 'add', which for a masked model"
+                " adds the rows behind the embedding LayerNorm, where they are no token's; set prompt.layout to prefix"
+            )
+
     def require_text_fits(self, batch: Batch, prompt: str) -> None:
         """Check the same for a text prompt."""
         self.require_words(batch)

@@ -1,11 +1,22 @@
 """One local oracle, asked tile by tile: the same bits as a pool of actors gives, without Ray."""
 
 import math
+from collections.abc import Sequence
 
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiling import cut, merge
-from distributed_tuner.values import Array, Candidate, Cost, Evaluation, Layout, OracleInfo, PromptSpec, Request
+from distributed_tuner.values import (
+    Array,
+    Candidate,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    TokenSpace,
+)
 
 
 class TiledOracle:
@@ -31,3 +42,12 @@ class TiledOracle:
 
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         return self._oracle.nearest_tokens(rows, layout)
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        return self._oracle.project(rows, layout, space)
+
+    def token_count(self, text: str) -> int:
+        return self._oracle.token_count(text)
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return self._oracle.vocabulary(space)

@@ -7,7 +7,7 @@ import numpy as np
 from distributed_tuner.errors import OracleError
 from distributed_tuner.maths.bbt import apply_projection, make_projection, projection_std
 from distributed_tuner.seeds import generator, standard_normal
-from distributed_tuner.values import Array, Candidate, Latent, Perturbation, Point, Projection, Text
+from distributed_tuner.values import Array, Candidate, Embedded, Latent, Perturbation, Point, Projection, Text
 
 PROJECTION_BYTES = 2 * 2**30  # two projections of a 7B model's 50-row prompt, or dozens of a small one's
 
@@ -26,7 +26,7 @@ class Recipes:
         """Return x of shape (dim,), float32.
 
         Raises:
-            OracleError: the candidate is a text, or its vector has another length than the prompt.
+            OracleError: the candidate is a text, embedded or not, or its vector has another length than the prompt.
         """
         match candidate:
             case Perturbation(center, key, sign, radius):
@@ -38,6 +38,8 @@ class Recipes:
                 x = _of_size(vector, dim)
             case Text():
                 raise OracleError("a text candidate has no prompt coordinates; ask for soft candidates only")
+            case Embedded():
+                raise OracleError("the rows of an embedded text are its tokens'; ask the model's oracle for them")
         return np.asarray(x, dtype=np.float32)
 
     def _projection(self, projection: Projection, dim: int) -> Array:
