@@ -359,7 +359,10 @@ class Dispatcher:
             up = sorted(self._up) or range(len(self._actors))
             actor = self._actors[up[attempt % len(up)]]
             with contextlib.suppress(RayActorError):
-                return await getattr(actor, method).remote(*arguments)
+                try:
+                    return await getattr(actor, method).remote(*arguments)
+                except RayTaskError as error:
+                    raise _cause(error) from None
             await asyncio.sleep(0.5)
         raise OracleError(f"no oracle actor answered {method} in {TILE_TRIES} tries; see the oracles' logs in Ray")
 

@@ -12,6 +12,7 @@ What a sequence looks like in tokens is encoding.py's, the model itself trunk.py
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer
 from distributed_tuner.oracles.packing import RowPlan, plan_even, plan_rows
 from distributed_tuner.oracles.text_cache import TextCache, stack
+from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens
 from distributed_tuner.oracles.trunk import Trunk
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator
@@ -34,12 +36,14 @@ from distributed_tuner.values import (
     Batch,
     Candidate,
     Cost,
+    Embedded,
     Evaluation,
     Layout,
     OracleInfo,
     PromptSpec,
     Request,
     Text,
+    TokenSpace,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +79,7 @@ class TransformersOracle:
         self._texts = TextCache(config.text_cache_gib * 2**30)
         self._forward_tokens = FORWARD_TOKENS.get(self._trunk.device.type, FORWARD_TOKENS_ELSEWHERE)
         vocabulary, width = self._trunk.table.shape
+        self._vocabulary = Vocabulary(self._tokenizer, vocabulary)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         self._info = OracleInfo(
             config.model, width, vocabulary, self._encoder.context, std, dtype, self._trunk.device.type
@@ -109,23 +114,30 @@ class TransformersOracle:
         return evaluation(logits, batch, cost)
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        if isinstance(candidate, Embedded):
+            return self._embedded(candidate.text, prompt)
         base_L_D = self._base(prompt)
         unit = self._info.embedding_std if prompt.units == "embedding" else 1.0
         x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
         return base_L_D + np.float32(unit) * x_L_D
 
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        import torch
-
-        embedding = self._trunk.table.float()
-        with torch.inference_mode():
-            normed = torch.nn.functional.normalize(embedding, dim=1)
-            found = torch.from_numpy(rows).to(embedding.device)
-            if layout == "add":
-                found = found + self._trunk.embed(self._under(len(rows))[: len(rows)]).float()
-            wanted = torch.nn.functional.normalize(found, dim=1)
-            cosines, ids = (wanted @ normed.T).max(dim=1)
+        every = np.arange(self._info.vocabulary)
+        ids, cosines = nearest(self._trunk.embed, every, self._standing([rows], layout), "cosine")
         return [(self._tokenizer.decode([int(i)]), float(c)) for i, c in zip(ids, cosines, strict=True)]
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        if not rows:
+            return []
+        allowed = self._vocabulary.ids(space)
+        found, _ = nearest(self._trunk.embed, allowed, self._standing(rows, layout), space.distance)
+        return [self._vocabulary.text(ids, space) for ids in found.view(len(rows), -1).tolist()]
+
+    def token_count(self, text: str) -> int:
+        return len(self._encoder.ids(text, False))
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return self._vocabulary.pieces(space)
 
     # ------------------------------------------------------------------------------------------------ prompts
     def _base(self, prompt: PromptSpec) -> Array:
@@ -134,7 +146,7 @@ class TransformersOracle:
             if prompt.init == "zeros":
                 base = np.zeros((prompt.length, self._info.width), dtype=np.float32)
             else:
-                base = self._trunk.embed(self._base_ids(prompt)).detach().float().cpu().numpy()
+                base = self._rows_of(self._base_ids(prompt))
             self._bases[prompt] = base
         return self._bases[prompt]
 
@@ -144,7 +156,39 @@ class TransformersOracle:
         if prompt.init == "vocab":
             stream = generator(("prompt", prompt.seed))
             return [int(i) for i in stream.integers(self._info.vocabulary, size=prompt.length)]
-        return fit_ids(self._encoder.ids(prompt.text, False), prompt.length)
+        ids = self._encoder.ids(prompt.text, False)
+        if not ids:
+            raise ModelError(
+                "prompt.init 'text' needs a text, but prompt.text and the task's manual_prompt are empty; write one, or"
+                " set prompt.init to vocab, filler or zeros"
+            )
+        return fit_ids(ids, prompt.length)
+
+    def _embedded(self, text: str, prompt: PromptSpec) -> Array:
+        """Return the rows (L, D) that put a text's tokens in the prompt's place.
+
+        Raises:
+            ModelError: the text has no tokens, or the layout has no rows for them.
+        """
+        self._encoder.require_embedded(prompt)
+        ids = self._encoder.ids(text, False)
+        require_tokens(len(ids), text)
+        rows = self._rows_of(fit_ids(ids, prompt.length))
+        return rows - self._rows_of(self._under(prompt.length)[: prompt.length]) if prompt.layout == "add" else rows
+
+    def _rows_of(self, ids: list[int]) -> Array:
+        rows: Array = self._trunk.embed(ids).detach().float().cpu().numpy()
+        return rows
+
+    def _standing(self, rows: Sequence[Array], layout: Layout) -> "Tensor":
+        """Return the rows (N * L, D) of N prompts as they stand in a sequence: for "add", on their filler tokens."""
+        import torch
+
+        rows_N_L_D = torch.from_numpy(np.stack(rows)).to(self._trunk.device)
+        if layout == "add":
+            length = rows_N_L_D.shape[1]
+            rows_N_L_D = rows_N_L_D + self._trunk.embed(self._under(length)[:length]).float()
+        return rows_N_L_D.flatten(0, 1)
 
     def _filler(self, length: int) -> list[int]:
         return [(FILLER + i) % self._info.vocabulary for i in range(length)]
@@ -298,18 +342,3 @@ def context_of(model_config: Any) -> int:
     names = ("max_position_embeddings", "n_positions", "sliding_window")
     known = min((int(n) for name in names if (n := getattr(model_config, name, None))), default=2**31)
     return known - first_position(model_config)
-
-
-def fit_ids(ids: tuple[int, ...], length: int) -> list[int]:
-    """Fit a text to ``length`` rows: repeated from its end backwards, so that its end stands next to the example.
-
-    Raises:
-        ModelError: the text has no tokens.
-    """
-    if not ids:
-        raise ModelError(
-            "prompt.init 'text' needs a text, but prompt.text and the task's manual_prompt are empty; write one, or set"
-            " prompt.init to vocab, filler or zeros"
-        )
-    repeated = list(ids) * (length // len(ids) + 1)
-    return repeated[-length:]
