@@ -14,13 +14,14 @@ from typing import Any
 
 import yaml
 
-from distributed_tuner import oracles
+from distributed_tuner import oracles, proposers
 from distributed_tuner.ledger.reader import Ledger, collect, read
 from distributed_tuner.ledger.rows import Row
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.preflight import prepare
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.trial import Trial
+from distributed_tuner.values import TokenSpace
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ["good", "great", "bright", "liked", "positive"]
@@ -123,7 +124,16 @@ def run_alone(path: Path) -> Ledger:
     oracle = TiledOracle(oracles.build(config), config.tile)
     rows: list[Row] = []
     for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
-        trial = Trial(plan.trial_id, plan.experiment, task, oracle, index=plan.index)
+        trial = Trial(
+            plan.trial_id,
+            plan.experiment,
+            task,
+            oracle,
+            index=plan.index,
+            proposers=lambda settings: proposers.build(
+                settings, root=path.parent, words=lambda: oracle.vocabulary(TokenSpace())
+            ),
+        )
         while not trial.done:
             rows.extend(trial.advance())
     return collect(rows)
@@ -153,12 +163,16 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
         )
         for r in ledger.looks
     }
+    restarts = {
+        (r.type, r.trial_id, r.stage): (r.model_dump(exclude={"time", "elapsed", "cost", "spent"}), _counts(r.spent))
+        for r in (*ledger.feedbacks, *ledger.restarts)
+    }
     tests = {
         ("test", r.trial_id, r.split): (r.loss, r.metrics, _counts(r.cost))
         for r in ledger.measures
         if r.trial_id is not None
     }
-    return {**steps, **looks, **tests}
+    return {**steps, **looks, **restarts, **tests}
 
 
 def _counts(cost: Any) -> tuple[int, int, int]:

@@ -1,0 +1,213 @@
+"""Search and LLM stages alternating under Ray: the same as alone, the recorded lineage, after a kill in an LLM stage."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuner_runs import ROOT, ZOT, Done, numbers, run_alone, run_space, space, wait_for, write_space
+
+from distributed_tuner.ledger.reader import Ledger, read
+from distributed_tuner.ledger.rows import ExchangeRow, RestartRow
+
+pytestmark = pytest.mark.ray
+
+SEARCH = {"kind": "search", "optimizer": ZOT, "look_every": 20}
+Lineage = list[tuple[str, int, str, str]]
+
+
+def lineage(ledger: Ledger) -> Lineage:
+    return [(row.trial_id, row.stage, row.adopted, row.text) for row in ledger.restarts]
+
+
+def alternating(proposer: dict[str, Any], **more: Any) -> dict[str, Any]:
+    restart = {"kind": "restart", "proposer": proposer, **more.pop("restart", {})}
+    task = space({}, [ZOT])["task"] | {"feedback": 2}
+    settings = {"rounds": 3, "budget": {"queries": 120}, "task": task, "stages": [SEARCH, restart]}
+    return space({"kind": "analytic"}, [ZOT], **settings, **more)
+
+
+# --------------------------------------------------------------------------------------------------- recorded answers
+RECORDED = {
+    (1, 0): "1. <3> <17> <40> <8>\n2. <9> <9> <9> <9>",
+    (3, 0): "no list here:",
+    (3, 1): '["<200> <201> <202> <203>"]',
+}
+
+
+@pytest.fixture(scope="module")
+def recorded(reviews: Path) -> Path:
+    """Return a space whose proposer answers from a file."""
+    rows = [
+        ExchangeRow(
+            trial_id="zot+replay-0000",
+            stage=stage,
+            number=number,
+            proposer="someone",
+            instruction="",
+            answer=answer,
+            texts=[],
+        )
+        for (stage, number), answer in RECORDED.items()
+    ]
+    (reviews / "answers.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    proposer = {"kind": "replay", "ledger": "answers.jsonl", "retries": 1}
+    return write_space(alternating(proposer, restart={"adopt": "always"}), reviews, "recorded.yaml")
+
+
+@pytest.fixture(scope="module")
+def recorded_run(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return run_space(recorded, tmp_path_factory.mktemp("recorded") / "run")
+
+
+def test_recorded_answers_give_the_recorded_lineage(recorded_run: Done) -> None:
+    assert recorded_run.status == "done"
+    found = lineage(recorded_run.ledger)
+    assert [entry[:3] for entry in found] == [
+        ("zot+replay-0000", 1, "proposal"),
+        ("zot+replay-0000", 3, "proposal"),
+    ]
+    assert found[0][3] in ("<3> <17> <40> <8>", "<9> <9> <9> <9>")
+    assert found[1][3] == "<200> <201> <202> <203>"
+    exchanges = recorded_run.ledger.exchanges
+    assert [(row.stage, row.number, len(row.texts)) for row in exchanges] == [(1, 0, 2), (3, 0, 0), (3, 1, 1)]
+
+
+def test_ray_changes_nothing(recorded: Path, recorded_run: Done) -> None:
+    assert numbers(recorded_run.ledger) == numbers(run_alone(recorded))
+
+
+def test_the_run_of_a_ledger_is_replayed_from_it(recorded_run: Done, reviews: Path, tmp_path: Path) -> None:
+    proposer = {"kind": "replay", "ledger": str(recorded_run.directory.ledger), "retries": 1}
+    again = write_space(alternating(proposer, restart={"adopt": "always"}), reviews, "again.yaml")
+    assert lineage(run_space(again, tmp_path / "run").ledger) == lineage(recorded_run.ledger)
+
+
+# --------------------------------------------------------------------------------------------------- a kill
+@dataclass
+class Server:
+    """Speaks chat completions; answers follow from the instruction. Holds one request back once, if asked to."""
+
+    hold: int | None = None
+    calls: int = 0
+    held: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+    port: int = 0
+
+    def answer(self, body: dict[str, Any]) -> str:
+        self.calls += 1
+        if self.calls == self.hold:
+            self.held.set()
+            self.release.wait(60)
+        digest = hashlib.sha256(body["messages"][-1]["content"].encode()).digest()
+        return "\n".join(f"<{a}> <{b}> <{a}> <{b}>" for a, b in (digest[:2], digest[2:4], digest[4:6]))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            message = {"role": "assistant", "content": state.answer(body)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+            answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
+            data = json.dumps(answer | {"choices": [choice], "usage": usage}).encode()
+            try:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+            except BrokenPipeError:
+                pass  # whoever asked was killed
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.port = http.server_address[1]
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    yield state
+    state.release.set()
+    http.shutdown()
+
+
+def command(path: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, str(ROOT / "tune.py"), "run", str(path), "--out", str(out), *more]
+
+
+def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
+    server: Server, reviews: Path, tmp_path: Path
+) -> None:
+    proposer = {"kind": "openai", "model": "m", "base_url": f"http://127.0.0.1:{server.port}/v1"}
+    restart = {"adopt": "always", "state": "keep"}
+    path = write_space(alternating(proposer, rounds=4, restart=restart), reviews, "served.yaml")
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    subprocess.run(command(path, whole), cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    assert server.calls == 3
+
+    server.hold = server.calls + 2
+    process = subprocess.Popen(
+        command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for(server.held.is_set, 120)
+    os.killpg(process.pid, signal.SIGKILL)  # driver, raylet and workers: nothing is told to anyone
+    process.wait(timeout=30)
+    server.release.set()
+    assert len(read(out / "ledger.jsonl").restarts) < 3
+
+    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    undisturbed, resumed = read(whole / "ledger.jsonl"), read(out / "ledger.jsonl")
+    assert lineage(resumed) == lineage(undisturbed)
+    assert len(lineage(resumed)) == 3
+    assert numbers(resumed) == numbers(undisturbed)
+    best = [(folder / "best" / "prompt.safetensors").read_bytes() for folder in (whole, out)]
+    assert best[0] == best[1]
+
+
+# --------------------------------------------------------------------------------------------------- a population
+def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
+    from tuner_runs import Grid
+
+    rates = [0.001, 0.3, 0.5, 3.0]
+    searches = Grid([{"kind": "zot", "points": 2, "learning_rate": rate} for rate in rates])
+    stages = [{"kind": "search", "optimizer": searches, "look_every": 20}, {"kind": "restart", "proposer": proposer}]
+    explore = {"stages.0.optimizer.learning_rate": {"low": 0.0001, "high": 10.0}}
+    schedule = {"kind": "population", "mode": mode, "quantile": 0.25, "explore": explore}
+    return alternating(proposer) | {"stages": stages, "schedule": schedule, "budget": {"queries": 150}}
+
+
+def restarted(ledger: Ledger) -> list[RestartRow]:
+    return [row for row in ledger.restarts if row.donor is not None]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_laggards_of_a_population_take_after_leaders(mode: str, reviews: Path, tmp_path: Path) -> None:
+    path = write_space(population({"kind": "random"}, mode), reviews, f"population_{mode}.yaml")
+    done = run_space(path, tmp_path / "run")
+    assert done.status == "done"
+    assert all(trial["status"] == "done" for trial in done.summary["trials"])
+    rows = restarted(done.ledger)
+    assert rows
+    for row in rows:
+        assert row.donor != row.trial_id
+        assert row.adopted in ("proposal", "donor")
+        assert list(row.settings) == ["stages.0.optimizer.learning_rate"]
+    by_trial = {row.trial_id: [r.stage for r in done.ledger.restarts if r.trial_id == row.trial_id] for row in rows}
+    assert all(stages == [1, 3] for stages in by_trial.values())
+    if mode == "sync":
+        again = run_space(path, tmp_path / "again")
+        assert numbers(again.ledger) == numbers(done.ledger)

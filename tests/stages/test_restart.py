@@ -1,0 +1,384 @@
+"""Restart stages in whole trials: what is read, asked, adopted and paid, and what a bad proposer costs."""
+
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from local_trials import (
+    OPTIMIZERS,
+    Scripted,
+    TimedOracle,
+    looks_of,
+    make_experiment,
+    make_trial,
+    measures_of,
+    paid,
+    run,
+    steps_of,
+)
+
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.errors import ProposerError
+from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row
+from distributed_tuner.prompts.pool import PooledText
+from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.stages.restart import Takeover
+from distributed_tuner.stages.trial import Trial
+from distributed_tuner.values import Array, Batch, Embedded, Request
+
+PROPOSER: dict[str, Any] = {"kind": "replay", "ledger": "unused", "retries": 0}
+ANSWER = "1. sort the film reviews\n2. judge each review\n3. good or bad film"
+
+
+def experiment(
+    *, rounds: int = 2, queries: int = 200, optimizer: str = "zot", more: dict[str, Any] | None = None, **restart: Any
+) -> Experiment:
+    proposer = PROPOSER | restart.pop("proposer", {})
+    stages = [
+        {"kind": "search", "optimizer": OPTIMIZERS[optimizer], "look_every": 20},
+        {"kind": "restart", "proposer": proposer, **restart},
+    ]
+    return make_experiment(
+        OPTIMIZERS[optimizer], budget={"queries": queries}, stages=stages, rounds=rounds, **(more or {})
+    )
+
+
+def of(rows: list[Row], kind: type[Any]) -> list[Any]:
+    return [row for row in rows if isinstance(row, kind)]
+
+
+def favour(word: str, gain: float) -> Any:
+    """Return a spoiler that gives candidates whose text holds ``word`` better logits on every example."""
+
+    def spoil(request: Request, logits: Array) -> Array:
+        for i, candidate in enumerate(request.candidates):
+            if isinstance(candidate, Embedded) and word in candidate.text:
+                logits[i] = 0
+                for j, example in enumerate(request.batch.examples):
+                    logits[i, j, example.label] = gain
+        return logits
+
+    return spoil
+
+
+def favoured(made: Experiment, word: str, gain: float) -> TimedOracle:
+    return TimedOracle(made, spoil=favour(word, gain))
+
+
+# --------------------------------------------------------------------------------------------------- one restart
+def test_a_better_proposal_is_adopted_and_the_search_starts_from_it() -> None:
+    made = experiment()
+    oracle = favoured(made, "judge", 9.0)
+    trial = make_trial(made, oracle=oracle, proposer=Scripted([ANSWER]))
+    rows = run(trial)
+    (restart,) = of(rows, RestartRow)
+    assert (restart.adopted, restart.text, restart.reason) == ("proposal", "judge each review", "")
+    assert [text.source for text in restart.scored] == ["proposal"] * 3
+    best = min(restart.scored, key=lambda text: text.loss)
+    assert best.text == "judge each review" and best.loss < restart.incumbent_loss
+    start = looks_of([row for row in rows if getattr(row, "stage", None) == 2])[0]
+    x = oracle.materialize(Embedded("judge each review"), prompt_spec(made.prompt, trial._task))
+    looked = next(r for r in oracle.asked if r.batch.split == "train" and r is asked_at(oracle, start, rows))
+    assert np.array_equal(oracle.materialize(looked.candidates[0], looked.prompt), x)
+
+
+def asked_at(oracle: TimedOracle, look: Any, rows: list[Row]) -> Request:
+    """Return the train request of a look: looks ask train, then dev."""
+    number = looks_of(rows).index(look)
+    looks = [a for a, b in zip(oracle.asked, oracle.asked[1:], strict=False) if b.batch.split == "dev"]
+    return looks[number]
+
+
+def test_a_worse_proposal_changes_nothing() -> None:
+    made = experiment()
+    rows = run(make_trial(made, oracle=favoured(made, "e", -9.0), proposer=Scripted([ANSWER])))
+    (restart,) = of(rows, RestartRow)
+    assert (restart.adopted, restart.text) == ("none", "")
+    assert restart.reason == "no proposal beat the prompt that it had to beat"
+    assert len(restart.scored) == 3
+
+
+def test_always_adopts_the_best_proposal_whatever_it_is_worth() -> None:
+    made = experiment(adopt="always")
+    rows = run(make_trial(made, oracle=favoured(made, "e", -9.0), proposer=Scripted([ANSWER])))
+    assert [row.adopted for row in of(rows, RestartRow)] == ["proposal"]
+
+
+def test_the_trajectory_is_put_into_words_and_scored_on_feedback_alone() -> None:
+    made = experiment(trajectory=4)
+    oracle = TimedOracle(made)
+    proposer = Scripted([ANSWER])
+    rows = run(make_trial(made, oracle=oracle, proposer=proposer))
+    (feedback,) = of(rows, FeedbackRow)
+    assert 1 <= len(feedback.texts) <= 4
+    assert feedback.cost.queries == len(feedback.texts)
+    splits = {r.batch.split for r in oracle.asked if any(isinstance(c, Embedded) for c in r.candidates)}
+    assert splits == {"feedback"}
+    (ask,) = proposer.asked
+    for text in feedback.texts:
+        assert text.text in ask.instruction
+    shown = [ask.instruction.index(text.text) for text in sorted(feedback.texts, key=lambda t: -t.loss)]
+    assert shown == sorted(shown)  # worst first
+
+
+def test_everything_is_paid_from_one_purse_and_told() -> None:
+    made = experiment(rounds=3, queries=150)
+    rows = run(make_trial(made, proposer=Scripted([ANSWER, "4. another prompt here"])))
+    assert len(of(rows, RestartRow)) == 2
+    total = paid(rows)
+    assert 140 < total.queries <= 150
+    spent = [row.spent.value() for row in rows if hasattr(row, "spent")]
+    assert spent[-1] == total
+    assert all(a.queries <= b.queries for a, b in zip(spent, spent[1:], strict=False))
+    assert len(measures_of(rows)) == 1
+
+
+def test_known_texts_are_not_scored_again() -> None:
+    made = experiment(rounds=3)
+    rows = run(make_trial(made, proposer=Scripted([ANSWER])))
+    first, second = of(rows, RestartRow)
+    assert len(first.scored) == 3
+    assert (second.scored, second.adopted) == ([], "none")
+
+
+# --------------------------------------------------------------------------------------------------- the optimizer
+def rates(rows: list[Row], stage: int) -> list[float]:
+    return [row.metrics["learning_rate"] for row in steps_of(rows) if row.stage == stage]
+
+
+def test_reset_begins_the_schedule_anew_and_keep_goes_on_with_it() -> None:
+    found = {}
+    for state in ("reset", "keep"):
+        made = experiment(rounds=3, state=state)
+        rows = run(make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=Scripted([ANSWER])))
+        found[state] = rows
+    reset, keep = found["reset"], found["keep"]
+    assert rates(reset, 2)[0] == pytest.approx(0.1)
+    assert rates(keep, 2)[0] < rates(keep, 0)[-1] < 0.1
+    assert rates(keep, 4)[-1] < rates(keep, 2)[-1] < rates(keep, 0)[-1]
+
+
+def test_without_an_adopted_prompt_the_search_goes_on_as_if_it_had_not_been_interrupted() -> None:
+    quiet = Scripted([ProposerError("down")])
+    rows = run(make_trial(experiment(rounds=2), proposer=quiet))
+    assert rates(rows, 2)[0] < rates(rows, 0)[-1]
+
+
+def test_cma_takes_an_adopted_prompt_as_one_more_solution() -> None:
+    made = experiment(optimizer="cma", state="inject", rounds=3)
+    rows = run(make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=Scripted([ANSWER])))
+    assert [row.adopted for row in of(rows, RestartRow)] == ["proposal", "none"]
+    assert len([row for row in steps_of(rows) if row.stage == 2]) > 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("state", ["reset", "keep"])
+def test_every_optimizer_can_be_restarted(name: str, state: str) -> None:
+    made = experiment(optimizer=name, state=state)
+    rows = run(make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=Scripted([ANSWER])))
+    assert [row.adopted for row in of(rows, RestartRow)] == ["proposal"]
+    assert len([row for row in steps_of(rows) if row.stage == 2]) > 1
+
+
+# --------------------------------------------------------------------------------------------------- bad proposers
+BAD = [
+    ProposerError("the server says 401"),
+    "",
+    "```\n```",
+    "- a\n- b",
+    "\x00\x07",
+    "Sure, here are the prompts:",
+]
+
+
+@pytest.mark.parametrize("answer", BAD, ids=range(len(BAD)))
+def test_a_proposer_without_proposals_costs_its_stage_and_is_told_of_once(answer: str | Exception) -> None:
+    made = experiment(rounds=5, queries=300, proposer={"give_up_after": 2})
+    proposer = Scripted([answer])
+    rows = run(make_trial(made, proposer=proposer))
+    assert len(proposer.asked) == 2
+    assert [row.kind for row in of(rows, EventRow)] == ["proposer", "proposer_given_up"]
+    assert [row.adopted for row in of(rows, RestartRow)] == ["none"] * 4
+    assert [row.reason for row in of(rows, RestartRow)][2:] == ["the proposer was given up before"] * 2
+    assert all(row.problem for row in of(rows, ExchangeRow))
+    assert paid(rows).queries > 280  # what the LLM stages did not take, the searches did
+
+
+def test_an_answer_after_a_failure_forgives_it() -> None:
+    made = experiment(rounds=4, queries=300, proposer={"give_up_after": 2})
+    proposer = Scripted([ProposerError("down"), ANSWER, ProposerError("down again")])
+    rows = run(make_trial(made, proposer=proposer))
+    assert len(proposer.asked) == 3
+    assert [row.kind for row in of(rows, EventRow)] == ["proposer"]
+
+
+def test_further_requests_and_their_limits() -> None:
+    made = experiment(proposer={"retries": 2})
+    proposer = Scripted(["", "", ANSWER])
+    rows = run(make_trial(made, proposer=proposer))
+    assert [row.number for row in of(rows, ExchangeRow)] == [0, 1, 2]
+    assert len({ask.key for ask in proposer.asked}) == 3
+    limited = Scripted(["", "", ANSWER])
+    rows = run(make_trial(experiment(proposer={"retries": 2, "calls": 2}), proposer=limited))
+    assert len(limited.asked) == 2
+    assert of(rows, RestartRow)[0].scored == []
+    dear = Scripted(["", "", ANSWER])
+    run(make_trial(experiment(proposer={"retries": 2, "usd": 0.0005}), proposer=dear))
+    assert len(dear.asked) == 1
+
+
+def test_long_proposals_are_cut_and_that_is_said() -> None:
+    rows = run(make_trial(experiment(), proposer=Scripted([ANSWER])))
+    (event,) = of(rows, EventRow)
+    assert event.kind == "proposals_cut"
+    assert "have more than 2 tokens" in event.message
+
+
+def test_a_budget_that_does_not_pay_for_a_restart_ends_it() -> None:
+    made = experiment(more={"budget": {"queries": 40}})
+    rows = run(make_trial(made, proposer=Scripted([ANSWER])))
+    assert paid(rows).queries <= 40
+    assert len(measures_of(rows)) == 1
+
+
+# --------------------------------------------------------------------------------------------------- LLM only, faithful
+def test_an_llm_alone_selects_by_looks_of_its_own() -> None:
+    stages = [{"kind": "restart", "proposer": PROPOSER}]
+    made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 200}, stages=stages, rounds=3)
+    answers = Scripted(["good film judge", "fine film judge", "great film judge"])
+    rows = run(make_trial(made, oracle=favoured(made, "great", 9.0), proposer=answers))
+    assert len(of(rows, RestartRow)) == 3
+    assert len(looks_of(rows)) == 3
+    assert [row.selected for row in looks_of(rows)][0]
+    assert looks_of(rows)[-1].dev_metric == 1.0
+    assert of(rows, FeedbackRow)[0].texts[0].source == "trajectory"
+    assert len(measures_of(rows)) == 1
+
+
+def test_faithful_adopts_the_first_proposal_unscored_with_feedback_from_dev() -> None:
+    made = experiment(faithful=True, rounds=2)
+    oracle = favoured(made, "e", -9.0)
+    rows = run(make_trial(made, oracle=oracle, proposer=Scripted(["- tiny\n- a longer template here\n- third one here"])))
+    (restart,) = of(rows, RestartRow)
+    assert (restart.adopted, restart.text, restart.incumbent_loss) == ("proposal", "a longer template here", None)
+    assert restart.cost.queries == 0
+    (feedback,) = of(rows, FeedbackRow)
+    assert len(feedback.texts) <= 5
+    assert "feedback" not in {request.batch.split for request in oracle.asked}
+    assert rates(rows, 2)[0] < rates(rows, 0)[-1]  # moments and schedule are not reset
+
+
+# --------------------------------------------------------------------------------------------------- state
+@pytest.mark.parametrize("optimizer", ["zot", "cma"])
+def test_a_trial_goes_on_with_the_same_bits_from_any_moment(optimizer: str) -> None:
+    made = experiment(rounds=3, queries=160, optimizer=optimizer)
+
+    def fresh() -> Trial:
+        return make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=Scripted([ANSWER, "next film word"]))
+
+    whole = run(fresh())
+    for stop in range(0, 60, 7):
+        first = fresh()
+        rows: list[Row] = []
+        for _ in range(stop):
+            rows.extend(first.advance())
+        state = pickle.loads(pickle.dumps(first.state_dict()))
+        second = make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=again(first))
+        second.load_state_dict(state)
+        rows.extend(run(second))
+        assert [told(row) for row in rows] == [told(row) for row in whole], stop
+
+
+def again(trial: Trial) -> Scripted:
+    """Return a proposer that goes on where that of a trial is."""
+    proposer: Any = trial._proposers
+    asked = len(proposer(None).asked)
+    return Scripted([ANSWER, "next film word"][min(asked, 1) :])
+
+
+def told(row: Row) -> Any:
+    """Return what a row says, without its times."""
+    content = row.model_dump(exclude={"time", "elapsed", "seconds"})
+    return repr({name: value for name, value in content.items() if name not in ("cost", "spent")})
+
+
+# --------------------------------------------------------------------------------------------------- a population
+def standing(proposer: Scripted, made: Experiment, oracle: TimedOracle | None = None) -> Trial:
+    trial = make_trial(made, oracle=oracle, proposer=proposer)
+    while not trial.waiting:
+        trial.advance()
+    return trial
+
+
+def takeover(x: Array | None, **more: Any) -> Takeover:
+    pool = (PooledText("from another trial", 0.1, 1.0, "proposal", "other-0001", 1),)
+    return Takeover(**{"id": "r1", "donor": "other-0001", "settings": {}, "coordinates": x, "pool": pool} | more)
+
+
+POPULATION: dict[str, Any] = {"schedule": {"kind": "population"}}
+
+
+def test_a_trial_of_a_population_waits_at_its_boundary_and_goes_on_if_told_so() -> None:
+    proposer = Scripted([ANSWER])
+    trial = standing(proposer, experiment(more=POPULATION))
+    assert (trial.boundary, trial.waiting, trial.restart_id) == (1, True, "")
+    assert trial.pool
+    (row,) = trial.go_on()
+    assert isinstance(row, RestartRow) and row.adopted == "none" and "leaders" in row.reason
+    rows = run(trial)
+    assert not proposer.asked
+    assert len(measures_of(rows)) == 1
+
+
+def test_a_laggard_takes_the_donors_prompt_settings_and_pool() -> None:
+    proposer = Scripted([ANSWER])
+    made = experiment(more=POPULATION)
+    trial = standing(proposer, made, favoured(made, "e", -9.0))
+    donor = np.full(6, 0.25, dtype=np.float32)
+    trial.take_over(takeover(donor, settings={"stages.0.optimizer.learning_rate": 0.7}))
+    rows = run(trial)
+    (restart,) = of(rows, RestartRow)
+    assert (restart.adopted, restart.donor) == ("donor", "other-0001")
+    assert [text.source for text in restart.scored] == ["donor", "proposal", "proposal", "proposal"]
+    assert "from another trial" in proposer.asked[0].instruction
+    assert rates(rows, 2)[0] == pytest.approx(0.7)
+    assert restart.settings == {"stages.0.optimizer.learning_rate": 0.7}
+
+
+def test_a_proposal_that_beats_the_donor_is_adopted_instead() -> None:
+    made = experiment(more=POPULATION)
+    trial = standing(Scripted([ANSWER]), made, favoured(made, "judge", 9.0))
+    trial.take_over(takeover(np.zeros(6, dtype=np.float32)))
+    (restart,) = of(run(trial), RestartRow)
+    assert (restart.adopted, restart.text) == ("proposal", "judge each review")
+
+
+def test_a_laggard_restarts_from_the_donor_when_the_proposer_is_down() -> None:
+    trial = standing(Scripted([ProposerError("down")]), experiment(more=POPULATION))
+    trial.take_over(takeover(np.zeros(6, dtype=np.float32)))
+    (restart,) = of(run(trial), RestartRow)
+    assert restart.adopted == "donor"
+    assert restart.reason == "down"
+
+
+def test_a_restart_survives_a_checkpoint_with_its_settings() -> None:
+    made = experiment(more=POPULATION)
+    trial = standing(Scripted([ANSWER]), made)
+    trial.take_over(takeover(np.zeros(6, dtype=np.float32), settings={"stages.0.optimizer.rho": 0.3}))
+    state = pickle.loads(pickle.dumps(trial.state_dict()))
+    other = make_trial(made, proposer=Scripted([ANSWER]))
+    other.load_state_dict(state)
+    assert (other.restart_id, other.settings) == ("r1", {"stages.0.optimizer.rho": 0.3})
+    assert [told(row) for row in run(other)] == [told(row) for row in run(trial)]
+
+
+def test_feedback_examples_are_neither_train_nor_dev() -> None:
+    made = experiment()
+    trial = make_trial(made, proposer=Scripted([ANSWER]))
+    task = trial._task
+    batches: list[Batch] = [task.batch(split) for split in ("train", "feedback", "dev", "test")]
+    uids = [example.uid for batch in batches for example in batch.examples]
+    assert len(uids) == len(set(uids))
+    assert math.isfinite(run(trial)[-1].model_dump()["loss"])

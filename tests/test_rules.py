@@ -1,0 +1,93 @@
+"""Rules that no single setting can know: each broken once, with an error that says what to change."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.task import DemoTaskConfig
+from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.rules import require_sound, wants_gradients
+from distributed_tuner.tasks.demo import build_demo
+
+ZOT = {"kind": "search", "optimizer": {"kind": "zot"}}
+CMA = {"kind": "search", "optimizer": {"kind": "cma", "intrinsic_dim": 4}}
+ADAMW = {"kind": "gradient", "optimizer": {"kind": "adamw"}}
+RESTART = {"kind": "restart", "proposer": {"kind": "random"}}
+
+
+def experiment(*stages: dict[str, Any], feedback: int = 2, **more: Any) -> Experiment:
+    return experiment_of(
+        {
+            "name": "some",
+            "task": {"kind": "demo", "feedback": feedback},
+            "oracle": {"kind": "analytic"},
+            "stages": list(stages),
+            "rounds": 2,
+            "budget": {"queries": 100},
+        }
+        | more
+    )
+
+
+def check(made: Experiment, root: Path = Path()) -> None:
+    assert isinstance(made.task, DemoTaskConfig)
+    require_sound(made, build_demo(made.task), root)
+
+
+def test_sound_experiments_pass() -> None:
+    check(experiment(ZOT, RESTART))
+    check(experiment(CMA, RESTART | {"state": "inject"}))
+    check(experiment(ZOT, RESTART | {"faithful": True}, feedback=0))
+    check(experiment(ZOT, feedback=0, rounds=1, budget={"seconds": 5}))
+    explore = {"stages.0.optimizer.learning_rate": {"low": 0.1, "high": 1.0}}
+    check(experiment(ZOT, RESTART, schedule={"kind": "population", "explore": explore}))
+    assert not wants_gradients(experiment(ZOT, RESTART))
+    assert wants_gradients(experiment(ADAMW, RESTART))
+
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"stages": [ZOT, RESTART], "task": {"kind": "demo"}}, "task.feedback is 0; set it"),
+    ({"stages": [ZOT, RESTART | {"state": "inject"}]}, "stages.1.state: inject hands a prompt to a cma search"),
+    ({"stages": [CMA, RESTART | {"state": "inject"}], "rounds": 1}, "there is none; use reset or keep"),
+    ({"stages": [ZOT, RESTART], "budget": {"seconds": 9}}, "set budget.queries, or steps for every stage"),
+    (
+        {"stages": [ZOT, RESTART | {"proposer": {"kind": "replay", "ledger": "none.jsonl"}}]},
+        "stages.1.proposer.ledger must be a file with recorded answers",
+    ),
+    (
+        {"stages": [ZOT, RESTART | {"proposer": {"kind": "random", "instruction": "none.txt"}}]},
+        "none.txt",
+    ),
+    ({"stages": [ZOT], "schedule": {"kind": "population"}}, "set rounds to 2 or more"),
+    (
+        {
+            "stages": [ZOT, RESTART],
+            "schedule": {"kind": "population", "explore": {"stages.0.optimizer.kind": {"low": 1, "high": 2}}},
+        },
+        "a path must lead to a number of the experiment, but 'stages.0.optimizer.kind' does not",
+    ),
+    (
+        {
+            "stages": [ZOT, RESTART],
+            "schedule": {"kind": "population", "explore": {"stages.0.optimizer.rho": {"low": 3, "high": 2}}},
+        },
+        "low must not exceed high",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN, ids=[message[:40] for _, message in BROKEN])
+def test_each_broken_rule_says_what_to_change(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(").replace(".", r"\.")):
+        check(experiment(*change.pop("stages"), **change), tmp_path)
+
+
+def test_changed_settings_keep_their_types() -> None:
+    made = experiment(CMA, RESTART).changed({"stages.0.optimizer.popsize": 7.6, "stages.0.optimizer.sigma": 2})
+    optimizer: Any = made.stages[0]
+    assert (optimizer.optimizer.popsize, optimizer.optimizer.sigma) == (8, 2.0)
+    with pytest.raises(ConfigError, match="'stages.7.optimizer.rho' does not"):
+        made.changed({"stages.7.optimizer.rho": 1.0})
