@@ -150,8 +150,6 @@ def nearest(
 
     with torch.inference_mode():
         wanted = rows_R_D.float()
-        if distance != "l2":
-            wanted = torch.nn.functional.normalize(wanted, dim=1)
         step = max(1, block_bytes // (BYTES_A_VALUE * sum(wanted.shape)))
         chosen = torch.full((len(wanted),), int(ids[0]), device=wanted.device)
         best = torch.full((len(wanted),), -torch.inf, device=wanted.device)
@@ -161,14 +159,21 @@ def nearest(
             better = near > best
             chosen = torch.where(better, torch.from_numpy(block).to(place.device)[place], chosen)
             best = torch.where(better, near, best)
+        if distance != "l2":
+            best.div_(_norms(wanted))
     return chosen, -best if distance == "published" else best
 
 
 def _nearness(wanted_R_D: "Tensor", block_V_D: "Tensor", distance: str) -> "Tensor":
-    import torch
-
+    """Return the nearness of every token to every row, for cosines without the row's norm."""
     products = wanted_R_D @ block_V_D.T
     if distance == "l2":
         return products.mul_(2).sub_(block_V_D.square().sum(dim=1))
-    cosines = products.div_(torch.linalg.vector_norm(block_V_D, dim=1).clamp_min_(1e-12))
+    cosines = products.div_(_norms(block_V_D))
     return cosines.neg_() if distance == "published" else cosines
+
+
+def _norms(vectors_N_D: "Tensor") -> "Tensor":
+    import torch
+
+    return torch.linalg.vector_norm(vectors_N_D, dim=1).clamp_min_(1e-12)
