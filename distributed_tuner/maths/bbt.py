@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float32]
+Array64: TypeAlias = npt.NDArray[np.float64]
+
+SOLVE_ROWS = 8192  # of the matrix that are widened to float64 at once
 
 
 def projection_std(alpha: float, embedding_std: float, dim: int, sigma: float) -> float:
@@ -42,3 +45,18 @@ def make_projection(
 def apply_projection(a_P_K: Array, z_K: Array) -> Array:
     """Return ``A z``, float32. z: (K,) gives (P,); a population (C, K) gives (C, P)."""
     return np.asarray(z_K @ a_P_K.T, dtype=np.float32)
+
+
+def solve_projection(a_P_K: Array, p_P: Array) -> Array64:
+    """Return the z, shape (K,), whose ``A z`` is nearest to p, the shortest where there are several.
+
+    Through the normal equations ``A'A z = A'p`` in float64, summed block by block, so that no float64 copy of the whole
+    matrix is made. Their squared condition is harmless: a random A of many more rows than columns is near orthogonal.
+    """
+    columns = a_P_K.shape[1]
+    gram_K_K, moment_K = np.zeros((columns, columns)), np.zeros(columns)
+    for at in range(0, len(a_P_K), SOLVE_ROWS):
+        rows = a_P_K[at : at + SOLVE_ROWS].astype(np.float64)
+        gram_K_K += rows.T @ rows
+        moment_K += rows.T @ p_P[at : at + SOLVE_ROWS].astype(np.float64)
+    return np.asarray(np.linalg.lstsq(gram_K_K, moment_K, rcond=None)[0], dtype=np.float64)

@@ -11,3 +11,13 @@ def cosine_annealing(step: int, steps: int, maximum: float, floor: float) -> flo
     minimum = floor * maximum  # gamma_min = ratio * gamma_max
     progress = min(max(step, 0), steps) / max(steps, 1)
     return minimum + (maximum - minimum) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
+def linear_decay(step: int, steps: int, maximum: float, floor: float) -> float:
+    """Return the step size on a straight line from ``maximum`` at t = 0 down to ``floor * maximum`` at t = T.
+
+    Arguments as in ``cosine_annealing``. Without a floor it is the warm-up-free linear schedule of transformers.
+    """
+    minimum = floor * maximum
+    progress = min(max(step, 0), steps) / max(steps, 1)
+    return maximum - (maximum - minimum) * progress

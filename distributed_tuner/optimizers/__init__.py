@@ -9,15 +9,19 @@ from typing import assert_never
 import numpy as np
 
 from distributed_tuner.config.optimizer import (
+    AdamWConfig,
     CmaConfig,
+    FirstOrderConfig,
     NevergradConfig,
     OptimizerConfig,
     RandomSearchConfig,
+    SgdConfig,
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.optimizers.cma import Cma
+from distributed_tuner.optimizers.first_order import AdamW, Sgd
 from distributed_tuner.optimizers.nevergrad import Nevergrad
 from distributed_tuner.optimizers.random_search import RandomSearch
 from distributed_tuner.optimizers.zot import Zot
@@ -27,7 +31,9 @@ from distributed_tuner.values import Array
 __all__ = ["Optimizer", "build"]
 
 
-def build(config: OptimizerConfig, *, dim: int, key: Key, steps: int, start: Array | None = None) -> Optimizer:
+def build(
+    config: OptimizerConfig | FirstOrderConfig, *, dim: int, key: Key, steps: int, start: Array | None = None
+) -> Optimizer:
     """Return the optimizer that ``config`` describes, before its first step.
 
     dim: P, the prompt's coordinates. key: ``(run_seed, trial_id, stage)``, the prefix of all its randomness. steps: how
@@ -46,6 +52,10 @@ def build(config: OptimizerConfig, *, dim: int, key: Key, steps: int, start: Arr
             return Cma(config, dim=dim, key=key, start=x)
         case NevergradConfig():
             return Nevergrad(config, dim=dim, key=key, steps=steps, start=x)
+        case AdamWConfig():
+            return AdamW(config, dim=dim, key=key, steps=steps, start=x)
+        case SgdConfig():
+            return Sgd(config, dim=dim, key=key, steps=steps, start=x)
         case _:
             assert_never(config)
 

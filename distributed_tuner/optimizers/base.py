@@ -33,8 +33,9 @@ class Optimizer(ABC):
     A step is one ``ask`` followed by one ``tell``. The same config, dim, key and start give the same asks everywhere.
 
     **Failed queries.** A loss that is not finite is a failed query. Members treat it as the worst of its step or leave
-    it out, and never recommend it. A step in which every query failed teaches nothing: apart from ``steps_told`` and
-    the count of failures the optimizer is as it was, unless a member says otherwise; the next ask draws afresh.
+    it out, and never recommend it; a white-box member, which asks for the point where it stands, stays there. A step in
+    which every query failed teaches nothing: apart from ``steps_told`` and the count of failures the optimizer is as it
+    was, unless a member says otherwise; the next ask draws afresh.
 
     **State.** ``state_dict`` copies out and ``load_state_dict`` copies in, so that a clone shares nothing with its
     original. The state is taken between steps; loaded into an optimizer built with the same settings and key, the next
@@ -71,10 +72,12 @@ class Optimizer(ABC):
         self._pending = tuple(candidates)
         return list(candidates)
 
-    def tell(self, losses: Sequence[float] | Array64) -> None:
+    def tell(self, losses: Sequence[float] | Array64, gradients: Array | None = None) -> None:
         """Learn from the losses of the last ask, in its order; NaN or inf mark failed queries.
 
-        Raises ConfigError when there is no ask to answer or the number of losses differs; nothing has changed then.
+        gradients: of the losses by the coordinates, shape (C, P), for a white-box member and for no other. A query
+        whose gradient is not finite has failed. Raises ConfigError when there is no ask to answer, the number of losses
+        differs, or gradients are missing, unwanted or of another shape; nothing has changed then.
         """
         if self._pending is None:
             raise ConfigError(f"tell answers an ask; {self.kind} was told {len(losses)} losses unasked: ask first")
@@ -84,9 +87,12 @@ class Optimizer(ABC):
                 f"tell takes one loss per candidate asked; {self.kind} asked {len(self._pending)} and was told "
                 f"{len(told)}: fill queries that failed with NaN"
             )
+        slopes = self._checked_gradients(gradients, len(told))
         told[~np.isfinite(told)] = np.nan
+        if slopes is not None:
+            told[~np.isfinite(slopes).all(axis=1)] = np.nan
         candidates, self._pending = self._pending, None
-        self._tell(candidates, told)
+        self._tell(candidates, told, slopes)
         self._steps_told += 1
         self._failed_queries += int(np.isnan(told).sum())
 
@@ -97,6 +103,54 @@ class Optimizer(ABC):
     def metrics(self) -> dict[str, float]:
         """Return numbers that describe the last step, for the ledger."""
         return {**self._metrics, "failed_queries": float(self._failed_queries)}
+
+    def _checked_gradients(self, gradients: Array | None, count: int) -> Array | None:
+        """Return the gradients as float32, shape (count, P); None for a black-box member."""
+        if not self.white_box:
+            if gradients is not None:
+                raise ConfigError(
+                    f"{self.kind} learns from losses alone, but was told gradients of shape {np.shape(gradients)}:"
+                    " leave them out, or use adamw or sgd in a gradient stage"
+                )
+            return None
+        if gradients is None or np.shape(gradients) != (count, self.dim):
+            got = "none" if gradients is None else f"shape {np.shape(gradients)}"
+            raise ConfigError(
+                f"{self.kind} learns from gradients of shape ({count}, {self.dim}), but was told {got}: ask the oracle"
+                " for them (Request.gradient)"
+            )
+        return np.asarray(gradients, dtype=np.float32)
+
+    # ------------------------------------------------------------------------------------------------- being moved
+    def relocate(self, x: Array) -> None:
+        """Go on from the coordinates x, shape (P,), with everything else as it is; members say what that is for them.
+
+        ``recommend`` returns x then. Counts as no step. Raises ConfigError between an ask and its tell, and for
+        coordinates of another number or not finite.
+        """
+        self._relocate(self._checked_move(x))
+
+    def inject(self, x: Array, embedding_std: float, unit: float) -> None:
+        """Hand in the coordinates x, shape (P,), to be one of the next step's candidates; only cma can.
+
+        embedding_std: of the model's embedding matrix, which the projection is scaled by. unit: the prompt's, as in
+        ``prompts.recipes``. Raises ConfigError as ``relocate`` does, and for a member that takes no candidates.
+        """
+        self._inject(self._checked_move(x), embedding_std, unit)
+
+    def _checked_move(self, x: Array) -> Array:
+        """Return a private read-only copy of x, which must be finite and of this optimizer's size."""
+        if self._pending is not None:
+            raise ConfigError(
+                f"an optimizer is moved between steps; {self.kind} still waits for {len(self._pending)} losses: tell"
+                " first"
+            )
+        if np.shape(x) != (self.dim,) or not np.isfinite(x).all():
+            raise ConfigError(
+                f"{self.kind} is moved to {self.dim} finite coordinates; got shape {np.shape(x)}: flatten the prompt's"
+                " rows"
+            )
+        return frozen_copy(x)
 
     # --------------------------------------------------------------------------------------------------- the state
     def state_dict(self) -> dict[str, Any]:
@@ -167,8 +221,22 @@ class Optimizer(ABC):
         """Return the candidates of step ``steps_told``."""
 
     @abstractmethod
-    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
-        """Learn from ``losses``, NaN where the query failed. ``steps_told`` still counts the steps before this one."""
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
+        """Learn from ``losses``, NaN where the query failed. ``steps_told`` still counts the steps before this one.
+
+        ``gradients`` (C, P) are there for white-box members, None for the others.
+        """
+
+    @abstractmethod
+    def _relocate(self, x: Array) -> None:
+        """Go on from x, which is read-only and the member's to keep."""
+
+    def _inject(self, x: Array, embedding_std: float, unit: float) -> None:
+        """Have x among the next step's candidates."""
+        raise ConfigError(
+            f"inject needs an optimizer that takes candidates from outside, but {self.kind} does not: use cma, or the"
+            " restart stage's state keep or reset"
+        )
 
     @abstractmethod
     def _save(self) -> dict[str, Any]:

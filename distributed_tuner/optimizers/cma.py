@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distributed_tuner.config.optimizer import CmaConfig
+from distributed_tuner.maths.bbt import solve_projection
 from distributed_tuner.optimizers.base import Optimizer, Race, ranked_last
 from distributed_tuner.optimizers.latent import LatentSpace
+from distributed_tuner.prompts.recipes import projection_matrix
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.values import Array, Array64, Candidate
 
@@ -41,6 +43,10 @@ class Cma(Optimizer):
     Raced candidates outside the best mu (pycma's number of parents) may come with estimated losses. They take no part
     in the mean; the active update of the covariance, which weighs them by rank, sees approximate ranks among them.
 
+    ``relocate`` makes the new point the origin and the mean zero; sigma, covariance and evolution paths stay.
+    ``inject`` makes the point's nearest one in the subspace, by least squares, a solution of the next generation; what
+    of the point lies outside the subspace, or beyond ``bound``, is lost. Of several, the last counts.
+
     Noise belongs to the key ``(*key, step)``. The state holds the strategy as pickled bytes.
     """
 
@@ -53,6 +59,7 @@ class Cma(Optimizer):
         self._es: Any = _make_strategy(config, StepNoise(key))
         self._solutions_C_K: list[Array64] = []
         self._directions: list[Array64] = []
+        self._injected: list[Array64] = []
         self._best_K: Array64 = np.zeros(config.intrinsic_dim)
         self._stop_reason: str | None = None
 
@@ -78,12 +85,14 @@ class Cma(Optimizer):
     def _ask(self) -> list[Candidate]:
         self._es.opts["randn"].restart((*self.key, self.steps_told))
         self._directions = [np.array(direction) for direction in self._es.pop_injection_directions]
+        self._injected = [np.array(solution) for solution in self._es.pop_injection_solutions]
         self._solutions_C_K = self._es.ask()
         return [self._space.candidate(z_K) for z_K in self._solutions_C_K]
 
-    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
         if np.isnan(losses).all():
             self._es.pop_injection_directions = self._directions  # used up by ask; the next ask needs them again
+            self._es.pop_injection_solutions = self._injected
             return
         self._es.tell(self._solutions_C_K, ranked_last(losses, float(np.nanmax(losses))).tolist())
         self._best_K = np.array(self._solutions_C_K[int(np.nanargmin(losses))], dtype=np.float64)
@@ -95,6 +104,23 @@ class Cma(Optimizer):
             "step_loss": float(np.nanmin(losses)),
             "mean_norm": float(np.linalg.norm(self._es.mean)),
         }
+
+    def _relocate(self, x: Array) -> None:
+        self._space = self._space.moved(x, self.key, self.steps_told)
+        self._es.mean = np.zeros_like(self._es.mean)  # a new array: the strategy keeps the old one as mean_old
+        self._best_K = np.zeros(self._config.intrinsic_dim)
+        self._stop_reason = None
+
+    def _inject(self, x: Array, embedding_std: float, unit: float) -> None:
+        a_P_K = projection_matrix(self._space.projection, self.dim, embedding_std)
+        origin = self._space.origin
+        away = x if origin is None else x - origin.vector
+        z_K = solve_projection(a_P_K, away * np.float32(unit))
+        if bound := self._config.bound:
+            z_K = np.clip(z_K, -bound, bound)
+        geno_K = self._es.gp.geno(z_K, from_bounds=self._es.boundary_handler.inverse)
+        self._es.pop_injection_solutions = []
+        self._es.inject([geno_K], force=True)  # as it is: without force pycma takes its direction alone
 
     def _save(self) -> dict[str, Any]:
         return {

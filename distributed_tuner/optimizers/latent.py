@@ -36,6 +36,10 @@ class LatentSpace:
         )
         return cls(projection, make_center(key, 0, start) if np.any(start) else None)
 
+    def moved(self, x: Array, key: Key, step: int) -> "LatentSpace":
+        """Return the space with the same projection around x, shape (P,)."""
+        return LatentSpace(self.projection, make_center(key, step, x) if np.any(x) else None)
+
     def candidate(self, z_K: Array64) -> Latent:
         """Return the candidate ``origin + A z``; z is copied to float32."""
         return Latent(frozen_copy(z_K.astype(np.float32)), self.projection, self.origin)

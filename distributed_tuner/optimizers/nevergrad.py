@@ -32,9 +32,12 @@ class Nevergrad(Optimizer):
     is one), since many members wait for an answer to every ask. A step of failures alone is thus told too. Nothing but
     the start is recommended before a finite loss was seen.
 
+    **Moving.** The state of nevergrad's members cannot be moved in general: ``relocate`` makes the new point the origin
+    and begins the search afresh around it, with the budget of the steps that are left. The count of steps goes on.
+
     **State** is the pickled nevergrad object. Members that cannot be pickled are replayed instead: the state keeps all
-    losses told, and loading asks and tells them again, under the same key and settings only. On the whole prompt the
-    state grows with every query, since nevergrad archives what it asked.
+    losses told since the search began, and loading asks and tells them again, under the same key and settings only. On
+    the whole prompt the state grows with every query, since nevergrad archives what it asked.
     """
 
     kind: ClassVar[str] = "nevergrad"
@@ -45,10 +48,13 @@ class Nevergrad(Optimizer):
         self._steps = steps
         self._start = frozen_copy(start)
         self._space = LatentSpace.around(start, config, key) if config.space == "latent" else None
-        self._reset()
+        self._begin(0)
 
-    def _reset(self) -> None:
-        self._ng = _make(self._config, self._size(), self.key, self._steps)
+    def _begin(self, step: int) -> None:
+        """Begin the search at the origin, ``step`` steps into the stage."""
+        key = (*self.key, "relocated", step) if step else self.key
+        self._begun = step
+        self._ng = _make(self._config, self._size(), key, max(1, self._steps - step))
         self._asked: list[Any] = []
         self._told: list[Array64] = []
         self._worst = -math.inf
@@ -74,7 +80,7 @@ class Nevergrad(Optimizer):
         self._propose(self.steps_told)
         return [self._candidate(np.asarray(asked.value)) for asked in self._asked]
 
-    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
         self._learn(self.steps_told, losses)
         if not np.isnan(losses).all():
             self._metrics = {"step_loss": float(np.nanmin(losses)), "num_ask": float(self._ng.num_ask)}
@@ -107,6 +113,11 @@ class Nevergrad(Optimizer):
                 self._recommended = value.copy() if np.isfinite(value).all() else self._recommended
         self._asked = []
 
+    def _relocate(self, x: Array) -> None:
+        self._start = x
+        self._space = None if self._space is None else self._space.moved(x, self.key, self.steps_told)
+        self._begin(self.steps_told)
+
     # --------------------------------------------------------------------------------------------------------- state
     def _save(self) -> dict[str, Any]:
         return {
@@ -115,6 +126,7 @@ class Nevergrad(Optimizer):
             "start": self._start.copy(),
             "space": {} if self._space is None else self._space.state(),
             "pickled": _pickled(self._ng),
+            "begun": self._begun,
             "told": [losses.copy() for losses in self._told],
             "worst": self._worst,
             "recommended": self._recommended.copy(),
@@ -129,32 +141,34 @@ class Nevergrad(Optimizer):
                 + ", ".join(f"{name}={getattr(theirs, name)}" for name in differing)
             )
         if not state["pickled"]:
-            self._replay(state, theirs)
+            self._require_same(state, theirs)
+        self._start = frozen_copy(state["start"])
+        if state["space"]:
+            self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
+        if not state["pickled"]:
+            self._begin(int(state["begun"]))
+            for step, losses in enumerate(state["told"], start=self._begun):
+                self._propose(step)
+                self._learn(step, np.array(losses))
             return
+        self._begun = int(state["begun"])
         self._ng = pickle.loads(state["pickled"])
         self._asked = []
         self._told = [np.array(losses) for losses in state["told"]]
         self._worst = float(state["worst"])
         self._recommended = np.array(state["recommended"], dtype=np.float64)
-        self._start = frozen_copy(state["start"])
-        if state["space"]:
-            self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
         if tuple(state["key"]) != self.key:  # a clone in another trial: same place, noise of its own
             fresh = np.random.RandomState(seed_of((*self.key, int(state["steps_told"]), "clone")))
             self._ng.parametrization.random_state.set_state(fresh.get_state())
 
-    def _replay(self, state: dict[str, Any], theirs: NevergradConfig) -> None:
+    def _require_same(self, state: dict[str, Any], theirs: NevergradConfig) -> None:
+        """Check that replaying ``state`` here gives what it was."""
         same_settings = theirs.model_dump(exclude={"name"}) == self._config.model_dump(exclude={"name"})
-        same_origin = tuple(state["key"]) == self.key and np.array_equal(state["start"], self._start)
-        if not (same_settings and same_origin):
+        if not same_settings or tuple(state["key"]) != self.key:
             raise ConfigError(
-                f"{self._config.optimizer} can only be resumed under its own key, start and settings, not copied into "
+                f"{self._config.optimizer} can only be resumed under its own key and settings, not copied into "
                 f"another trial; the state is of {tuple(state['key'])}, this is {self.key}: choose one that pickles"
             )
-        self._reset()
-        for step, losses in enumerate(state["told"]):
-            self._propose(step)
-            self._learn(step, np.array(losses))
 
 
 def _make(config: NevergradConfig, size: int, key: Key, steps: int) -> Any:

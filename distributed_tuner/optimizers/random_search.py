@@ -15,6 +15,8 @@ from distributed_tuner.values import Array, Array64, Candidate, Center, Perturba
 class RandomSearch(Optimizer):
     """Candidates are ``start + sigma z``, z ~ N(0, I_P); recommends the lowest loss seen so far, first of ties.
 
+    ``relocate``: the samples lie around the new point, and the best so far is forgotten.
+
     Failed queries are left out. Losses are comparable because every step is scored on all training examples.
     """
 
@@ -38,7 +40,7 @@ class RandomSearch(Optimizer):
         keys = [(*self.key, self.steps_told, i) for i in range(self._config.popsize)]
         return [Perturbation(self._center, key, 1, self._config.sigma) for key in keys]
 
-    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
         if np.isnan(losses).all():
             return
         index = int(np.nanargmin(losses))
@@ -46,6 +48,10 @@ class RandomSearch(Optimizer):
         if losses[index] < self._best_loss and isinstance(candidate, Perturbation):
             self._best, self._best_loss = candidate, float(losses[index])
         self._metrics = {"best_loss": self._best_loss, "step_loss": float(losses[index])}
+
+    def _relocate(self, x: Array) -> None:
+        self._center = make_center(self.key, self.steps_told, x)
+        self._best, self._best_loss = None, math.inf
 
     def _save(self) -> dict[str, Any]:
         return {

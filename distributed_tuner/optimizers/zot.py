@@ -22,7 +22,8 @@ class Zot(Optimizer):
     failed is left out of the mean; where no pair is whole, x, m and the exponent of the bias correction stay, and only
     the schedule moves on. ``recommend`` is x itself, which has not been scored.
 
-    ``steps`` is T of the cosine schedule; further steps run at its floor.
+    ``steps`` is T of the cosine schedule; further steps run at its floor. ``relocate`` changes x alone: momentum,
+    update count and schedule stay.
     """
 
     kind: ClassVar[str] = "zot"
@@ -54,7 +55,7 @@ class Zot(Optimizer):
             for sign in (1, -1)
         ]
 
-    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64) -> None:
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
         pairs = losses.reshape(-1, 2)
         whole = [i for i, pair in enumerate(pairs) if not np.isnan(pair).any()]
         if not whole:
@@ -90,6 +91,9 @@ class Zot(Optimizer):
 
     def _noise(self, indices: list[int]) -> Iterator[Array]:
         return (standard_normal(self._noise_key(i), self.dim) for i in indices)
+
+    def _relocate(self, x: Array) -> None:
+        self._x = x
 
     def _save(self) -> dict[str, Any]:
         return {"x": self._x.copy(), "m": self._m.copy(), "updates": self._updates}

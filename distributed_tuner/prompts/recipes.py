@@ -45,14 +45,19 @@ class Recipes:
     def _projection(self, projection: Projection, dim: int) -> Array:
         key = (projection, dim)
         if key not in self._projections:
-            std = projection_std(projection.alpha, self._embedding_std, projection.dim, projection.sigma)
-            self._projections[key] = make_projection(
-                generator(("projection", projection.seed)), dim, projection.dim, std, projection.distribution
-            )
+            self._projections[key] = projection_matrix(projection, dim, self._embedding_std)
             while len(self._projections) > 1 and sum(a.nbytes for a in self._projections.values()) > PROJECTION_BYTES:
                 self._projections.popitem(last=False)
         self._projections.move_to_end(key)
         return self._projections[key]
+
+
+def projection_matrix(projection: Projection, dim: int, embedding_std: float) -> Array:
+    """Return the matrix A that a projection names, shape (dim, K), float32, for a model of that embedding std."""
+    std = projection_std(projection.alpha, embedding_std, projection.dim, projection.sigma)
+    return make_projection(
+        generator(("projection", projection.seed)), dim, projection.dim, std, projection.distribution
+    )
 
 
 def _of_size(vector: Array, size: int) -> Array:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distributed_tuner.maths.bbt import apply_projection, make_projection, projection_std
+from distributed_tuner.maths.bbt import SOLVE_ROWS, apply_projection, make_projection, projection_std, solve_projection
 from distributed_tuner.seeds import generator
 
 
@@ -43,3 +43,12 @@ def test_apply_is_a_matrix_product_for_one_and_for_many():
     many = apply_projection(a, np.array([[1, 0], [0, 1]], dtype=np.float32))
     assert many.tolist() == [[1, 3, 5], [2, 4, 6]]
     assert many.dtype == np.float32
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 8), (SOLVE_ROWS + 100, 5), (6, 9)])
+def test_solving_finds_the_nearest_point_of_the_subspace(rows, columns):
+    a = make_projection(generator((1,)), rows, columns, 0.3)
+    p = generator((2,)).standard_normal(rows, dtype=np.float32)
+    z = solve_projection(a, p)
+    assert z.dtype == np.float64
+    np.testing.assert_allclose(z, np.linalg.lstsq(a.astype(np.float64), p, rcond=None)[0], rtol=1e-6, atol=1e-8)

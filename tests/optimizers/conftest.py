@@ -1,6 +1,6 @@
 """A small quadratic world for optimizers: candidates become coordinates here, as an oracle would make them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from distributed_tuner.maths.bbt import apply_projection, make_projection, projection_std
 from distributed_tuner.optimizers import Optimizer
 from distributed_tuner.seeds import generator, standard_normal
-from distributed_tuner.values import Array, Candidate, Latent, Perturbation, Point
+from distributed_tuner.values import Array, Array64, Candidate, Latent, Perturbation, Point
 
 DIM = 40
 
@@ -32,12 +32,20 @@ def sphere(x: Array) -> float:
     return float(np.sum((x.astype(np.float64) - 0.5) ** 2))
 
 
+def answer(optimizer: Optimizer, points: Sequence[Array], losses: Sequence[float] | Array64) -> None:
+    """Tell the losses of ``points``; a white box is told gradients of the sphere as well."""
+    if optimizer.white_box:
+        optimizer.tell(losses, np.stack([2.0 * (point - np.float32(0.5)) for point in points]))
+    else:
+        optimizer.tell(losses)
+
+
 def run(optimizer: Optimizer, steps: int, loss: Callable[[Array], float] = sphere) -> list[Array]:
     """Run ``steps`` ask/tell rounds and return everything asked, in order."""
     asked: list[Array] = []
     for _ in range(steps):
         points = [materialise(candidate) for candidate in optimizer.ask()]
-        optimizer.tell([loss(point) for point in points])
+        answer(optimizer, points, [loss(point) for point in points])
         asked.extend(points)
     return asked
 
@@ -50,6 +58,11 @@ def materialise_fixture() -> Callable[[Candidate], Array]:
 @pytest.fixture(name="sphere")
 def sphere_fixture() -> Callable[[Array], float]:
     return sphere
+
+
+@pytest.fixture(name="answer")
+def answer_fixture() -> Callable[..., None]:
+    return answer
 
 
 @pytest.fixture(name="run")

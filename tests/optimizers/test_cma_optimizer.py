@@ -7,6 +7,7 @@ from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
 from distributed_tuner.optimizers.base import Race
+from distributed_tuner.prompts.recipes import Recipes, projection_matrix
 from distributed_tuner.seeds import seed_of
 from distributed_tuner.values import Array, Candidate, Latent
 
@@ -114,3 +115,97 @@ def test_a_state_of_another_intrinsic_dim_is_refused():
     state = build(CmaConfig(intrinsic_dim=3), dim=40, key=KEY, steps=5).state_dict()
     with pytest.raises(ConfigError, match="set intrinsic_dim to 3"):
         build(CmaConfig(intrinsic_dim=4), dim=40, key=KEY, steps=5).load_state_dict(state)
+
+
+# ---------------------------------------------------------------------------------------------------------- injection
+def in_the_subspace(optimizer: Optimizer, z: Array, embedding_std: float, unit: float) -> Array:
+    """Return the coordinates that the oracle makes of the latent vector z."""
+    space = latent_of(optimizer)
+    return Recipes(embedding_std).coordinates(Latent(z, space.projection, space.origin), 40, unit)
+
+
+def latent_of(optimizer: Optimizer) -> Latent:
+    recommended = optimizer.recommend()
+    assert isinstance(recommended, Latent)
+    return recommended
+
+
+@pytest.mark.parametrize("generations", [0, 1, 5])
+@pytest.mark.parametrize("projection", ["normal", "uniform"])
+def test_an_injected_point_is_one_solution_of_the_next_generation(generations, projection):
+    start = np.linspace(-1, 1, 40, dtype=np.float32)
+    config = CmaConfig(intrinsic_dim=8, popsize=6, projection=projection)
+    optimizer = build(config, dim=40, key=KEY, steps=20, start=start)
+    for _ in range(generations):
+        generation(optimizer)
+    z = np.linspace(3, 9, 8, dtype=np.float32)  # far outside what the distribution would draw
+    optimizer.inject(in_the_subspace(optimizer, z, 0.3, 0.5), 0.3, 0.5)
+    asked = generation(optimizer)
+    assert len(asked) == 6
+    near = [np.abs(solution - z).max() < 1e-3 for solution in asked]
+    assert sum(near) == 1
+    assert not any(np.abs(solution - z).max() < 1e-3 for solution in generation(optimizer))
+
+
+def test_what_lies_outside_the_subspace_is_lost():
+    optimizer = build(CmaConfig(intrinsic_dim=8, popsize=6), dim=40, key=KEY, steps=20)
+    z = np.linspace(-2, 2, 8, dtype=np.float32)
+    a = projection_matrix(latent_of(optimizer).projection, 40, 1.0).astype(np.float64)
+    beside = np.random.default_rng(0).standard_normal(40)
+    beside -= a @ np.linalg.lstsq(a, beside, rcond=None)[0]
+    optimizer.inject((a @ z + beside).astype(np.float32), 1.0, 1.0)
+    assert sum(np.abs(solution - z).max() < 1e-3 for solution in generation(optimizer)) == 1
+
+
+def test_an_injected_point_survives_state_and_lost_generations():
+    config = CmaConfig(intrinsic_dim=8, popsize=6)
+    optimizer = build(config, dim=40, key=KEY, steps=20)
+    generation(optimizer)
+    point = np.full(40, 2, dtype=np.float32)
+    optimizer.inject(np.zeros(40, dtype=np.float32), 1.0, 1.0)
+    optimizer.inject(point, 1.0, 1.0)  # of several, the last counts
+    clone = build(config, dim=40, key=KEY, steps=20)
+    clone.load_state_dict(optimizer.state_dict())
+    lost, again = generation(optimizer, failed=True), generation(optimizer)
+    copied = generation(clone)
+    np.testing.assert_array_equal(lost, copied)
+    kept = [a for a in lost for b in again if np.allclose(a, b)]
+    assert len(kept) == 1
+    assert np.abs(kept[0]).max() > 0.5
+
+
+def test_an_injected_point_stays_within_the_bounds():
+    optimizer = build(CmaConfig(intrinsic_dim=4, popsize=6, bound=0.5), dim=40, key=KEY, steps=20)
+    optimizer.inject(in_the_subspace(optimizer, np.full(4, 3, dtype=np.float32), 1.0, 1.0), 1.0, 1.0)
+    asked = np.array(generation(optimizer))
+    assert np.abs(asked).max() <= 0.5
+    assert (asked == 0.5).all(axis=1).sum() == 1
+
+
+@pytest.mark.parametrize("generations", [0, 3])
+def test_an_injected_point_joins_large_dimensions_samples(generations):
+    """With 500 coordinates pycma injects two samples of its own; the point comes behind them."""
+    optimizer = build(CmaConfig(), dim=40, key=KEY, steps=20)
+    for _ in range(generations):
+        generation(optimizer)
+    optimizer.inject(np.full(40, 2, dtype=np.float32), 1.0, 1.0)
+    asked = [in_the_subspace(optimizer, z, 1.0, 1.0) for z in generation(optimizer)]
+    assert len(asked) == 20
+    assert sum(np.allclose(x, 2, atol=1e-3) for x in asked) == 1
+    for _ in range(3):
+        assert np.isfinite(generation(optimizer)).all()
+
+
+def test_moving_keeps_sigma_and_covariance():
+    optimizer = build(CmaConfig(intrinsic_dim=6, popsize=8), dim=40, key=KEY, steps=30)
+    for _ in range(8):
+        generation(optimizer)
+    before = optimizer.state_dict()
+    optimizer.relocate(np.ones(40, dtype=np.float32))
+    stayed = build(CmaConfig(intrinsic_dim=6, popsize=8), dim=40, key=KEY, steps=30)
+    stayed.load_state_dict(before)
+    moved, there = generation(optimizer), generation(stayed)
+    # the same draws around another mean
+    shifts = np.array(moved) - np.array(there)
+    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[0], shifts.shape), atol=1e-5)
+    assert np.abs(shifts[0]).max() > 0.1

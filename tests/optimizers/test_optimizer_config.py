@@ -4,20 +4,24 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from distributed_tuner.config.optimizer import OptimizerConfig, ZotConfig
+from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig, ZotConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import build
 
 ADAPTER: TypeAdapter[OptimizerConfig] = TypeAdapter(OptimizerConfig)
-KINDS = ["random_search", "zot", "cma", "nevergrad"]
+FIRST_ORDER: TypeAdapter[FirstOrderConfig] = TypeAdapter(FirstOrderConfig)
+KINDS = [
+    *((ADAPTER, kind) for kind in ("random_search", "zot", "cma", "nevergrad")),
+    *((FIRST_ORDER, kind) for kind in ("adamw", "sgd")),
+]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_kind_alone_makes_a_config_and_its_label(kind):
-    config = ADAPTER.validate_python({"kind": kind})
+@pytest.mark.parametrize(("adapter", "kind"), KINDS)
+def test_the_kind_alone_makes_a_config_and_its_label(adapter, kind):
+    config = adapter.validate_python({"kind": kind})
     assert config.kind == config.label == kind
-    assert ADAPTER.validate_python({"kind": kind, "name": "mine"}).label == "mine"
-    assert ADAPTER.validate_json(ADAPTER.dump_json(config)) == config
+    assert adapter.validate_python({"kind": kind, "name": "mine"}).label == "mine"
+    assert adapter.validate_json(adapter.dump_json(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -42,9 +46,26 @@ def test_values_out_of_range_are_refused(broken):
         ADAPTER.validate_python(broken)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": "adamw", "beta1": 1.0},
+        {"kind": "adamw", "eps": 0},
+        {"kind": "adamw", "momentum": 0.9},
+        {"kind": "sgd", "learning_rate": 0},
+        {"kind": "sgd", "clip": -1},
+        {"kind": "sgd", "batch_size": 0},
+        {"kind": "zot"},
+    ],
+)
+def test_first_order_values_out_of_range_are_refused(broken):
+    with pytest.raises(ValidationError):
+        FIRST_ORDER.validate_python(broken)
+
+
 def test_every_field_is_described():
-    for kind in KINDS:
-        fields = type(ADAPTER.validate_python({"kind": kind})).model_fields
+    for adapter, kind in KINDS:
+        fields = type(adapter.validate_python({"kind": kind})).model_fields
         assert [name for name, field in fields.items() if not field.description] == []
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from distributed_tuner.config.optimizer import (
+    AdamWConfig,
     CmaConfig,
+    FirstOrderConfig,
     NevergradConfig,
     OptimizerConfig,
     RandomSearchConfig,
+    SgdConfig,
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError
@@ -20,13 +23,15 @@ from distributed_tuner.optimizers import Optimizer, build
 DIM, STEPS = 40, 60
 KEY = (7, "trial-a", 0)
 
-MEMBERS: dict[str, OptimizerConfig] = {
+MEMBERS: dict[str, OptimizerConfig | FirstOrderConfig] = {
     "random_search": RandomSearchConfig(sigma=0.2),
     "zot": ZotConfig(rho=0.01, learning_rate=0.02, momentum=0.9, clip=5.0),
     "zot_n3": ZotConfig(points=3, rho=0.01, learning_rate=0.02, bias_correction=False, momentum=0.5),
     "zo_sgd": ZotConfig(rho=0.01, learning_rate=0.005, clip=0, momentum=0, schedule="constant"),
     "cma": CmaConfig(intrinsic_dim=8, popsize=6),
     "cma_mean": CmaConfig(intrinsic_dim=8, popsize=0, bound=2.0, recommend="mean", projection="uniform"),
+    "adamw": AdamWConfig(learning_rate=0.02, weight_decay=0.01),
+    "sgd": SgdConfig(learning_rate=0.02, clip=0.5, schedule="cosine", floor=0.1),
     "ng_NGOpt": NevergradConfig(intrinsic_dim=4, num_workers=4),
     "ng_CMA": NevergradConfig(optimizer="CMA", intrinsic_dim=8, num_workers=4),
     "ng_DE": NevergradConfig(optimizer="DE", intrinsic_dim=8, num_workers=5),
@@ -39,12 +44,17 @@ MEMBERS: dict[str, OptimizerConfig] = {
 
 
 @pytest.fixture(params=sorted(MEMBERS))
-def config(request: pytest.FixtureRequest) -> OptimizerConfig:
+def config(request: pytest.FixtureRequest) -> OptimizerConfig | FirstOrderConfig:
     return MEMBERS[request.param]
 
 
-def make(config: OptimizerConfig, key: tuple[int | str, ...] = KEY) -> Optimizer:
+def make(config: OptimizerConfig | FirstOrderConfig, key: tuple[int | str, ...] = KEY) -> Optimizer:
     return build(config, dim=DIM, key=key, steps=STEPS)
+
+
+def draws_nothing(config: OptimizerConfig | FirstOrderConfig) -> bool:
+    """Whether the method is deterministic."""
+    return isinstance(config, AdamWConfig | SgdConfig) or getattr(config, "optimizer", "") == "Cobyla"
 
 
 def same(left: list[Any], right: list[Any]) -> bool:
@@ -63,7 +73,7 @@ def test_nobody_is_raced_unasked(config):
 
 
 def test_another_key_asks_otherwise(config, run):
-    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
+    if draws_nothing(config):
         pytest.skip("a deterministic method")
     assert not same(run(make(config), 5), run(make(config, (7, "trial-b", 0)), 5))
 
@@ -99,23 +109,21 @@ def test_a_clone_brings_its_start_along(config, run):
     start = np.full(DIM, 0.25, dtype=np.float32)
     original = build(config, dim=DIM, key=KEY, steps=STEPS, start=start)
     run(original, 2)
-    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
-        with pytest.raises(ConfigError, match="resumed under its own key"):
-            make(config).load_state_dict(original.state_dict())
-        return
     clone = make(config)
     clone.load_state_dict(original.state_dict())
     assert same(run(clone, 2), run(original, 2))
 
 
 def test_a_clone_under_another_key_goes_on_with_noise_of_its_own(config, run, materialise):
-    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
-        pytest.skip("cannot be copied into another trial")
     original, clone = make(config), make(config, (7, "trial-b", 0))
     run(original, 4)
+    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
+        with pytest.raises(ConfigError, match="resumed under its own key"):
+            clone.load_state_dict(original.state_dict())
+        return
     clone.load_state_dict(original.state_dict())
     np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
-    assert not same(run(clone, 10), run(original, 10))
+    assert same(run(clone, 10), run(original, 10)) == draws_nothing(config)
 
 
 def test_a_clone_shares_nothing_with_its_original(config, run):
@@ -147,8 +155,9 @@ def test_asks_no_more_than_it_announces(config):
     assert 1 <= len(asked) <= optimizer.queries_per_step
 
 
-def test_the_protocol_is_enforced_and_refusals_change_nothing(config, run):
+def test_the_protocol_is_enforced_and_refusals_change_nothing(config, run, answer, materialise):
     optimizer, twin = make(config), make(config)
+    gradients = np.zeros((1, DIM), dtype=np.float32) if optimizer.white_box else None
     with pytest.raises(ConfigError, match="ask first"):
         optimizer.tell([1.0])
     asked = optimizer.ask()
@@ -157,16 +166,25 @@ def test_the_protocol_is_enforced_and_refusals_change_nothing(config, run):
     with pytest.raises(ConfigError, match="between steps"):
         optimizer.state_dict()
     with pytest.raises(ConfigError, match=f"asked {len(asked)}"):
-        optimizer.tell([1.0] * (len(asked) + 1))
+        optimizer.tell([1.0] * (len(asked) + 1), gradients)
+    if optimizer.white_box:
+        for missing in (None, np.zeros(DIM), np.zeros((1, DIM + 1))):
+            with pytest.raises(ConfigError, match=rf"gradients of shape \(1, {DIM}\)"):
+                optimizer.tell([1.0], missing)
+    else:
+        with pytest.raises(ConfigError, match="from losses alone"):
+            optimizer.tell([1.0] * len(asked), np.zeros((len(asked), DIM), dtype=np.float32))
+    for moving in (optimizer.relocate, lambda x: optimizer.inject(x, 1.0, 1.0)):
+        with pytest.raises(ConfigError, match="between steps"):
+            moving(np.zeros(DIM, dtype=np.float32))
     assert optimizer.steps_told == 0
     losses = [float(i) for i in range(len(asked))]
-    optimizer.tell(losses)
-    twin.ask()
-    twin.tell(losses)
+    for one in (optimizer, twin):
+        answer(one, [materialise(candidate) for candidate in (asked if one is optimizer else one.ask())], losses)
     assert same(run(optimizer, 2), run(twin, 2))
 
 
-def test_survives_failed_queries_and_never_recommends_one(config, run, materialise):
+def test_survives_failed_queries_and_never_recommends_one(config, run, materialise, answer):
     optimizer = make(config)
     failed: list[Any] = []
     for step in range(12):
@@ -176,45 +194,50 @@ def test_survives_failed_queries_and_never_recommends_one(config, run, materiali
         for index in broken:  # the best of all, were it not failed
             losses[index] = [np.nan, np.inf, -np.inf][step % 3]
             failed.append(points[index])
-        optimizer.tell(losses)
+        answer(optimizer, points, losses)
         recommended = materialise(optimizer.recommend())
         assert np.isfinite(recommended).all()
         moved = np.any(recommended)
-        assert not (moved and any(np.array_equal(recommended, x) for x in failed))
+        stands = optimizer.white_box  # it has no other point
+        assert stands or not (moved and any(np.array_equal(recommended, x) for x in failed))
     assert optimizer.metrics()["failed_queries"] == len(failed)
     assert all(np.isfinite(value) for value in optimizer.metrics().values())
     assert np.isfinite(run(optimizer, 2)).all()
 
 
 def test_a_step_of_failures_alone_keeps_the_recommendation(config, run, materialise):
+    def fail(optimizer: Optimizer) -> None:
+        nothing = np.full((1, DIM), np.nan, dtype=np.float32) if optimizer.white_box else None
+        optimizer.tell([np.nan] * len(optimizer.ask()), nothing)
+
     optimizer = make(config)
     before = materialise(optimizer.recommend()).copy()
     for _ in range(2):
-        optimizer.tell([np.nan] * len(optimizer.ask()))
+        fail(optimizer)
         np.testing.assert_array_equal(materialise(optimizer.recommend()), before)
     assert optimizer.steps_told == 2
     run(optimizer, 4)
     before = materialise(optimizer.recommend()).copy()
-    optimizer.tell([np.nan] * len(optimizer.ask()))
+    fail(optimizer)
     if not isinstance(config, NevergradConfig):  # nevergrad is told, and may move its mean
         np.testing.assert_array_equal(materialise(optimizer.recommend()), before)
 
 
-def test_arrays_that_are_handed_in_or_out_are_safe(config, run, sphere, materialise):
+def test_arrays_that_are_handed_in_or_out_are_safe(config, run, sphere, materialise, answer):
     start = np.full(DIM, 0.25, dtype=np.float32)
     kept = start.copy()
     optimizer = build(config, dim=DIM, key=KEY, steps=STEPS, start=start)
     np.testing.assert_array_equal(materialise(optimizer.recommend()), kept)
     twin = build(config, dim=DIM, key=KEY, steps=STEPS, start=kept)
     start.fill(5)
-    losses = np.array([sphere(materialise(candidate)) for candidate in optimizer.ask()])
+    points = [materialise(candidate) for candidate in optimizer.ask()]
+    losses = np.array([sphere(point) for point in points])
     losses[-1] = np.inf
     told = losses.copy()
-    optimizer.tell(losses)
+    answer(optimizer, points, losses)
     np.testing.assert_array_equal(losses, told)
     losses.fill(0)
-    twin.ask()
-    twin.tell(told)
+    answer(twin, [materialise(candidate) for candidate in twin.ask()], told)
     assert same(run(optimizer, 2), run(twin, 2))
     for candidate in [*optimizer.ask(), optimizer.recommend()]:
         array = getattr(candidate, "vector", None)
@@ -238,3 +261,53 @@ def test_a_state_of_another_kind_or_size_is_refused(config):
         make(config).load_state_dict(make(other).state_dict())
     with pytest.raises(ConfigError, match="dim"):
         make(config).load_state_dict(build(config, dim=DIM + 1, key=KEY, steps=STEPS).state_dict())
+
+
+# ----------------------------------------------------------------------------------------------------- being moved
+ELSEWHERE = np.linspace(-1, 1, DIM, dtype=np.float32)
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_a_moved_optimizer_stands_at_the_new_point_and_learns_from_there(config, run, materialise, sphere, before):
+    optimizer = make(config)
+    run(optimizer, before)
+    point = ELSEWHERE.copy()
+    optimizer.relocate(point)
+    point.fill(7)
+    np.testing.assert_array_equal(materialise(optimizer.recommend()), ELSEWHERE)
+    assert optimizer.steps_told == before
+    queries = 0
+    while sphere(materialise(optimizer.recommend())) >= sphere(ELSEWHERE):
+        queries += len(run(optimizer, 1))
+        assert queries < 500
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (4, 0), (4, 3)])
+def test_a_moved_optimizer_is_restored_to_the_same_bits(config, run, materialise, before, after):
+    original = make(config)
+    run(original, before)
+    original.relocate(ELSEWHERE)
+    run(original, after)
+    clone = make(config)
+    run(clone, 1)
+    clone.load_state_dict(pickle.loads(pickle.dumps(original.state_dict())))
+    np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
+    assert same(run(clone, 3), run(original, 3))
+
+
+def test_where_it_is_moved_to_is_checked(config, run):
+    optimizer, twin = make(config), make(config)
+    for wrong in (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
+        with pytest.raises(ConfigError, match=f"{DIM} finite coordinates"):
+            optimizer.relocate(wrong)
+    assert same(run(optimizer, 2), run(twin, 2))
+
+
+def test_only_cma_takes_candidates_from_outside(config):
+    if config.kind != "cma":
+        with pytest.raises(ConfigError, match="use cma"):
+            make(config).inject(ELSEWHERE, 1.0, 1.0)
+        return
+    optimizer = make(config)
+    optimizer.inject(ELSEWHERE, 1.0, 1.0)
+    assert len(optimizer.ask()) == optimizer.queries_per_step
