@@ -23,7 +23,7 @@ from distributed_tuner.errors import (
 )
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.values import Batch, Evaluation, Example, OracleInfo, Point, PromptSpec, Request
+from distributed_tuner.values import Batch, Evaluation, Example, OracleInfo, Point, PromptSpec, Request, TokenSpace
 
 CONFIG = AnalyticOracleConfig(kind="analytic", width=4, tile=Tile(candidates=2, examples=3))
 PROMPT = PromptSpec(2, "zeros", "", "prefix", "paper")
@@ -456,3 +456,18 @@ def test_the_free_memory_is_that_of_the_first_actor_that_is_up() -> None:
         assert await dispatcher.free_bytes() == 7
 
     with_pool([broken, sound], body)
+
+
+def test_what_an_actor_refuses_arrives_as_our_error() -> None:
+    async def refusing(*_: Any) -> None:
+        raise raised(ModelError("a text must have a token"))
+
+    actor = FakeActor()
+    actor.project = SimpleNamespace(remote=refusing)  # type: ignore[attr-defined]
+
+    async def body(dispatcher: Dispatcher) -> None:
+        with pytest.raises(ModelError, match=r"^a text must have a token$") as caught:
+            await dispatcher.project([], "prefix", TokenSpace())
+        assert type(caught.value) is ModelError
+
+    with_pool([actor], body)

@@ -21,8 +21,13 @@ from tuner_runs import (
 )
 from typer.testing import CliRunner
 
+from actors.pool import Pool
+from distributed_tuner.config.oracle import AnalyticOracleConfig
+from distributed_tuner.errors import ModelError
 from distributed_tuner.evaluation import evaluate
 from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.oracles.analytic import AnalyticOracle
+from distributed_tuner.values import Batch, Embedded, Example, PromptSpec, Request, TokenSpace
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -144,3 +149,27 @@ def assert_no_row_is_written_twice(done: Done) -> None:
 def assert_budgets_hold(done: Done, queries: int) -> None:
     for row in (*done.ledger.steps, *done.ledger.looks):
         assert row.spent.queries <= queries
+
+
+def test_texts_and_rows_go_through_the_pool_as_they_are() -> None:
+    config = AnalyticOracleConfig(kind="analytic", width=4, threads=1)
+    local = AnalyticOracle(config)
+    spec = PromptSpec(3, "zeros", "", "prefix", "paper")
+    batch = Batch((Example("a", "good film", " It was", 1),), (" bad", " good"), "train")
+    texts = (Embedded("<3> <5> <8>"), Embedded("of its own"))
+    pool = Pool.start(config, "texts")
+    try:
+        rows = [pool.oracle.materialize(text, spec) for text in texts]
+        for got, text in zip(rows, texts, strict=True):
+            assert got.tobytes() == local.materialize(text, spec).tobytes()
+        for space in (TokenSpace(), TokenSpace("published", "published")):
+            assert pool.oracle.project(rows, "prefix", space) == local.project(rows, "prefix", space)
+            assert pool.oracle.vocabulary(space) == local.vocabulary(space)
+        assert [pool.oracle.token_count(text.text) for text in texts] == [3, 3]
+        asked = Request(texts, batch, spec)
+        assert pool.oracle.evaluate(asked).logits.tobytes() == local.evaluate(asked).logits.tobytes()
+        assert pool.oracle.cost(asked) == local.cost(asked)
+        with pytest.raises(ModelError, match=r"^a text must have at least one token"):
+            pool.oracle.materialize(Embedded(""), spec)
+    finally:
+        pool.stop()

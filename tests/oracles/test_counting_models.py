@@ -28,7 +28,7 @@ from distributed_tuner.oracles.models import (
 from distributed_tuner.oracles.speed import trunk_parameters
 from distributed_tuner.oracles.transformers import TransformersOracle
 from distributed_tuner.oracles.trunk import Trunk
-from distributed_tuner.values import Point, Request, Text
+from distributed_tuner.values import Embedded, Point, Request, Text
 
 HIDDEN, INNER = 32, 48
 
@@ -61,6 +61,26 @@ def test_an_analytic_counter_counts_as_the_oracle_does() -> None:
     assert counter.cost(request) == build(config).cost(request)
     assert counter.width == 6
     assert counter.seconds(request) > 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [(name, layout) for name in ("llama", *MASKED_ARCHITECTURES) for layout in layouts_of(name)],
+)
+def test_a_text_that_cannot_be_rows_is_refused_before_anything_is_loaded(
+    architecture: str, layout: Any, tiny_config: Callable[..., Any], tiny_oracle: Callable[..., Any]
+) -> None:
+    spec = replace(SPEC, layout=layout)
+    askers = (
+        lambda: build_counter(tiny_config(architecture)).require_embedded(spec),
+        lambda: tiny_oracle(architecture).materialize(Embedded("good film"), spec),
+    )
+    for ask in askers:
+        if architecture in MASKED_ARCHITECTURES and layout == "add":
+            with pytest.raises(ModelError, match=r"'add', which for a masked model .* set prompt\.layout to prefix"):
+                ask()
+        else:
+            ask()
 
 
 def test_time_is_projected_from_the_tokens_that_are_computed(tiny_config: Callable[..., Any]) -> None:

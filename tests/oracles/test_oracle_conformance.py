@@ -10,12 +10,15 @@ import pytest
 from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, batch_of
 
 from distributed_tuner.config.oracle import Price, Tile
+from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.seeds import standard_normal
+from distributed_tuner.stages.coordinates import coordinates
 from distributed_tuner.values import (
     Candidate,
     Center,
+    Embedded,
     Evaluation,
     Latent,
     Perturbation,
@@ -24,6 +27,7 @@ from distributed_tuner.values import (
     PromptSpec,
     Request,
     Text,
+    TokenSpace,
 )
 
 MEMBERS = ("analytic-logistic", "analytic-quadratic", *ARCHITECTURES, *MASKED_ARCHITECTURES)
@@ -245,3 +249,73 @@ def test_nearest_tokens_name_one_token_a_row(member: Member) -> None:
     found = member.oracle.nearest_tokens(rows)
     assert len(found) == 3
     assert all(isinstance(token, str) and 0 < cosine <= 1.0001 for token, cosine in found)
+
+
+SPACES = [TokenSpace(), TokenSpace("words", "l2"), TokenSpace("printable"), TokenSpace("all", "l2")]
+
+
+def spec_for_texts(member: Member, layout: str) -> PromptSpec:
+    spec = member.spec(layout)
+    if layout == "add" and member.masked:
+        pytest.skip("a masked model adds rows where they are no token's")
+    return spec
+
+
+def in_words(member: Member, spec: PromptSpec, space: TokenSpace, seed: str = "rows") -> str:
+    rows = standard_normal((seed,), spec.length * member.oracle.info.width).reshape(spec.length, -1)
+    return member.oracle.project([rows], spec.layout, space)[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_text_as_a_soft_prompt_scores_and_costs_as_its_coordinates_do(member: Member, layout: str) -> None:
+    spec = spec_for_texts(member, layout)
+    texts = [Embedded(in_words(member, spec, TokenSpace(), seed)) for seed in ("a", "b")]
+    points = [Point(coordinates(member.oracle, text, spec)) for text in texts]
+    answer = member.oracle.evaluate(Request((*texts, *points), MIXED, spec))
+    np.testing.assert_allclose(answer.logits[:2], answer.logits[2:], atol=1e-5, rtol=1e-5)
+    assert answer.losses[0] != answer.losses[1]
+    costs = [member.oracle.cost(Request((candidate,), MIXED, spec)) for candidate in (texts[0], points[0])]
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("space", SPACES[:2])
+def test_rows_in_words_are_read_back_as_the_rows_of_these_words(member: Member, layout: str, space: TokenSpace) -> None:
+    spec = spec_for_texts(member, layout)
+    text = in_words(member, spec, space)
+    assert member.oracle.token_count(text) == spec.length
+    rows = member.oracle.materialize(Embedded(text), spec)
+    assert rows.shape == (spec.length, member.oracle.info.width)
+    assert rows.tobytes() == member.oracle.materialize(Embedded(text), spec).tobytes()
+    assert member.oracle.project([rows], spec.layout, space) == [text]
+
+
+@pytest.mark.parametrize("space", [*SPACES, TokenSpace("published", "published")])
+def test_prompts_are_put_into_words_each_by_itself(member: Member, space: TokenSpace) -> None:
+    width = member.oracle.info.width
+    prompts = [standard_normal(("p", i), 3 * width).reshape(3, width) for i in range(4)]
+    together = member.oracle.project(prompts, "prefix", space)
+    assert together == [member.oracle.project([rows], "prefix", space)[0] for rows in prompts]
+    assert member.oracle.project([], "prefix", space) == []
+    assert len(set(member.oracle.vocabulary(TokenSpace()))) > 10
+
+
+def test_tokens_of_words_make_a_text(member: Member) -> None:
+    tokens = member.oracle.vocabulary(TokenSpace())
+    assert all(token.startswith(" ") and token.strip() for token in tokens)
+    assert member.oracle.token_count("".join(tokens[:7])) == 7
+    assert member.oracle.token_count("") == 0
+
+
+def test_a_text_without_tokens_is_no_prompt(member: Member) -> None:
+    with pytest.raises(ModelError, match="must have at least one token"):
+        member.oracle.materialize(Embedded(""), member.spec())
+
+
+def test_tiles_leave_words_alone(member: Member) -> None:
+    tiled = TiledOracle(member.oracle, Tile(candidates=2, examples=3))
+    text = in_words(member, member.spec(), TokenSpace())
+    rows = tiled.materialize(Embedded(text), member.spec())
+    assert tiled.project([rows], "prefix", TokenSpace()) == [text]
+    assert tiled.token_count(text) == SPEC.length
+    assert tiled.vocabulary(TokenSpace()) == member.oracle.vocabulary(TokenSpace())

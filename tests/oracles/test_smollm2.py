@@ -19,7 +19,7 @@ from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.preflight import prepare
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Point, PromptSpec, Request, Text
+from distributed_tuner.values import Embedded, Point, PromptSpec, Request, Text, TokenSpace
 
 pytestmark = pytest.mark.model
 LENGTH = 6
@@ -92,6 +92,25 @@ def test_a_tokens_nearest_token_is_itself(oracle: LossOracle, task: Task) -> Non
     spec = replace(spec_of(task, "prefix"), text="billing, shipping, technical or account.", length=4)
     rows = oracle.materialize(Point(np.zeros(4 * 576, dtype=np.float32)), spec)
     assert "".join(token for token, _ in oracle.nearest_tokens(rows)).strip() == "technical or account."
+
+
+def test_words_are_read_back_and_rows_of_words_are_their_tokens(
+    oracle: LossOracle, plain: tuple[Any, Any], task: Task
+) -> None:
+    model, tokenizer = plain
+    embedding = model.get_input_embeddings().weight.detach().numpy()
+    spec, space = spec_of(task, "suffix"), TokenSpace()
+    assert len(oracle.vocabulary(space)) > 20_000
+    prompts = [standard_normal(("rows", i), LENGTH * 576).reshape(LENGTH, 576) for i in range(50)]
+    for text in oracle.project(prompts, "suffix", space):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert len(ids) == oracle.token_count(text) == LENGTH
+        rows = oracle.materialize(Embedded(text), spec)
+        np.testing.assert_array_equal(rows, embedding[ids])
+        assert oracle.project([rows], "suffix", space) == [text]
+    text = " Route this message to a team"
+    rows = oracle.materialize(Embedded(text), spec)
+    assert oracle.project([rows + 0.01 * prompts[0]], "suffix", space) == [text]
 
 
 def test_a_few_steps_of_zot_lower_the_training_loss(oracle: LossOracle, task: Task) -> None:

@@ -6,11 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import ARCHITECTURES, MIXED, SPEC
+from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, filler_ids, plain_logits
 
 from distributed_tuner.errors import ModelError, OracleError
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.values import Array, Center, Perturbation, Point, PromptSpec, Request, Text
+from distributed_tuner.values import (
+    Array,
+    Center,
+    Embedded,
+    Perturbation,
+    Point,
+    PromptSpec,
+    Request,
+    Text,
+    TokenSpace,
+)
 
 
 def base(oracle: LossOracle, spec: PromptSpec) -> Array:
@@ -87,3 +97,35 @@ def test_a_point_of_another_size_is_refused(tiny_oracle: Callable[..., LossOracl
     for candidate in (Point(vector), Perturbation(Center("c", vector), ("k",), 1, 0.1)):
         with pytest.raises(OracleError, match="must have 160 coordinates"):
             oracle.evaluate(Request((candidate,), MIXED, SPEC))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *MASKED_ARCHITECTURES])
+@pytest.mark.parametrize("length", [2, 4, 6])
+@pytest.mark.parametrize("units", ["paper", "embedding"])
+def test_an_embedded_text_has_the_bits_of_init_text(
+    architecture: str, length: int, units: Any, tiny_oracle: Callable[..., LossOracle]
+) -> None:
+    oracle = tiny_oracle(architecture)
+    spec = replace(SPEC, length=length, units=units)
+    started = base(oracle, spec)
+    for init in ("text", "zeros", "vocab"):
+        rows = oracle.materialize(
+            Embedded(spec.text), replace(spec, init=init, text="" if init != "text" else spec.text)
+        )
+        assert rows.tobytes() == started.tobytes()
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_an_embedded_text_takes_the_place_of_the_tokens_that_rows_are_added_to(
+    bos: bool, tiny_oracle: Callable[..., LossOracle], plain: Any
+) -> None:
+    oracle, (model, tokenizer) = tiny_oracle("llama", bos), plain("llama", bos)
+    embedding = model.get_input_embeddings().weight.detach().numpy()
+    spec = replace(SPEC, layout="add", init="zeros", text="", length=4)
+    rows = oracle.materialize(Embedded("Classify the movie review"), spec)
+    under = [*tokenizer("")["input_ids"], *filler_ids(4, len(embedding))]
+    ids = tokenizer("Classify the movie review", add_special_tokens=False)["input_ids"]
+    np.testing.assert_allclose(rows + embedding[under[:4]], embedding[ids], atol=1e-6)
+    got = oracle.evaluate(Request((Embedded("Classify the movie review"),), MIXED, spec)).logits[0]
+    np.testing.assert_allclose(got, plain_logits(model, tokenizer, rows, "add", MIXED), atol=1e-5, rtol=1e-5)
+    assert oracle.project([rows], "add", TokenSpace("all")) == ["Classify the movie review"]
