@@ -30,7 +30,7 @@ class RemoteOracle:
     def __init__(self, dispatcher: Any, info: OracleInfo) -> None:
         self._dispatcher = dispatcher
         self._info = info
-        self._costs: dict[tuple[int, Batch, PromptSpec], Cost] = {}
+        self._costs: dict[tuple[int, Batch, PromptSpec, bool], Cost] = {}
         self._vocabularies: dict[TokenSpace, tuple[str, ...]] = {}
 
     @property
@@ -41,7 +41,7 @@ class RemoteOracle:
         if any(isinstance(candidate, Text) for candidate in request.candidates):
             cost: Cost = _get(self._dispatcher.cost.remote(request))
             return cost
-        key = (len(request.candidates), request.batch, request.prompt)
+        key = (len(request.candidates), request.batch, request.prompt, request.gradient)
         if key not in self._costs:
             if len(self._costs) > 1000:  # random mini-batches
                 self._costs.clear()

@@ -39,9 +39,33 @@ def hinge(logits: npt.NDArray[Any], labels: npt.ArrayLike, margin: float = HINGE
         return np.asarray(excess.sum(axis=-1) - _of_label(excess, labels)[..., 0])  # j = y adds the margin itself
 
 
+def cross_entropy_slope(logits: npt.NDArray[Any], labels: npt.ArrayLike) -> Array64:
+    """Return the derivative ``softmax(logits) - onehot(label)`` of ``cross_entropy`` by its logits, (..., W)."""
+    logit = np.asarray(logits, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logit - logit.max(axis=-1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True) - _one_hot(logit, labels))
+
+
+def hinge_slope(logits: npt.NDArray[Any], labels: npt.ArrayLike, margin: float = HINGE_MARGIN) -> Array64:
+    """Return the derivative of ``hinge`` by its logits, (..., W); 0 at a kink, NaN where the logits are not numbers."""
+    logit = np.asarray(logits, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        excess = logit - _of_label(logit, labels) + margin
+    one_hot = _one_hot(logit, labels)
+    active = np.where(np.isnan(excess), np.nan, (excess > 0) & (one_hot == 0))
+    return np.asarray(active - one_hot * active.sum(axis=-1, keepdims=True))
+
+
 def predictions(logits: npt.NDArray[Any]) -> Indices:
     """Return the index of the highest logit, first of ties. logits: (..., W); result: (...)."""
     return np.asarray(np.argmax(logits, axis=-1), dtype=np.int64)
+
+
+def _one_hot(values: Array64, labels: npt.ArrayLike) -> Array64:
+    """Return 1 at each label and 0 elsewhere, in the shape of ``values``."""
+    width = values.shape[-1]
+    return np.broadcast_to(np.eye(width)[np.asarray(labels, dtype=np.int64)], values.shape)
 
 
 def _of_label(values: Array64, labels: npt.ArrayLike) -> Array64:

@@ -5,11 +5,12 @@ import re
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig
-from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.base import counted, evaluation, mean_loss_slopes, priced, require_coordinates
 from distributed_tuner.oracles.token_space import PUBLISHED_IDS, fit_ids, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator, standard_normal
@@ -62,18 +63,25 @@ class AnalyticOracle:
         for candidate in request.candidates:
             length = len(_words(candidate.text)) if isinstance(candidate, Text) else request.prompt.length
             tokens += words + length * len(rows)
-        cost = Cost(len(request.candidates), len(request.candidates) * len(rows), tokens)
-        return priced(cost, self._config.price)
+        return priced(counted(request, tokens), self._config.price)
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         began = time.perf_counter()
+        require_coordinates(request)
+        batch = request.batch
         x_C_P = np.stack([self._coordinates(candidate, request.prompt) for candidate in request.candidates])
-        logits_of = self._logistic if self._config.function == "logistic" else self._quadratic
-        logits = logits_of(x_C_P, request.batch)
-        counted = self.cost(request)
-        seconds = time.perf_counter() - began
-        cost = priced(Cost(counted.queries, counted.forwards, counted.tokens, seconds), self._config.price)
-        return evaluation(logits, request.batch, cost)
+        logistic = self._config.function == "logistic"
+        logits = self._logistic(x_C_P, batch) if logistic else self._quadratic(x_C_P, batch)
+        gradients = None
+        if request.gradient:
+            slopes = mean_loss_slopes(logits, batch)
+            gradients = (
+                self._logistic_gradient(slopes, x_C_P.shape[1], batch)
+                if logistic
+                else self._quadratic_gradient(slopes, x_C_P, batch)
+            )
+        cost = replace(self.cost(request), seconds=time.perf_counter() - began)
+        return evaluation(logits, batch, priced(cost, self._config.price), gradients)
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         return self._coordinates(candidate, prompt).reshape(prompt.length, self._config.width)
@@ -122,22 +130,36 @@ class AnalyticOracle:
         return standard_normal(("text", self._config.seed, text), length * self._config.width)
 
     def _logistic(self, x_C_P: Array, batch: Batch) -> Array:
-        phi_E_F = np.stack([self._features(example.text) for example in batch.examples])
+        phi_E_F = self._all_features(batch)
         labels, features = len(batch.label_words), self._config.features
         classifier = x_C_P @ self._map(x_C_P.shape[1], labels * features)
         weights_C_W_F = classifier.reshape(len(x_C_P), labels, features)
         logits: Array = np.einsum("ef,cwf->cew", phi_E_F, weights_C_W_F).astype(np.float32)
         return logits
 
-    def _quadratic(self, x_C_P: Array, batch: Batch) -> Array:
-        dim = x_C_P.shape[1]
+    def _logistic_gradient(self, slopes_C_E_W: Array64, dim: int, batch: Batch) -> Array:
+        """Return M' applied to the loss's slopes by the classifier, shape (C, P)."""
+        by_classifier = np.einsum("cew,ef->cwf", slopes_C_E_W, self._all_features(batch)).reshape(len(slopes_C_E_W), -1)
+        return np.asarray(by_classifier @ self._map(dim, by_classifier.shape[1]).T, dtype=np.float32)
+
+    def _curvature(self, dim: int) -> tuple[Array64, Array64]:
+        """Return lambda and x* of the quadratic, (P,) each."""
         eigenvalues = np.geomspace(1.0, 1.0 / self._config.condition, dim)
-        optimum = generator(("optimum", self._config.seed)).standard_normal(dim)
+        return eigenvalues, generator(("optimum", self._config.seed)).standard_normal(dim)
+
+    def _quadratic(self, x_C_P: Array, batch: Batch) -> Array:
+        eigenvalues, optimum = self._curvature(x_C_P.shape[1])
         f_C = 0.5 * ((x_C_P - optimum) ** 2 * eigenvalues).sum(axis=1)
         logits = np.zeros((len(x_C_P), len(batch.examples), len(batch.label_words)), dtype=np.float32)
         for j, example in enumerate(batch.examples):
             logits[:, j, example.label] = -f_C
         return logits
+
+    def _quadratic_gradient(self, slopes_C_E_W: Array64, x_C_P: Array, batch: Batch) -> Array:
+        """Return the gradient of f times the loss's slope by -f, shape (C, P)."""
+        eigenvalues, optimum = self._curvature(x_C_P.shape[1])
+        slope_C = sum(slopes_C_E_W[:, j, example.label] for j, example in enumerate(batch.examples))
+        return np.asarray(-(x_C_P - optimum) * eigenvalues * np.reshape(slope_C, (-1, 1)), dtype=np.float32)
 
     def _map(self, rows: int, columns: int) -> Array:
         key = (rows, columns)
@@ -145,6 +167,10 @@ class AnalyticOracle:
             stream = generator(("map", self._config.seed, rows, columns))
             self._maps[key] = stream.standard_normal(key, dtype=np.float32) * np.float32(3.0 / rows**0.5)
         return self._maps[key]
+
+    def _all_features(self, batch: Batch) -> Array:
+        """Return phi, shape (E, F)."""
+        return np.stack([self._features(example.text) for example in batch.examples])
 
     def _features(self, text: str) -> Array:
         phi = np.zeros(self._config.features, dtype=np.float32)

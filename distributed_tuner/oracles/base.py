@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from distributed_tuner.config.oracle import Price
-from distributed_tuner.maths.losses import cross_entropy, hinge
+from distributed_tuner.errors import ModelError
+from distributed_tuner.maths.losses import cross_entropy, cross_entropy_slope, hinge, hinge_slope
 from distributed_tuner.values import (
     Array,
+    Array64,
     Batch,
     Candidate,
     Cost,
@@ -18,8 +21,11 @@ from distributed_tuner.values import (
     OracleInfo,
     PromptSpec,
     Request,
+    Text,
     TokenSpace,
 )
+
+GRADIENT_QUERIES = 3  # what a candidate with its gradient counts as: the backward pass costs about two forward ones
 
 
 class LossOracle(Protocol):
@@ -41,10 +47,12 @@ class LossOracle(Protocol):
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         """Return losses, lower is better, in the order of the request's candidates and examples.
 
+        A white box also answers requests for gradients: of each candidate's mean loss by its coordinates.
+
         Raises:
             OracleTimeout: no answer within ``timeout`` wall-clock seconds (an oracle that cannot be interrupted answers
                 late instead).
-            ModelError: prompt and text do not fit into the model's context.
+            ModelError: prompt and text do not fit into the model's context; the oracle gives no gradients.
             TaskError: the label words cannot be told apart by their tokens.
         """
         ...
@@ -73,6 +81,25 @@ class LossOracle(Protocol):
         ...
 
 
+def value_and_grad(oracle: LossOracle, request: Request) -> Evaluation:
+    """Return losses and gradients of a white box.
+
+    Raises:
+        ModelError: the oracle gives no gradients, or a candidate is a text; and what ``evaluate`` raises.
+    """
+    return oracle.evaluate(replace(request, gradient=True))
+
+
+def require_coordinates(request: Request) -> None:
+    """Check that every candidate has coordinates to derive by, where gradients are asked for.
+
+    Raises:
+        ModelError: a candidate is a text.
+    """
+    if request.gradient and any(isinstance(candidate, Text) for candidate in request.candidates):
+        raise ModelError("a gradient is by the prompt's coordinates, which a text in words has not; ask for soft ones")
+
+
 def evaluation(logits_C_E_W: Array, batch: Batch, cost: Cost, gradients_C_P: Array | None = None) -> Evaluation:
     """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN."""
     labels = np.array([example.label for example in batch.examples])
@@ -82,6 +109,20 @@ def evaluation(logits_C_E_W: Array, batch: Batch, cost: Cost, gradients_C_P: Arr
         means = example_losses.mean(axis=1)
     losses = np.where(np.isfinite(example_losses).all(axis=1), means, np.nan)
     return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P)
+
+
+def mean_loss_slopes(logits_C_E_W: Array, batch: Batch) -> Array64:
+    """Return the derivative of each candidate's mean loss by its logits, shape (C, E, W)."""
+    labels = np.array([example.label for example in batch.examples])
+    slope_of = hinge_slope if batch.loss == "hinge" else cross_entropy_slope
+    return slope_of(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2])) / len(batch.examples)
+
+
+def counted(request: Request, tokens: int) -> Cost:
+    """Return queries, forwards and tokens of a request whose candidates' forwards hold so many tokens together."""
+    times = GRADIENT_QUERIES if request.gradient else 1
+    queries = times * len(request.candidates)
+    return Cost(queries, queries * len(request.batch.examples), times * tokens)
 
 
 def priced(cost: Cost, price: Price) -> Cost:

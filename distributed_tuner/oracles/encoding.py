@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distributed_tuner.errors import ModelError, TaskError
+from distributed_tuner.oracles.base import GRADIENT_QUERIES, counted
 from distributed_tuner.values import Batch, Cost, Example, Layout, PromptSpec, Request, Text
 
 TEXT_SEPARATOR = "\n"
@@ -178,7 +179,10 @@ class Encoder:
         return [len(self.prompt(prompt)) + len(self.line(example, False)) for example in batch.examples]
 
     def computed_tokens(self, request: Request) -> int:
-        """Return the tokens that go through the model: a prefix once a candidate, texts under "suffix" not at all."""
+        """Return the tokens that go through the model: a prefix once a candidate, texts under "suffix" not at all.
+
+        With gradients, they go through it as often as the backward pass costs more.
+        """
         batch, spec = request.batch, request.prompt
         total = 0
         for candidate in request.candidates:
@@ -187,7 +191,7 @@ class Encoder:
                 total += sum(self._text_lengths(batch, candidate.text)) - repeated
             else:
                 total += self._computed(batch, spec.length, spec.layout)
-        return total
+        return total * (GRADIENT_QUERIES if request.gradient else 1)
 
     def cost(self, request: Request) -> Cost:
         """Return queries, forwards and tokens of a request. Tokens: prompt and text of every forward."""
@@ -197,7 +201,7 @@ class Encoder:
         tokens = 0
         for candidate in request.candidates:
             tokens += sum(self._text_lengths(batch, candidate.text)) if isinstance(candidate, Text) else soft
-        return Cost(len(request.candidates), len(request.candidates) * rows, tokens)
+        return counted(request, tokens)
 
     def require_words(self, batch: Batch) -> None:
         """Check that every example has a token of its own to answer at; a masked model always has its mask.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distributed_tuner.config.oracle import Tile
-from distributed_tuner.oracles.base import evaluation
+from distributed_tuner.oracles.base import counted, evaluation
 from distributed_tuner.oracles.tile_size import even_candidates
-from distributed_tuner.values import Cost, Evaluation, Request
+from distributed_tuner.values import Array, Cost, Evaluation, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Cut:
         """Return the tile as a request of its own."""
         first, last = self.examples
         batch = replace(request.batch, examples=request.batch.examples[first:last])
-        return Request(request.candidates[self.candidates[0] : self.candidates[1]], batch, request.prompt)
+        return replace(request, candidates=request.candidates[self.candidates[0] : self.candidates[1]], batch=batch)
 
 
 def cut(request: Request, tile: Tile) -> list[Cut]:
@@ -41,7 +41,8 @@ def cut(request: Request, tile: Tile) -> list[Cut]:
 def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evaluation:
     """Put the tiles' logits together and take the losses over all examples, in the request's order.
 
-    Queries are those of the request: a candidate cut into several tiles is still one query.
+    Gradients are those of the tiles' mean losses, weighed by the tiles' examples. Queries are those of the request: a
+    candidate cut into several tiles is still one query.
     """
     logits = np.empty(
         (len(request.candidates), len(request.batch.examples), len(request.batch.label_words)), dtype=np.float32
@@ -50,7 +51,20 @@ def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evalu
     for piece, answer in zip(cuts, answers, strict=True):
         logits[slice(*piece.candidates), slice(*piece.examples)] = answer.logits
         cost = cost + answer.cost
-    return evaluation(logits, request.batch, replace(cost, queries=len(request.candidates)))
+    cost = replace(cost, queries=counted(request, 0).queries)
+    return evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers))
+
+
+def _merged_gradients(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Array | None:
+    """Return the gradients (C, P) of a request, summed in float64 in the order of the cuts; None: not asked for."""
+    if not request.gradient:
+        return None
+    parts = [answer.gradients for answer in answers if answer.gradients is not None]
+    merged = np.zeros((len(request.candidates), parts[0].shape[1]))
+    for piece, part in zip(cuts, parts, strict=True):
+        first, last = piece.examples
+        merged[slice(*piece.candidates)] += part * ((last - first) / len(request.batch.examples))
+    return merged.astype(np.float32)
 
 
 def _ranges(count: int, size: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distributed_tuner.maths.losses import cross_entropy, hinge, predictions
+from distributed_tuner.maths.losses import cross_entropy, cross_entropy_slope, hinge, hinge_slope, predictions
 
 
 def test_cross_entropy_by_hand():
@@ -55,3 +55,39 @@ def test_labels_out_of_range_and_inputs_untouched(loss):
 
 def test_predictions_take_the_first_of_ties():
     assert predictions(np.array([[[0.0, 2.0, 2.0], [3.0, 1.0, 0.0]]])).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(("loss", "slope"), [(cross_entropy, cross_entropy_slope), (hinge, hinge_slope)])
+def test_slopes_are_the_losses_derivatives(loss, slope):
+    rng = np.random.default_rng(1)
+    logits, labels = 2 * rng.normal(size=(3, 4, 5)), rng.integers(0, 5, size=4)
+    found = slope(logits, labels)
+    for at in np.ndindex(logits.shape):
+        step = np.zeros_like(logits)
+        step[at] = 1e-6
+        change = (loss(logits + step, labels) - loss(logits - step, labels)) / 2e-6
+        assert found[at] == pytest.approx(change[at[:-1]], abs=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "slope"), [(cross_entropy, cross_entropy_slope), (hinge, hinge_slope)])
+def test_slopes_are_those_of_torch(loss, slope):
+    import torch
+
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(size=(6, 3)), rng.integers(0, 3, size=6)
+    theirs = torch.from_numpy(logits).requires_grad_()
+    of_label = theirs[range(6), labels][:, None]
+    if loss is cross_entropy:
+        total = torch.nn.functional.cross_entropy(theirs, torch.from_numpy(labels), reduction="sum")
+    else:
+        total = (theirs - of_label + 2.0).clamp(min=0).sum() - 2.0 * len(labels)
+    assert total.item() == pytest.approx(loss(logits, labels).sum())
+    total.backward()
+    np.testing.assert_allclose(slope(logits, labels), theirs.grad.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("slope", [cross_entropy_slope, hinge_slope])
+def test_a_slope_of_broken_logits_is_not_a_number(slope):
+    broken = slope(np.array([[np.nan, 0.0], [0.0, 1.0]]), [0, 1])
+    assert np.isnan(broken[0]).any()
+    assert np.isfinite(broken[1]).all()
