@@ -176,4 +176,5 @@ def _nearness(wanted_R_D: "Tensor", block_V_D: "Tensor", distance: str) -> "Tens
 def _norms(vectors_N_D: "Tensor") -> "Tensor":
     import torch
 
-    return torch.linalg.vector_norm(vectors_N_D, dim=1).clamp_min_(1e-12)
+    norms: Tensor = torch.linalg.vector_norm(vectors_N_D, dim=1)
+    return norms.clamp_min_(1e-12)
