@@ -52,7 +52,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"stages": [ZOT, RESTART], "task": {"kind": "demo"}}, "task.feedback is 0; set it"),
     ({"stages": [ZOT, RESTART | {"state": "inject"}]}, "stages.1.state: inject hands a prompt to a cma search"),
     ({"stages": [CMA, RESTART | {"state": "inject"}], "rounds": 1}, "there is none; use reset or keep"),
-    ({"stages": [ZOT, RESTART], "budget": {"seconds": 9}}, "set budget.queries, or steps for every stage"),
+    (
+        {"stages": [ZOT, RESTART], "budget": {"queries": None, "seconds": 9}},
+        "set budget.queries, or steps for every stage",
+    ),
     (
         {"stages": [ZOT, RESTART | {"proposer": {"kind": "replay", "ledger": "none.jsonl"}}]},
         "stages.1.proposer.ledger must be a file with recorded answers",

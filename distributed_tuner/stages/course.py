@@ -37,10 +37,11 @@ class Course:
         self._dim = dim
 
     def plan(self, stage: int, before: Cost | None) -> StagePlan:
-        """Plan one stage from what those ``before`` it leave; None: it is the first, and must be able to do something.
+        """Plan one stage from what those ``before`` it leave; None: it is the first.
 
         Raises:
-            BudgetTooSmall: the budget does not pay for a step of the first stage and the looks around it.
+            BudgetTooSmall: the budget does not pay for a step of the first stage and the looks around it. Of a later
+                stage it may: the trial does what it can with what is left.
         """
         config = self.stages[stage]
         if isinstance(config, RestartStageConfig):
@@ -50,14 +51,21 @@ class Course:
         limits = self._share(stage, before or Cost())
         plan = plan_stage(limits, step, look, config.look_every, config.steps, before)
         if plan.steps == 0 and before is None:
-            raise self._too_small(config, look + step + look)
+            raise self._too_small(config, None)
         return plan
 
     def plan_all(self) -> tuple[StagePlan, ...]:
-        """Plan every stage, one after another. Raises BudgetTooSmall as ``plan`` does."""
+        """Plan every stage, one after another.
+
+        Raises:
+            BudgetTooSmall: the budget does not pay for a step of every stage and the looks around it.
+        """
         plans: list[StagePlan] = []
-        for stage in range(len(self.stages)):
-            plans.append(self.plan(stage, _sum([plan.cost for plan in plans]) if plans else None))
+        for stage, config in enumerate(self.stages):
+            before = _sum([plan.cost for plan in plans]) if plans else None
+            plans.append(self.plan(stage, before))
+            if plans[-1].steps == 0 and not isinstance(config, RestartStageConfig):
+                raise self._too_small(config, before)
         return tuple(plans)
 
     def horizon(self, stage: int, plan: StagePlan) -> int:
@@ -130,17 +138,18 @@ class Course:
         point = Point(np.zeros(self._dim, dtype=np.float32))  # every soft prompt costs the same
         return self._costs.cost(Request((point,) * count, batch, self._prompt, gradient))
 
-    def _too_small(self, config: TunedStageConfig, needed: Cost) -> BudgetTooSmall:
+    def _too_small(self, config: TunedStageConfig, before: Cost | None) -> BudgetTooSmall:
+        step, look = self._step_cost(config), self._look_cost()
+        needed = look + step + look
         given = self._experiment.budget.model_dump(exclude_none=True)
+        taken = f", of which the stages before take {before.queries} queries" if before else ""
+        shared = ", take fewer rounds or stages" if len(self.stages) > 1 else ""
+        advice = "raise it" + (", limit the steps of the stages before" if before else shared)
         return BudgetTooSmall(
             f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it:"
             f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US"
-            f" dollars; but it is {given}{self._for_later()}; raise it or shrink the step"
+            f" dollars; but it is {given}{taken}; {advice} or shrink the step"
         )
-
-    def _for_later(self) -> str:
-        later = len(self.stages) - 1
-        return f", of which {later} later stages take their share" if later else ""
 
 
 def _sum(costs: Sequence[Cost]) -> Cost:

@@ -78,22 +78,18 @@ def test_a_better_proposal_is_adopted_and_the_search_starts_from_it() -> None:
     assert [text.source for text in restart.scored] == ["proposal"] * 3
     best = min(restart.scored, key=lambda text: text.loss)
     assert best.text == "judge each review" and best.loss < restart.incumbent_loss
-    start = looks_of([row for row in rows if getattr(row, "stage", None) == 2])[0]
-    x = oracle.materialize(Embedded("judge each review"), prompt_spec(made.prompt, trial._task))
-    looked = next(r for r in oracle.asked if r.batch.split == "train" and r is asked_at(oracle, start, rows))
-    assert np.array_equal(oracle.materialize(looked.candidates[0], looked.prompt), x)
-
-
-def asked_at(oracle: TimedOracle, look: Any, rows: list[Row]) -> Request:
-    """Return the train request of a look: looks ask train, then dev."""
-    number = looks_of(rows).index(look)
-    looks = [a for a, b in zip(oracle.asked, oracle.asked[1:], strict=False) if b.batch.split == "dev"]
-    return looks[number]
+    kinds = [[isinstance(candidate, Embedded) for candidate in request.candidates] for request in oracle.asked]
+    look = oracle.asked[kinds.index([False, True, True, True]) + 1]  # the first thing that the search does then
+    prompt = prompt_spec(made.prompt, trial._task)
+    assert look.batch.split == "train"
+    assert np.array_equal(
+        oracle.materialize(look.candidates[0], prompt), oracle.materialize(Embedded("judge each review"), prompt)
+    )
 
 
 def test_a_worse_proposal_changes_nothing() -> None:
     made = experiment()
-    rows = run(make_trial(made, oracle=favoured(made, "e", -9.0), proposer=Scripted([ANSWER])))
+    rows = run(make_trial(made, oracle=favoured(made, "i", -9.0), proposer=Scripted([ANSWER])))
     (restart,) = of(rows, RestartRow)
     assert (restart.adopted, restart.text) == ("none", "")
     assert restart.reason == "no proposal beat the prompt that it had to beat"
@@ -102,7 +98,7 @@ def test_a_worse_proposal_changes_nothing() -> None:
 
 def test_always_adopts_the_best_proposal_whatever_it_is_worth() -> None:
     made = experiment(adopt="always")
-    rows = run(make_trial(made, oracle=favoured(made, "e", -9.0), proposer=Scripted([ANSWER])))
+    rows = run(make_trial(made, oracle=favoured(made, "i", -9.0), proposer=Scripted([ANSWER])))
     assert [row.adopted for row in of(rows, RestartRow)] == ["proposal"]
 
 
@@ -211,7 +207,7 @@ def test_an_answer_after_a_failure_forgives_it() -> None:
     proposer = Scripted([ProposerError("down"), ANSWER, ProposerError("down again")])
     rows = run(make_trial(made, proposer=proposer))
     assert len(proposer.asked) == 3
-    assert [row.kind for row in of(rows, EventRow)] == ["proposer"]
+    assert [row.kind for row in of(rows, EventRow)] == ["proposer", "proposals_cut"]
 
 
 def test_further_requests_and_their_limits() -> None:
@@ -237,7 +233,7 @@ def test_long_proposals_are_cut_and_that_is_said() -> None:
 
 
 def test_a_budget_that_does_not_pay_for_a_restart_ends_it() -> None:
-    made = experiment(more={"budget": {"queries": 40}})
+    made = experiment(queries=40)
     rows = run(make_trial(made, proposer=Scripted([ANSWER])))
     assert paid(rows).queries <= 40
     assert len(measures_of(rows)) == 1
@@ -249,18 +245,19 @@ def test_an_llm_alone_selects_by_looks_of_its_own() -> None:
     made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 200}, stages=stages, rounds=3)
     answers = Scripted(["good film judge", "fine film judge", "great film judge"])
     rows = run(make_trial(made, oracle=favoured(made, "great", 9.0), proposer=answers))
-    assert len(of(rows, RestartRow)) == 3
+    assert [row.text for row in of(rows, RestartRow)][2] == "great film judge"
     assert len(looks_of(rows)) == 3
     assert [row.selected for row in looks_of(rows)][0]
-    assert looks_of(rows)[-1].dev_metric == 1.0
     assert of(rows, FeedbackRow)[0].texts[0].source == "trajectory"
     assert len(measures_of(rows)) == 1
 
 
 def test_faithful_adopts_the_first_proposal_unscored_with_feedback_from_dev() -> None:
     made = experiment(faithful=True, rounds=2)
-    oracle = favoured(made, "e", -9.0)
-    rows = run(make_trial(made, oracle=oracle, proposer=Scripted(["- tiny\n- a longer template here\n- third one here"])))
+    oracle = favoured(made, "i", -9.0)
+    rows = run(
+        make_trial(made, oracle=oracle, proposer=Scripted(["- tiny\n- a longer template here\n- third one here"]))
+    )
     (restart,) = of(rows, RestartRow)
     assert (restart.adopted, restart.text, restart.incumbent_loss) == ("proposal", "a longer template here", None)
     assert restart.cost.queries == 0
@@ -283,7 +280,7 @@ def test_a_trial_goes_on_with_the_same_bits_from_any_moment(optimizer: str) -> N
         first = fresh()
         rows: list[Row] = []
         for _ in range(stop):
-            rows.extend(first.advance())
+            rows.extend([] if first.done else first.advance())
         state = pickle.loads(pickle.dumps(first.state_dict()))
         second = make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=again(first))
         second.load_state_dict(state)
@@ -335,7 +332,7 @@ def test_a_trial_of_a_population_waits_at_its_boundary_and_goes_on_if_told_so() 
 def test_a_laggard_takes_the_donors_prompt_settings_and_pool() -> None:
     proposer = Scripted([ANSWER])
     made = experiment(more=POPULATION)
-    trial = standing(proposer, made, favoured(made, "e", -9.0))
+    trial = standing(proposer, made, favoured(made, "i", -9.0))
     donor = np.full(6, 0.25, dtype=np.float32)
     trial.take_over(takeover(donor, settings={"stages.0.optimizer.learning_rate": 0.7}))
     rows = run(trial)

@@ -192,15 +192,27 @@ def test_two_stages_share_one_budget_as_planned() -> None:
     assert rates[-1] < 0.2 * rates[0]  # the cosine comes down within the steps that the second stage really has
 
 
-def test_a_second_stage_that_the_first_leaves_nothing_is_refused_before_anything_is_spent() -> None:
+def test_two_stages_without_steps_share_the_budget_evenly() -> None:
     experiment = make_experiment(OPTIMIZERS["random_search"], OPTIMIZERS["zot"], budget={"queries": 100})
+    first, second = plans_of(experiment, make_task())
+    assert 40 < first.cost.queries <= 50
+    assert 40 < second.cost.queries <= 60
+
+
+def greedy(queries: int) -> Experiment:
+    """Return an experiment whose first stage would take everything."""
+    return make_experiment(
+        OPTIMIZERS["random_search"], OPTIMIZERS["zot"], budget={"queries": queries}, first={"steps": 500}
+    )
+
+
+def test_a_second_stage_that_the_first_leaves_nothing_is_refused_before_anything_is_spent() -> None:
     with pytest.raises(BudgetTooSmall, match=r"of which the stages before take 100 queries.*limit the steps"):
-        plans_of(experiment, make_task())
+        plans_of(greedy(100), make_task())
 
 
 def test_a_second_stage_that_is_left_nothing_ends_the_trial_in_order() -> None:
-    experiment = make_experiment(OPTIMIZERS["random_search"], OPTIMIZERS["zot"], budget={"queries": 60})
-    trial = make_trial(experiment)
+    trial = make_trial(greedy(60))
     rows = run(trial)
     assert {row.stage for row in steps_of(rows)} == {0}
     assert len(measures_of(rows)) == 1
