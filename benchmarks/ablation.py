@@ -1,10 +1,10 @@
 """Does the LLM help? Search alone, an LLM alone, restarts from random texts, and the two alternating, at equal queries.
 
-    python -m benchmarks.ablation sst2 DATA --out runs/ablation      # runs the arms, then prints the table
-    python -m benchmarks.ablation sst2 DATA --out runs/ablation      # again: prints the table of the runs that are there
+    python -m benchmarks.ablation sst2 DATA --out runs/ablation   # runs the arms, prints the table
+    python -m benchmarks.ablation sst2 DATA --out runs/ablation   # again: of the runs that are there
 
-DATA holds train.jsonl and test.jsonl with the fields ``text`` and ``label``. Gradient descent on the opened model stands
-beside the four as the upper line. The tables are quoted in docs/results.md.
+DATA holds train.jsonl and test.jsonl with the fields ``text`` and ``label``. Gradient descent on the opened model
+stands beside the four as the upper line. The tables are quoted in docs/results.md.
 """
 
 import json
@@ -66,7 +66,7 @@ TASKS: dict[str, TaskOf] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One arm: means and standard deviations over the splits. ``adopted``: of ``restarts`` restart stages, all splits."""
+    """One arm: means and standard deviations over the splits; calls, restart stages and adopted prompts of all splits."""
 
     arm: str
     splits: int

@@ -1,4 +1,4 @@
-"""Search and LLM stages alternating under Ray: the same as alone, the recorded lineage, after a kill in an LLM stage."""
+"""Search and LLM stages alternating under Ray: the same as alone, the recorded lineage, a kill in an LLM stage."""
 
 import hashlib
 import json

@@ -145,7 +145,7 @@ class TimedOracle:
 
 @dataclass
 class Scripted:
-    """A proposer that answers from a list, one answer a request; an exception in it is raised, and the last one stays."""
+    """A proposer that answers from a list, one answer a request, the last for ever; an exception is raised."""
 
     answers: Sequence[str | Exception]
     asked: list[Ask] = field(default_factory=list)
