@@ -21,8 +21,8 @@ from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import prompt_spec
-from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.rules import require_sound, wants_gradients
+from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.tasks.base import Task
@@ -77,6 +77,17 @@ class Prepared:
             f"{note}, more than oracle.text_cache_gib: {limit:g} lets them: what does not fit is computed again at"
             " every request; raise it, or set prompt.layout: prefix"
         )
+
+    @property
+    def proposer_calls(self) -> int:
+        """The most requests that all trials may send to their proposers."""
+        total = 0
+        for plan in self.plans:
+            restarts = [stage for stage in plan.experiment.course if isinstance(stage, RestartStageConfig)]
+            asked = sum(1 + stage.proposer.retries for stage in restarts)
+            limits = [stage.proposer.calls for stage in restarts if stage.proposer.calls is not None]
+            total += min([asked, *limits])
+        return total
 
     def with_oracle(self, oracle: OracleConfig) -> "Prepared":
         """Return the same trials with another oracle: what a run decides of it is decided for all of them."""

@@ -92,5 +92,5 @@ def test_changed_settings_keep_their_types() -> None:
     made = experiment(CMA, RESTART).changed({"stages.0.optimizer.popsize": 7.6, "stages.0.optimizer.sigma": 2})
     optimizer: Any = made.stages[0]
     assert (optimizer.optimizer.popsize, optimizer.optimizer.sigma) == (8, 2.0)
-    with pytest.raises(ConfigError, match="'stages.7.optimizer.rho' does not"):
+    with pytest.raises(ConfigError, match=r"'stages\.7\.optimizer\.rho' does not"):
         made.changed({"stages.7.optimizer.rho": 1.0})

@@ -59,6 +59,8 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
         f"about {duration(total.seconds / actors)} on {actors} oracle actor(s) with devices like this machine's,"
         f" {money(total.usd)} at the prices of oracle.price"
     )
+    if prepared.proposer_calls:
+        yield f"at most {count(prepared.proposer_calls)} requests to proposers, whose tokens are not counted here"
     if prepared.text_cache_note:
         yield prepared.text_cache_note
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +107,28 @@ def test_an_answer_is_that_of_one_tiled_oracle_whatever_the_number_of_actors(cou
         assert (await dispatcher.statistics()).tiles == 9 == sum(len(actor.tiles) for actor in actors)
 
     with_pool(actors, body)
+
+
+def test_gradients_come_from_the_tiles_in_the_requests_order() -> None:
+    async def slower_first(tile: Request) -> Evaluation:
+        await asyncio.sleep(0.02 if tile.batch.examples[0].uid.endswith("-0") else 0)
+        return ORACLE.evaluate(tile)
+
+    actors = [FakeActor(slower_first) for _ in range(3)]
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = replace(request(3, 7), gradient=True)
+        got = await dispatcher.evaluate(packed(wanted))
+        expected = TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted)
+        assert same(got, expected)
+        assert got.gradients is not None and expected.gradients is not None
+        assert got.gradients.tobytes() == expected.gradients.tobytes()
+        np.testing.assert_allclose(got.gradients, ORACLE.evaluate(wanted).gradients, rtol=1e-5, atol=1e-6)
+        assert (got.cost.queries, got.cost.forwards) == (9, 63)
+        assert got.cost.queries == (await dispatcher.cost(wanted)).queries
+
+    with_pool(actors, body)
+    assert all(tile.gradient for actor in actors for tile in actor.tiles)
 
 
 def test_requests_take_turns_so_that_a_large_one_does_not_starve_a_small_one() -> None:

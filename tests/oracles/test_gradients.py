@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import MASKED_ARCHITECTURES, MIXED, SPEC, batch_of
+from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, batch_of
 
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import ModelError
@@ -26,10 +26,10 @@ from distributed_tuner.values import (
     Text,
 )
 
-MEMBERS = ("analytic-logistic", "analytic-quadratic")
+MEMBERS = ("analytic-logistic", "analytic-quadratic", *ARCHITECTURES, *MASKED_ARCHITECTURES)
 LAYOUTS = ("prefix", "suffix", "add")
 RADIUS = 0.4  # of the coordinates, in the prompt's units
-DIRECTIONS, STEP = 6, 0.02  # along which differences are taken, and how far
+DIRECTIONS, STEP = 6, 0.005  # along which differences are taken, and how far: short, for the kinks of ReLU
 
 
 @dataclass(frozen=True)

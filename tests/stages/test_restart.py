@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_everything_is_paid_from_one_purse_and_told() -> None:
     assert 140 < total.queries <= 150
     spent = [row.spent.value() for row in rows if hasattr(row, "spent")]
     assert spent[-1] == total
-    assert all(a.queries <= b.queries for a, b in zip(spent, spent[1:], strict=False))
+    assert all(a.queries <= b.queries for a, b in pairwise(spent))
     assert len(measures_of(rows)) == 1
 
 
@@ -247,7 +248,7 @@ def test_an_llm_alone_selects_by_looks_of_its_own() -> None:
     rows = run(make_trial(made, oracle=favoured(made, "great", 9.0), proposer=answers))
     assert [row.text for row in of(rows, RestartRow)][2] == "great film judge"
     assert len(looks_of(rows)) == 3
-    assert [row.selected for row in looks_of(rows)][0]
+    assert looks_of(rows)[0].selected
     assert of(rows, FeedbackRow)[0].texts[0].source == "trajectory"
     assert len(measures_of(rows)) == 1
 
