@@ -47,6 +47,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         plan = self._plan(trial)
+        if self._last.get(plan.trial_id, {}).get("waiting"):  # it was paused at a boundary, and goes on as decided
+            self._progress.status(plan.trial_id, "running")
+            return
         attempt = self._attempts.get(plan.trial_id, -1) + 1
         self._attempts[plan.trial_id] = attempt
         self._writer.write(
