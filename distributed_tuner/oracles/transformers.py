@@ -24,6 +24,7 @@ from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.attention import Segments, SharedTokens
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.oracles.gradients import groups, logits_and_gradient, no_graph, require_white_box
 from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer
 from distributed_tuner.oracles.packing import RowPlan, plan_even, plan_rows
 from distributed_tuner.oracles.text_cache import TextCache, stack
@@ -93,31 +94,34 @@ class TransformersOracle:
         return priced(self._encoder.cost(request), self._config.price)
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
-        import torch
-
         began = time.perf_counter()
+        require_white_box(request, self._config)
         batch, spec = request.batch, request.prompt
-        with torch.inference_mode():
+        gradients = None
+        with no_graph(self._config):
             logits = np.empty((len(request.candidates), len(batch.examples), len(batch.label_words)), np.float32)
             label_ids = self._encoder.label_ids(batch)
             soft = [i for i, candidate in enumerate(request.candidates) if not isinstance(candidate, Text)]
             if soft:
                 self._encoder.require_fit(batch, spec)
-                rows = [self.materialize(request.candidates[i], spec) for i in soft]
-                logits[soft] = self._trunk.logits(self._soft(self._to_device(np.stack(rows)), batch, spec), label_ids)
+                rows = np.stack([self.materialize(request.candidates[i], spec) for i in soft])
+                if request.gradient:
+                    logits, gradients = self._with_gradients(rows, batch, spec, label_ids)
+                else:
+                    logits[soft] = self._trunk.logits(self._soft(self._to_device(rows), batch, spec), label_ids)
             for i, candidate in enumerate(request.candidates):
                 if isinstance(candidate, Text):
                     self._encoder.require_text_fits(batch, candidate.text)
                     logits[i] = self._trunk.logits(self._text(candidate, batch), label_ids)[0]
         counted = self._encoder.cost(request)
         cost = priced(replace(counted, seconds=time.perf_counter() - began), self._config.price)
-        return evaluation(logits, batch, cost)
+        return evaluation(logits, batch, cost, gradients)
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         if isinstance(candidate, Embedded):
             return self._embedded(candidate.text, prompt)
         base_L_D = self._base(prompt)
-        unit = self._info.embedding_std if prompt.units == "embedding" else 1.0
+        unit = self._unit(prompt)
         x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
         return base_L_D + np.float32(unit) * x_L_D
 
@@ -204,6 +208,24 @@ class TransformersOracle:
         if self._trunk.device.type == "cuda":
             host = host.pin_memory()  # so that the copy does not wait for the device
         return host.to(self._trunk.device, non_blocking=True).to(self._trunk.dtype)
+
+    def _unit(self, prompt: PromptSpec) -> float:
+        return self._info.embedding_std if prompt.units == "embedding" else 1.0
+
+    def _with_gradients(
+        self, rows_C_L_D: Array, batch: Batch, spec: PromptSpec, label_ids: tuple[int, ...]
+    ) -> tuple[Array, Array]:
+        """Return the logits (C, E, W), and the gradients (C, P) of the mean losses by the coordinates."""
+
+        def logits_of(rows_1_L_D: "Tensor", part: Batch) -> "Tensor":
+            return self._trunk.label_logits(self._soft(rows_1_L_D.to(self._trunk.dtype), part, spec), label_ids)
+
+        device = self._trunk.device
+        parts = groups(batch, [spec.length + n for n in self._encoder.lengths(batch, spec.layout)], device.type)
+        found = [logits_and_gradient(rows_L_D, parts, logits_of, device) for rows_L_D in rows_C_L_D]
+        by_rows_C_L_D = np.stack([gradient for _, gradient in found])
+        by_x_C_P = np.float32(self._unit(spec)) * by_rows_C_L_D.reshape(len(found), -1)
+        return np.stack([logits for logits, _ in found]), by_x_C_P
 
     # ------------------------------------------------------------------------------------------------ layouts
     def _soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":

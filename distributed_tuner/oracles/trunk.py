@@ -45,7 +45,8 @@ class Trunk:
         self._head = _masked_head(model) if self.masked else model.get_output_embeddings()
         if self.masked:
             model.base_model.embeddings.register_forward_hook(self._add)
-        self.packed = pack_linears(model.base_model) if self.device.type == "cpu" and not config.compile else 0
+        packable = self.device.type == "cpu" and not config.compile and not config.gradients
+        self.packed = pack_linears(model.base_model) if packable else 0
         if config.compile:
             for module in model.base_model.modules():
                 if isinstance(module, GradientCheckpointingLayer):  # transformers' base of one layer of the stack
@@ -92,6 +93,11 @@ class Trunk:
 
     def logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> Array:
         """Return the label words' logits (..., W) of hidden states (..., H), in float32."""
+        result: Array = self.label_logits(hidden, label_ids).cpu().numpy()
+        return result
+
+    def label_logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> "Tensor":
+        """Return the same on the device."""
         import torch
 
         if self.masked:
@@ -110,7 +116,7 @@ class Trunk:
                 logits = logits / scaling
             if cap := getattr(settings, "final_logit_softcapping", None):  # Gemma
                 logits = cap * torch.tanh(logits / cap)
-        result: Array = logits.float().cpu().numpy()
+        result: Tensor = logits.float()
         return result
 
     def _add(self, _module: Any, _inputs: Any, output: "Tensor") -> "Tensor":
