@@ -181,7 +181,7 @@ class Encoder:
     def computed_tokens(self, request: Request) -> int:
         """Return the tokens that go through the model: a prefix once a candidate, texts under "suffix" not at all.
 
-        With gradients, they go through it as often as the backward pass costs more.
+        With gradients each counts GRADIENT_QUERIES times.
         """
         batch, spec = request.batch, request.prompt
         total = 0

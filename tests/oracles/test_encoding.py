@@ -126,6 +126,7 @@ def test_computed_tokens_count_what_is_shared_once(encoder: Encoder) -> None:
     soft, text = Point(None), Text("Classify the movie")  # type: ignore[arg-type]
     prefix = Request((soft, soft), batch, SPEC)
     assert encoder.computed_tokens(prefix) == 2 * (5 + 5 + 3)
+    assert encoder.computed_tokens(replace(prefix, gradient=True)) == 3 * 2 * (5 + 5 + 3)
     assert encoder.computed_tokens(replace(prefix, prompt=replace(SPEC, layout="suffix"))) == 2 * 2 * (5 + 2)
     assert encoder.computed_tokens(replace(prefix, candidates=(text,))) == 4 + 5 + 3
     assert encoder.cost(prefix).tokens == 2 * ((5 + 5) + (5 + 3))
