@@ -18,6 +18,7 @@ from actors.dispatcher import Statistics
 from actors.measuring import measure, measure_manual_prompts
 from actors.pool import Pool
 from actors.progress import Progress
+from actors.proposer import Proposers
 from actors.recorder import Recorder
 from actors.remote import RemoteOracle
 from actors.settling import Settled, settle
@@ -172,12 +173,17 @@ class _Run:
     def _run_trials(self, pool: Pool, writer: LedgerWriter, progress: Progress) -> str:
         _write_events(self._hear(pool), writer)
         pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
+        experiments = [plan.experiment for plan in self._prepared.plans]
+        proposers = Proposers.start(experiments, self._name, self._prepared.root, pool.oracle)
         recorder = Recorder(self._prepared.plans, writer, self._directory, progress, lambda: self._hear(pool).events)
-        tuner = build_tuner(self._prepared, self._directory, pool.dispatcher, pool.oracle.info, recorder, self._resume)
-        with progress, quiet_tune():
-            results = tuner.fit()
-            trials = results._experiment_analysis.trials
-            interrupted = recorder.close(trials)
+        tuner = build_tuner(self._prepared, self._directory, pool, proposers, recorder, self._resume)
+        try:
+            with progress, quiet_tune():
+                results = tuner.fit()
+                trials = results._experiment_analysis.trials
+                interrupted = recorder.close(trials)
+        finally:
+            proposers.stop()
         if interrupted:
             return "interrupted"
         return "failed" if all(str(trial.status) == "ERROR" for trial in trials) else "done"

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from actors.proposer import RemoteProposer
+from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
-from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.restart import Takeover
@@ -130,11 +129,6 @@ def takeover_of(restart: dict[str, Any]) -> Takeover:
         coordinates=decoded(donor) if donor else None,
         pool=tuple(PooledText(**text) for text in restart["pool"]),
     )
-
-
-def key_of(settings: ProposerConfig) -> str:
-    """Return by what a run knows the proposer of these settings."""
-    return settings.model_dump_json()
 
 
 def encoded(x: Array) -> str:

@@ -5,12 +5,13 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+from actors.pool import Pool
+from actors.proposer import Proposers
 from actors.recorder import Recorder
 from actors.trial import TuneTrial
 from distributed_tuner.config.schedule import AshaScheduleConfig
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.run_directory import RunDirectory
-from distributed_tuner.values import OracleInfo
 
 TUNE_NAME = "trials"
 CHECKPOINT_EVERY = 3  # reports of some seconds each
@@ -21,11 +22,18 @@ TRIAL_CPUS = 0.01  # a trial waits for the pool nearly all the time
 
 
 def build_tuner(
-    prepared: Prepared, directory: RunDirectory, dispatcher: Any, info: OracleInfo, recorder: Recorder, resume: bool
+    prepared: Prepared, directory: RunDirectory, pool: Pool, proposers: Proposers, recorder: Recorder, resume: bool
 ) -> Any:
     """Return the tuner of a run; a resumed one goes on with the trials that have not ended."""
     trainable = tune.with_resources(
-        tune.with_parameters(TuneTrial, dispatcher=dispatcher, info=info, plans=prepared.plans, tasks=prepared.tasks),
+        tune.with_parameters(
+            TuneTrial,
+            dispatcher=pool.dispatcher,
+            info=pool.oracle.info,
+            plans=prepared.plans,
+            tasks=prepared.tasks,
+            proposers=proposers.remote,
+        ),
         {"cpu": TRIAL_CPUS},
     )
     storage = directory.tune.resolve()

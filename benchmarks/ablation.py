@@ -66,7 +66,7 @@ TASKS: dict[str, TaskOf] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One arm: means and standard deviations over the splits; calls, restart stages and adopted prompts of all splits."""
+    """One arm: means and deviations over the splits; calls, restart stages and adopted prompts of all splits."""
 
     arm: str
     splits: int

@@ -149,6 +149,19 @@ def load_model(config: TransformersOracleConfig) -> Any:
     return model.to(device)
 
 
+def load_chat_model(config: TransformersOracleConfig) -> Any:
+    """Return a causal model on its device for generating text, with the attention that transformers gives it.
+
+    Raises:
+        ModelError: it cannot be found or read, or the device is not there.
+    """
+    from transformers import AutoModelForCausalLM
+
+    device = resolve_device(config.device)
+    model = _load(AutoModelForCausalLM.from_pretrained, config, dtype=resolve_dtype(config.dtype, device))
+    return model.to(device).eval()
+
+
 def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any) -> Any:
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging

@@ -19,8 +19,11 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
     ``status`` is the last run_end's, or "unfinished" when there is none. ``totals`` count what the trials' budgets
     paid for; ``totals.measurement`` is what test scores, the manual prompt and the calibration cost on top.
-    ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced. Means
-    and standard deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
+    ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
+    ``usd`` includes ``proposer_usd``, which no budget pays for: what requests to proposers cost (``proposer_calls``,
+    ``proposer_failures`` of which had no usable answer). ``restarts`` are restart stages, ``restarts_adopted`` those
+    that ended with another prompt. Means and standard deviations (n - 1; None below two trials) of ``methods`` leave
+    failed trials out.
     """
     trials = summarize_trials(ledger, config)
     metric = metric_name(config)
@@ -85,8 +88,10 @@ def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
         "tokens": spent.tokens,
         "queries_saved": sum(trial.queries_saved or 0 for trial in trials),
         "forwards_saved": sum(trial.forwards_saved or 0 for trial in trials),
-        "proposer_calls": 0,
-        "usd": spent.usd,
+        **_proposing(ledger),
+        "restarts": sum(trial.restarts for trial in trials),
+        "restarts_adopted": sum(trial.restarts_adopted for trial in trials),
+        "usd": spent.usd + sum(trial.proposer_usd for trial in trials),
         "wall_seconds": sum(session.wall_seconds for session in ledger.sessions),
         "oracle_busy_seconds": sum(session.oracle_busy_seconds for session in ledger.sessions),
         "oracle_busy_fraction": _busy_fraction(ledger),
@@ -95,6 +100,18 @@ def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
         "retries": sum(end.retries for end in ends),
         "failed_candidates": sum(trial.failed for trial in trials),
         "measurement": CostRow.of(measured).model_dump(),
+    }
+
+
+def _proposing(ledger: Ledger) -> dict[str, Any]:
+    rows = ledger.exchanges
+    return {
+        "proposer_calls": len(rows),
+        "proposer_failures": sum(row.problem != "" for row in rows),
+        "proposer_input_tokens": sum(row.input_tokens for row in rows),
+        "proposer_output_tokens": sum(row.output_tokens for row in rows),
+        "proposer_seconds": sum(row.seconds for row in rows),
+        "proposer_usd": sum(row.usd for row in rows),
     }
 
 
@@ -123,6 +140,9 @@ def _method(name: str, trials: list[TrialSummary]) -> dict[str, Any]:
         "train_loss_mean": mean(trial.train_loss for trial in counted),
         "queries_mean": mean(trial.spent.queries for trial in counted),
         "queries_saved_mean": mean(trial.queries_saved for trial in counted),
+        "proposer_calls_mean": mean(trial.proposer_calls for trial in counted),
+        "restarts_mean": mean(trial.restarts for trial in counted),
+        "restarts_adopted_mean": mean(trial.restarts_adopted for trial in counted),
         "wall_seconds_mean": mean(trial.wall_seconds for trial in counted),
     }
 
@@ -144,7 +164,11 @@ def _trial(trial: TrialSummary) -> dict[str, Any]:
         "tokens": trial.spent.tokens,
         "queries_saved": trial.queries_saved,
         "forwards_saved": trial.forwards_saved,
-        "usd": trial.spent.usd,
+        "proposer_calls": trial.proposer_calls,
+        "proposer_usd": trial.proposer_usd,
+        "restarts": trial.restarts,
+        "restarts_adopted": trial.restarts_adopted,
+        "usd": trial.spent.usd + trial.proposer_usd,
         "wall_seconds": trial.wall_seconds,
         "failed_candidates": trial.failed,
         "status": trial.status,

@@ -11,28 +11,38 @@ if TYPE_CHECKING:
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """Yield the table of methods with the manual prompt above it, and the best trial; queries saved, if any were."""
+    """Yield the table of methods with the manual prompt above it, how restarts ended where there were any, and the best
+    trial. Queries saved have a column, if any were."""
     metric = summary["best"]["metric"]
     counts = {"queries": "queries_mean"}
     if summary["totals"]["queries_saved"]:
         counts["saved"] = "queries_saved_mean"
     counts["seconds"] = "wall_seconds_mean"
+    width = max([16, *(len(method["method"]) + 2 for method in summary["methods"])])
     yield ""
-    yield f"{'method':<16}{'trials':>7}{_columns(counts)}{'dev ' + metric:>18}{'test ' + metric:>18}"
+    yield f"{'method':<{width}}{'trials':>7}{_columns(counts)}{'dev ' + metric:>18}{'test ' + metric:>18}"
     manual = summary["baseline"]["manual_prompt"]
     nothing = _columns("-" for _ in counts)
-    yield _row("manual prompt", "-", nothing, (manual["dev_metric"], None), (manual["test_metric"], None))
+    scores = (manual["dev_metric"], None), (manual["test_metric"], None)
+    yield _row(f"{'manual prompt':<{width}}", "-", nothing, *scores)
     for method in summary["methods"]:
         yield _row(
-            method["method"],
+            f"{method['method']:<{width}}",
             str(method["trials"]),
             _columns(_whole(method[name]) for name in counts.values()),
             (method["dev_metric_mean"], method["dev_metric_std"]),
             (method["test_metric_mean"], method["test_metric_std"]),
         )
-    best = summary["best"]
-    if best["trial_id"] is not None:
+    best, totals = summary["best"], summary["totals"]
+    if best["trial_id"] is not None or totals["restarts"]:
         yield ""
+    if totals["restarts"]:
+        failed = f" ({count(totals['proposer_failures'])} failed)" if totals["proposer_failures"] else ""
+        yield (
+            f"restarts: {count(totals['restarts_adopted'])} of {count(totals['restarts'])} adopted a prompt,"
+            f" after {count(totals['proposer_calls'])} requests to proposers{failed}, {money(totals['proposer_usd'])}"
+        )
+    if best["trial_id"] is not None:
         yield (
             f"best on dev: {best['trial_id']}, dev {metric} {_score(best['dev_metric'])}, test {metric}"
             f" {_score(best['test_metric'])} (manual prompt: {_score(manual['test_metric'])})"
@@ -66,7 +76,7 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
 
 
 def _row(name: str, trials: str, counts: str, dev: tuple[Any, Any], test: tuple[Any, Any]) -> str:
-    return f"{name:<16}{trials:>7}{counts}{_with_spread(*dev):>18}{_with_spread(*test):>18}"
+    return f"{name}{trials:>7}{counts}{_with_spread(*dev):>18}{_with_spread(*test):>18}"
 
 
 def _columns(words: Iterable[str]) -> str:

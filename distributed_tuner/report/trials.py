@@ -1,11 +1,24 @@
 """What became of each trial: scores, cost and status, from the rows that name it. Totals are left to `summary`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from distributed_tuner.ledger.reader import Ledger
-from distributed_tuner.ledger.rows import CostRow, LookRow, StepRow, TrialEndRow, TrialRow
+from distributed_tuner.ledger.rows import (
+    CostRow,
+    ExchangeRow,
+    FeedbackRow,
+    LookRow,
+    RestartRow,
+    StepRow,
+    TrialEndRow,
+    TrialRow,
+)
+
+PaidRow: TypeAlias = StepRow | LookRow | FeedbackRow | RestartRow
+"""A row of a trial that says what its budget has paid for until then."""
+R = TypeVar("R", StepRow, LookRow, ExchangeRow, RestartRow, PaidRow)
 
 PENDING = "pending"
 """Status of a trial that is in the config but never started."""
@@ -19,6 +32,8 @@ class TrialSummary:
 
     ``spent`` is what the trial's budget paid for. ``failed`` counts candidates that had no finite loss.
     ``queries_saved`` and ``forwards_saved`` are what racing saved of its steps' full cost; None where none was raced.
+    ``proposer_usd`` is not bought from the budget. ``restarts`` counts restart stages that ended; ``restarts_adopted``
+    those of them after which the trial went on from another prompt, a proposal or a donor's.
     """
 
     trial_id: str
@@ -36,6 +51,10 @@ class TrialSummary:
     failed: int
     queries_saved: int | None
     forwards_saved: int | None
+    proposer_calls: int
+    proposer_usd: float
+    restarts: int
+    restarts_adopted: int
     status: str
     reason: str
 
@@ -53,16 +72,28 @@ def summarize_trials(ledger: Ledger, config: Mapping[str, Any]) -> list[TrialSum
     return [_summarize(name, planned.get(name, {}), started.get(name), rows) for name in {**planned, **started}]
 
 
+def paid_rows(ledger: Ledger) -> list[PaidRow]:
+    """Return the rows that budgets have paid for, kind after kind."""
+    return [*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts]
+
+
+def by_trial(rows: Iterable[R]) -> dict[str, list[R]]:
+    """Return the rows of each trial, in their order."""
+    found: dict[str, list[R]] = {}
+    for row in rows:
+        found.setdefault(row.trial_id, []).append(row)
+    return found
+
+
 class _RowsByTrial:
     """The rows of a ledger, found by trial."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.steps: dict[str, list[StepRow]] = {}
-        self.looks: dict[str, list[LookRow]] = {}
-        for step in ledger.steps:
-            self.steps.setdefault(step.trial_id, []).append(step)
-        for look in ledger.looks:
-            self.looks.setdefault(look.trial_id, []).append(look)
+        self.steps = by_trial(ledger.steps)
+        self.looks = by_trial(ledger.looks)
+        self.paid = by_trial(paid_rows(ledger))
+        self.exchanges = by_trial(ledger.exchanges)
+        self.restarts = by_trial(ledger.restarts)
         self.ends: dict[str, TrialEndRow] = {end.trial_id: end for end in ledger.trial_ends}
         self.tests = {
             row.trial_id: row.metric for row in ledger.measures if row.what == "selected" and row.split == "test"
@@ -71,6 +102,7 @@ class _RowsByTrial:
 
 def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows: _RowsByTrial) -> TrialSummary:
     steps, looks, end = rows.steps.get(name, []), rows.looks.get(name, []), rows.ends.get(name)
+    paid, exchanges, restarts = rows.paid.get(name, []), rows.exchanges.get(name, []), rows.restarts.get(name, [])
     selected = next((look for look in reversed(looks) if look.selected), None)
     drawn = start.drawn if start else plan.get("drawn") or {}
     return TrialSummary(
@@ -84,29 +116,30 @@ def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows:
         dev_loss=selected.dev_loss if selected else None,
         dev_metric=selected.dev_metric if selected else None,
         test_metric=rows.tests.get(name),
-        spent=_spent(steps, looks),
-        wall_seconds=end.wall_seconds if end else _elapsed(steps, looks),
+        spent=_spent(paid),
+        wall_seconds=end.wall_seconds if end else max((row.elapsed for row in paid), default=0.0),
         failed=sum(row.failed for row in steps),
         queries_saved=_saved(steps, "queries_saved"),
         forwards_saved=_saved(steps, "forwards_saved"),
+        proposer_calls=len(exchanges),
+        proposer_usd=sum(row.usd for row in exchanges),
+        restarts=len(restarts),
+        restarts_adopted=sum(row.adopted != "none" for row in restarts),
         status=end.status if end else UNFINISHED if start else PENDING,
         reason=end.reason if end else "",
     )
 
 
-def _spent(steps: list[StepRow], looks: list[LookRow]) -> CostRow:
-    """Return the largest of the cumulative costs, for steps and looks of one moment may come in either order."""
-    spent = [*(row.spent for row in steps), *(row.spent for row in looks)]
-    return max(spent, key=lambda cost: (cost.queries, cost.forwards, cost.tokens), default=CostRow())
+def _spent(rows: Sequence[PaidRow]) -> CostRow:
+    """Return the largest of the cumulative costs, for rows of one moment may come in any order."""
+    return max(
+        (row.spent for row in rows), key=lambda cost: (cost.queries, cost.forwards, cost.tokens), default=CostRow()
+    )
 
 
 def _saved(steps: list[StepRow], name: str) -> int | None:
     saved = [row.metrics[name] for row in steps if name in row.metrics]
     return round(sum(saved)) if saved else None
-
-
-def _elapsed(steps: list[StepRow], looks: list[LookRow]) -> float:
-    return max([*(row.elapsed for row in steps), *(row.elapsed for row in looks)], default=0.0)
 
 
 def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:

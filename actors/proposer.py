@@ -1,0 +1,120 @@
+"""The proposer actor: one process that writes prompts for all trials, and how a run starts and reaches it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.remote import RemoteOracle
+from distributed_tuner import proposers
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.proposer import LocalProposerConfig, OpenAIProposerConfig, ProposerConfig
+from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.errors import ProposerError, TunerError
+from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.values import TokenSpace
+
+REQUESTS = 16  # that wait for a server at a time
+
+
+class ProposerHost:
+    """Builds the proposer where it lives and answers for it. ``oracle``: has the words for random prompts."""
+
+    def __init__(self, config: ProposerConfig, root: Path, oracle: RemoteOracle) -> None:
+        self._proposer = proposers.build(config, root=root, words=lambda: oracle.vocabulary(TokenSpace()))
+
+    def label(self) -> str:
+        """Return the proposer's label; answers once its model is loaded."""
+        return self._proposer.label
+
+    def answer(self, ask: Ask) -> Answer:
+        """Answer a request.
+
+        Raises:
+            ProposerError: there is no answer.
+        """
+        return self._proposer.answer(ask)
+
+
+ProposerActor = ray.remote(ProposerHost)
+
+
+class RemoteProposer:
+    """What trials hold of a proposer: its protocol, through the actor."""
+
+    def __init__(self, actor: Any, label: str) -> None:
+        self._actor = actor
+        self.label = label
+
+    def answer(self, ask: Ask) -> Answer:
+        """Answer a request.
+
+        Raises:
+            ProposerError: there is no answer, or the actor died of it more than once.
+        """
+        try:
+            answer: Answer = ray.get(self._actor.answer.remote(ask))
+        except RayTaskError as error:
+            if isinstance(error.cause, TunerError):
+                raise error.cause from None
+            raise ProposerError(f"the proposer failed: {type(error.cause).__name__}; see its log in Ray") from None
+        except RayActorError:
+            raise ProposerError("the proposer's process died, and again when it was tried once more") from None
+        return answer
+
+
+class Proposers:
+    """The proposers of a run: one actor for each setting, shared by all trials."""
+
+    def __init__(self, actors: Sequence[Any], remote: dict[str, RemoteProposer]) -> None:
+        self._actors = actors
+        self.remote = remote
+
+    @classmethod
+    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, oracle: RemoteOracle) -> "Proposers":
+        """Start what the restart stages of the experiments need, and wait until local models are loaded.
+
+        Raises:
+            ModelError: a local model cannot be loaded.
+            ConfigError: recorded answers cannot be read.
+        """
+        wanted: dict[str, ProposerConfig] = {}
+        for experiment in experiments:
+            for stage in experiment.stages:
+                if isinstance(stage, RestartStageConfig):
+                    wanted.setdefault(key_of(stage.proposer), stage.proposer)
+        actors = [_start(config, f"{name}/proposer-{i}", root, oracle) for i, config in enumerate(wanted.values())]
+        try:
+            labels = ray.get([actor.label.remote() for actor in actors])
+        except RayTaskError as error:
+            if isinstance(error.cause, TunerError):
+                raise error.cause from None
+            raise
+        remote = {
+            key: RemoteProposer(*pair) for key, pair in zip(wanted, zip(actors, labels, strict=True), strict=True)
+        }
+        return cls(actors, remote)
+
+    def stop(self) -> None:
+        """End the actors."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+
+def key_of(config: ProposerConfig) -> str:
+    """Return by what a run knows the proposer of these settings."""
+    return config.model_dump_json()
+
+
+def _start(config: ProposerConfig, name: str, root: Path, oracle: RemoteOracle) -> Any:
+    """Ask Ray for an actor. On a CPU it reserves none: it would wait for those that the oracles hold, and it works
+    only now and then."""
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 1, "name": name}
+    if isinstance(config, OpenAIProposerConfig):
+        options["max_concurrency"] = REQUESTS
+    if isinstance(config, LocalProposerConfig):
+        options["num_gpus"] = config.gpus
+        options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
+    return ProposerActor.options(**options).remote(config, root, oracle)

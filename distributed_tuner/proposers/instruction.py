@@ -1,0 +1,112 @@
+"""What a proposer is told: the task, its label words, scored prompts worst to best, and how to answer.
+
+The built-in template, or the user's own, is filled in by Jinja2 in a sandbox; prompts in it are data and never templates.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed_tuner.errors import ConfigError
+
+TEMPLATE = """\
+You write prompts for a language model. Each prompt is put beside a text, and the model then says one word about it.
+Task: {{ description }}
+The words that it may say: {{ label_words | join(", ") }}
+{% if examples %}
+These prompts were tried. The list goes from the worst to the best; a lower loss and a higher {{ metric }} are better.
+{% for example in examples %}
+Prompt: {{ example.text }}
+Loss: {{ "%.3f" | format(example.loss) }}, {{ metric }}: {{ "%.3f" | format(example.metric) }}
+{% endfor %}
+Find out what the good ones have in common.{% endif %}
+Write {{ count }} new prompts that should have a lower loss. Each must differ from those above and have {{ most_words }}
+words or fewer. Answer with the prompts alone, one a line, no explanations.
+"""
+
+PUBLISHED_WORDS = 9
+PUBLISHED = """\
+Act as a learner of patterns in prompts. Below is a list of text templates, each with its loss and its accuracy. The
+templates are used to classify texts with a pre-trained language model. They are sorted by validation loss from high to
+low; a lower loss is better.
+
+{% for example in examples %}
+Template: {{ example.text }}
+Loss: {{ "%.3f" | format(example.loss) }}
+Accuracy: {{ "%.3f" | format(example.metric) }}
+{% endfor %}
+There are latent patterns that make a template good. Based on these, write a new template that is different from the old
+ones and has a loss as low as possible. Requirements: answer with the templates only; each has fewer than
+{{ most_words }} words; give {{ count }} of them, which should reach the best image classification performance.
+"""
+
+Shown = tuple[str, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """What an instruction is made of. examples: (text, loss, metric), worst first. most_words: words of a prompt."""
+
+    description: str
+    label_words: tuple[str, ...]
+    examples: tuple[Shown, ...]
+    metric: str
+    most_words: int
+    count: int
+
+
+def instruction(briefing: Briefing, template: Path | None = None, faithful: bool = False) -> str:
+    """Return the instruction: by the user's ``template``, by the published wording where ``faithful``, else by ours.
+
+    Raises:
+        ConfigError: the template cannot be read, or does not fit.
+    """
+    if template is not None:
+        source, name = _source(template), str(template)
+    else:
+        source, name = (PUBLISHED if faithful else TEMPLATE), "the built-in template"
+    most = PUBLISHED_WORDS if faithful else briefing.most_words
+    return _filled(source, name, _variables(briefing) | {"most_words": most})
+
+
+def check_template(path: Path) -> None:
+    """Fill a template in with made-up values, so that a mistake is found before anything is spent.
+
+    Raises:
+        ConfigError: there is no such file, or it uses what it is not given.
+    """
+    made_up = Briefing("a task", (" yes", " no"), (("a prompt", 1.0, 0.5),), "accuracy", 8, 3)
+    for briefing in (made_up, Briefing("a task", (" yes", " no"), (), "accuracy", 8, 3)):
+        _filled(_source(path), str(path), _variables(briefing))
+
+
+def _variables(briefing: Briefing) -> dict[str, Any]:
+    return {
+        "description": briefing.description,
+        "label_words": [word.strip() for word in briefing.label_words],
+        "examples": [{"text": text, "loss": loss, "metric": metric} for text, loss, metric in briefing.examples],
+        "metric": briefing.metric,
+        "most_words": briefing.most_words,
+        "count": briefing.count,
+    }
+
+
+def _source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"proposer.instruction must be a readable text file, but {path} is not ({error})") from None
+
+
+def _filled(source: str, name: str, variables: dict[str, Any]) -> str:
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)
+    try:
+        return environment.from_string(source).render(variables).strip() + "\n"
+    except (TemplateError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"an instruction is a Jinja2 template of {', '.join(variables)}, but {name} does not fit: {error}; see"
+            " docs/maao.md"
+        ) from None

@@ -1,0 +1,110 @@
+"""One request for proposals, with its repetitions: instruction, answer, parsing, and what came of each.
+
+A proposer that fails costs its proposals, nothing else: what went wrong is told in words, never raised.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed_tuner.config.proposer import ProposerConfig
+from distributed_tuner.errors import ProposerError
+from distributed_tuner.proposers.base import Answer, Ask, Proposer
+from distributed_tuner.proposers.instruction import Briefing, instruction
+from distributed_tuner.proposers.parsing import parse, parse_published
+from distributed_tuner.seeds import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer. ``problem``: why there is no proposal in it; empty where there is one."""
+
+    number: int
+    instruction: str
+    answer: str
+    texts: tuple[str, ...]
+    problem: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """The proposals, best effort, every exchange that was needed, and why there are none where there are none."""
+
+    texts: tuple[str, ...]
+    exchanges: tuple[Exchange, ...]
+    problem: str
+
+
+def propose(
+    proposer: Proposer,
+    briefing: Briefing,
+    key: Key,
+    *,
+    settings: ProposerConfig,
+    calls: int | None,
+    usd: float | None,
+    known: Collection[str] = (),
+    faithful: bool = False,
+) -> Proposed:
+    """Ask until an answer holds a proposal, ``settings.retries`` times more at most.
+
+    key: (trial_id, stage), to which the number of the request is added. calls, usd: what may still be spent; None: any
+    amount. An answer's price is known only afterwards, so that the last one may go beyond ``usd``. known: texts that
+    are no news.
+    """
+    template = None if settings.instruction is None else Path(settings.instruction)
+    told = instruction(briefing, template, faithful)
+    exchanges: list[Exchange] = []
+    problem = ""
+    for number in range(settings.retries + 1):
+        if limit := _limit(exchanges, calls, usd):
+            problem = f"{problem}; {limit}" if problem else limit
+            break
+        exchanges.append(_exchange(proposer, Ask(told, briefing.count, (*key, number)), number, known, faithful))
+        if exchanges[-1].texts:
+            return Proposed(exchanges[-1].texts, tuple(exchanges), "")
+        problem = exchanges[-1].problem
+    return Proposed((), tuple(exchanges), problem)
+
+
+def _limit(exchanges: list[Exchange], calls: int | None, usd: float | None) -> str:
+    """Return which limit forbids another request; empty where none does."""
+    if calls is not None and len(exchanges) >= calls:
+        return "the trial's proposer.calls are used up"
+    if usd is not None and sum(exchange.usd for exchange in exchanges) >= usd:
+        return "the trial's proposer.usd are used up"
+    return ""
+
+
+def _exchange(proposer: Proposer, ask: Ask, number: int, known: Collection[str], faithful: bool) -> Exchange:
+    try:
+        answer = proposer.answer(ask)
+    except ProposerError as error:
+        return Exchange(number, ask.instruction, "", (), str(error))
+    texts = _texts(answer, ask.count, known, faithful)
+    problem = "" if texts else _why_none(answer, known)
+    return Exchange(
+        number,
+        ask.instruction,
+        answer.text,
+        texts,
+        problem,
+        answer.input_tokens,
+        answer.output_tokens,
+        answer.seconds,
+        answer.usd,
+    )
+
+
+def _texts(answer: Answer, count: int, known: Collection[str], faithful: bool) -> tuple[str, ...]:
+    return tuple(parse_published(answer.text)[:count] if faithful else parse(answer.text, count, known))
+
+
+def _why_none(answer: Answer, known: Collection[str]) -> str:
+    if not answer.text.strip():
+        return "the answer is empty"
+    return "the answer repeats known prompts" if parse(answer.text, 1) and known else "the answer holds no prompt"

@@ -1,0 +1,27 @@
+"""Random words: the control that tells whether it is the LLM that helps, or starting somewhere else."""
+
+from collections.abc import Callable
+
+from distributed_tuner.config.proposer import RandomProposerConfig
+from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.seeds import generator
+
+FEWEST, MOST = 3, 9  # words of a prompt
+
+
+class RandomProposer:
+    """Answers with as many lines of random words as are asked for; the same words for the same key."""
+
+    def __init__(self, config: RandomProposerConfig, words: Callable[[], tuple[str, ...]]) -> None:
+        self._words = words
+        self.label = config.kind
+
+    def answer(self, ask: Ask) -> Answer:
+        """Draw the words. The instruction is not read."""
+        words = self._words()
+        draw = generator((*ask.key, "random words"))
+        lines = []
+        for _ in range(ask.count):
+            chosen = draw.integers(len(words), size=int(draw.integers(FEWEST, MOST + 1)))
+            lines.append(" ".join(words[int(i)].strip() for i in chosen))
+        return Answer("\n".join(lines))

@@ -1,0 +1,41 @@
+"""Recorded answers: an earlier run's exchanges given again, failures included, so that a run can be had twice."""
+
+from pathlib import Path
+
+from distributed_tuner.errors import ConfigError, LedgerError, ProposerError
+from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.rows import ExchangeRow
+from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.seeds import Key
+
+
+class ReplayProposer:
+    """Finds an answer by trial, stage and number of the request.
+
+    Raises:
+        ConfigError: the file cannot be read as a ledger.
+    """
+
+    def __init__(self, ledger: Path) -> None:
+        try:
+            rows = read(ledger).exchanges
+        except LedgerError as error:
+            raise ConfigError(f"proposer.ledger must be a ledger with exchange rows: {error}") from None
+        self._rows: dict[Key, ExchangeRow] = {(row.trial_id, row.stage, row.number): row for row in rows}
+        self.label = f"replay {ledger.parent.name}/{ledger.name}"
+
+    def answer(self, ask: Ask) -> Answer:
+        """Give the recorded answer.
+
+        Raises:
+            ProposerError: there is none, or what was recorded is a failure.
+        """
+        row = self._rows.get(ask.key)
+        if row is None:
+            raise ProposerError(
+                f"an answer must have been recorded for every request, but there is none for {ask.key}; replay a run"
+                " with the same trials, stages and seed"
+            )
+        if row.problem and not row.answer:
+            raise ProposerError(row.problem)
+        return Answer(row.answer, row.input_tokens, row.output_tokens, row.seconds, row.usd)
