@@ -8,12 +8,16 @@ from distributed_tuner.errors import LedgerError
 from distributed_tuner.ledger import (
     CostRow,
     EventRow,
+    ExchangeRow,
+    FeedbackRow,
     LedgerWriter,
     LookRow,
     MeasureRow,
+    RestartRow,
     Row,
     RunEndRow,
     RunRow,
+    ScoredText,
     StepRow,
     TrialEndRow,
     TrialRow,
@@ -226,3 +230,43 @@ def test_frames_have_a_column_for_each_nested_value(path: Path) -> None:
     assert tables["steps"]["metrics.rate"].tolist() == [0.1, 0.1]
     assert tables["trials"]["drawn"].tolist() == [{"x": 1}]
     assert len(tables["runs"]) == 1 and tables["run_ends"].empty
+
+
+def test_scored_texts_have_a_frame_of_their_own(path: Path) -> None:
+    def text(words: str, loss: float, source: str = "proposal") -> ScoredText:
+        return ScoredText.model_validate({"text": words, "source": source, "loss": loss, "metric": 0.5})
+
+    paid = {"cost": CostRow(queries=1), "spent": CostRow(queries=9), "elapsed": 1.0}
+    feedback = FeedbackRow(trial_id="a", stage=1, texts=[text("x", 1.5, "trajectory")], **paid)
+    asked = ExchangeRow(trial_id="a", stage=1, number=0, proposer="p", instruction="i", answer="y\nz", texts=["y", "z"])
+    won = RestartRow(
+        trial_id="a",
+        stage=1,
+        incumbent_loss=1.4,
+        scored=[text("", 1.3, "donor"), text("y", 1.6), text("z", 1.2)],
+        adopted="proposal",
+        text="z",
+        donor="b",
+        settings={"stages.0.optimizer.sigma": 0.2},
+        **paid,
+    )
+    took = won.model_copy(update={"stage": 3, "scored": [text("", 1.1, "donor")], "adopted": "donor", "text": ""})
+    tables = frames(read(wrote(path, run(1.0), feedback, asked, won, took)))
+    texts = tables["texts"]
+    assert list(texts) == ["trial_id", "stage", "source", "text", "loss", "metric", "adopted"]
+    assert list(zip(texts.stage, texts.source, texts.text, texts.loss, texts.adopted, strict=True)) == [
+        (1, "trajectory", "x", 1.5, False),
+        (1, "donor", "", 1.3, False),
+        (1, "proposal", "y", 1.6, False),
+        (1, "proposal", "z", 1.2, True),
+        (3, "donor", "", 1.1, True),
+    ]
+    assert "texts" not in tables["feedbacks"] and "scored" not in tables["restarts"]
+    assert tables["restarts"]["settings.stages.0.optimizer.sigma"].tolist() == [0.2, 0.2]
+    assert tables["restarts"]["incumbent_loss"].tolist() == [1.4, 1.4]
+    assert tables["exchanges"]["texts"].tolist() == [["y", "z"]]
+
+
+def test_a_ledger_without_restarts_has_an_empty_frame_of_texts(path: Path) -> None:
+    texts = frames(read(wrote(path, run(1.0), step(1))))["texts"]
+    assert texts.empty and "adopted" in texts
