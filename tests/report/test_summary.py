@@ -186,6 +186,9 @@ def test_means_leave_failed_trials_out_but_count_them() -> None:
         "train_loss_mean": pytest.approx(0.35),
         "queries_mean": 7,
         "queries_saved_mean": None,
+        "proposer_calls_mean": 0,
+        "restarts_mean": 0,
+        "restarts_adopted_mean": 0,
         "wall_seconds_mean": 20.0,
     }
     assert (cma["trials"], cma["failed"], cma["dev_metric_mean"], cma["queries_mean"]) == (1, 1, None, None)
