@@ -10,7 +10,10 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import LookRow
+from distributed_tuner.ledger.rows import LookRow, RestartRow
+from distributed_tuner.report import words
+
+_SHOWN = 60  # characters of a prompt in words
 
 
 @dataclass(slots=True)
@@ -73,6 +76,10 @@ class Progress:
                 f" {_number(row.dev_loss)}  dev {self._metric} {_number(row.dev_metric)}{mark}"
             )
 
+    def restart(self, trial_id: str, row: RestartRow) -> None:
+        """A restart stage has ended."""
+        self.note(f"{trial_id}: restart after {row.spent.queries} queries: {_outcome(row)}")
+
     def update(self, trial_id: str, progress: dict[str, float]) -> None:
         """A trial has reported."""
         line = self._lines[trial_id]
@@ -113,6 +120,28 @@ class Progress:
                 eta,
             )
         return table
+
+
+def _outcome(row: RestartRow) -> str:
+    """Say what became of the prompt, and by which losses on the feedback examples."""
+    donor = next((text.loss for text in row.scored if text.source == "donor"), None)
+    match row.adopted:
+        case "proposal":
+            new = next((text.loss for text in row.scored if text.text == row.text and text.source == "proposal"), None)
+            to_beat = row.incumbent_loss if donor is None else donor
+            return f'adopted "{words.one_line(row.text, _SHOWN)}" ({_compared(new, to_beat)})'
+        case "donor":
+            return f"took over {row.donor}'s prompt ({_compared(donor, row.incumbent_loss)})"
+        case _:
+            return f"kept its own prompt ({words.one_line(row.reason, 3 * _SHOWN) or 'none was proposed'})"
+
+
+def _compared(new: float | None, old: float | None) -> str:
+    if new is None:
+        return "not scored"
+    if old is None:
+        return f"feedback loss {new:.4g}"
+    return f"feedback loss {new:.4g} {'<' if new < old else '>='} {old:.4g}"
 
 
 def _number(value: float | None) -> str:

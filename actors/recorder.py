@@ -9,8 +9,9 @@ from ray import tune
 
 from actors.progress import Progress
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import ROW, EventRow, LookRow, TrialEndRow, TrialRow
+from distributed_tuner.ledger.rows import ROW, EventRow, LookRow, RestartRow, TrialEndRow, TrialRow
 from distributed_tuner.ledger.writer import LedgerWriter
+from distributed_tuner.report import words
 from distributed_tuner.run_directory import RunDirectory
 
 
@@ -76,8 +77,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._writer.write(row)
             if isinstance(row, LookRow):
                 self._progress.look(plan.trial_id, row)
+            elif isinstance(row, RestartRow):
+                self._progress.restart(plan.trial_id, row)
             elif isinstance(row, EventRow):
-                self._progress.note(f"{plan.trial_id}: {row.message}")
+                self._progress.note(f"{plan.trial_id}: {words.one_line(row.message, 500)}")
         if result.get("prompt_rows") is not None:
             path = self._directory.prompt_of(plan.trial_id)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,12 @@ def loss(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.4f}"
 
 
+def one_line(text: str, most: int) -> str:
+    """Return a text of a model's on one line of at most ``most`` characters, without those that steer a terminal."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= most else f"{line[: most - 3].rstrip()}..."
+
+
 def plain(value: object) -> str:
     """Return a drawn value: numbers to four digits, anything else as it prints."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
