@@ -15,13 +15,13 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from actors.trial import WORST_LOSS
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.prompts.pool import PooledText, best_of
 from distributed_tuner.schedule.barrier import lowest_barrier
 from distributed_tuner.schedule.population import Decision, Standing, decide, decide_all
 from distributed_tuner.seeds import Key
 
-NO_LOSS = 1e9  # what trials report instead of a loss that is not finite
 CONTINUE: str = TrialScheduler.CONTINUE
 PAUSE: str = TrialScheduler.PAUSE
 DECIDED = "decided"  # in a trial's config: what was decided, by boundary
@@ -134,7 +134,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         known = Known(
             boundary=report["boundary"],
             waiting=bool(report["waiting"]),
-            loss=loss if math.isfinite(loss) and loss < NO_LOSS else None,
+            loss=loss if math.isfinite(loss) and loss < WORST_LOSS else None,
             coordinates=report["coordinates"] or (before.coordinates if before is not None else ""),
             ended=bool(report["done"]),
             since=before.since if before is not None and again else self._clock(),
@@ -173,17 +173,10 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------ decisions
     def _decide(self, controller: Any, trial: Trial) -> None:
         """Decide for a trial that has come to a boundary, if that can be done now."""
-        name = self._name(trial)
         if self._schedule.mode == "async":
-            self._write(trial, self._decision(name, self._standings(controller)))
-            return
-        met = self._met.get(self._known[name].boundary)
-        if met is None:
+            self._write(trial, self._decision(self._name(trial), self._standings(controller)))
+        else:
             self._open_barrier(controller)
-            return
-        if all(standing.trial_id != name for standing in met):  # it comes late; the others have gone on without it
-            met = [*met, self._standing(name, trial)]
-        self._write(trial, self._decision(name, met))
 
     def _decision(self, name: str, standings: Sequence[Standing]) -> Decision:
         return decide(name, standings, self._schedule.quantile, self._schedule.explore, self._key)
@@ -193,11 +186,15 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         if self._schedule.mode == "async":
             return
         trials = {self._name(trial): trial for trial in controller.get_trials()}
-        waiting = {
-            name: self._known[name].since
-            for name, trial in trials.items()
-            if name in self._known and self._known[name].waiting and self._decided(trial) is None
-        }
+        waiting: dict[str, float] = {}
+        for name, trial in trials.items():
+            known = self._known.get(name)
+            if known is None or not known.waiting or trial.is_finished() or self._decided(trial) is not None:
+                continue
+            if known.boundary in self._met:
+                self._write(trial, self._late(name, trial))
+            else:
+                waiting[name] = known.since
         standings = self._standings(controller)
         barrier = lowest_barrier(standings, waiting)
         if barrier is None or not barrier.opens(self._clock(), self._schedule.patience):
@@ -214,6 +211,12 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         decisions = decide_all(met, self._schedule.quantile, self._schedule.explore, self._key)
         for name in barrier.there:
             self._write(trials[name], decisions[name])
+
+    def _late(self, name: str, trial: Trial) -> Decision:
+        """Decide for a trial whose barrier is open, upon those who met there; after a restore it may be one of them."""
+        met = self._met[self._known[name].boundary]
+        there = any(standing.trial_id == name for standing in met)
+        return self._decision(name, met if there else [*met, self._standing(name, trial)])
 
     def _write(self, trial: Trial, decision: Decision) -> None:
         """Put a decision into the trial's config, and in "sync" mode what it was decided upon."""

@@ -8,10 +8,15 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from actors.pool import Pool
 from actors.proposer import Proposers
 from actors.recorder import Recorder
+from actors.scheduler import PopulationScheduler
 from actors.trial import TuneTrial
-from distributed_tuner.config.schedule import AshaScheduleConfig
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
+from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.ledger.reader import read
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.schedule.history import scored_before
 
 TUNE_NAME = "trials"
 CHECKPOINT_EVERY = 3  # reports of some seconds each
@@ -37,16 +42,18 @@ def build_tuner(
         {"cpu": TRIAL_CPUS},
     )
     storage = directory.tune.resolve()
+    scheduler = build_scheduler(prepared, directory, recorder, resume)
     if resume and tune.Tuner.can_restore(str(storage / TUNE_NAME)):
         tuner = tune.Tuner.restore(str(storage / TUNE_NAME), trainable=trainable, resume_unfinished=True)
         tuner._local_tuner._run_config.callbacks = [recorder]  # the pickled one holds the first run's ledger
+        tuner._local_tuner._tune_config.scheduler = scheduler  # the pickled one knows nothing of what has been since
         return tuner
     return tune.Tuner(
         trainable,
         param_space={"trial": tune.grid_search(list(range(len(prepared.plans))))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=prepared.experiment.max_concurrent_trials,
-            scheduler=build_scheduler(prepared),
+            max_concurrent_trials=_most_at_a_time(prepared.experiment),
+            scheduler=scheduler,
             reuse_actors=True,  # a process that has ended one trial runs the next: starting one takes seconds
         ),
         run_config=tune.RunConfig(
@@ -62,9 +69,23 @@ def build_tuner(
     )
 
 
-def build_scheduler(prepared: Prepared) -> Any:
-    """Return Tune's scheduler for the run's schedule."""
+def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recorder, resume: bool) -> Any:
+    """Return Tune's scheduler for the run's schedule; a population's is told which texts were scored before."""
     schedule = prepared.experiment.schedule
+    plans = prepared.plans
+    if isinstance(schedule, PopulationScheduleConfig):
+        restarts = [
+            stage for plan in plans for stage in plan.experiment.stages if isinstance(stage, RestartStageConfig)
+        ]
+        return PopulationScheduler(
+            schedule,
+            [plan.trial_id for plan in plans],
+            {plan.trial_id: {path: _number_at(plan.experiment, path) for path in schedule.explore} for plan in plans},
+            key=(prepared.experiment.seed,),
+            shown=max(stage.shown for stage in restarts),
+            pool=scored_before(read(directory.ledger)) if resume else [],
+            say=recorder._event,
+        )
     if isinstance(schedule, AshaScheduleConfig):
         most = max(projection.search.queries for projection in prepared.projections)
         return ASHAScheduler(
@@ -76,3 +97,18 @@ def build_scheduler(prepared: Prepared) -> Any:
             max_t=LAST_RUNG,  # a trial ends by its budget, never by its last rung
         )
     return FIFOScheduler()
+
+
+def _most_at_a_time(experiment: Experiment) -> int | None:
+    """Return how many trials Tune may have begun and not ended. Those of a population that meet must all have begun."""
+    schedule = experiment.schedule
+    meet = isinstance(schedule, PopulationScheduleConfig) and schedule.mode == "sync"
+    return None if meet else experiment.max_concurrent_trials
+
+
+def _number_at(experiment: Experiment, path: str) -> float:
+    """Return the number at a dotted path, which was checked before."""
+    place: Any = experiment.model_dump()
+    for part in path.split("."):
+        place = place[int(part)] if isinstance(place, list | tuple) else place[part]
+    return float(place)

@@ -1,0 +1,95 @@
+"""As much of Ray Tune as a population's scheduler sees, without Ray."""
+
+import pickle
+from typing import Any
+
+from ray.tune.experiment import Trial
+from toy_population import RATE
+
+from actors.scheduler import PAUSE, PopulationScheduler
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+
+Said = list[tuple[str, str, str]]
+
+
+class FakeTrial:
+    """As much of Tune's trial as a scheduler may touch."""
+
+    def __init__(self, index: int) -> None:
+        self.config: dict[str, Any] = {"trial": index}
+        self.status = Trial.PENDING
+        self.last_result: dict[str, Any] = {}
+
+    def set_config(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def is_finished(self) -> bool:
+        return self.status in (Trial.TERMINATED, Trial.ERROR)
+
+
+class FakeTune:
+    """Calls a scheduler as Tune does, and does what it says."""
+
+    def __init__(self, count: int = 3, mode: str = "sync", **more: Any) -> None:
+        self.now = 0.0
+        self.said: Said = []
+        self.names = [f"t{index}" for index in range(count)]
+        self._settings = {name: {RATE: 1.0 + index} for index, name in enumerate(self.names)}
+        self._config = PopulationScheduleConfig.model_validate(
+            {"kind": "population", "mode": mode, "patience": 60.0, "explore": {RATE: {"low": 0.0, "high": 100.0}}}
+        )
+        self._more = more
+        self.scheduler = self.fresh()
+        self.trials = [FakeTrial(index) for index in range(count)]
+        for trial in self.trials:
+            self.scheduler.on_trial_add(self, trial)
+
+    def fresh(self, **more: Any) -> PopulationScheduler:
+        """Return a scheduler that knows nothing yet."""
+        return PopulationScheduler(
+            self._config,
+            self.names,
+            self._settings,
+            key=(0,),
+            shown=2,
+            say=lambda *said: self.said.append(said),
+            **{"clock": lambda: self.now, **self._more, **more},
+        )
+
+    def get_trials(self) -> list[FakeTrial]:
+        return self.trials
+
+    def report(self, index: int, boundary: int, loss: float, waiting: bool = True, **more: Any) -> str:
+        trial = self.trials[index]
+        trial.status = Trial.RUNNING
+        result = {"boundary": boundary, "waiting": waiting, "dev_loss": loss, "scored": [], "done": False}
+        result |= {"coordinates": f"prompt of t{index} at {boundary}" if waiting else "", **more}
+        answer = self.scheduler.on_trial_result(self, trial, result)
+        trial.last_result = result
+        if answer == PAUSE:
+            trial.status = Trial.PAUSED
+        return answer
+
+    def run_paused(self) -> list[int]:
+        """Let run what the scheduler chooses, until it chooses nothing more."""
+        chosen = []
+        while (trial := self.scheduler.choose_trial_to_run(self)) is not None:
+            trial.status = Trial.PENDING
+            chosen.append(trial.config["trial"])
+        return chosen
+
+    def end(self, index: int, status: str) -> None:
+        self.trials[index].status = status
+
+    def restore(self) -> None:
+        """As ``Tuner.restore``: the trials as they were, all that are not over pending, and another scheduler."""
+        self.scheduler = self.fresh()
+        self.trials = [pickle.loads(pickle.dumps(trial)) for trial in self.trials]
+        for trial in self.trials:
+            if not trial.is_finished():
+                trial.status = Trial.PENDING
+            self.scheduler.on_trial_add(self, trial)
+
+    def restart(self, index: int) -> dict[str, Any]:
+        restart: dict[str, Any] = self.trials[index].config["restart"]
+        return restart

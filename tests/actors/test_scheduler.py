@@ -1,0 +1,256 @@
+"""A population's scheduler: decisions carried out, and neither lost nor made twice, whatever dies."""
+
+import pickle
+import time
+from typing import Any
+
+import pytest
+from fake_tune import FakeTune
+from ray.tune.experiment import Trial
+from toy_population import RATE
+
+from actors.scheduler import CONTINUE, PAUSE
+from distributed_tuner.prompts.pool import PooledText
+
+
+def text(words: str, loss: float) -> PooledText:
+    return PooledText(words, loss, 0.5, "trajectory", "t0", 1)
+
+
+def scored(words: str, loss: float) -> dict[str, Any]:
+    return {"text": words, "loss": loss, "metric": 0.5, "source": "trajectory", "trial_id": "t0", "stage": 1}
+
+
+def test_between_boundaries_every_trial_goes_on() -> None:
+    tune = FakeTune()
+    assert tune.report(0, 0, 1e9, waiting=False) == CONTINUE
+    assert "decided" not in tune.trials[0].config
+
+
+def test_sync_trials_wait_for_each_other_and_the_last_one_opens_the_barrier() -> None:
+    tune = FakeTune()
+    assert tune.report(0, 1, 3.0, scored=[scored("bad", 9.0), scored("good", 1.0)]) == PAUSE
+    assert tune.report(1, 1, 1.0, scored=[scored("better", 0.5)]) == PAUSE
+    assert tune.run_paused() == []
+    assert tune.report(2, 1, 2.0) == CONTINUE  # it is no laggard, and need not be stopped
+    assert tune.run_paused() == [0, 1]
+    restart = tune.restart(0)
+    assert (restart["boundary"], restart["donor"]) == (1, "t1")
+    assert restart["coordinates"] == "prompt of t1 at 1"
+    assert restart["settings"][RATE] in (2.0 * 0.8, 2.0 * 1.25)
+    assert [PooledText(**entry).text for entry in restart["pool"]] == ["good", "better"]
+    assert "restart" not in tune.trials[1].config
+    assert tune.report(1, 1, 1.0) == CONTINUE  # the leader, in its new process
+    ((name, kind, message),) = tune.said
+    assert (name, kind) == ("t0", "restart")
+    assert message.startswith(f"takes after t1 (dev loss 1 against 3), {RATE} ")
+
+
+def test_async_a_trial_is_compared_with_what_is_known_and_a_leader_keeps_its_process() -> None:
+    tune = FakeTune(mode="async")
+    assert tune.report(0, 1, 3.0) == CONTINUE  # nobody to compare with yet
+    assert tune.report(1, 0, 2.0, waiting=False) == CONTINUE
+    assert tune.report(2, 1, 5.0) == PAUSE
+    assert tune.restart(2)["donor"] == "t1"
+    assert tune.restart(2)["coordinates"] == ""  # it has not stood at a boundary
+    assert tune.run_paused() == [2]
+    assert tune.report(1, 1, 1.0) == CONTINUE
+    assert tune.report(2, 2, 4.0) == PAUSE
+    assert tune.restart(2)["coordinates"] == "prompt of t1 at 1"
+
+
+def test_every_restart_has_a_name_of_its_own() -> None:
+    tune = FakeTune(2, mode="async")
+    tune.report(0, 1, 1.0)
+    names = set()
+    for boundary in (1, 2, 3):
+        tune.report(1, boundary, 2.0)
+        names.add(tune.restart(1)["id"])
+    assert len(names) == 3
+
+
+def test_settings_are_explored_from_where_a_donor_has_come_to() -> None:
+    tune = FakeTune(2, mode="async")
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 2.0)
+    first = tune.restart(1)["settings"][RATE]
+    tune.report(1, 2, 0.1)
+    tune.report(0, 2, 1.0)
+    assert tune.restart(0)["settings"][RATE] in (pytest.approx(first * 0.8), pytest.approx(first * 1.25))
+
+
+@pytest.mark.parametrize("loss", [1e9, float("nan"), float("inf")])
+def test_a_loss_that_is_none_ranks_last_and_is_nobody_s_leader(loss: float) -> None:
+    tune = FakeTune(3)
+    tune.report(0, 1, loss)
+    tune.report(1, 1, 2.0)
+    tune.report(2, 1, 1.0)
+    assert tune.restart(0)["donor"] == "t2"
+    assert "against none" in tune.said[0][2]
+
+
+def test_a_trial_alone_restarts_from_its_own_pool() -> None:
+    tune = FakeTune(1)
+    assert tune.report(0, 1, 1.0, scored=[scored("own", 1.0)]) == PAUSE
+    restart = tune.restart(0)
+    assert (restart["donor"], restart["coordinates"], restart["settings"]) == (None, "", {})
+    assert [entry["text"] for entry in restart["pool"]] == ["own"]
+    assert tune.run_paused() == [0]
+
+
+def test_a_trial_that_fails_at_its_boundary_or_before_holds_nobody_up() -> None:
+    tune = FakeTune(4)
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 0.5)
+    tune.report(2, 1, 2.0)
+    tune.report(3, 0, 0.1, waiting=False)
+    tune.end(1, Trial.ERROR)  # it was there already
+    assert tune.run_paused() == []
+    tune.end(3, Trial.ERROR)
+    assert tune.run_paused() == [0, 2]
+    assert tune.restart(2)["donor"] == "t0"  # the failed ones were better, but are nobody to take after
+
+
+def test_a_trial_that_comes_back_from_a_failure_is_waited_for() -> None:
+    tune = FakeTune(2)
+    tune.report(0, 0, 2.0, waiting=False)
+    tune.scheduler.on_trial_error(tune, tune.trials[0])
+    tune.end(0, Trial.PENDING)
+    tune.scheduler.on_trial_add(tune, tune.trials[0])
+    assert tune.report(1, 1, 1.0) == PAUSE
+    assert tune.run_paused() == []
+    assert tune.report(0, 1, 2.0) == PAUSE
+    assert tune.restart(0)["donor"] == "t1"
+
+
+def test_a_trial_that_ends_is_not_waited_for_and_may_be_taken_after() -> None:
+    tune = FakeTune(3)
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 2.0)
+    tune.report(2, 0, 0.1, waiting=False, done=True)
+    tune.end(2, Trial.TERMINATED)
+    assert tune.run_paused() == [0, 1]
+    assert tune.restart(1)["donor"] == "t2"
+
+
+def test_a_trial_that_has_not_begun_is_waited_for() -> None:
+    tune = FakeTune(3)
+    missing = tune.trials.pop()
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 2.0)
+    assert tune.run_paused() == []
+    tune.trials.append(missing)
+    tune.report(2, 1, 3.0)
+    assert tune.restart(2)["donor"] == "t0"
+
+
+def test_patience_ends_a_wait_and_the_late_trial_is_measured_by_those_who_met() -> None:
+    tune = FakeTune(3)
+    tune.report(0, 1, 1.0)
+    tune.now = 30.0
+    tune.report(1, 1, 2.0)
+    tune.now = 59.0
+    assert tune.run_paused() == []
+    tune.now = 60.0
+    assert tune.run_paused() == [0, 1]
+    assert [said[:2] for said in tune.said] == [("t2", "late"), ("t1", "restart")]
+    tune.report(0, 2, 0.001)
+    assert tune.report(2, 1, 5.0) == PAUSE
+    assert tune.restart(2)["donor"] == "t0"
+    assert tune.run_paused() == [2]
+
+
+def test_a_boundary_that_comes_again_after_a_death_is_decided_as_before() -> None:
+    tune = FakeTune(3, mode="async")
+    assert tune.report(0, 1, 2.0) == CONTINUE
+    assert tune.report(1, 1, 3.0) == PAUSE
+    first = tune.restart(1)
+    tune.report(2, 1, 0.1)
+    tune.report(0, 2, 1.0, scored=[scored("new", 0.0)])
+    assert tune.report(0, 1, 2.0) == CONTINUE  # it would be the laggard by now
+    assert tune.report(1, 1, 3.0) == PAUSE
+    assert tune.restart(1) == first
+    assert len([said for said in tune.said if said[0] == "t1"]) == 1
+
+
+def test_a_restart_of_an_earlier_boundary_is_ordered_again_where_a_trial_fell_behind_it() -> None:
+    tune = FakeTune(2, mode="async")
+    tune.report(0, 1, 1.0)
+    orders = []
+    for boundary in (1, 2, 1, 2):
+        assert tune.report(1, boundary, 3.0) == PAUSE
+        orders.append(tune.restart(1))
+    assert [order["id"] for order in orders] == ["t1/1", "t1/2", "t1/1", "t1/2"]
+    assert [order["settings"] for order in orders[:2]] == [order["settings"] for order in orders[2:]]
+
+
+# ------------------------------------------------------------------------------------------------ restored
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_restored_trial_that_was_decided_but_had_not_begun_gets_the_same_order(mode: str) -> None:
+    tune = FakeTune(2, mode)
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 2.0)
+    before = [trial.config for trial in tune.trials]
+    tune.restore()
+    assert tune.report(0, 1, 1.0) == CONTINUE
+    assert tune.report(1, 1, 2.0) == PAUSE
+    assert [trial.config for trial in tune.trials] == before
+    assert tune.run_paused() == [1]
+    assert len(tune.said) == 1
+
+
+def test_restored_trials_that_waited_meet_again() -> None:
+    tune = FakeTune(3)
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 3.0)
+    tune.report(2, 0, 2.0, waiting=False)
+    tune.restore()
+    assert tune.run_paused() == []
+    assert tune.report(1, 1, 3.0) == PAUSE
+    assert tune.report(2, 1, 2.0) == CONTINUE
+    assert tune.run_paused() == [1]
+    assert tune.report(0, 1, 1.0) == CONTINUE
+    assert tune.restart(1)["donor"] == "t0"
+    assert tune.restart(1)["coordinates"] == "prompt of t0 at 1"
+
+
+def test_a_decision_that_tune_had_not_stored_yet_is_made_again_as_it_was() -> None:
+    """Tune stores trials one by one: of one barrier's decisions some may be lost, while their donors have gone on."""
+    tune = FakeTune(4)
+    losses = [4.0, 1.0, 2.0, 3.0]
+    for index, loss in enumerate(losses):
+        tune.report(index, 1, loss)
+    first = tune.trials[0].config
+    tune.report(1, 1, 0.001, waiting=False)
+    tune.report(2, 2, 0.0001)
+    tune.trials[0].config = {"trial": 0}
+    tune.restore()
+    assert tune.run_paused() == []
+    assert tune.report(0, 1, 4.0) == PAUSE
+    assert tune.trials[0].config["decided"] == first["decided"]
+    assert tune.restart(0)["settings"] == first["restart"]["settings"]
+
+
+def test_finished_trials_are_still_known_after_a_restore() -> None:
+    tune = FakeTune(3)
+    tune.report(0, 0, 0.1, waiting=False, done=True)
+    tune.end(0, Trial.TERMINATED)
+    tune.report(1, 0, 0.01, waiting=False)
+    tune.end(1, Trial.ERROR)
+    tune.restore()
+    assert tune.report(2, 1, 5.0) == PAUSE
+    assert tune.restart(2)["donor"] == "t0"
+
+
+def test_texts_that_were_scored_before_a_restore_are_shown() -> None:
+    tune = FakeTune(1, pool=[text("old", 0.1), text("worse", 9.0), text("worst", 10.0)])
+    tune.report(0, 1, 1.0, scored=[scored("old", 0.1), scored("new", 0.5)])
+    assert [entry["text"] for entry in tune.restart(0)["pool"]] == ["new", "old"]
+
+
+def test_a_pickled_scheduler_leaves_the_ledger_behind() -> None:
+    tune = FakeTune(2, mode="async")
+    tune.scheduler = pickle.loads(pickle.dumps(tune.fresh(clock=time.monotonic)))
+    tune.report(0, 1, 1.0)
+    assert tune.report(1, 1, 2.0) == PAUSE
+    assert tune.said == []

@@ -1,0 +1,124 @@
+"""Populations of toys under Tune: async and sync, with processes, trials and drivers that die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from fake_tune import Said
+from toy_population import Course, restored, tuner
+from tuner_runs import ROOT, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+RATES = (0.02, 0.3, 0.2, 0.01)
+
+
+def lines(course: Course, name: str, what: str) -> list[dict[str, Any]]:
+    """Return what a toy wrote down."""
+    path = Path(course.folder, f"{name}.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in rows if row["what"] == what]
+
+
+def restarts(course: Course) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """Return who restarted at which boundary: after whom, with what rate and which texts."""
+    return {
+        (name, row["boundary"]): (row["donor"], row["rate"], tuple(row["pool"]))
+        for name in course.names
+        for row in lines(course, name, "restart")
+    }
+
+
+def ended(course: Course) -> set[str]:
+    last = (course.boundaries + 1) * course.steps
+    return {name for name in course.names if any(row["step"] == last for row in lines(course, name, "report"))}
+
+
+@pytest.fixture(scope="module")
+def synced(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Course, Said]:
+    """One undisturbed "sync" run."""
+    said: Said = []
+    course = Course(str(tmp_path_factory.mktemp("sync")), RATES, "sync")
+    results = tuner(course, lambda *what: said.append(what)).fit()
+    assert results.num_errors == 0
+    return course, said
+
+
+def test_sync_run(synced: tuple[Course, Said]) -> None:
+    course, said = synced
+    assert ended(course) == set(course.names)
+    at_first = {name: row for (name, boundary), row in restarts(course).items() if boundary == 1}
+    assert set(at_first) == {"toy-0003"}
+    donor, rate, pool = at_first["toy-0003"]
+    assert donor == "toy-0001"
+    assert rate in (pytest.approx(0.3 * 0.8), pytest.approx(0.3 * 1.25))
+    assert pool == ("toy-0000 at 1", "toy-0002 at 1", "toy-0001 at 1")
+    assert lines(course, "toy-0001", "restart") == []
+    assert len(lines(course, "toy-0001", "go_on")) == 2
+    in_time = sorted(restarts(course), key=lambda one: one[1])
+    assert [name for name, kind, _ in said if kind == "restart"] == [name for name, _ in in_time]
+    for name in course.names:  # a process that runs a paused trial mixes nothing up
+        steps = [row["step"] for row in lines(course, name, "report")]
+        assert sorted(set(steps)) == list(range(1, 10))
+
+
+def test_async_run(tmp_path: Path) -> None:
+    course = Course(str(tmp_path), RATES, "async", seconds=(0.05, 0.02, 0.02, 0.1))
+    assert tuner(course).fit().num_errors == 0
+    assert ended(course) == set(course.names)
+    assert lines(course, "toy-0001", "restart") == []
+    assert len({row["pid"] for row in lines(course, "toy-0001", "report")}) == 1  # a leader keeps its process
+    assert any(name == "toy-0003" for name, _ in restarts(course))
+    for name in course.names:
+        for boundary in (1, 2):
+            here = [row for row in lines(course, name, "go_on") if row["boundary"] == boundary]
+            assert bool(here) != ((name, boundary) in restarts(course))
+
+
+def test_a_killed_process_changes_no_decision(synced: tuple[Course, Said], tmp_path: Path) -> None:
+    undisturbed, _ = synced
+    kills = ((0, 4), (3, 3), (1, 8))  # in a search, right after a restart, after the last boundary
+    course = Course(str(tmp_path), RATES, "sync", kills=kills)
+    assert tuner(course).fit().num_errors == 0
+    assert len(list(tmp_path.glob("killed-*"))) == 3
+    assert ended(course) == set(course.names)
+    assert restarts(course) == restarts(undisturbed)
+
+
+def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path: Path) -> None:
+    course = Course(str(tmp_path), RATES, "sync", errors=((1, 4),))
+    results = tuner(course).fit()
+    assert results.num_errors == 1
+    assert ended(course) == {"toy-0000", "toy-0002", "toy-0003"}
+    at_second = {donor for (_, boundary), (donor, _, _) in restarts(course).items() if boundary == 2}
+    assert at_second == {"toy-0002"}  # the best of those that are left
+
+
+def test_a_killed_driver_s_run_is_restored_to_the_same_decisions(synced: tuple[Course, Said], tmp_path: Path) -> None:
+    undisturbed, _ = synced
+    course = Course(str(tmp_path), RATES, "sync", seconds=(0.3,))
+    path = tmp_path / "course.json"
+    path.write_text(json.dumps(course.__dict__))
+    here = ROOT / "tests" / "actors"
+    address = ray.get_runtime_context().gcs_address
+    process = subprocess.Popen(
+        [sys.executable, str(here / "toy_population.py"), address, str(path)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{here}", "TUNE_GLOBAL_CHECKPOINT_S": "0", "RAY_AUTH_MODE": "token"},
+        cwd=tmp_path,
+    )
+    wait_for(lambda: process.poll() is not None or lines(course, "toy-0003", "restart"), 60)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    said: Said = []
+    results = restored(course, lambda *what: said.append(what)).fit()
+    assert results.num_errors == 0
+    assert ended(course) == set(course.names)
+    assert restarts(course) == restarts(undisturbed)
+    assert [name for name, kind, _ in said if kind == "restart"] == [
+        name for name, boundary in restarts(course) if boundary == 2
+    ]

@@ -1,0 +1,181 @@
+"""A population of toys: trials of milliseconds a step that follow what actors/trial.py reports and is told.
+
+As a program it is a driver that can be killed: ``python toy_population.py ADDRESS COURSE.json``.
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from actors.scheduler import PopulationScheduler, Say, silent
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.prompts.pool import PooledText
+
+RATE = "stages.0.optimizer.learning_rate"
+TRIAL_FAILURES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """What the toys do: ``steps`` a stage, each multiplying the loss by 1 - rate, with a restart between two stages.
+
+    kills, errors: (trial, step) at which a process is killed, once, and at which a trial fails, always.
+    """
+
+    folder: str
+    rates: tuple[float, ...]
+    mode: str = "async"
+    patience: float = 60.0
+    boundaries: int = 2
+    steps: int = 3
+    seconds: tuple[float, ...] = (0.02,)
+    kills: tuple[tuple[int, int], ...] = ()
+    errors: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        return [f"toy-{index:04d}" for index in range(len(self.rates))]
+
+
+class Toy(tune.Trainable):
+    """One trial; writes what it does into a file of its own."""
+
+    def setup(self, config: dict[str, Any], course: Course | None = None) -> None:
+        assert course is not None
+        self._course = course
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._index = new_config["trial"]
+        self._name = self._course.names[self._index]
+        self._restart = new_config.get("restart")
+        self._state: dict[str, Any] = {"step": 0, "boundary": 0, "waiting": False, "restart_id": "", "pool": ()}
+        self._state |= {"loss": 1.0, "rate": self._course.rates[self._index]}
+        self._asked, self._told = False, 0
+        return True
+
+    def step(self) -> dict[str, Any]:
+        state, course = self._state, self._course
+        if state["waiting"] and self._asked:
+            state["waiting"] = False
+            self._write(what="go_on")
+        if not state["waiting"]:
+            self._search()
+        self._asked = state["waiting"]
+        new, self._told = state["pool"][self._told :], len(state["pool"])
+        self._write(what="report")
+        return {
+            "dev_loss": state["loss"],
+            "boundary": state["boundary"],
+            "waiting": state["waiting"],
+            "scored": [dataclasses.asdict(text) for text in new],
+            "coordinates": repr(state["loss"]) if state["waiting"] else "",
+            "done": state["step"] == (course.boundaries + 1) * course.steps,
+        }
+
+    def _search(self) -> None:
+        state, course = self._state, self._course
+        here = (self._index, state["step"])
+        time.sleep(course.seconds[self._index % len(course.seconds)])
+        if here in course.errors:
+            raise RuntimeError("fails at this step whenever it comes here")
+        flag = Path(course.folder, f"killed-{self._name}-{state['step']}")
+        if here in course.kills and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        state["step"] += 1
+        state["loss"] *= 1 - state["rate"]
+        if state["step"] % course.steps == 0 and state["boundary"] < course.boundaries:
+            state["boundary"] += 1
+            state["waiting"] = True
+            text = f"{self._name} at {state['boundary']}"
+            state["pool"] += (
+                PooledText(text, state["loss"], 0.5, "trajectory", self._name, 2 * state["boundary"] - 1),
+            )
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        Path(checkpoint_dir, "toy.pkl").write_bytes(pickle.dumps(self._state))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        self._state = state = pickle.loads(Path(checkpoint_dir, "toy.pkl").read_bytes())
+        order = self._restart
+        if order is None or not state["waiting"] or order["boundary"] != state["boundary"]:
+            return
+        if order["id"] != state["restart_id"]:
+            state["waiting"], state["restart_id"] = False, order["id"]
+            state["rate"] = order["settings"].get(RATE, state["rate"])
+            if order["coordinates"]:
+                state["loss"] = min(state["loss"], float(order["coordinates"]))
+            self._write(what="restart", donor=order["donor"], pool=[text["text"] for text in order["pool"]])
+
+    def _write(self, **what: Any) -> None:
+        state = {name: value for name, value in self._state.items() if name != "pool"}
+        with Path(self._course.folder, f"{self._name}.jsonl").open("a") as file:
+            file.write(json.dumps({**what, **state, "pid": os.getpid()}) + "\n")
+
+
+def scheduler(course: Course, say: Say = silent) -> PopulationScheduler:
+    """Return the scheduler of the toys."""
+    return PopulationScheduler(
+        PopulationScheduleConfig.model_validate(
+            {
+                "kind": "population",
+                "mode": course.mode,
+                "patience": course.patience,
+                "explore": {RATE: {"low": 0.01, "high": 0.9}},
+            }
+        ),
+        course.names,
+        {name: {RATE: rate} for name, rate in zip(course.names, course.rates, strict=True)},
+        key=(1,),
+        shown=3,
+        say=say,
+    )
+
+
+def trainable(course: Course) -> Any:
+    return tune.with_resources(tune.with_parameters(Toy, course=course), {"cpu": 0.01})
+
+
+def tuner(course: Course, say: Say = silent) -> tune.Tuner:
+    """Return a new run of the toys."""
+    return tune.Tuner(
+        trainable(course),
+        param_space={"trial": tune.grid_search(list(range(len(course.rates))))},
+        tune_config=tune.TuneConfig(scheduler=scheduler(course, say), reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="toys",
+            storage_path=course.folder,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True, num_to_keep=10),
+        ),
+    )
+
+
+def restored(course: Course, say: Say = silent) -> tune.Tuner:
+    """Return the run whose driver was killed, with a scheduler that knows nothing yet."""
+    run = tune.Tuner.restore(str(Path(course.folder, "toys")), trainable=trainable(course), resume_unfinished=True)
+    run._local_tuner._tune_config.scheduler = scheduler(course, say)
+    return run
+
+
+def main() -> None:
+    import ray
+
+    address, path = sys.argv[1:]
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    raw = json.loads(Path(path).read_text())
+    tuner(Course(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})).fit()
+
+
+if __name__ == "__main__":
+    main()
