@@ -92,10 +92,8 @@ class Proposers:
             if isinstance(error.cause, TunerError):
                 raise error.cause from None
             raise
-        remote = {
-            key: RemoteProposer(*pair) for key, pair in zip(wanted, zip(actors, labels, strict=True), strict=True)
-        }
-        return cls(actors, remote)
+        remote = [RemoteProposer(actor, label) for actor, label in zip(actors, labels, strict=True)]
+        return cls(actors, dict(zip(wanted, remote, strict=True)))
 
     def stop(self) -> None:
         """End the actors."""

@@ -1,6 +1,6 @@
 """What a proposer is told: the task, its label words, scored prompts worst to best, and how to answer.
 
-The built-in template, or the user's own, is filled in by Jinja2 in a sandbox; prompts in it are data and never templates.
+The built-in template, or the user's own, is filled in by Jinja2 in a sandbox; prompts in it are data, never templates.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ The words that it may say: {{ label_words | join(", ") }}
 {% if examples %}
 These prompts were tried. The list goes from the worst to the best; a lower loss and a higher {{ metric }} are better.
 {% for example in examples %}
-Prompt: {{ example.text }}
+Prompt: {{ example.text | trim }}
 Loss: {{ "%.3f" | format(example.loss) }}, {{ metric }}: {{ "%.3f" | format(example.metric) }}
 {% endfor %}
-Find out what the good ones have in common.{% endif %}
+Find out what the good ones have in common.
+{% endif %}
 Write {{ count }} new prompts that should have a lower loss. Each must differ from those above and have {{ most_words }}
-words or fewer. Answer with the prompts alone, one a line, no explanations.
+words or fewer. Answer with the prompts alone, one a line, no numbers, no explanations.
 """
 
 PUBLISHED_WORDS = 9

@@ -14,9 +14,9 @@ PUBLISHED_SHORTEST = 10  # characters that the published code drops
 KEYS = ("prompt", "text", "template", "instruction", "content")
 
 FENCE = re.compile(r"^\s*(```|~~~).*$", re.MULTILINE)
-MARKER = re.compile(r"^\s*(?:[-*+•‣–—]\s+|[-*•]|\(?\d{1,3}\s*[.):-]\s*|\(?[a-zA-Z][.)]\s+|#{1,6}\s+)")
+MARKER = re.compile(r"^\s*(?:[-*+•‣\u2013\u2014]\s+|[-*•]|\(?\d{1,3}\s*[.):-]\s*|\(?[a-zA-Z][.)]\s+|#{1,6}\s+)")
 LABEL = re.compile(r"^(?:new\s+)?(?:prompt|template|instruction)s?\s*\d*\s*[:=]\s*", re.IGNORECASE)
-QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "*": "*", "_": "_"}
+QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "\u2018": "\u2019", "«": "»", "„": "“", "*": "*", "_": "_"}
 
 
 def parse(answer: str, count: int, known: Collection[str] = ()) -> list[str]:

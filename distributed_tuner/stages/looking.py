@@ -15,10 +15,17 @@ from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Point, 
 
 
 class Looks:
-    """Looks on behalf of one stage. ``dim``: P. ``selected``: the best prompt that this stage has looked at."""
+    """Looks on behalf of one stage. ``dim``: P. ``best``: the trial's selected prompt so far, until a look beats it."""
 
     def __init__(
-        self, task: Task, prompt: PromptSpec, oracle: BudgetedOracle, books: Books, dim: int, rule: Rule
+        self,
+        task: Task,
+        prompt: PromptSpec,
+        oracle: BudgetedOracle,
+        books: Books,
+        dim: int,
+        rule: Rule,
+        best: Selected | None,
     ) -> None:
         self._task = task
         self._prompt = prompt
@@ -26,7 +33,7 @@ class Looks:
         self._books = books
         self._dim = dim
         self._rule = rule
-        self.selected: Selected | None = None
+        self.selected = best
 
     def look(self, candidate: Candidate, step: int) -> LookRow:
         """Score a prompt and say what it is worth.

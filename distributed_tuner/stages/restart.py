@@ -39,6 +39,7 @@ from distributed_tuner.values import (
     TokenSpace,
 )
 
+WORDS_A_ROW = 0.75  # of a prompt; a word is a token or two
 PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
 PUBLISHED_SPACE = TokenSpace("published", "published")
 Part = Literal["read", "wait", "ask", "choose", "look"]
@@ -126,7 +127,7 @@ class RestartStage:
     # ------------------------------------------------------------------------------------------------ what others see
     @property
     def selected(self) -> Selected | None:
-        """The best prompt that this stage has looked at."""
+        """The trial's best prompt so far, where this stage looks; else None."""
         return None if self._looks is None else self._looks.selected
 
     @property
@@ -244,7 +245,7 @@ class RestartStage:
             label_words=self._task.label_words,
             examples=tuple((entry.text, entry.loss, entry.metric) for entry in shown),
             metric=self._task.metric,
-            most_words=self._prompt.length,
+            most_words=max(1, int(WORDS_A_ROW * self._prompt.length)),
             count=self._config.proposals,
         )
 

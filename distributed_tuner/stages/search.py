@@ -31,6 +31,7 @@ class SearchStage:
     """One search or gradient stage of one trial. ``advance`` does one step or one look and returns their rows.
 
     ``optimizer`` is ready for its next ask; ``trajectory`` is filled with what it recommends after every step.
+    ``best``: what the stages before selected.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SearchStage:
         plan: StagePlan,
         optimizer: Optimizer,
         trajectory: Trajectory,
+        best: Selected | None,
     ) -> None:
         self._config = config
         self._key = key
@@ -56,7 +58,7 @@ class SearchStage:
         self._plan = plan
         self.optimizer = optimizer
         self.trajectory = trajectory
-        self._looks = Looks(task, prompt, oracle, books, dim, config.select)
+        self._looks = Looks(task, prompt, oracle, books, dim, config.select, best)
         self.done = False
         self.reason = ""
         self._step = 0
@@ -65,7 +67,7 @@ class SearchStage:
 
     @property
     def selected(self) -> Selected | None:
-        """The best prompt that this stage has looked at."""
+        """The trial's best prompt so far."""
         return self._looks.selected
 
     @property

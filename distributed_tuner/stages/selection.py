@@ -26,10 +26,3 @@ def is_better(metric: float, loss: float, best: Selected | None, rule: Rule) -> 
     if best is None or metric > best.dev_metric:
         return True
     return rule == "metric_then_loss" and metric == best.dev_metric and loss < best.dev_loss
-
-
-def better_of(first: Selected | None, second: Selected | None) -> Selected | None:
-    """Return the better of two by dev metric, then dev loss; the first of equals."""
-    if first is None or second is None:
-        return first or second
-    return second if (second.dev_metric, -second.dev_loss) > (first.dev_metric, -first.dev_loss) else first

@@ -31,7 +31,7 @@ from distributed_tuner.stages.course import Course, TunedStageConfig
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.restart import Memory, RestartStage, Takeover
 from distributed_tuner.stages.search import SearchStage
-from distributed_tuner.stages.selection import Selected, better_of
+from distributed_tuner.stages.selection import Rule, Selected
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Candidate, Cost, Point, Request
@@ -143,7 +143,7 @@ class Trial:
     @property
     def selected(self) -> Selected | None:
         """The best prompt so far, over all stages."""
-        return better_of(self._selected, self._stage.selected)
+        return self._stage.selected or self._selected
 
     def selected_rows(self) -> Array | None:
         """Return the rows (L, D) of the best prompt so far."""
@@ -276,6 +276,7 @@ class Trial:
             dim=self._dim,
             plan=plan,
             optimizer=self._build(config, None) if restored else self._optimizer(config),
+            best=self._selected,
             trajectory=Trajectory(PUBLISHED_WAYPOINTS if self._read_as_published() else Trajectory.KEPT),
         )
 
@@ -287,7 +288,9 @@ class Trial:
         assert self._proposers is not None, "restart stages need proposers"
         looks = None
         if self._course.looks_after(self._stage_index):
-            looks = Looks(self._task, self._prompt, self._budgeted, books, self._dim, "metric_then_loss")
+            looks = Looks(
+                self._task, self._prompt, self._budgeted, books, self._dim, "metric_then_loss", self._selected
+            )
         return RestartStage(
             config,
             task=self._task,

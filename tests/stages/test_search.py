@@ -17,7 +17,7 @@ from local_trials import (
     steps_of,
 )
 
-from distributed_tuner.stages.selection import Selected, better_of, is_better
+from distributed_tuner.stages.selection import Selected, is_better
 from distributed_tuner.values import Array, Point, Request
 
 
@@ -96,18 +96,6 @@ def test_a_look_is_selected_for_a_better_metric_or_an_equal_one_with_less_loss(
     assert is_better(metric, loss, best, "metric_then_loss") is by_both
     assert is_better(metric, loss, best, "metric") is by_metric
     assert is_better(metric, loss, None, "metric") is bool(np.isfinite(metric) and np.isfinite(loss))
-
-
-def test_of_two_stages_the_better_prompt_counts_and_the_first_of_equals() -> None:
-    point = Point(np.zeros(1, dtype=np.float32))
-    low, high, same = (Selected(point, metric, 0.5, 0.5) for metric in (0.6, 0.7, 0.7))
-    assert better_of(low, high) is high
-    assert better_of(high, low) is high
-    assert better_of(high, same) is high
-    assert better_of(high, Selected(point, 0.7, 0.4, 0.9)) is not high
-    assert better_of(None, low) is low
-    assert better_of(low, None) is low
-    assert better_of(None, None) is None
 
 
 @pytest.mark.parametrize("rule", ["metric", "metric_then_loss"])

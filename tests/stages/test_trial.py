@@ -243,6 +243,19 @@ def test_a_stage_starts_from_the_prompt_that_the_stage_before_selected(optimizer
     assert [row.elapsed for row in steps_of(rows)] == sorted(row.elapsed for row in steps_of(rows))
 
 
+def test_what_a_later_stage_looks_at_is_selected_only_if_it_beats_the_stages_before() -> None:
+    first = {"kind": "random_search", "popsize": 4, "sigma": 1.0}
+    second = {"kind": "random_search", "popsize": 4, "sigma": 30.0}  # finds nothing
+    experiment = make_experiment(first, second, budget={"queries": 200}, first={"steps": 30}, seed=SEED)
+    trial = make_trial(experiment)
+    looks = looks_of(run(trial))
+    selected = [(row.dev_metric or 0.0, -(row.dev_loss or 0.0)) for row in looks if row.selected]
+    assert selected == sorted(selected)
+    assert {row.stage for row in looks} == {0, 1}
+    assert trial.selected is not None
+    assert (trial.selected.dev_metric, -trial.selected.dev_loss) == selected[-1]
+
+
 def test_units_of_the_prompt_do_not_move_the_start_of_the_next_stage() -> None:
     prompt = {"length": 2, "init": "zeros", "layout": "prefix", "units": "paper"}
     first = {"kind": "random_search", "popsize": 4, "sigma": 1.0}
