@@ -18,7 +18,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 
 def curve_figure(curves: Curves, methods: Sequence[str]) -> "go.Figure":
     """Draw lines and bands; ``methods`` fixes the colours, so that a method looks the same in every figure."""
-    figure = _figure(curves.x_title, curves.y_title)
+    figure = empty_figure(curves.x_title, curves.y_title)
     for method, one in curves.bands:
         place = methods.index(method)
         colour, dash = PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
@@ -32,6 +32,21 @@ def curve_figure(curves: Curves, methods: Sequence[str]) -> "go.Figure":
             line={"color": colour, "dash": dash, "width": 2.2, "shape": "hv"},
             hovertemplate="%{y:.4g}",
         )
+    for number, (method, marks) in enumerate(curves.marks):
+        figure.add_scatter(
+            x=[x for x, _ in marks],
+            y=[y for _, y in marks],
+            name="prompt adopted",
+            mode="markers",
+            marker={
+                "symbol": "star",
+                "size": 9,
+                "color": "white",
+                "line": {"color": PALETTE[methods.index(method) % len(PALETTE)], "width": 1.4},
+            },
+            showlegend=number == 0,
+            hoverinfo="skip",
+        )
     _add_manual(figure, curves.manual)
     figure.update_xaxes(rangemode="tozero")
     figure.update_layout(hovermode="x unified")
@@ -41,7 +56,7 @@ def curve_figure(curves: Curves, methods: Sequence[str]) -> "go.Figure":
 def dots_figure(dots: Dots, methods: Sequence[str]) -> "go.Figure":
     """Draw one mark a trial, with buttons that choose the kind of cost."""
     first = next(iter(dots.axes))
-    figure = _figure(dots.axes[first], dots.y_title)
+    figure = empty_figure(dots.axes[first], dots.y_title)
     groups = {method: [dot for dot in dots.dots if dot.method == method] for method in methods}
     groups = {method: group for method, group in groups.items() if group}
     for method, group in groups.items():
@@ -94,7 +109,8 @@ def _cost_buttons(dots: Dots, groups: Sequence[Sequence[Dot]]) -> dict[str, Any]
     }
 
 
-def _figure(x_title: str, y_title: str) -> "go.Figure":
+def empty_figure(x_title: str, y_title: str) -> "go.Figure":
+    """Return a figure without traces in the report's style."""
     import plotly.graph_objects as go
 
     axis = {

@@ -1,12 +1,13 @@
 """The numbers behind the report's figures, one function a figure. Drawing them is left to `figures`."""
 
+import bisect
 import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from distributed_tuner.ledger.reader import Ledger
-from distributed_tuner.ledger.rows import LookRow, StepRow
+from distributed_tuner.ledger.rows import LookRow, RestartRow, StepRow
 from distributed_tuner.report import words
 from distributed_tuner.report.curves import Band, Series, band, running_best
 
@@ -18,12 +19,16 @@ _X_TITLES: Mapping[By, str] = {"queries": "queries per trial", "seconds": "wall-
 
 
 class Curves(NamedTuple):
-    """Lines with bands against a common x, and the manual prompt's level where there is one."""
+    """Lines with bands against a common x, and the manual prompt's level where there is one.
+
+    ``marks`` lie on a method's line, (x, y), where a restart of one of its trials adopted a prompt.
+    """
 
     x_title: str
     y_title: str
     bands: tuple[tuple[str, Band], ...]
     manual: float | None
+    marks: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = ()
 
 
 class Dot(NamedTuple):
@@ -47,7 +52,7 @@ class Dots(NamedTuple):
 def train_loss_data(ledger: Ledger, summary: Mapping[str, Any], by: By) -> Curves:
     """Gather the train loss of the recommended prompt (never of perturbed candidates) for each method."""
     bands = _bands(ledger.looks, summary, by, lambda look: look.train_loss)
-    return Curves(_X_TITLES[by], "train loss (nats)", bands, None)
+    return Curves(_X_TITLES[by], "train loss (nats)", bands, None, _marks(ledger, summary, by, bands))
 
 
 def dev_metric_data(ledger: Ledger, summary: Mapping[str, Any], by: By) -> Curves:
@@ -55,13 +60,15 @@ def dev_metric_data(ledger: Ledger, summary: Mapping[str, Any], by: By) -> Curve
     metric = words.MetricWords(summary["best"]["metric"])
     bands = _bands(ledger.looks, summary, by, lambda look: _scaled(metric, look.dev_metric), best_so_far=True)
     manual = _scaled(metric, summary["baseline"]["manual_prompt"]["dev_metric"])
-    return Curves(_X_TITLES[by], f"best dev {metric.axis} so far", bands, manual)
+    marks = _marks(ledger, summary, by, bands)
+    return Curves(_X_TITLES[by], f"best dev {metric.axis} so far", bands, manual, marks)
 
 
 def candidate_loss_data(ledger: Ledger, summary: Mapping[str, Any]) -> Curves:
     """Gather the mean loss of the candidates each step asked for, averaged over neighbouring steps of a trial."""
     bands = _bands(ledger.steps, summary, "queries", lambda step: step.loss, groups=_GROUPS)
-    return Curves(_X_TITLES["queries"], "mean candidate loss (nats)", bands, None)
+    marks = _marks(ledger, summary, "queries", bands)
+    return Curves(_X_TITLES["queries"], "mean candidate loss (nats)", bands, None, marks)
 
 
 def test_cost_data(summary: Mapping[str, Any]) -> Dots:
@@ -85,6 +92,27 @@ def test_cost_data(summary: Mapping[str, Any]) -> Dots:
     return Dots(axes, f"test {metric.axis}", dots, manual)
 
 
+def _marks(
+    ledger: Ledger, summary: Mapping[str, Any], by: By, bands: Iterable[tuple[str, Band]]
+) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
+    """Return where restarts adopted a prompt, on the lines of ``bands``; what lies beside a line is left out."""
+    methods = {trial["trial_id"]: trial["method"] for trial in summary["trials"]}
+    places: dict[str, set[float]] = {}
+    for row in ledger.restarts:
+        if row.adopted != "none" and row.trial_id in methods:
+            places.setdefault(methods[row.trial_id], set()).add(_at(row, by))
+    marks = []
+    for method, one in bands:
+        inside = sorted(x for x in places.get(method, ()) if one.x[0] <= x <= one.x[-1])
+        if inside:
+            marks.append((method, tuple((x, one.mean[bisect.bisect_right(one.x, x) - 1]) for x in inside)))
+    return tuple(marks)
+
+
+def _at(row: LookRow | StepRow | RestartRow, by: By) -> float:
+    return row.elapsed if by == "seconds" else float(row.spent.queries)
+
+
 def _bands(
     rows: Iterable[T],
     summary: Mapping[str, Any],
@@ -99,8 +127,7 @@ def _bands(
     for row in rows:
         number = value(row)
         if number is not None:
-            at = row.elapsed if by == "seconds" else float(row.spent.queries)
-            points.setdefault(row.trial_id, []).append((at, number))
+            points.setdefault(row.trial_id, []).append((_at(row, by), number))
     found = []
     for method in methods_of(summary):
         series = [

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger.reader import Ledger, read
-from distributed_tuner.report import figures, gather, tables, words
+from distributed_tuner.report import figures, gather, lineage_figure, tables, words
+from distributed_tuner.report.lineage import lineage_data
+from distributed_tuner.report.restarts import restarts
 from distributed_tuner.report.summary import summarize, write_summary
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def render(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     plots = _plots(ledger, summary)
+    lineage = _lineage(ledger, summary)
+    drawn = plots if lineage is None else [*plots, lineage]
     events = tables.event_lines(ledger)
     return environment.get_template("template.html.j2").render(
         title=_title(ledger, config),
@@ -84,8 +88,10 @@ def render(
         totals=summary["totals"],
         duration=words.duration,
         plots=plots,
-        plot_json=_script_json({plot.id: json.loads(plot.figure.to_json()) for plot in plots}),
-        plotly_js=get_plotlyjs() if plots else "",
+        lineage=lineage,
+        restarts=restarts(ledger, summary),
+        plot_json=_script_json({plot.id: json.loads(plot.figure.to_json()) for plot in drawn}),
+        plotly_js=get_plotlyjs() if drawn else "",
         prompt=prompt,
         tokens=nearest_tokens(prompt),
         best_files=_best_files(run_dir),
@@ -149,6 +155,20 @@ def _plots(ledger: Ledger, summary: Mapping[str, Any]) -> list[Plot]:
     if len(plots) % 2:
         plots[-1] = plots[-1]._replace(wide=True)
     return plots
+
+
+def _lineage(ledger: Ledger, summary: Mapping[str, Any]) -> Plot | None:
+    """Draw who went on with whose prompt, where there were restarts."""
+    if not ledger.restarts:
+        return None
+    data = lineage_data(ledger, summary)
+    said = (
+        "One line a trial. It changes its colour where the trial went on from another prompt: a proposal begins a new"
+        " colour, a donor's prompt brings the donor's. Grey is a trial's own start that no other took over."
+    )
+    if data.arrows:
+        said += " Arrows lead from the trial whose settings were taken over, solid where its prompt was as well."
+    return Plot("lineage", "Whose prompt each trial went on with", said, lineage_figure.lineage_figure(data))
 
 
 def _title(ledger: Ledger, config: Mapping[str, Any]) -> str:

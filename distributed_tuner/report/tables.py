@@ -43,6 +43,8 @@ class MethodLine(NamedTuple):
     train_loss: str
     queries: str
     wall: str
+    adopted: str
+    calls: str
     best: bool
 
 
@@ -118,7 +120,7 @@ def tiles(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Tile]:
             words.UNKNOWN if busy is None else f"{100 * busy:.0f} %",
             f"{words.duration(totals['oracle_busy_seconds'])}" + (f" on {_actors(actors)}" if actors else ""),
         ),
-        Tile("Cost", words.money(totals["usd"]), f"{words.money(totals['measurement']['usd'])} to measure"),
+        Tile("Cost", words.money(totals["usd"]), _cost_note(totals)),
     ]
 
 
@@ -134,6 +136,8 @@ def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
         metric.bare(manual["test_metric"]),
         none,
         "0",
+        none,
+        none,
         none,
         False,
     )
@@ -160,18 +164,18 @@ def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Co
     for name, label, spell in _COSTS:
         # A budget of seconds is one of wall-clock time, as a user waits for it; measuring knows device time alone.
         field = "wall_seconds" if name == "seconds" else name
-        most = max((trial[field] for trial in summary["trials"]), default=None)
+        most = max((_budgeted(trial, field) for trial in summary["trials"]), default=None)
         limit = budget.get(name)
         lines.append(
             CostLine(
                 label,
                 "none" if limit is None else spell(limit),
                 spell(most),
-                spell(totals[field]),
+                spell(_budgeted(totals, field)),
                 spell(totals["measurement"][name]) + (" of device time" if name == "seconds" else ""),
             )
         )
-    return lines
+    return [*lines, *(_proposer_lines(summary) if totals["proposer_calls"] else [])]
 
 
 def calibration(ledger: Ledger) -> str | None:
@@ -196,8 +200,30 @@ def event_lines(ledger: Ledger) -> list[EventLine]:
     ]
 
 
+def _budgeted(costs: Mapping[str, Any], field: str) -> Any:
+    """Return a cost as far as a budget pays for it: dollars without those for proposers."""
+    return costs["usd"] - costs["proposer_usd"] if field == "usd" else costs[field]
+
+
+def _proposer_lines(summary: Mapping[str, Any]) -> list[CostLine]:
+    """Return what proposers cost, beside any budget, against limits of their own."""
+    lines = []
+    for name, field, label, spell in (
+        ("calls", "proposer_calls", "Requests to proposers", words.count),
+        ("usd", "proposer_usd", "US dollars for proposers", words.money),
+    ):
+        stages = [stage for trial in summary["trials"] for stage in trial["config"].get("stages") or []]
+        limits = {stage["proposer"].get(name) for stage in stages if stage.get("proposer")}
+        limit = limits.pop() if len(limits) == 1 else None
+        most = max(trial[field] for trial in summary["trials"])
+        shown = "varies" if limits else "none" if limit is None else spell(limit)
+        lines.append(CostLine(label, shown, spell(most), spell(summary["totals"][field]), words.UNKNOWN))
+    return lines
+
+
 def _method_line(line: Mapping[str, Any], metric: words.MetricWords, best: str | None) -> MethodLine:
     failed = f" ({line['failed']} failed)" if line["failed"] else ""
+    none = words.UNKNOWN
     return MethodLine(
         method=line["method"],
         trials=f"{line['trials']}{failed}",
@@ -206,6 +232,10 @@ def _method_line(line: Mapping[str, Any], metric: words.MetricWords, best: str |
         train_loss=words.loss(line["train_loss_mean"]),
         queries=words.count(line["queries_mean"]),
         wall=words.duration(line["wall_seconds_mean"]),
+        adopted=f"{line['restarts_adopted_mean']:.3g} of {line['restarts_mean']:.3g}"
+        if line["restarts_mean"]
+        else none,
+        calls=f"{line['proposer_calls_mean']:.3g}" if line["restarts_mean"] else none,
         best=line["method"] == best,
     )
 
@@ -215,7 +245,7 @@ def _raced(summary: Mapping[str, Any]) -> bool:
 
 
 def _trial_line(trial: Mapping[str, Any], metric: words.MetricWords, best: str | None, raced: bool) -> TrialLine:
-    drawn = tuple(f"{_leaf(path)}={words.plain(value)}" for path, value in trial["drawn"].items())
+    drawn = words.settings(trial["drawn"])
     cells: tuple[Cell, ...] = (
         Cell(trial["trial_id"], trial["trial_id"]),
         Cell(trial["method"], trial["method"]),
@@ -240,10 +270,6 @@ def pretty_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def _leaf(path: str) -> str:
-    return path.rsplit(".", 1)[-1]
-
-
 def _shown(value: object) -> str:
     return words.UNKNOWN if value is None else str(value)
 
@@ -255,6 +281,11 @@ def _number(value: float | None) -> float:
 
 def _actors(number: int) -> str:
     return f"{number} actor" if number == 1 else f"{number} actors"
+
+
+def _cost_note(totals: Mapping[str, Any]) -> str:
+    proposers = f"{words.money(totals['proposer_usd'])} for proposers, " if totals["proposer_calls"] else ""
+    return f"{proposers}{words.money(totals['measurement']['usd'])} to measure"
 
 
 def _trials_note(summary: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """How numbers are spelled for people: counts, seconds, dollars, metrics. Which are shown is left to `tables`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 UNKNOWN = "—"
@@ -57,6 +58,11 @@ def one_line(text: str, most: int) -> str:
 def plain(value: object) -> str:
     """Return a drawn value: numbers to four digits, anything else as it prints."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def settings(values: Mapping[str, object]) -> tuple[str, ...]:
+    """Return settings by path as "name=value" each, the last part of the path being the name."""
+    return tuple(f"{path.rsplit('.', 1)[-1]}={plain(value)}" for path, value in values.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,15 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pages import Page
 
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, read
 from distributed_tuner.ledger.rows import ROW
 from distributed_tuner.report import figures, gather, summarize, tables, write_report
-
-LOADS = {"src", "srcset", "href", "data", "action", "poster", "xlink:href"}
-
-
-class Page(HTMLParser):
-    """The page as a browser parses it: attributes that load something, text outside scripts, script bodies."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.tags: list[str] = []
-        self.scripts: list[str] = []
-        self.styles: list[str] = []
-        self.words: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in LOADS]
-
-    def handle_data(self, data: str) -> None:
-        place = {"script": self.scripts, "style": self.styles}.get(self.lasttag if self.cdata_elem else "", self.words)
-        place.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +22,6 @@ def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def page(reported: Path) -> Page:
     return Page(reported / "report.html")
-
-
-def figure_json(page: Page) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(next(script for script in page.scripts if script.startswith('{"loss-queries"')))
-    return found
 
 
 def test_the_page_loads_nothing_and_carries_plotly_once(reported: Path, page: Page) -> None:
@@ -87,7 +54,7 @@ def test_the_page_says_what_was_found(page: Page) -> None:
 
 
 def test_every_axis_of_every_figure_has_a_title_and_every_figure_a_place(reported: Path, page: Page) -> None:
-    found = figure_json(page)
+    found = page.figures
     assert set(found) == {"loss-queries", "dev-queries", "loss-time", "dev-time", "candidates", "test-cost"}
     source = (reported / "report.html").read_text(encoding="utf-8")
     for name, figure in found.items():

@@ -1,0 +1,129 @@
+"""With whose prompt each trial went on after its restarts: numbers for a picture. Drawing is `lineage_figure`'s.
+
+A lineage begins where a trial does, or where a proposal is adopted; a trial that takes a donor's prompt joins the
+donor's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.rows import RestartRow
+from distributed_tuner.report import words
+from distributed_tuner.report.restarts import best_proposal, loss_of
+from distributed_tuner.report.trials import PaidRow, by_trial, paid_rows
+
+
+class Stretch(NamedTuple):
+    """A trial between two changes of its prompt, in queries. ``lineage`` numbers those worth a colour, else None.
+
+    None is the lineage of a trial's own start that no other trial has joined.
+    """
+
+    trial_id: str
+    start: int
+    stop: int
+    lineage: int | None
+
+
+class Mark(NamedTuple):
+    """A restart stage: after how many queries it ended, and how. ``lineage`` is the one that the trial goes on with."""
+
+    trial_id: str
+    queries: int
+    outcome: Literal["none", "proposal", "donor"]
+    lineage: int | None
+    lines: tuple[str, ...]
+    """What to say of it, as plain text."""
+
+
+class Arrow(NamedTuple):
+    """From a donor to the trial that took over its settings, and its ``prompt`` where no proposal was better."""
+
+    donor: str
+    donor_queries: int
+    trial_id: str
+    queries: int
+    prompt: bool
+
+
+class Lineages(NamedTuple):
+    """The picture: one lane a trial."""
+
+    lanes: tuple[str, ...]
+    stretches: tuple[Stretch, ...]
+    marks: tuple[Mark, ...]
+    arrows: tuple[Arrow, ...]
+
+
+def lineage_data(ledger: Ledger, summary: Mapping[str, Any]) -> Lineages:
+    """Gather the lineages of the trials that restarted or were taken after, in the order of the summary."""
+    known = {trial["trial_id"] for trial in summary["trials"]}
+    rows = [row for row in ledger.restarts if row.trial_id in known]
+    rows.sort(key=lambda row: (row.time, row.trial_id, row.stage))
+    named = {row.trial_id for row in rows} | {row.donor for row in rows}
+    spent = {trial["trial_id"]: int(trial["queries"]) for trial in summary["trials"] if trial["trial_id"] in named}
+    paid = by_trial(paid_rows(ledger))
+    current = {name: name for name in spent}
+    since = dict.fromkeys(spent, 0)
+    stretches: list[tuple[str, int, int, str]] = []
+    marks: list[tuple[RestartRow, str]] = []
+    arrows = []
+    for row in rows:
+        name, at = row.trial_id, row.spent.queries
+        if row.adopted != "none":
+            stretches.append((name, since[name], at, current[name]))
+            since[name] = at
+            joins = row.adopted == "donor" and row.donor in current
+            current[name] = current[str(row.donor)] if joins else f"{name} stage {row.stage}"
+        marks.append((row, current[name]))
+        if row.donor in spent:
+            donor = str(row.donor)
+            arrows.append(Arrow(donor, _queries_at(paid.get(donor, []), row.time), name, at, row.adopted == "donor"))
+    stretches += [(name, since[name], max(end, since[name]), current[name]) for name, end in spent.items()]
+    numbers = _numbers([(name, lineage) for name, _, _, lineage in stretches])
+    return Lineages(
+        lanes=tuple(spent),
+        stretches=tuple(Stretch(name, start, stop, numbers.get(one)) for name, start, stop, one in stretches),
+        marks=tuple(
+            Mark(row.trial_id, row.spent.queries, row.adopted, numbers.get(one), _lines(row)) for row, one in marks
+        ),
+        arrows=tuple(arrows),
+    )
+
+
+def _queries_at(rows: Sequence[PaidRow], time: float) -> int:
+    return max((row.spent.queries for row in rows if row.time <= time), default=0)
+
+
+def _numbers(lived: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Number the lineages, but for those of a trial's own start that stayed in their lane."""
+    where: dict[str, set[str]] = {}
+    for name, lineage in lived:
+        where.setdefault(lineage, set()).add(name)
+    coloured = [lineage for lineage, names in where.items() if names != {lineage}]
+    return {lineage: number for number, lineage in enumerate(coloured)}
+
+
+def _lines(row: RestartRow) -> tuple[str, ...]:
+    best = best_proposal(row)
+    losses = {
+        "incumbent": row.incumbent_loss,
+        "donor": loss_of(row, "donor"),
+        "best proposal": best.loss if best else None,
+    }
+    lines = [f"{row.trial_id}, stage {row.stage}, after {words.count(row.spent.queries)} queries"]
+    if row.adopted == "proposal":
+        lines.append(f'adopted "{words.one_line(row.text, 240)}"')
+    elif row.adopted == "donor":
+        lines.append(f"took the prompt of {row.donor}")
+    else:
+        lines.append("kept its own prompt")
+    known = [f"{name} {words.loss(loss)}" for name, loss in losses.items() if loss is not None]
+    if known:
+        lines.append(f"feedback loss: {', '.join(known)}")
+    if row.donor and row.settings:
+        lines.append(f"settings after {row.donor}: {', '.join(words.settings(row.settings))}")
+    if row.reason:
+        lines.append(words.one_line(row.reason, 240))
+    return tuple(lines)

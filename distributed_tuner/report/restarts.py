@@ -1,0 +1,167 @@
+"""What the report says of restart stages: tables of stages and proposals, the exchanges, warnings. No HTML here.
+
+Prompts and answers come from models: they are cut here, and escaped where they are shown.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.rows import ExchangeRow, RestartRow, ScoredText
+from distributed_tuner.report import words
+
+_MOST_STAGES, _MOST_PROPOSALS, _MOST_EXCHANGES = 200, 50, 20
+_CELL, _LETTER = 300, 4000  # characters of a text in a table, and of an instruction or answer
+
+
+class StageLine(NamedTuple):
+    """A restart stage, with the adopted proposal or else the best one."""
+
+    trial_id: str
+    stage: str
+    queries: str
+    incumbent: str
+    best_loss: str
+    best_text: str
+    donor: str
+    donor_loss: str
+    adopted: Literal["none", "proposal", "donor"]
+    reason: str
+
+
+class ProposalLine(NamedTuple):
+    """A proposal with its scores on the feedback examples, and whence it comes."""
+
+    loss: str
+    metric: str
+    text: str
+    trial_id: str
+    stage: str
+    adopted: bool
+
+
+class Letter(NamedTuple):
+    """A text as the page shows it, and how many of its characters were cut off."""
+
+    text: str
+    cut: int
+
+
+class Talk(NamedTuple):
+    """One request to a proposer and its answer. ``problem``: why nothing of it could be used."""
+
+    title: str
+    problem: str
+    instruction: Letter
+    answer: Letter
+
+
+class Restarts(NamedTuple):
+    """All that the section says. Of each list only so many are shown; the ``_left_out`` count the rest."""
+
+    stages: tuple[StageLine, ...]
+    stages_left_out: int
+    proposals: tuple[ProposalLine, ...]
+    proposals_left_out: int
+    talks: tuple[Talk, ...]
+    talks_left_out: int
+    cost: str
+    warnings: tuple[str, ...]
+
+
+def restarts(ledger: Ledger, summary: Mapping[str, Any]) -> Restarts | None:
+    """Return what there is to say of restart stages; None where none has ended and no proposer was asked."""
+    if not ledger.restarts and not ledger.exchanges:
+        return None
+    metric = words.MetricWords(summary["best"]["metric"])
+    proposed = [(text, row) for row in ledger.restarts for text in row.scored if text.source == "proposal"]
+    proposed.sort(key=lambda entry: math.inf if entry[0].loss is None else entry[0].loss)
+    return Restarts(
+        stages=tuple(_stage_line(row) for row in ledger.restarts[:_MOST_STAGES]),
+        stages_left_out=max(0, len(ledger.restarts) - _MOST_STAGES),
+        proposals=tuple(_proposal_line(text, row, metric) for text, row in proposed[:_MOST_PROPOSALS]),
+        proposals_left_out=max(0, len(proposed) - _MOST_PROPOSALS),
+        talks=tuple(_talk(row) for row in ledger.exchanges[:_MOST_EXCHANGES]),
+        talks_left_out=max(0, len(ledger.exchanges) - _MOST_EXCHANGES),
+        cost=_cost(summary["totals"]),
+        warnings=_warnings(ledger),
+    )
+
+
+def best_proposal(row: RestartRow) -> ScoredText | None:
+    """Return the adopted proposal, else the one of lowest loss; None where there was none."""
+    proposals = [text for text in row.scored if text.source == "proposal"]
+    adopted = (text for text in proposals if row.adopted == "proposal" and text.text == row.text)
+    best = min(proposals, key=lambda text: math.inf if text.loss is None else text.loss, default=None)
+    return next(adopted, best)
+
+
+def loss_of(row: RestartRow, source: str) -> float | None:
+    """Return the loss of the first scored text of a source; None where there is none."""
+    return next((text.loss for text in row.scored if text.source == source), None)
+
+
+def _stage_line(row: RestartRow) -> StageLine:
+    best, donor_loss = best_proposal(row), loss_of(row, "donor")
+    return StageLine(
+        trial_id=row.trial_id,
+        stage=str(row.stage),
+        queries=words.count(row.spent.queries),
+        incumbent=words.loss(row.incumbent_loss),
+        best_loss=words.loss(best.loss if best else None),
+        best_text=words.one_line(best.text, _CELL) if best else "",
+        donor=row.donor or "",
+        donor_loss="" if donor_loss is None else words.loss(donor_loss),
+        adopted=row.adopted,
+        reason=words.one_line(row.reason, _CELL),
+    )
+
+
+def _proposal_line(text: ScoredText, row: RestartRow, metric: words.MetricWords) -> ProposalLine:
+    return ProposalLine(
+        loss=words.loss(text.loss),
+        metric=metric.bare(text.metric),
+        text=words.one_line(text.text, _CELL),
+        trial_id=row.trial_id,
+        stage=str(row.stage),
+        adopted=row.adopted == "proposal" and text.text == row.text,
+    )
+
+
+def _talk(row: ExchangeRow) -> Talk:
+    found = "1 prompt" if len(row.texts) == 1 else f"{len(row.texts)} prompts"
+    title = (
+        f"{row.trial_id}, stage {row.stage}, request {row.number + 1} to {words.one_line(row.proposer, 80)}: {found}"
+    )
+    return Talk(title, words.one_line(row.problem, _CELL), _letter(row.instruction), _letter(row.answer))
+
+
+def _letter(text: str) -> Letter:
+    return Letter(text[:_LETTER], max(0, len(text) - _LETTER))
+
+
+def _cost(totals: Mapping[str, Any]) -> str:
+    """Say what was asked of proposers, and what it cost."""
+    calls = totals["proposer_calls"]
+    if not calls:
+        return "No proposer was asked."
+    asked = "1 request" if calls == 1 else f"{words.count(calls)} requests"
+    return (
+        f"{asked} to proposers, {words.count(totals['proposer_failures'])} without a usable answer:"
+        f" {words.count(totals['proposer_input_tokens'])} tokens in,"
+        f" {words.count(totals['proposer_output_tokens'])} out,"
+        f" {words.duration(totals['proposer_seconds'])}, {words.money(totals['proposer_usd'])}."
+    )
+
+
+def _warnings(ledger: Ledger) -> tuple[str, ...]:
+    """Return every proposer that was given up, and each trial's first failure."""
+    found, told = [], set()
+    for event in ledger.events:
+        first = event.kind == "proposer" and event.trial_id not in told
+        if first:
+            told.add(event.trial_id)
+        if first or event.kind == "proposer_given_up":
+            found.append(f"{event.trial_id or 'run'}: {words.one_line(event.message, _CELL)}")
+    return tuple(found)
