@@ -33,7 +33,7 @@ def alternating(proposer: dict[str, Any], **more: Any) -> dict[str, Any]:
     restart = {"kind": "restart", "proposer": proposer, **more.pop("restart", {})}
     task = space({}, [ZOT])["task"] | {"feedback": 2}
     settings = {"rounds": 3, "budget": {"queries": 120}, "task": task, "stages": [SEARCH, restart]}
-    return space({"kind": "analytic"}, [ZOT], **settings, **more)
+    return space({"kind": "analytic"}, [ZOT], **(settings | more))
 
 
 # --------------------------------------------------------------------------------------------------- recorded answers
