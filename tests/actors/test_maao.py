@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuner_runs import ROOT, ZOT, Done, numbers, run_alone, run_space, space, wait_for, write_space
+from tuner_runs import ROOT, ZOT, Done, Grid, numbers, run_alone, run_space, space, steps_written, wait_for, write_space
 
 from distributed_tuner.ledger.reader import Ledger, read
 from distributed_tuner.ledger.rows import ExchangeRow, RestartRow
@@ -178,10 +178,24 @@ def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     assert best[0] == best[1]
 
 
+def test_other_trials_search_while_one_waits_for_its_proposer(server: Server, reviews: Path, tmp_path: Path) -> None:
+    proposer = {"kind": "openai", "model": "m", "base_url": f"http://127.0.0.1:{server.port}/v1"}
+    tree = alternating(proposer, budget={"queries": 1500}, seed=Grid([0, 1]))
+    path, out = write_space(tree, reviews, "two_trials.yaml"), tmp_path / "run"
+    server.hold = 1
+    process = subprocess.Popen(
+        command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for(server.held.is_set, 120)
+    told = (out / "ledger.jsonl").read_text().count('"type":"step"')
+    wait_for(steps_written(out, told + 20), 60)  # nothing comes of the trial that waits
+    server.release.set()
+    assert process.wait(timeout=120) == 0
+    assert len(lineage(read(out / "ledger.jsonl"))) == 4
+
+
 # --------------------------------------------------------------------------------------------------- a population
 def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
-    from tuner_runs import Grid
-
     rates = [0.001, 0.3, 0.5, 3.0]
     searches = Grid([{"kind": "zot", "points": 2, "learning_rate": rate} for rate in rates])
     stages = [{"kind": "search", "optimizer": searches, "look_every": 20}, {"kind": "restart", "proposer": proposer}]
