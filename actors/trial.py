@@ -18,8 +18,8 @@ from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText
-from distributed_tuner.stages.restart import Takeover
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo

@@ -93,7 +93,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here as well.")] = None,
 ) -> None:
     """Run (or read) the arms and print their table."""
-    lines = []
+    lines: list[Line] = []
     for place in map(int, arms.split(",")):
         arm = list(ARMS)[place]
         folder = out / f"{task}-{arm.lower().replace(' ', '-')}"

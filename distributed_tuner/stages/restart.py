@@ -23,7 +23,9 @@ from distributed_tuner.proposers.propose import Exchange, propose
 from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.coordinates import coordinates
 from distributed_tuner.stages.looking import Looks, scores_of
+from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
@@ -43,33 +45,6 @@ WORDS_A_ROW = 0.75  # of a prompt; a word is a token or two
 PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
 PUBLISHED_SPACE = TokenSpace("published", "published")
 Part = Literal["read", "wait", "ask", "choose", "look"]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Takeover:
-    """What a population's schedule says to a laggard: whom it takes after, and what the whole population knows.
-
-    coordinates: the donor's prompt, (P,). settings: by path, explored already. No donor: the trial keeps its own.
-    """
-
-    id: str
-    donor: str | None
-    settings: dict[str, float]
-    coordinates: Array | None
-    pool: tuple[PooledText, ...]
-
-
-@dataclass(slots=True)
-class Memory:
-    """What a trial remembers from one restart stage to the next."""
-
-    pool: tuple[PooledText, ...] = ()
-    calls: int = 0
-    usd: float = 0.0
-    failures: int = 0
-    """Restart stages in a row that got no proposal."""
-    told: bool = False
-    """Has a failure been told of?"""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -286,14 +261,15 @@ class RestartStage:
         donor = None if self._takeover is None else self._takeover.coordinates
         if not self._proposals and donor is None:
             return self._end(self._problem or "no proposal")
-        sources: list[Source] = ["incumbent", *(["donor"] if donor is not None else [])]  # type: ignore[list-item]
-        candidates: list[Candidate] = [self._incumbent, *([Point(donor)] if donor is not None else [])]
-        first = len(candidates)
-        candidates += [Embedded(text) for text in self._proposals]
+        entries: list[tuple[Source, str, Candidate]] = [("incumbent", "", self._incumbent)]
+        if donor is not None:
+            entries.append(("donor", "", Point(donor)))
+        first = len(entries)
+        entries += [("proposal", text, Embedded(text)) for text in self._proposals]
+        sources, texts, candidates = zip(*entries, strict=True)
         batch = self._feedback()
         answer = self._oracle.evaluate(self._request(candidates, batch))
-        texts = ["", *([""] if donor is not None else []), *self._proposals]
-        scored = self._scored(texts, [*sources, *["proposal"] * len(self._proposals)], answer, batch)
+        scored = self._scored(texts, sources, answer, batch)
         losses = np.where(np.isfinite(answer.losses), answer.losses, math.inf)
         best = first + int(losses[first:].argmin()) if self._proposals else -1
         to_beat = losses[first - 1]  # the donor's, where there is one
@@ -354,7 +330,7 @@ class RestartStage:
     def _feedback(self) -> Batch:
         return self._task.batch("dev" if self._config.faithful else "feedback")
 
-    def _request(self, candidates: list[Candidate], batch: Batch) -> Request:
+    def _request(self, candidates: Sequence[Candidate], batch: Batch) -> Request:
         return Request(tuple(candidates), batch, self._prompt)
 
     def _scored(

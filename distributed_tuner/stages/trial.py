@@ -29,9 +29,11 @@ from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.coordinates import coordinates
 from distributed_tuner.stages.course import Course, TunedStageConfig
 from distributed_tuner.stages.looking import Looks, scores_of
-from distributed_tuner.stages.restart import Memory, RestartStage, Takeover
+from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.restart import RestartStage
 from distributed_tuner.stages.search import SearchStage
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Candidate, Cost, Point, Request

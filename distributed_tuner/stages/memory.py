@@ -1,0 +1,18 @@
+"""What a trial remembers from one restart stage to the next: scored texts, and how its proposer did."""
+
+from dataclasses import dataclass
+
+from distributed_tuner.prompts.pool import PooledText
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a trial remembers from one restart stage to the next."""
+
+    pool: tuple[PooledText, ...] = ()
+    calls: int = 0
+    usd: float = 0.0
+    failures: int = 0
+    """Restart stages in a row that got no proposal."""
+    told: bool = False
+    """Has a failure been told of?"""
