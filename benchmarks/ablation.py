@@ -142,6 +142,7 @@ def settings(
         f"stages=[{stages}]",
         f"rounds={queries // ASKED_ALONE if alone else ROUNDS}",
         f"budget.queries={queries}",
+        "oracle.threads=1",  # the other core is the proposer's
     ]
 
 
