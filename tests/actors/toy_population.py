@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 
 from actors.scheduler import PopulationScheduler, Say, silent
 from distributed_tuner.config.schedule import PopulationScheduleConfig
@@ -27,7 +27,8 @@ TRIAL_FAILURES = 2
 class Course:
     """What the toys do: ``steps`` a stage, each multiplying the loss by 1 - rate, with a restart between two stages.
 
-    kills, errors: (trial, step) at which a process is killed, once, and at which a trial fails, always.
+    kills, errors: (trial, step) at which a process is killed, once, and at which a trial fails, always. last: a trial
+    that begins when the file ``go`` is there.
     """
 
     folder: str
@@ -36,9 +37,10 @@ class Course:
     patience: float = 60.0
     boundaries: int = 2
     steps: int = 3
-    seconds: tuple[float, ...] = (0.02,)
+    seconds: float = 0.02
     kills: tuple[tuple[int, int], ...] = ()
     errors: tuple[tuple[int, int], ...] = ()
+    last: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -84,7 +86,9 @@ class Toy(tune.Trainable):
     def _search(self) -> None:
         state, course = self._state, self._course
         here = (self._index, state["step"])
-        time.sleep(course.seconds[self._index % len(course.seconds)])
+        time.sleep(course.seconds)
+        while self._index == course.last and not Path(course.folder, "go").exists():
+            time.sleep(0.02)
         if here in course.errors:
             raise RuntimeError("fails at this step whenever it comes here")
         flag = Path(course.folder, f"killed-{self._name}-{state['step']}")
@@ -142,6 +146,8 @@ def scheduler(course: Course, say: Say = silent) -> PopulationScheduler:
 
 
 def trainable(course: Course) -> Any:
+    """Return what Tune runs. It travels by value: Ray's processes do not look for modules here."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     return tune.with_resources(tune.with_parameters(Toy, course=course), {"cpu": 0.01})
 
 
@@ -172,7 +178,8 @@ def main() -> None:
     import ray
 
     address, path = sys.argv[1:]
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    paths = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=paths)
     raw = json.loads(Path(path).read_text())
     tuner(Course(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})).fit()
 
