@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.remote import RemoteOracle
 from distributed_tuner import proposers
@@ -60,8 +60,11 @@ class RemoteProposer:
             if isinstance(error.cause, TunerError):
                 raise error.cause from None
             raise ProposerError(f"the proposer failed: {type(error.cause).__name__}; see its log in Ray") from None
-        except RayActorError:
-            raise ProposerError("the proposer's process died, and again when it was tried once more") from None
+        except RayError as error:
+            raise ProposerError(
+                f"the proposer's process died ({type(error).__name__}), and again when it was asked once more; see its"
+                " log in Ray"
+            ) from None
         return answer
 
 

@@ -14,13 +14,14 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
-from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.config.stage import RestartStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.course import Course
@@ -133,7 +134,7 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     built = [build_task(plan.experiment.task) for plan in plans]
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
-    plans = _with_gradients(plans)
+    plans = _with_templates(_with_gradients(plans), root)
     counter = build_counter(plans[0].experiment.oracle)
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
@@ -163,6 +164,25 @@ def _require_shared(plans: list[TrialPlan]) -> None:
             raise ConfigError(
                 f"{name} must be the same for all trials, but the space draws {len(values)} values; make it a constant"
             )
+
+
+def _with_templates(plans: list[TrialPlan], root: Path) -> list[TrialPlan]:
+    """Return the plans with templates of instructions in place of their files, which trials elsewhere cannot read."""
+
+    def filled(stage: StageConfig) -> StageConfig:
+        if not isinstance(stage, RestartStageConfig) or stage.proposer.instruction is None:
+            return stage
+        source = template_source(stage.proposer.instruction, root)
+        proposer = stage.proposer.model_copy(update={"instruction": source})
+        return stage.model_copy(update={"proposer": proposer})
+
+    return [
+        replace(
+            plan,
+            experiment=plan.experiment.model_copy(update={"stages": tuple(map(filled, plan.experiment.stages))}),
+        )
+        for plan in plans
+    ]
 
 
 def _with_gradients(plans: list[TrialPlan]) -> list[TrialPlan]:

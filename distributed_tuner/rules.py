@@ -46,7 +46,7 @@ def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig
             " reset or keep"
         )
     if stage.proposer.instruction is not None:
-        check_template(Path(stage.proposer.instruction))
+        check_template(stage.proposer.instruction, root)
     if isinstance(stage.proposer, ReplayProposerConfig) and not (root / stage.proposer.ledger).is_file():
         raise ConfigError(
             f"stages.{index}.proposer.ledger must be a file with recorded answers, but there is none at"

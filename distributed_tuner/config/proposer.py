@@ -14,7 +14,8 @@ class ProposerSettings(Config):
     """What every proposer has."""
 
     instruction: str | None = None
-    """File with a template of the instruction, in place of the built-in one (docs/maao.md names its variables)."""
+    """Template of the instruction, or a file with one, in place of the built-in one (docs/maao.md names its variables).
+    In a run's config.json it is the template itself."""
     calls: int | None = Field(None, ge=1)
     """Most requests that one trial may send; none: as many as its restart stages need."""
     usd: float | None = Field(None, gt=0)
@@ -49,8 +50,9 @@ class OpenAIProposerConfig(ChatSettings):
     kind: Literal["openai"]
     model: str = Field(min_length=1)
     """The server's name of the model."""
-    base_url: str | None = None
-    """URL of the server up to ``/v1``; none: that of OPENAI_BASE_URL, else OpenAI's own."""
+    base_url: str | None = Field(None, pattern=r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$")
+    """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
+    own."""
     api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the key. The key itself never stands in a file."""
     timeout: float = Field(60.0, gt=0)

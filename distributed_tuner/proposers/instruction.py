@@ -56,29 +56,49 @@ class Briefing:
     count: int
 
 
-def instruction(briefing: Briefing, template: Path | None = None, faithful: bool = False) -> str:
+def instruction(briefing: Briefing, template: str | None = None, faithful: bool = False) -> str:
     """Return the instruction: by the user's ``template``, by the published wording where ``faithful``, else by ours.
+
+    template: as ``proposer.instruction`` has it.
 
     Raises:
         ConfigError: the template cannot be read, or does not fit.
     """
-    if template is not None:
-        source, name = _source(template), str(template)
-    else:
-        source, name = (PUBLISHED if faithful else TEMPLATE), "the built-in template"
+    built_in = PUBLISHED if faithful else TEMPLATE
+    source = built_in if template is None else template_source(template)
     most = PUBLISHED_WORDS if faithful else briefing.most_words
-    return _filled(source, name, _variables(briefing) | {"most_words": most})
+    return _filled(source, _variables(briefing) | {"most_words": most})
 
 
-def check_template(path: Path) -> None:
+def template_source(template: str, root: Path = Path()) -> str:
+    """Return the text of a template: of the file in ``root``, else where we are; or itself, if it is one already.
+
+    A name without braces and line breaks is a file's. The text ends with a line break, so it is one for ever after.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if "\n" in template or "{" in template:
+        return template.rstrip() + "\n"
+    path = root / template if (root / template).is_file() else Path(template)
+    try:
+        return path.read_text(encoding="utf-8").rstrip() + "\n"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"proposer.instruction must be a readable text file or a template itself, but {template!r} is neither"
+            f" ({error}); paths are looked up in {root.resolve()}, then here"
+        ) from None
+
+
+def check_template(template: str, root: Path = Path()) -> None:
     """Fill a template in with made-up values, so that a mistake is found before anything is spent.
 
     Raises:
         ConfigError: there is no such file, or it uses what it is not given.
     """
-    made_up = Briefing("a task", (" yes", " no"), (("a prompt", 1.0, 0.5),), "accuracy", 8, 3)
-    for briefing in (made_up, Briefing("a task", (" yes", " no"), (), "accuracy", 8, 3)):
-        _filled(_source(path), str(path), _variables(briefing))
+    source = template_source(template, root)
+    for examples in ((), (("a prompt", 1.0, 0.5), ("another", 0.5, 1.0))):
+        _filled(source, _variables(Briefing("a task", (" yes", " no"), examples, "accuracy", 8, 3)))
 
 
 def _variables(briefing: Briefing) -> dict[str, Any]:
@@ -92,22 +112,16 @@ def _variables(briefing: Briefing) -> dict[str, Any]:
     }
 
 
-def _source(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"proposer.instruction must be a readable text file, but {path} is not ({error})") from None
-
-
-def _filled(source: str, name: str, variables: dict[str, Any]) -> str:
-    from jinja2 import StrictUndefined, TemplateError
+def _filled(source: str, variables: dict[str, Any]) -> str:
+    from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
     from jinja2.sandbox import SandboxedEnvironment
 
     environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)
     try:
         return environment.from_string(source).render(variables).strip() + "\n"
-    except (TemplateError, TypeError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else ""
         raise ConfigError(
-            f"an instruction is a Jinja2 template of {', '.join(variables)}, but {name} does not fit: {error}; see"
-            " docs/maao.md"
+            f"proposer.instruction must be a Jinja2 template of {', '.join(variables)}, but this one does not fit:"
+            f" {error}{line}; docs/maao.md has an example"
         ) from None

@@ -33,7 +33,7 @@ class LocalProposer:
         """Generate an answer, sampled with the seed of the ask's key; greedy at temperature 0.
 
         Raises:
-            ProposerError: the instruction leaves no room for an answer in the model's context.
+            ProposerError: the instruction leaves no room for an answer in the model's context, or the model fails.
         """
         import torch
 
@@ -45,13 +45,17 @@ class LocalProposer:
             sampling = {"do_sample": True, "temperature": self._config.temperature, "top_k": 0, "top_p": 0.95}
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(seed_of(ask.key))
-            made = self._model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=self._config.max_tokens,
-                pad_token_id=self._padding(),
-                **sampling,
-            )[0, len(ids[0]) :]
+            try:
+                made = self._model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=self._config.max_tokens,
+                    pad_token_id=self._padding(),
+                    **sampling,
+                )[0, len(ids[0]) :]
+            except RuntimeError as error:  # out of memory, or probabilities that are not finite
+                reason = str(error).partition("\n")[0]
+                raise ProposerError(f"{self._config.model} could not generate ({reason}); try another model") from None
         text = self._tokenizer.decode(made, skip_special_tokens=True)
         return Answer(text, len(ids[0]), len(made), time.perf_counter() - began)
 
@@ -76,6 +80,6 @@ class LocalProposer:
                 f" {tokens} + {self._config.max_tokens}; lower proposer.max_tokens or the stage's shown"
             )
 
-    def _padding(self) -> int | None:
+    def _padding(self) -> Any:
         tokenizer = self._tokenizer
         return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -1,6 +1,7 @@
 """Any server that speaks OpenAI's chat completions, through the openai package; retries through tenacity.
 
 The key comes from the environment, goes to the client, and nowhere else: no message, log line or repr holds it.
+Messages name status codes and settings, never what a server wrote, which may repeat what it was sent.
 """
 
 import math
@@ -18,6 +19,8 @@ from distributed_tuner.seeds import seed_of
 
 LONGEST_PAUSE = 60.0  # seconds; also of a server's Retry-After
 RETRIED = (408, 409, 429)  # and what is 500 or more
+OPTIONAL = frozenset({"temperature", "max_tokens", "seed"})  # settings of a request that some models refuse
+MOST_TOKENS = 2**53  # that usage may tell of; what is more is no number of tokens
 ADVICE = {
     400: "the server takes no such request; check proposer.model and proposer.max_tokens",
     401: "the server does not take the key; check {key}",
@@ -34,6 +37,7 @@ class OpenAIProposer:
         self._config = config
         self._sleep = sleep
         self._client: Any = None
+        self._lacks: frozenset[str] = frozenset()  # settings that the model does not take
         self.label = f"openai {config.model}"
 
     def answer(self, ask: Ask) -> Answer:
@@ -42,6 +46,7 @@ class OpenAIProposer:
         Raises:
             ProposerError: no key, a refusal, or no answer in so many attempts.
         """
+        import httpx
         import openai
         import tenacity
 
@@ -54,7 +59,7 @@ class OpenAIProposer:
         )
         began = time.perf_counter()
         try:
-            completion = retrying(self._complete, ask)
+            completion = self._adapting(retrying, ask)
         except openai.APIStatusError as error:
             raise ProposerError(self._refusal(error.status_code)) from None
         except openai.APITimeoutError:
@@ -62,32 +67,55 @@ class OpenAIProposer:
                 f"{self._where()} gave no answer within {self._config.timeout:g} s, {self._config.attempts} times; set"
                 " proposer.timeout higher"
             ) from None
-        except openai.APIConnectionError:
+        except (openai.APIConnectionError, httpx.InvalidURL):
             raise ProposerError(f"{self._where()} cannot be reached; check proposer.base_url") from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            raise ProposerError(
-                f"{self._where()} answered what is no chat completion ({type(error).__name__})"
-            ) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
+            raise ProposerError(self._no_completion()) from None
+        if not isinstance(completion, openai.types.chat.ChatCompletion):  # a web page, say
+            raise ProposerError(self._no_completion())
         return self._read(completion, time.perf_counter() - began)
 
+    def _adapting(self, retrying: Any, ask: Ask) -> Any:
+        """Send a request; once more without each setting that the server names as one that the model does not take."""
+        import openai
+
+        while True:
+            try:
+                return retrying(self._complete, ask)
+            except openai.BadRequestError as error:
+                lacks = self._lacks | ({str(error.param)} & OPTIONAL)
+                if lacks == self._lacks:
+                    raise
+                self._lacks = lacks
+
     def _complete(self, ask: Ask) -> Any:
-        return self._connected().chat.completions.create(
-            model=self._config.model,
-            messages=[{"role": "user", "content": ask.instruction}],
-            temperature=self._config.temperature,
-            max_tokens=self._config.max_tokens,
-            seed=seed_of(ask.key),
-        )
+        config = self._config
+        settings: dict[str, Any] = {
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+            "seed": seed_of(ask.key),
+        }
+        settings = {name: value for name, value in settings.items() if name not in self._lacks}
+        if "max_tokens" in self._lacks:  # its name with newer models
+            settings["max_completion_tokens"] = config.max_tokens
+        messages = [{"role": "user", "content": ask.instruction}]
+        return self._connected().chat.completions.create(model=config.model, messages=messages, **settings)
 
     def _connected(self) -> Any:
         """Return the client; made with the first request, so that a missing key costs a restart stage, not the run."""
         if self._client is None:
             import openai
 
-            base_url = self._config.base_url or os.environ.get("OPENAI_BASE_URL")
-            key = os.environ.get(self._config.api_key_env)
-            if key is None and base_url is None:
-                raise ProposerError(f"OpenAI wants a key; set the environment variable {self._config.api_key_env}")
+            base_url = self._config.base_url or os.environ.get("OPENAI_BASE_URL") or None
+            name = self._config.api_key_env
+            key = os.environ.get(name, "").strip()
+            if not key and base_url is None:
+                raise ProposerError(
+                    f"OpenAI wants a key, but the environment variable {name} is not set where the proposer runs; set"
+                    " it before the run starts"
+                )
+            if not (key.isascii() and key.isprintable()):
+                raise ProposerError(f"a key is plain ASCII, but that in the variable {name} is not; set it again")
             self._client = openai.OpenAI(
                 api_key=key or "none",  # local servers want none
                 base_url=base_url,
@@ -97,9 +125,9 @@ class OpenAIProposer:
         return self._client
 
     def _read(self, completion: Any, seconds: float) -> Answer:
-        """Return the first choice's text; what is missing is empty."""
-        choices = getattr(completion, "choices", None) or []
-        message = getattr(choices[0], "message", None) if choices else None
+        """Return the first choice's text; what is missing is empty. Servers' answers are not validated before."""
+        choices = getattr(completion, "choices", None)
+        message = getattr(choices[0], "message", None) if choices and isinstance(choices, list) else None
         content = getattr(message, "content", None)
         usage = getattr(completion, "usage", None)
         read, written = (_count(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens"))
@@ -112,7 +140,11 @@ class OpenAIProposer:
         return f"{self._where()} answered HTTP {status}; {advice.format(key=self._config.api_key_env)}"
 
     def _where(self) -> str:
-        return f"the proposer's server ({self._config.base_url or 'the default one'})"
+        url = self._config.base_url
+        return f"the proposer's server ({url})" if url else "the proposer's server"
+
+    def _no_completion(self) -> str:
+        return f"{self._where()} answered what is no chat completion; check proposer.base_url, which ends in /v1"
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -152,4 +184,4 @@ def _retry_after(header: str | None) -> float | None:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST_TOKENS else 0

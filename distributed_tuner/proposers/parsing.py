@@ -33,11 +33,11 @@ LABEL = re.compile(
     r"^[*_`]*(?:new |revised |improved )?(?:prompt|template|instruction)s?(?: ?#?\d{1,3})?[*_`]* ?[:=][*_`]* ?",
     re.IGNORECASE,
 )
-SCORE = re.compile(r"^[\w ]{1,20}[:=] ?-?[\d.]+%?(?:[,;] ?[\w ]{1,20}[:=] ?-?[\d.]+%?)*$")  # "Loss: 0.5, accuracy: 0.8"
+SCORE = re.compile(r"^[\w ]{1,20}[:=] ?-?[\d.]+%?(?:[,;][\w ]{1,20}[:=] ?-?[\d.]+%?)*$")  # "Loss: 0.5, accuracy: 0.8"
 OPENING = re.compile(
     r"^(?:sure|certainly|of course|okay|ok|absolutely|here (?:are|is)|below (?:are|is))\b", re.IGNORECASE
 )
-REASONED = re.compile(rf'^["\u201c]([^"\u201c\u201d]+)["\u201d](?: ?[:({DASHES}].*|[.,;])$')  # "the prompt" - and why
+REASONED = re.compile(rf'^["\u201c]([^"\u201c\u201d]+)["\u201d](?: ?[{DASHES}:(].*|[.,;])$')  # "the prompt" - and why
 QUOTES = dict(
     zip(
         "\"'`*_\u201c\u2018\u201e\u00ab\u2039\u300c\u300e",

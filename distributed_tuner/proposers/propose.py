@@ -4,11 +4,10 @@ A proposer that fails costs its proposals, nothing else: what went wrong is told
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from distributed_tuner.config.proposer import ProposerConfig
-from distributed_tuner.errors import ProposerError
+from distributed_tuner.errors import TunerError
 from distributed_tuner.proposers.base import Answer, Ask, Proposer
 from distributed_tuner.proposers.instruction import Briefing, instruction
 from distributed_tuner.proposers.parsing import parse, parse_published
@@ -55,9 +54,11 @@ def propose(
     key: (trial_id, stage), to which the number of the request is added. calls, usd: what may still be spent; None: any
     amount. An answer's price is known only afterwards, so that the last one may go beyond ``usd``. known: texts that
     are no news.
+
+    Raises:
+        ConfigError: the template of the instruction does not fit, which ``check_template`` finds before.
     """
-    template = None if settings.instruction is None else Path(settings.instruction)
-    told = instruction(briefing, template, faithful)
+    told = instruction(briefing, settings.instruction, faithful)
     exchanges: list[Exchange] = []
     problem = ""
     for number in range(settings.retries + 1):
@@ -83,8 +84,9 @@ def _limit(exchanges: list[Exchange], calls: int | None, usd: float | None) -> s
 def _exchange(proposer: Proposer, ask: Ask, number: int, known: Collection[str], faithful: bool) -> Exchange:
     try:
         answer = proposer.answer(ask)
-    except ProposerError as error:
-        return Exchange(number, ask.instruction, "", (), str(error))
+    except TunerError as error:
+        return Exchange(number, ask.instruction, "", (), _writable(str(error)) or type(error).__name__)
+    answer = replace(answer, text=_writable(answer.text))
     texts = _texts(answer, ask.count, known, faithful)
     problem = "" if texts else _why_none(answer, known)
     return Exchange(
@@ -98,6 +100,11 @@ def _exchange(proposer: Proposer, ask: Ask, number: int, known: Collection[str],
         answer.seconds,
         answer.usd,
     )
+
+
+def _writable(text: str) -> str:
+    """Return a text that UTF-8 can hold: JSON may bring halves of characters, which no ledger takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _texts(answer: Answer, count: int, known: Collection[str], faithful: bool) -> tuple[str, ...]:

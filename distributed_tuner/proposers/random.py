@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from distributed_tuner.config.proposer import RandomProposerConfig
+from distributed_tuner.errors import ProposerError
 from distributed_tuner.proposers.base import Answer, Ask
 from distributed_tuner.seeds import generator
 
@@ -17,8 +18,14 @@ class RandomProposer:
         self.label = config.kind
 
     def answer(self, ask: Ask) -> Answer:
-        """Draw the words. The instruction is not read."""
+        """Draw the words. The instruction is not read.
+
+        Raises:
+            ProposerError: there are no words.
+        """
         words = self._words()
+        if not words:
+            raise ProposerError("random prompts need allowed tokens, but the model has none; choose another proposer")
         draw = generator((*ask.key, "random words"))
         lines = []
         for _ in range(ask.count):
