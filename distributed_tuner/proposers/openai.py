@@ -46,7 +46,6 @@ class OpenAIProposer:
         Raises:
             ProposerError: no key, a refusal, or no answer in so many attempts.
         """
-        import httpx
         import openai
         import tenacity
 
@@ -67,7 +66,7 @@ class OpenAIProposer:
                 f"{self._where()} gave no answer within {self._config.timeout:g} s, {self._config.attempts} times; set"
                 " proposer.timeout higher"
             ) from None
-        except (openai.APIConnectionError, httpx.InvalidURL):
+        except openai.APIConnectionError:
             raise ProposerError(f"{self._where()} cannot be reached; check proposer.base_url") from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
             raise ProposerError(self._no_completion()) from None
