@@ -33,7 +33,7 @@ LABEL = re.compile(
     r"^[*_`]*(?:new |revised |improved )?(?:prompt|template|instruction)s?(?: ?#?\d{1,3})?[*_`]* ?[:=][*_`]* ?",
     re.IGNORECASE,
 )
-SCORE = re.compile(r"^[\w ]{1,20}[:=] ?-?[\d.]+%?(?:[,;][\w ]{1,20}[:=] ?-?[\d.]+%?)*$")  # "Loss: 0.5, accuracy: 0.8"
+SCORE = re.compile(r'^[{"]*[\w ]{1,20}"?[:=] ?-?[\d.]+%?(?:[,;][\w "]{1,20}[:=] ?-?[\d.]+%?)*[}, ]*$')  # "Loss: 0.5"
 OPENING = re.compile(
     r"^(?:sure|certainly|of course|okay|ok|absolutely|here (?:are|is)|below (?:are|is))\b", re.IGNORECASE
 )
