@@ -1,5 +1,6 @@
 """The proposer actor: one process that writes prompts for all trials, and how a run starts and reaches it."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.remote import RemoteOracle
 from distributed_tuner import proposers
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.proposer import LocalProposerConfig, OpenAIProposerConfig, ProposerConfig
@@ -20,10 +20,15 @@ REQUESTS = 16  # that wait for a server at a time
 
 
 class ProposerHost:
-    """Builds the proposer where it lives and answers for it. ``oracle``: has the words for random prompts."""
+    """Builds the proposer where it lives and answers for it. ``dispatcher``: has the words for random prompts."""
 
-    def __init__(self, config: ProposerConfig, root: Path, oracle: RemoteOracle) -> None:
-        self._proposer = proposers.build(config, root=root, words=lambda: oracle.vocabulary(TokenSpace()))
+    def __init__(self, config: ProposerConfig, root: Path, dispatcher: Any) -> None:
+        @functools.cache
+        def words() -> tuple[str, ...]:
+            allowed: tuple[str, ...] = ray.get(dispatcher.vocabulary.remote(TokenSpace()))
+            return allowed
+
+        self._proposer = proposers.build(config, root=root, words=words)
 
     def label(self) -> str:
         """Return the proposer's label; answers once its model is loaded."""
@@ -76,7 +81,7 @@ class Proposers:
         self.remote = remote
 
     @classmethod
-    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, oracle: RemoteOracle) -> "Proposers":
+    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, dispatcher: Any) -> "Proposers":
         """Start what the restart stages of the experiments need, and wait until local models are loaded.
 
         Raises:
@@ -88,7 +93,7 @@ class Proposers:
             for stage in experiment.stages:
                 if isinstance(stage, RestartStageConfig):
                     wanted.setdefault(key_of(stage.proposer), stage.proposer)
-        actors = [_start(config, f"{name}/proposer-{i}", root, oracle) for i, config in enumerate(wanted.values())]
+        actors = [_start(config, f"{name}/proposer-{i}", root, dispatcher) for i, config in enumerate(wanted.values())]
         try:
             labels = ray.get([actor.label.remote() for actor in actors])
         except RayTaskError as error:
@@ -109,7 +114,7 @@ def key_of(config: ProposerConfig) -> str:
     return config.model_dump_json()
 
 
-def _start(config: ProposerConfig, name: str, root: Path, oracle: RemoteOracle) -> Any:
+def _start(config: ProposerConfig, name: str, root: Path, dispatcher: Any) -> Any:
     """Ask Ray for an actor. On a CPU it reserves none: it would wait for those that the oracles hold, and it works
     only now and then."""
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 1, "name": name}
@@ -118,4 +123,4 @@ def _start(config: ProposerConfig, name: str, root: Path, oracle: RemoteOracle) 
     if isinstance(config, LocalProposerConfig):
         options["num_gpus"] = config.gpus
         options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
-    return ProposerActor.options(**options).remote(config, root, oracle)
+    return ProposerActor.options(**options).remote(config, root, dispatcher)

@@ -64,7 +64,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             )
         )
         if attempt:
-            self._event(plan.trial_id, "trial_retry", f"started again from its last checkpoint, attempt {attempt + 1}")
+            self.event(plan.trial_id, "trial_retry", f"started again from its last checkpoint, attempt {attempt + 1}")
         self._progress.status(plan.trial_id, "running")
 
     def on_trial_result(
@@ -103,6 +103,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._poll()
 
+    def event(self, trial_id: str | None, kind: str, message: str) -> None:
+        """Write down that something happened, and show it."""
+        self._writer.write(EventRow(trial_id=trial_id, kind=kind, message=message))
+        self._progress.note(f"{trial_id or 'pool'}: {message}")
+
     def close(self, trials: list[Any]) -> bool:
         """Write how the trials that have not ended stand. Returns True when the run was interrupted.
 
@@ -130,10 +135,6 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._writer.write(TrialEndRow(trial_id=trial_id, status=status, reason=reason, wall_seconds=elapsed))
         self._progress.status(trial_id, status)
 
-    def _event(self, trial_id: str | None, kind: str, message: str) -> None:
-        self._writer.write(EventRow(trial_id=trial_id, kind=kind, message=message))
-        self._progress.note(f"{trial_id or 'pool'}: {message}")
-
     def _poll(self) -> None:
         if time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + 2.0
@@ -141,4 +142,4 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def _drain(self) -> None:
         for kind, message in self._pool_events():
-            self._event(None, kind, message)
+            self.event(None, kind, message)

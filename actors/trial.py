@@ -90,7 +90,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             "boundary": trial.boundary,
             "waiting": trial.waiting,
             "scored": self._new_texts(),
-            "coordinates": encoded(trial.coordinates()) if trial.waiting else "",
+            "coordinates": encoded(trial.coordinates()) if trial.waiting or trial.done else "",
             "done": trial.done,
         }
 

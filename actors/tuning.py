@@ -1,5 +1,8 @@
 """Ray Tune's side of a run: one trial for each plan, restored from its checkpoints when the run is resumed."""
 
+import json
+import logging
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -17,6 +20,8 @@ from distributed_tuner.ledger.reader import read
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.schedule.history import scored_before
+
+log = logging.getLogger(__name__)
 
 TUNE_NAME = "trials"
 CHECKPOINT_EVERY = 3  # reports of some seconds each
@@ -43,7 +48,7 @@ def build_tuner(
     )
     storage = directory.tune.resolve()
     scheduler = build_scheduler(prepared, directory, recorder, resume)
-    if resume and tune.Tuner.can_restore(str(storage / TUNE_NAME)):
+    if resume and _can_restore(storage / TUNE_NAME):
         tuner = tune.Tuner.restore(str(storage / TUNE_NAME), trainable=trainable, resume_unfinished=True)
         tuner._local_tuner._run_config.callbacks = [recorder]  # the pickled one holds the first run's ledger
         tuner._local_tuner._tune_config.scheduler = scheduler  # the pickled one knows nothing of what has been since
@@ -69,6 +74,20 @@ def build_tuner(
     )
 
 
+def _can_restore(experiment: Path) -> bool:
+    """Tell whether Tune can go on from its snapshot. One that a crash cut off is set aside: the trials begin anew, and
+    make the same rows again, of which the ledger's reader keeps one."""
+    snapshots = sorted(experiment.glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
+    if snapshots:
+        try:
+            json.loads(snapshots[-1].read_text(encoding="utf-8"))
+        except ValueError:
+            log.warning("Tune's snapshot %s was cut off by a crash; its trials begin anew", snapshots[-1])
+            snapshots[-1].rename(snapshots[-1].with_suffix(".torn"))
+            return False
+    return bool(tune.Tuner.can_restore(str(experiment)))
+
+
 def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recorder, resume: bool) -> Any:
     """Return Tune's scheduler for the run's schedule; a population's is told which texts were scored before."""
     schedule = prepared.experiment.schedule
@@ -84,7 +103,7 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recor
             key=(prepared.experiment.seed,),
             shown=max(stage.shown for stage in restarts),
             pool=scored_before(read(directory.ledger)) if resume else [],
-            say=recorder._event,
+            say=recorder.event,
         )
     if isinstance(schedule, AshaScheduleConfig):
         most = max(projection.search.queries for projection in prepared.projections)
