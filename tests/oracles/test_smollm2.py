@@ -136,3 +136,15 @@ def test_check_says_what_the_texts_take_and_when_they_do_not_fit(converted: Path
     assert scarce is not None
     assert "more than oracle.text_cache_gib: 0.001 lets them" in scarce
     assert prepare(space, ["prompt.layout=prefix"]).text_cache_note is None
+
+
+def test_gradients_in_bfloat16_point_where_those_in_float32_do(converted: Path, task: Task) -> None:
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        config = TransformersOracleConfig(kind="transformers", dtype=dtype, device="cpu", threads=1, gradients=True)
+        spec = spec_of(task, "prefix")
+        request = Request((Point(np.zeros(LENGTH * 576, dtype=np.float32)),), task.batch("train"), spec, gradient=True)
+        gradients = oracles.build(config).evaluate(request).gradients
+        assert gradients is not None
+        found.append(gradients[0] / np.linalg.norm(gradients[0]))
+    assert float(found[0] @ found[1]) > 0.98
