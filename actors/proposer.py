@@ -13,22 +13,31 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.proposer import LocalProposerConfig, OpenAIProposerConfig, ProposerConfig
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import ProposerError, TunerError
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.proposers.base import Answer, Ask, Proposer
 from distributed_tuner.values import TokenSpace
 
 REQUESTS = 16  # that wait for a server at a time
 
 
 class ProposerHost:
-    """Builds the proposer where it lives and answers for it. ``dispatcher``: has the words for random prompts."""
+    """Builds the proposer where it lives and answers for it. ``dispatcher``: has the words for random prompts.
+
+    It is built by the first call, since Ray would wrap what goes wrong in a constructor.
+    """
 
     def __init__(self, config: ProposerConfig, root: Path, dispatcher: Any) -> None:
-        @functools.cache
-        def words() -> tuple[str, ...]:
-            allowed: tuple[str, ...] = ray.get(dispatcher.vocabulary.remote(TokenSpace()))
-            return allowed
+        self._config = config
+        self._root = root
+        self._dispatcher = dispatcher
 
-        self._proposer = proposers.build(config, root=root, words=words)
+    @functools.cached_property
+    def _proposer(self) -> Proposer:
+        return proposers.build(self._config, root=self._root, words=self._words)
+
+    @functools.cache  # noqa: B019 - the object lives as long as its process
+    def _words(self) -> tuple[str, ...]:
+        allowed: tuple[str, ...] = ray.get(self._dispatcher.vocabulary.remote(TokenSpace()))
+        return allowed
 
     def label(self) -> str:
         """Return the proposer's label; answers once its model is loaded."""

@@ -112,7 +112,7 @@ def test_config_knows_only_itself_errors_seeds_and_values() -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    heavy = ("torch", "transformers", "datasets", "plotly", "pandas", "peft", "safetensors")
+    heavy = ("torch", "transformers", "datasets", "plotly", "pandas", "peft", "safetensors", "openai", "tenacity")
     assert offenders(CORE, heavy, at_top=True) == []
     assert offenders(ROOT / "actors", heavy, at_top=True) == []
 

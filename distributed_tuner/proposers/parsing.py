@@ -30,7 +30,8 @@ MARKER = re.compile(
     r"|\(?[a-zA-Z][.)] )"  # "a)"
 )
 LABEL = re.compile(
-    r"^[*_`]*(?:new |revised |improved )?(?:prompt|template|instruction)s?(?: ?#?\d{1,3})?[*_`]* ?[:=][*_`]* ?",
+    r"^[*_`]*(?:the |a )?(?:new |next |improved )?(?:prompt|template|instruction)s?(?: ?#?\d{1,3}| is)?"
+    r"[*_`]* ?[:=][*_`]* ?",
     re.IGNORECASE,
 )
 SCORE = re.compile(r'^[{"]*[\w ]{1,20}"?[:=] ?-?[\d.]+%?(?:[,;][\w "]{1,20}[:=] ?-?[\d.]+%?)*[}, ]*$')  # "Loss: 0.5"

@@ -30,6 +30,7 @@ FORMATS = {
     "strong labels": "**Prompt 1:** Classify the review\n**Prompt 2**: Judge the mood",
     "labels above": "Prompt 1:\nClassify the review\n\nPrompt 2:\nJudge the mood",
     "templates": "Template 1: Classify the review\nTemplate 2: Judge the mood",
+    "labels in sentences": "The next prompt is: Classify the review\nA new prompt: Judge the mood",
     "labels in a list": "1. Prompt: Classify the review\n2. Prompt: Judge the mood",
     "preamble": "Sure, here are two prompts:\n\n1. Classify the review\n2. Judge the mood\n\nI hope that this helps!",
     "preamble without list": "Sure, here are two prompts:\nClassify the review\nJudge the mood",
