@@ -121,6 +121,8 @@ def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[Calibratio
         measured.append((case, _calibrate(case, pool)))
         if measured[-1][1].swamped:
             break
+    if not measured:  # no stage compares losses
+        return []
     used = "float32" if measured[-1][1].swamped else dtype
     rows = [_row(case, calibration, dtype, used) for case, calibration in measured]
     for (_, calibration), row in zip(measured, rows, strict=True):

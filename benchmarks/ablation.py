@@ -36,6 +36,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 class TaskOf:
     """How a task's data are worded. ``init``: the words that the prompt starts from."""
 
+    description: str
     words: dict[str, str]
     template: str
     manual: str
@@ -46,6 +47,7 @@ class TaskOf:
 
 TASKS: dict[str, TaskOf] = {
     "sst2": TaskOf(
+        "the sentiment of a sentence from a film review",
         {"negative": " terrible", "positive": " great"},
         "{text} It was{label_word}",
         "Classify the movie review.",
@@ -54,6 +56,7 @@ TASKS: dict[str, TaskOf] = {
         feedback=4,
     ),
     "agnews": TaskOf(
+        "the topic of a news article",
         {"world": " World", "sports": " Sports", "business": " Business", "technology": " Technology"},
         "{text} Topic:{label_word}",
         "Classify the news article.",
@@ -128,6 +131,7 @@ def settings(
         "test": str(folder / "test.jsonl"),
         "text": "text",
         "label": "label",
+        "description": task.description,
         "template": task.template,
         "label_words": task.words,
         "manual_prompt": task.manual,

@@ -50,6 +50,8 @@ class BaseTaskConfig(Config):
     """An example as the model reads it: columns in braces, one `{label_word}`; such as `{text} It was{label_word}`."""
     label_words: LabelWords | None = None
     """Label value in the data -> word that the model should say. The order gives the label indices."""
+    description: str | None = Field(default=None, min_length=1)
+    """What the task is, in a few words: proposers are told it."""
     manual_prompt: str | None = None
     """The instruction that a person would write: the start of text prompts and the baseline of the report."""
     shots: int = Field(default=16, ge=1)

@@ -75,7 +75,7 @@ def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Lab
         label_rule=config.label_rule or wording.label_rule,
         metrics=metrics,
         manual_prompt=wording.manual_prompt if config.manual_prompt is None else config.manual_prompt,
-        description=wording.description,
+        description=config.description or wording.description,
         train=train,
         dev=dev,
         test=tested,

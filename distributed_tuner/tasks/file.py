@@ -36,7 +36,7 @@ def build_file(config: FileTaskConfig, root: Path) -> Task:
         _warn_of_repeats(pool.table, test.table, template.columns)
     wording = Wording(
         name=Path(config.train).stem,
-        description=f"{config.train}, {len(names)} classes",
+        description=f"sort texts into {len(names)} classes",
         template=template,
         label_names=names,
         label_words=tuple(config.label_words.values()),

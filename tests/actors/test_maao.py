@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuner_runs import ROOT, ZOT, Done, Grid, numbers, run_alone, run_space, space, steps_written, wait_for, write_space
+from tuner_runs import (
+    CMA,
+    ROOT,
+    ZOT,
+    Done,
+    Grid,
+    numbers,
+    run_alone,
+    run_space,
+    space,
+    steps_written,
+    wait_for,
+    write_space,
+)
 
 from distributed_tuner.ledger.reader import Ledger, read
 from distributed_tuner.ledger.rows import ExchangeRow, RestartRow
@@ -33,7 +46,7 @@ def alternating(proposer: dict[str, Any], **more: Any) -> dict[str, Any]:
     restart = {"kind": "restart", "proposer": proposer, **more.pop("restart", {})}
     task = space({}, [ZOT])["task"] | {"feedback": 2}
     settings = {"rounds": 3, "budget": {"queries": 120}, "task": task, "stages": [SEARCH, restart]}
-    return space({"kind": "analytic"}, [ZOT], **(settings | more))
+    return space(more.pop("oracle", {"kind": "analytic"}), [ZOT], **(settings | more))
 
 
 # --------------------------------------------------------------------------------------------------- recorded answers
@@ -90,6 +103,30 @@ def test_the_run_of_a_ledger_is_replayed_from_it(recorded_run: Done, reviews: Pa
     proposer = {"kind": "replay", "ledger": str(recorded_run.directory.ledger), "retries": 1}
     again = write_space(alternating(proposer, restart={"adopt": "always"}), reviews, "again.yaml")
     assert lineage(run_space(again, tmp_path / "run").ledger) == lineage(recorded_run.ledger)
+
+
+# --------------------------------------------------------------------------------------------------- a real model
+ADAMW = {"kind": "gradient", "optimizer": {"kind": "adamw", "batch_size": 8}, "look_every": 20}
+RANDOM_TEXTS = {"kind": "restart", "proposer": {"kind": "random"}}
+COURSES = {
+    "gradient": [ADAMW],
+    "texts alone": [RANDOM_TEXTS],
+    "faithful": [ADAMW, RANDOM_TEXTS | {"faithful": True}],
+    "cma and texts": [{"kind": "search", "optimizer": CMA}, RANDOM_TEXTS | {"state": "inject", "adopt": "always"}],
+}
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_every_kind_of_stage_runs_on_a_model_in_bfloat16(
+    course: str, llama: dict[str, Any], reviews: Path, tmp_path: Path
+) -> None:
+    tree = alternating({}, stages=COURSES[course], oracle=llama | {"dtype": "bfloat16", "threads": 1}, rounds=3)
+    done = run_space(write_space(tree, reviews, "course.yaml"), tmp_path / "run")
+    assert done.status == "done"
+    (trial,) = done.summary["trials"]
+    assert trial["test_metric"] is not None
+    assert 60 < trial["queries"] <= 120 or course == "texts alone"
+    assert len(done.ledger.restarts) == {"gradient": 0, "texts alone": 3}.get(course, 2)
 
 
 # --------------------------------------------------------------------------------------------------- a kill
