@@ -16,10 +16,10 @@ from actors import oracle as oracle_module
 from actors.dispatcher import Statistics
 from actors.experiment import _Run, run
 from actors.oracle import OracleHost
-from actors.settling import _cases
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleMemoryError
 from distributed_tuner.evaluation import evaluate
+from distributed_tuner.precision import cases
 from distributed_tuner.preflight import prepare, prepare_again
 from distributed_tuner.run_directory import RunDirectory, write_json
 from distributed_tuner.values import Array, Evaluation, Request
@@ -98,8 +98,9 @@ def test_a_pool_that_runs_out_of_memory_goes_on_with_smaller_tiles_and_records_t
 def test_of_every_method_the_smallest_radius_is_calibrated_first(reviews: Path) -> None:
     rhos = [{**ZOT, "rho": rho} for rho in (0.3, 0.1, 0.2, 0.1, 0.5)]
     tree = space({"kind": "analytic"}, [*rhos, {**CMA, "sigma": 2.0}, {**RANDOM, "sigma": 0.05}])
-    cases = _cases(prepare(write_space(tree, reviews, "cases.yaml"), []))
-    assert [(case.optimizer.kind, case.radius) for case in cases] == [
+    prepared = prepare(write_space(tree, reviews, "cases.yaml"), [])
+    found = cases([plan.experiment for plan in prepared.plans], prepared.tasks)
+    assert [(case.optimizer.kind, case.radius) for case in found] == [
         ("random_search", 0.05),
         ("zot", 0.1),
         ("cma", 2.0),
