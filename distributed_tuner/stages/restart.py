@@ -96,6 +96,7 @@ class RestartStage:
         self._takeover: Takeover | None = None
         self._problem = ""
         self.adopted: Adopted | None = None
+        self.exhausted = False
         self.done = False
         self.reason = ""
 
@@ -131,6 +132,7 @@ class RestartStage:
         try:
             rows = parts[self._part]()
         except BudgetExhausted as exhausted:
+            self.exhausted = True
             rows = self._end(f"budget spent ({exhausted})")
         lost = self._books.given_up(before, rows)
         if lost is not None:
@@ -148,14 +150,14 @@ class RestartStage:
             "adopted": self.adopted,
             "incumbent": self._incumbent,
             "selected": self.selected,
-            "end": (self.done, self.reason),
+            "end": (self.exhausted, self.done, self.reason),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the stage."""
         self._part, self._proposals, self._takeover = state["part"], state["proposals"], state["takeover"]
         self._problem, self.adopted, self._incumbent = state["problem"], state["adopted"], state["incumbent"]
-        self.done, self.reason = state["end"]
+        self.exhausted, self.done, self.reason = state["end"]
         if self._looks is not None:
             self._looks.selected = state["selected"]
 

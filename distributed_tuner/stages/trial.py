@@ -179,7 +179,7 @@ class Trial:
         if not self._stage.done:
             return self._stage.advance()
         self._selected = self.selected
-        if self._stage_index + 1 < len(self._course.stages):
+        if self._stage_index + 1 < len(self._course.stages) and not self._is_spent():
             self._close_stage()
             self._stage_index += 1
             self._opened = self._purse.spent
@@ -255,6 +255,12 @@ class Trial:
         else:
             self._adopted = None if stage.adopted is None else stage.adopted.x
             self._trajectory = Trajectory()
+
+    def _is_spent(self) -> bool:
+        """Tell whether an LLM alone has used up the budget: what follows would ask as much, and be refused as well."""
+        later = self._course.stages[self._stage_index + 1 :]
+        spent = isinstance(self._stage, RestartStage) and self._stage.exhausted
+        return spent and all(isinstance(stage, RestartStageConfig) for stage in later)
 
     @property
     def _place(self) -> int:

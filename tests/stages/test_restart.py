@@ -253,6 +253,18 @@ def test_an_llm_alone_selects_by_looks_of_its_own() -> None:
     assert len(measures_of(rows)) == 1
 
 
+def test_an_llm_alone_ends_when_the_budget_does() -> None:
+    stages = [{"kind": "restart", "proposer": PROPOSER | {"give_up_after": 99}}]
+    made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 31}, stages=stages, rounds=50)
+    answers = Scripted([f"good film {number}\nfine film {number}" for number in range(60)])
+    trial = make_trial(made, proposer=answers)
+    rows = run(trial)
+    assert 26 <= paid(rows).queries <= 31
+    assert len(of(rows, RestartRow)) < 8
+    assert trial.outcome is not None and "budget spent" in trial.outcome.reason
+    assert len(measures_of(rows)) == 1
+
+
 def test_faithful_adopts_the_first_proposal_unscored_with_feedback_from_dev() -> None:
     made = experiment(faithful=True, rounds=2)
     oracle = favoured(made, "i", -9.0)
