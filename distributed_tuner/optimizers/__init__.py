@@ -4,7 +4,7 @@ They never see a model, a budget or an oracle: stages bring those together. Grow
 file, one case below; the conformance suite takes it from there.
 """
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -28,7 +28,16 @@ from distributed_tuner.optimizers.zot import Zot
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array
 
-__all__ = ["Optimizer", "build"]
+__all__ = ["Optimizer", "TrainableOptimizer", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return ``TrainableOptimizer``, which loads torch, when it is asked for."""
+    if name == "TrainableOptimizer":
+        from distributed_tuner.optimizers import trainable
+
+        return trainable.TrainableOptimizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build(
