@@ -23,6 +23,7 @@ class Pool:
     config: OracleConfig
     actors: list[Any]
     dispatcher: Any
+    dispatcher_name: str
     oracle: RemoteOracle
 
     @classmethod
@@ -33,9 +34,11 @@ class Pool:
             ModelError: the model cannot be loaded.
         """
         actors = start_oracles(config, name)
-        dispatcher = DispatcherActor.options(name=f"{name}/dispatcher").remote(config, actors)
+        dispatcher_name = f"{name}/dispatcher"
+        dispatcher = DispatcherActor.options(name=dispatcher_name).remote(config, actors)
         try:
-            return cls(config, actors, dispatcher, RemoteOracle(dispatcher, ray.get(dispatcher.start.remote())))
+            oracle = RemoteOracle(dispatcher, ray.get(dispatcher.start.remote()))
+            return cls(config, actors, dispatcher, dispatcher_name, oracle)
         except RayTaskError as error:
             if isinstance(error.cause, TunerError):
                 raise error.cause from None

@@ -20,12 +20,13 @@ REQUESTS = 16  # that wait for a server at a time
 
 
 class ProposerHost:
-    """Builds the proposer where it lives and answers for it. ``dispatcher``: has the words for random prompts.
+    """Builds the proposer where it lives and answers for it. ``dispatcher``: names the actor that has the words for
+    random prompts; its handle would keep this actor from being restarted.
 
     It is built by the first call, since Ray would wrap what goes wrong in a constructor.
     """
 
-    def __init__(self, config: ProposerConfig, root: Path, dispatcher: Any) -> None:
+    def __init__(self, config: ProposerConfig, root: Path, dispatcher: str) -> None:
         self._config = config
         self._root = root
         self._dispatcher = dispatcher
@@ -36,7 +37,7 @@ class ProposerHost:
 
     @functools.cache  # noqa: B019 - the object lives as long as its process
     def _words(self) -> tuple[str, ...]:
-        allowed: tuple[str, ...] = ray.get(self._dispatcher.vocabulary.remote(TokenSpace()))
+        allowed: tuple[str, ...] = ray.get(ray.get_actor(self._dispatcher).vocabulary.remote(TokenSpace()))
         return allowed
 
     def label(self) -> str:
@@ -90,7 +91,7 @@ class Proposers:
         self.remote = remote
 
     @classmethod
-    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, dispatcher: Any) -> "Proposers":
+    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, dispatcher: str) -> "Proposers":
         """Start what the restart stages of the experiments need, and wait until local models are loaded.
 
         Raises:
@@ -123,7 +124,7 @@ def key_of(config: ProposerConfig) -> str:
     return config.model_dump_json()
 
 
-def _start(config: ProposerConfig, name: str, root: Path, dispatcher: Any) -> Any:
+def _start(config: ProposerConfig, name: str, root: Path, dispatcher: str) -> Any:
     """Ask Ray for an actor. On a CPU it reserves none: it would wait for those that the oracles hold, and it works
     only now and then."""
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 1, "name": name}

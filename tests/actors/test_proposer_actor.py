@@ -48,7 +48,7 @@ def start(pool: Pool, tmp_path: Path) -> Iterator[Callable[..., RemoteProposer]]
 
     def started(**settings: Any) -> RemoteProposer:
         made = experiment(settings)
-        running.append(Proposers.start([made, made], f"test-{len(running)}", tmp_path, pool.dispatcher))
+        running.append(Proposers.start([made, made], f"test-{len(running)}", tmp_path, pool.dispatcher_name))
         (remote,) = running[-1].remote.values()  # trials with the same settings share it
         return remote
 
