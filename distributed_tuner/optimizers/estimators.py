@@ -47,18 +47,23 @@ def diagonal_many(
     intercept: Tensors,
     alpha: Sequence[float],
     beta: Sequence[float],
-) -> tuple["Tensor", ...]:
+) -> Tensors:
     """Return what ``diagonal`` returns, for each parameter."""
     import torch
 
     target = torch._foreach_addcmul(g, slope, w, value=-1)
     error = torch._foreach_sub(intercept, target)
     torch._foreach_lerp_(intercept, target, beta)
-    divisor = torch._foreach_mul(w, w)
+    divisor = target  # used up, as the error will be: two lists beside the state are all the memory that a step takes
+    torch._foreach_copy_(divisor, w)
+    torch._foreach_mul_(divisor, w)
     torch._foreach_add_(divisor, 1.0)
     torch._foreach_mul_(error, w)
     torch._foreach_addcdiv_(slope, error, divisor, [-rate for rate in alpha])
-    return torch._foreach_addcmul(intercept, slope, w)
+    estimate = error
+    torch._foreach_copy_(estimate, intercept)
+    torch._foreach_addcmul_(estimate, slope, w)
+    return estimate
 
 
 # --------------------------------------------------------------------------------------------------- rank one, u v^T
@@ -84,7 +89,7 @@ def rank_one_many(
     intercept: Tensors,
     alpha: Sequence[float],
     beta: Sequence[float],
-) -> tuple["Tensor", ...]:
+) -> Tensors:
     """Return what ``rank_one`` returns, for each parameter."""
     import torch
 
@@ -97,7 +102,10 @@ def rank_one_many(
     u_step, v_step, s = _rank_one_steps(s, _norms(u), _norms(w), _norms(error), u_error, rates)
     torch._foreach_addcmul_(u, error, u_step.unbind(), value=-1)
     torch._foreach_addcmul_(v, w, v_step.unbind(), value=-1)
-    return torch._foreach_addcmul(intercept, u, s.unbind())
+    estimate = error
+    torch._foreach_copy_(estimate, intercept)
+    torch._foreach_addcmul_(estimate, u, s.unbind())
+    return estimate
 
 
 def _rank_one_steps(

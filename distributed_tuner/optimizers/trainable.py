@@ -25,7 +25,7 @@ UPDATES: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     "diagonal": (estimators.diagonal, estimators.diagonal_many),
     "rank_one": (estimators.rank_one, estimators.rank_one_many),
 }
-FULL_LIMIT = 4096  # coordinates of a tensor with a full slope: 64 MiB in float32, and as much to read a step
+FULL_LIMIT = 4096  # coordinates of a tensor with a full slope; 64 MiB in float32
 
 
 def __getattr__(name: str) -> Any:
@@ -103,8 +103,8 @@ def _optimizer_class() -> type:
         def __setstate__(self, state: dict[str, Any]) -> None:
             super().__setstate__(state)
             for group in self.param_groups:  # saved before an option was there, or with steps as numbers
-                for name, value in self.defaults.items():
-                    group.setdefault(name, value)
+                for name in self.defaults.keys() - {"differentiable"}:  # torch adds it, for optimizers of its own
+                    group.setdefault(name, self.defaults[name])
             for kept in self.state.values():
                 if "step" in kept and not isinstance(kept["step"], torch.Tensor):
                     kept["step"] = torch.tensor(float(kept["step"]))
@@ -265,23 +265,23 @@ def _rates(group: dict[str, Any], step: "Tensor", compiling: bool) -> tuple[Any,
 
 
 def _move(group: dict[str, Any], w: "Tensor", estimate: "Tensor") -> None:
-    """Decay w, and move it by ``-lr estimate``; the estimate is used up."""
+    """Move w by ``-lr (estimate + weight_decay w)``; the estimate is used up."""
     lr = _scalar(group["lr"])
     if group["weight_decay"]:
-        w.mul_(1.0 - lr * group["weight_decay"])
+        estimate.add_(w, alpha=group["weight_decay"])
     if isinstance(lr, float):
         w.add_(estimate, alpha=-lr)
     else:
         w.sub_(estimate.mul_(lr))
 
 
-def _move_many(group: dict[str, Any], w: "list[Tensor]", estimate: "tuple[Tensor, ...]") -> None:
+def _move_many(group: dict[str, Any], w: estimators.Tensors, estimate: estimators.Tensors) -> None:
     """Do what ``_move`` does, for parameters of one device and dtype."""
     import torch
 
     lr = _scalar(group["lr"])
     if group["weight_decay"]:
-        torch._foreach_mul_(w, 1.0 - lr * group["weight_decay"])
+        torch._foreach_add_(estimate, w, alpha=group["weight_decay"])
     if isinstance(lr, float):
         torch._foreach_add_(w, estimate, alpha=-lr)
     else:
