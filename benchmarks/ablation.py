@@ -92,6 +92,9 @@ def main(
     queries: Annotated[int, typer.Option(help="Queries a trial.")] = 300,
     learning_rate: Annotated[float, typer.Option(help="Of ZOT, in units of the embeddings' deviation.")] = 3.0,
     test_limit: Annotated[int, typer.Option(help="Test examples, balanced over the classes.")] = 500,
+    alone_rounds: Annotated[
+        int | None, typer.Option(help="Rounds of the LLM alone; as many as the queries pay for when left out.")
+    ] = None,
     arms: Annotated[str, typer.Option(help="Which arms, by their place in the list; all when left out.")] = "0,1,2,3,4",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here as well.")] = None,
 ) -> None:
@@ -101,7 +104,7 @@ def main(
         arm = list(ARMS)[place]
         folder = out / f"{task}-{arm.lower().replace(' ', '-')}"
         if not (folder / "summary.json").exists():
-            _run(folder, settings(arm, TASKS[task], data, splits, queries, learning_rate, test_limit))
+            _run(folder, settings(arm, TASKS[task], data, splits, queries, learning_rate, test_limit, alone_rounds))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         if not lines:
             print(f"{task}, splits {splits}, {queries} queries a trial; manual prompt: {_manual(summary)}\n")
@@ -119,7 +122,14 @@ def main(
 
 
 def settings(
-    arm: str, task: TaskOf, data: Path, splits: str, queries: int, learning_rate: float, test_limit: int
+    arm: str,
+    task: TaskOf,
+    data: Path,
+    splits: str,
+    queries: int,
+    learning_rate: float,
+    test_limit: int,
+    alone_rounds: int | None = None,
 ) -> list[str]:
     """Return what is set on top of maao.yaml for one arm."""
     folder = data.resolve()
@@ -144,7 +154,7 @@ def settings(
         f"task.split_seed=!grid [{splits}]",
         f"prompt={json.dumps({'length': 8, 'init': 'text', 'text': task.init, 'layout': 'suffix'})}",
         f"stages=[{stages}]",
-        f"rounds={queries // ASKED_ALONE if alone else ROUNDS}",
+        f"rounds={(alone_rounds or queries // ASKED_ALONE) if alone else ROUNDS}",
         f"budget.queries={queries}",
         "oracle.threads=1",  # the other core is the proposer's
     ]
