@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.exceptions import RayError
 
 from actors.cluster import cluster, quiet_tune, shortage
@@ -37,7 +36,7 @@ from distributed_tuner.report.html import write_report
 from distributed_tuner.report.summary import summarize
 from distributed_tuner.run_directory import RunDirectory, write_json
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import OracleInfo, Point, PromptSpec
+from distributed_tuner.values import Array, OracleInfo
 
 log = logging.getLogger(__name__)
 
@@ -188,25 +187,24 @@ class _Run:
             return "interrupted"
         return "failed" if all(str(trial.status) == "ERROR" for trial in trials) else "done"
 
-    def _best(self) -> tuple[TrialPlan, Task, dict[str, Any]] | None:
-        """Return the best trial with its task and its line in the summary, if its prompt is known."""
+    def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any]] | None:
+        """Return the best trial with its task, its prompt and its line in the summary, if its prompt is known."""
         summary = summarize(read(self._directory.ledger), self._directory.read_config())
         for plan, task in zip(self._prepared.plans, self._prepared.tasks, strict=True):
-            if plan.trial_id == summary["best"]["trial_id"] and self._directory.prompt_of(plan.trial_id).exists():
-                return plan, task, next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
+            prompt = self._directory.prompt_of(plan.trial_id)
+            if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
+                scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
+                return plan, task, prompt, scores
         return None
 
     def _measure_best(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
         """Score the best prompt on test if its trial was stopped by the schedule before it could."""
         best = self._best()
-        if best is None or best[2]["test_metric"] is not None:
+        if best is None or best[3]["test_metric"] is not None:
             return
-        plan, task, _ = best
-        rows = np.load(self._directory.prompt_of(plan.trial_id))
-        spec = PromptSpec(len(rows), "zeros", "", prompt_spec(plan.experiment.prompt, task).layout, "paper")
-        writer.write(
-            measure(oracle, task, Point(rows.reshape(-1)), spec, "test", plan.experiment.task.split_seed, plan.trial_id)
-        )
+        plan, task, prompt, scores = best
+        candidate, spec = exported(plan, task, prompt, [], scores).asked()
+        writer.write(measure(oracle, task, candidate, spec, "test", plan.experiment.task.split_seed, plan.trial_id))
 
     def _try_export(self, oracle: RemoteOracle) -> None:
         """Export; a pool that is gone costs the export, not the report."""
@@ -219,10 +217,10 @@ class _Run:
         """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""
         best = self._best()
         if best is not None:
-            plan, task, scores = best
-            rows = np.load(self._directory.prompt_of(plan.trial_id))
-            tokens = oracle.nearest_tokens(rows, prompt_spec(plan.experiment.prompt, task).layout)
-            write(exported(plan, task, rows, tokens, scores), self._directory.best)
+            plan, task, prompt, scores = best
+            layout = prompt_spec(plan.experiment.prompt, task).layout
+            tokens = [] if isinstance(prompt, str) else oracle.nearest_tokens(prompt, layout)
+            write(exported(plan, task, prompt, tokens, scores), self._directory.best)
 
 
 def _write_events(statistics: Statistics, writer: LedgerWriter) -> None:

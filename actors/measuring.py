@@ -8,6 +8,7 @@ from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.preflight import SPLITS, Prepared
+from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.stages.looking import scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, PromptSpec, Request, Split, Text
@@ -18,7 +19,6 @@ def measure_manual_prompts(
 ) -> None:
     """Score the manual prompt of every split on dev and test, but for what the ledger has already."""
     done = {(row.split_seed, row.split) for row in read(ledger).measures if row.what == "manual_prompt"}
-    nothing = PromptSpec(1, "zeros", "", "prefix", "paper")
     measured: dict[tuple[str, Batch], MeasureRow] = {}
     for split_seed, task in prepared.baselines():
         for split in SPLITS[1:]:
@@ -28,7 +28,7 @@ def measure_manual_prompts(
             if asked in measured:  # test sets are often the same for every split seed
                 row = measured[asked].model_copy(update={"split_seed": split_seed, "cost": CostRow()})
             else:
-                row = measure(oracle, task, Text(task.manual_prompt), nothing, split, split_seed, None)
+                row = measure(oracle, task, Text(task.manual_prompt), NO_ROWS, split, split_seed, None)
                 measured[asked] = row
             writer.write(row)
             progress.note(f"manual prompt, split {split_seed}: {split} {task.metric} {row.metric:.4f}")

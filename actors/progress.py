@@ -71,6 +71,8 @@ class Progress:
             line.metric, line.loss = row.dev_metric, row.dev_loss
         if not self._console.is_terminal:
             mark = "  <- selected" if row.selected else ""
+            if row.selected and row.text:
+                mark += f": {words.one_line(row.text, 100)}"
             self.note(
                 f"{trial_id}: {row.spent.queries:>5} queries  train loss {_number(row.train_loss)}  dev loss"
                 f" {_number(row.dev_loss)}  dev {self._metric} {_number(row.dev_metric)}{mark}"

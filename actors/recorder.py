@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from ray import tune
 
 from actors.progress import Progress
@@ -81,10 +80,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._progress.restart(plan.trial_id, row)
             elif isinstance(row, EventRow):
                 self._progress.note(f"{plan.trial_id}: {words.one_line(row.message, 500)}")
-        if result.get("prompt_rows") is not None:
-            path = self._directory.prompt_of(plan.trial_id)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, result["prompt_rows"])
+        if result.get("prompt") is not None:
+            self._directory.keep_prompt(plan.trial_id, result["prompt"])
         self._progress.update(plan.trial_id, result["progress"])
         self._poll()
 

@@ -37,12 +37,12 @@ def silent(trial_id: str, kind: str, message: str) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Known:
-    """What a trial reported last. coordinates: of its prompt at its last boundary. since: when that was reported."""
+    """What a trial reported last. place: of its prompt at its last boundary. since: when that was reported."""
 
     boundary: int
     waiting: bool
     loss: float | None
-    coordinates: str
+    place: str
     ended: bool
     since: float
 
@@ -135,7 +135,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             boundary=report["boundary"],
             waiting=bool(report["waiting"]),
             loss=loss if math.isfinite(loss) and loss < WORST_LOSS else None,
-            coordinates=report["coordinates"] or (before.coordinates if before is not None else ""),
+            place=report["place"] or (before.place if before is not None else ""),
             ended=bool(report["done"]),
             since=before.since if before is not None and again else self._clock(),
         )
@@ -244,7 +244,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             "boundary": boundary,
             "donor": decision.donor,
             "settings": decision.settings,
-            "coordinates": donor.coordinates if donor is not None else "",
+            "place": donor.place if donor is not None else "",
             "pool": [dataclasses.asdict(text) for text in best_of(self._pool, self._shown)],
         }
         trial.set_config({**trial.config, RESTART: restart})

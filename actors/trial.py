@@ -22,10 +22,11 @@ from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, OracleInfo
+from distributed_tuner.values import Array, OracleInfo, Start
 
 REPORT_SECONDS = 2.0
 STATE_FILE = "trial.pkl"
+WORDS, ROWS = "words:", "rows:"  # what a place in a trial's config begins with
 WORST_LOSS = 1e9  # what Tune sees instead of a loss that is not finite: comparable, and last
 
 
@@ -86,20 +87,20 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             "queries": progress["queries"],
             "rows": rows,
             "reason": outcome.reason if outcome else "",
-            "prompt_rows": self._new_prompt(),
+            "prompt": self._new_prompt(),
             "boundary": trial.boundary,
             "waiting": trial.waiting,
             "scored": self._new_texts(),
-            "coordinates": encoded(trial.coordinates()) if trial.waiting or trial.done else "",
+            "place": encoded(trial.place()) if trial.waiting or trial.done else "",
             "done": trial.done,
         }
 
-    def _new_prompt(self) -> Array | None:
-        """Return the selected prompt's rows if they have not been reported yet."""
+    def _new_prompt(self) -> Array | str | None:
+        """Return the selected prompt's rows or words if they have not been reported yet."""
         if self._trial.selected is self._reported:
             return None
         self._reported = self._trial.selected
-        return self._trial.selected_rows()
+        return self._trial.selected_prompt()
 
     def _new_texts(self) -> list[dict[str, Any]]:
         """Return the texts that were scored since the last report."""
@@ -121,21 +122,25 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
 def takeover_of(restart: dict[str, Any]) -> Takeover:
     """Return what the scheduler wrote into a trial's config."""
-    donor = restart["coordinates"]
+    donor = restart["place"]
     return Takeover(
         id=restart["id"],
         donor=restart["donor"],
         settings=restart["settings"],
-        coordinates=decoded(donor) if donor else None,
+        place=decoded(donor) if donor else None,
         pool=tuple(PooledText(**text) for text in restart["pool"]),
     )
 
 
-def encoded(x: Array) -> str:
-    """Return coordinates as text that may stand in a trial's config."""
-    return base64.b64encode(np.ascontiguousarray(x, dtype="<f4").tobytes()).decode("ascii")
+def encoded(place: Start) -> str:
+    """Return a place as text that may stand in a trial's config."""
+    if isinstance(place, str):
+        return WORDS + place
+    return ROWS + base64.b64encode(np.ascontiguousarray(place, dtype="<f4").tobytes()).decode("ascii")
 
 
-def decoded(text: str) -> Array:
-    """Return the coordinates of ``encoded``."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
+def decoded(text: str) -> Start:
+    """Return the place of ``encoded``."""
+    if text.startswith(WORDS):
+        return text.removeprefix(WORDS)
+    return np.frombuffer(base64.b64decode(text.removeprefix(ROWS)), dtype="<f4").astype(np.float32)

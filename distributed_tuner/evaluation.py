@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from distributed_tuner import oracles, tasks
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.validation import experiment_of
@@ -12,7 +10,7 @@ from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.prompts.export import read
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.looking import scores_of
-from distributed_tuner.values import Point, PromptSpec, Request, Split
+from distributed_tuner.values import Request, Split
 
 
 def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict[str, float]:
@@ -40,7 +38,7 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
     experiment = experiment_of(tree)
     task = tasks.build(experiment.task, root)
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
-    spec = PromptSpec(len(prompt.rows), "zeros", "", prompt.layout, "paper")
+    candidate, spec = prompt.asked()
     batch = task.batch(split)
-    answer = oracle.evaluate(Request((Point(np.ascontiguousarray(prompt.rows).reshape(-1)),), batch, spec))
+    answer = oracle.evaluate(Request((candidate,), batch, spec))
     return {"loss": float(answer.losses[0]), **scores_of(task, answer, batch)}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from distributed_tuner import optimizers
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.optimizer import OptimizerConfig, ZotConfig
+from distributed_tuner.config.optimizer import OptimizerConfig, TokenEditConfig, ZotConfig, in_words
 from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.oracles.calibration import COPIES
 from distributed_tuner.prompts.spec import prompt_spec
@@ -34,6 +34,7 @@ class Case:
     @property
     def radius(self) -> float:
         """How far from the centre the first step's candidates lie."""
+        assert not isinstance(self.optimizer, TokenEditConfig)
         return self.optimizer.rho if isinstance(self.optimizer, ZotConfig) else self.optimizer.sigma
 
     @property
@@ -63,12 +64,12 @@ class Case:
 def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case]:
     """Return the distinct cases of the first searches: of every kind of optimizer the smallest radius, then the next.
 
-    Gradient stages compare no losses and have none.
+    Gradient stages compare no losses and have none, and prompts in words are no small steps apart.
     """
     found: dict[tuple[object, ...], Case] = {}
     for experiment, task in zip(experiments, tasks, strict=True):
         search = next((stage for stage in experiment.stages if isinstance(stage, SearchStageConfig)), None)
-        if search is not None:
+        if search is not None and not in_words(search.optimizer):
             spec = prompt_spec(experiment.prompt, task)
             case = Case(search.optimizer, experiment.seed, experiment.task.split_seed, task, spec)
             found.setdefault((case.optimizer.kind, case.radius, task, spec), case)

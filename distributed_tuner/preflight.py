@@ -13,6 +13,7 @@ from distributed_tuner import tasks
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
+from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
@@ -20,14 +21,15 @@ from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.precision import ASKS, QUERIES, cases
-from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
+from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Cost, Point, PromptSpec, Request, Split, Text
+from distributed_tuner.values import Cost, Point, Request, Split, Text
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
@@ -197,25 +199,24 @@ def _with_gradients(plans: list[TrialPlan]) -> list[TrialPlan]:
 
 def _decide_layout(plan: TrialPlan, task: Task, counter: Counter) -> TrialPlan:
     prompt = plan.experiment.prompt
-    if prompt.layout == "auto":
+    if isinstance(prompt, SoftPromptConfig) and prompt.layout == "auto":
         layout = counter.choose_layout(task.batch("train"), prompt.length)
         prompt = prompt.model_copy(update={"layout": layout})
     return replace(plan, experiment=plan.experiment.model_copy(update={"prompt": prompt}))
 
 
 def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection:
-    prompt = prompt_spec(experiment.prompt, task)
+    space = prompt_space(experiment.prompt, task, counter.width)
+    prompt = space.spec
     for split in SPLITS:
         counter.require(task.batch(split), prompt)
-    if any(isinstance(stage, RestartStageConfig) for stage in experiment.stages):
+    if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
-    dim = prompt.length * counter.width
-    plans = Course(experiment, task, prompt, counter, dim).plan_all()
+    plans = Course(experiment, task, space, counter).plan_all()
     search = sum((plan.cost for plan in plans), Cost())
-    point = Point(np.zeros(dim, dtype=np.float32))
-    train = Request((point,), task.batch("train"), prompt)
+    train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens
-    test = Request((point,), task.batch("test"), prompt)
+    test = Request((space.sample,), task.batch("test"), prompt)
     return Projection(
         plans,
         _timed(search, search.tokens * seconds_a_token, experiment),
@@ -224,12 +225,15 @@ def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection
     )
 
 
+def _restarts(experiment: Experiment) -> bool:
+    return any(isinstance(stage, RestartStageConfig) for stage in experiment.stages)
+
+
 def _baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     total = Cost()
-    nothing = PromptSpec(1, "zeros", "", "prefix", "paper")
     asked = [(task.manual_prompt, task.batch(split)) for _, task in prepared.baselines() for split in SPLITS[1:]]
     for text, batch in dict.fromkeys(asked):  # a test set that several split seeds share is scored once
-        request = Request((Text(text),), batch, nothing)
+        request = Request((Text(text),), batch, NO_ROWS)
         total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
     return total
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.optimizer import CmaConfig
+from distributed_tuner.config.optimizer import CmaConfig, in_words
+from distributed_tuner.config.prompt import TextPromptConfig
 from distributed_tuner.config.proposer import ReplayProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
@@ -21,6 +22,7 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
     for index, stage in enumerate(experiment.stages):
         if isinstance(stage, RestartStageConfig):
             _check_restart(experiment, index, stage, task, root)
+    _check_sort(experiment)
     _check_shares(experiment)
     if isinstance(experiment.schedule, PopulationScheduleConfig):
         _check_population(experiment, experiment.schedule)
@@ -29,6 +31,29 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
 def wants_gradients(experiment: Experiment) -> bool:
     """Tell whether some stage needs a white box."""
     return any(isinstance(stage, GradientStageConfig) for stage in experiment.stages)
+
+
+def _check_sort(experiment: Experiment) -> None:
+    """Searches and prompt are of one sort: coordinates of a soft prompt, or words."""
+    words = isinstance(experiment.prompt, TextPromptConfig)
+    for index, stage in enumerate(experiment.stages):
+        if isinstance(stage, RestartStageConfig):
+            if words and stage.faithful:
+                raise ConfigError(
+                    f"stages.{index}.faithful restarts soft prompts as the published code does, but prompt.kind is"
+                    " text; leave it out"
+                )
+        elif in_words(stage.optimizer) != words:
+            kind = stage.optimizer.kind
+            advice = (
+                "use token_edit, or nevergrad with space: words"
+                if words
+                else "set prompt: {kind: text}, or use an optimizer of soft prompts such as zot or cma"
+            )
+            raise ConfigError(
+                f"stages.{index}.optimizer must search the sort of prompt that is tuned, but {kind} searches"
+                f" {'soft prompts' if words else 'words'} and prompt.kind is {experiment.prompt.kind}; {advice}"
+            )
 
 
 def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig, task: Task, root: Path) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.values import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,24 @@ class RunDirectory:
         """Ray Tune's own files: checkpoints of the trials."""
         return self.path / "tune"
 
-    def prompt_of(self, trial_id: str) -> Path:
-        """The selected prompt of one trial."""
-        return self.path / "trials" / trial_id / "prompt.npy"
+    def keep_prompt(self, trial_id: str, prompt: Array | str) -> None:
+        """Keep the selected prompt of one trial: its rows (L, D), or its words."""
+        place = self._prompt_of(trial_id, "txt" if isinstance(prompt, str) else "npy")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(prompt, str):
+            place.write_text(prompt, encoding="utf-8")
+        else:
+            np.save(place, prompt)
+
+    def prompt_of(self, trial_id: str) -> Array | str | None:
+        """Return the selected prompt of one trial; None where it has none yet."""
+        rows, words = self._prompt_of(trial_id, "npy"), self._prompt_of(trial_id, "txt")
+        if words.exists():
+            return words.read_text(encoding="utf-8")
+        return np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
+
+    def _prompt_of(self, trial_id: str, ending: str) -> Path:
+        return self.path / "trials" / trial_id / f"prompt.{ending}"
 
     def require_new(self) -> None:
         """Check that nothing is here yet.

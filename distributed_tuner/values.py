@@ -4,6 +4,7 @@ Shapes are named by letters: C candidates, E examples, W label words, L prompt r
 P = L * D prompt coordinates, K intrinsic dimensions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from distributed_tuner.seeds import Key
 Array: TypeAlias = npt.NDArray[np.float32]
 Array64: TypeAlias = npt.NDArray[np.float64]
 Split: TypeAlias = Literal["train", "feedback", "dev", "test"]
-LossName: TypeAlias = Literal["cross_entropy", "hinge"]
+LossName: TypeAlias = Literal["cross_entropy", "hinge", "zero_one"]
 Layout: TypeAlias = Literal["prefix", "suffix", "add"]
 LabelRule: TypeAlias = Literal["single", "first"]
 
@@ -88,6 +89,8 @@ class Text:
 
 
 Candidate: TypeAlias = Perturbation | Latent | Point | Embedded | Text
+Start: TypeAlias = Array | str
+"""Where a search begins: coordinates (P,) of a soft prompt, or words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +155,15 @@ class PromptSpec:
 class Request:
     """What an oracle is asked: every candidate on every example of the batch.
 
-    ``gradient``: the gradients of the candidates' losses as well, which only a white box gives.
+    ``gradient``: the gradients of the candidates' losses as well, which only a white box gives. ``fresh``: computed
+    anew whatever is kept from before, and not kept.
     """
 
     candidates: tuple[Candidate, ...]
     batch: Batch
     prompt: PromptSpec
     gradient: bool = False
+    fresh: bool = False
 
 
 # --------------------------------------------------------------------------------------------------- answers
@@ -197,7 +202,9 @@ class Evaluation:
 
     losses: (C,) mean over examples, NaN where any example's loss is not finite. example_losses: (C, E).
     logits: (C, E, W) label-word logits, float32. cost: ``seconds`` is device time, summed over tiles. gradients: (C, P)
-    of the losses by the prompt coordinates, float32, where they were asked for.
+    of the losses by the prompt coordinates, float32, where they were asked for. counts: what else is to be told of the
+    answer, summed over a run by name: ``cached_forwards``, ``absent_labels``, ... kept: (C,) True for candidates whose
+    whole answer was kept from before, so that they are no query; None: there is none.
     """
 
     losses: Array64
@@ -205,11 +212,16 @@ class Evaluation:
     logits: Array
     cost: Cost
     gradients: Array | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    kept: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OracleInfo:
-    """What the rest needs to know of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E."""
+    """What the rest needs to know of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E.
+
+    ``soft``: it takes soft candidates. A server that reads text alone does not, and its width and vocabulary are 0.
+    """
 
     model: str
     width: int
@@ -219,3 +231,4 @@ class OracleInfo:
     dtype: str
     device: str
     extra: dict[str, str] = field(default_factory=dict)
+    soft: bool = True

@@ -8,7 +8,7 @@ from pydantic import Field
 from distributed_tuner.config.base import Config
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.oracle import OracleConfig
-from distributed_tuner.config.prompt import PromptConfig
+from distributed_tuner.config.prompt import PromptConfig, SoftPromptConfig
 from distributed_tuner.config.schedule import NoScheduleConfig, ScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
@@ -26,8 +26,8 @@ class Experiment(Config):
     """The examples, template and label words."""
     oracle: OracleConfig
     """The frozen model. The same for all trials."""
-    prompt: PromptConfig = PromptConfig()
-    """The soft prompt."""
+    prompt: PromptConfig = SoftPromptConfig()
+    """What is tuned."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     """What a trial does, in order; the budget is shared by its stages."""
     rounds: int = Field(1, ge=1)
@@ -43,8 +43,8 @@ class Experiment(Config):
 
     @property
     def method(self) -> str:
-        """Label of what the trial runs: its optimizers' names and its proposers' kinds, joined by "+"."""
-        return "+".join(label_of(stage) for stage in self.stages)
+        """Label of what the trial runs: its optimizers' names and its proposers' kinds, each once, joined by "+"."""
+        return "+".join(dict.fromkeys(label_of(stage) for stage in self.stages))
 
     @property
     def course(self) -> tuple[StageConfig, ...]:

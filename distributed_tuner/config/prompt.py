@@ -1,15 +1,18 @@
-"""Settings of the soft prompt."""
+"""Settings of the prompt that is tuned: rows of embeddings, or words."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from distributed_tuner.config.base import Config
 
 
-class PromptConfig(Config):
-    """How many rows, what they start as, and where they stand."""
+class SoftPromptConfig(Config):
+    """Rows of embeddings: how many, what they start as, and where they stand."""
 
+    kind: Literal["soft"] = "soft"
+    """Names this sort of prompt, which is the usual one and need not be named."""
     length: int = Field(20, ge=1)
     """Prompt rows L."""
     init: Literal["text", "vocab", "zeros", "filler"] = "text"
@@ -30,7 +33,32 @@ class PromptConfig(Config):
     """Draws the rows of ``init: vocab``."""
 
     @model_validator(mode="after")
-    def _what_is_added_starts_at_zero(self) -> "PromptConfig":
+    def _what_is_added_starts_at_zero(self) -> "SoftPromptConfig":
         if self.layout == "add" and self.init != "zeros":
             raise ValueError(f"layout 'add' adds to its filler tokens, so init must be zeros, but got {self.init!r}")
         return self
+
+
+class TextPromptConfig(Config):
+    """Words in front of the example's text: what a model can be asked with that takes no embeddings."""
+
+    kind: Literal["text"]
+    """Names this sort of prompt."""
+    length: int = Field(12, ge=1)
+    """Most words that a search puts together."""
+    text: str | None = None
+    """The words before tuning; the task's manual prompt when left out."""
+    vocabulary: Literal["auto", "task", "words", "printable"] = "auto"
+    """The words that a search may take: "words" and "printable" are tokens of the model's tokenizer, as in a restart
+    stage; "task": the words of the train examples, of the label words, the description and the manual prompt. "auto":
+    "words" where the tokenizer is known, else "task"."""
+
+
+def _kind_of(value: Any) -> str:
+    kind = value.get("kind", "soft") if isinstance(value, Mapping) else getattr(value, "kind", "soft")
+    return str(kind)
+
+
+PromptConfig: TypeAlias = Annotated[
+    Annotated[SoftPromptConfig, Tag("soft")] | Annotated[TextPromptConfig, Tag("text")], Discriminator(_kind_of)
+]

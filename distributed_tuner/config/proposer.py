@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from distributed_tuner.config.base import Config
+from distributed_tuner.config.oracle import SERVER_URL
 
 
 class ProposerSettings(Config):
@@ -50,7 +51,7 @@ class OpenAIProposerConfig(ChatSettings):
     kind: Literal["openai"]
     model: str = Field(min_length=1)
     """The server's name of the model."""
-    base_url: str | None = Field(None, pattern=r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$")
+    base_url: str | None = Field(None, pattern=SERVER_URL)
     """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
     own."""
     api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

@@ -82,7 +82,7 @@ def _enter(annotation: Any, part: Any) -> tuple[Any, bool]:
         field = annotation.model_fields.get(str(part))
         return (field.annotation if field else None), False
     if get_origin(annotation) in (Union, types.UnionType):
-        for member in get_args(annotation):
+        for member in map(_bare, get_args(annotation)):
             if isinstance(member, type) and issubclass(member, BaseModel) and part in _tags(member):
                 return member, True
         return None, True  # pydantic's name of a plain member, such as "str"

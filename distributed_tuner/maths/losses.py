@@ -39,6 +39,17 @@ def hinge(logits: npt.NDArray[Any], labels: npt.ArrayLike, margin: float = HINGE
         return np.asarray(excess.sum(axis=-1) - _of_label(excess, labels)[..., 0])  # j = y adds the margin itself
 
 
+def zero_one(logits: npt.NDArray[Any], labels: npt.ArrayLike) -> Array64:
+    """Return 0 where the label has the highest logit, first of ties, and 1 elsewhere: their mean is 1 - accuracy.
+
+    Shapes and errors as in ``cross_entropy``; NaN where a logit is NaN.
+    """
+    logit = np.asarray(logits, dtype=np.float64)
+    label = np.broadcast_to(np.asarray(labels, dtype=np.int64), logit.shape[:-1])
+    _of_label(logit, labels)
+    return np.where(np.isnan(logit).any(axis=-1), np.nan, (predictions(logit) != label).astype(np.float64))
+
+
 def cross_entropy_slope(logits: npt.NDArray[Any], labels: npt.ArrayLike) -> Array64:
     """Return the derivative ``softmax(logits) - onehot(label)`` of ``cross_entropy`` by its logits, (..., W)."""
     logit = np.asarray(logits, dtype=np.float64)

@@ -4,6 +4,7 @@ They never see a model, a budget or an oracle: stages bring those together. Grow
 file, one case below; the conformance suite takes it from there.
 """
 
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import numpy as np
@@ -16,17 +17,21 @@ from distributed_tuner.config.optimizer import (
     OptimizerConfig,
     RandomSearchConfig,
     SgdConfig,
+    TokenEditConfig,
     ZotConfig,
+    in_words,
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.optimizers.cma import Cma
 from distributed_tuner.optimizers.first_order import AdamW, Sgd
 from distributed_tuner.optimizers.nevergrad import Nevergrad
+from distributed_tuner.optimizers.nevergrad_words import NevergradWords
 from distributed_tuner.optimizers.random_search import RandomSearch
+from distributed_tuner.optimizers.token_edit import TokenEdit
 from distributed_tuner.optimizers.zot import Zot
 from distributed_tuner.seeds import Key
-from distributed_tuner.values import Array
+from distributed_tuner.values import Array, Start
 
 __all__ = ["Optimizer", "TrainableOptimizer", "build"]
 
@@ -41,16 +46,25 @@ def __getattr__(name: str) -> Any:
 
 
 def build(
-    config: OptimizerConfig | FirstOrderConfig, *, dim: int, key: Key, steps: int, start: Array | None = None
+    config: OptimizerConfig | FirstOrderConfig,
+    *,
+    dim: int,
+    key: Key,
+    steps: int,
+    start: Start | None = None,
+    vocabulary: Sequence[str] = (),
 ) -> Optimizer:
     """Return the optimizer that ``config`` describes, before its first step.
 
-    dim: P, the prompt's coordinates. key: ``(run_seed, trial_id, stage)``, the prefix of all its randomness. steps: how
-    many are planned, for schedules and budgets of its own. start: initial coordinates, shape (P,), copied; zeros when
-    None. Raises ConfigError for settings that cannot work together.
+    dim: P, the prompt's coordinates; the most words of a prompt where the search is in words. key: ``(run_seed,
+    trial_id, stage)``, the prefix of all its randomness. steps: how many are planned, for schedules and budgets of its
+    own. start: initial coordinates, shape (P,), copied, or a text; zeros or no words when None. vocabulary: what a
+    search in words may take. Raises ConfigError for settings that cannot work together.
     """
     if dim < 1 or steps < 1 or not key:
         raise ConfigError(f"dim and steps must be at least 1 and key not empty; got {dim}, {steps} and {key!r}")
+    if in_words(config):
+        return _build_in_words(config, dim, key, steps, _checked_text(start), _checked_words(vocabulary))
     x = _checked_start(start, dim)
     match config:
         case RandomSearchConfig():
@@ -65,14 +79,44 @@ def build(
             return AdamW(config, dim=dim, key=key, steps=steps, start=x)
         case SgdConfig():
             return Sgd(config, dim=dim, key=key, steps=steps, start=x)
+        case TokenEditConfig():
+            raise AssertionError("built above")
         case _:
             assert_never(config)
 
 
-def _checked_start(start: Array | None, dim: int) -> Array:
+def _build_in_words(
+    config: OptimizerConfig | FirstOrderConfig, dim: int, key: Key, steps: int, start: str, words: tuple[str, ...]
+) -> Optimizer:
+    if isinstance(config, TokenEditConfig):
+        return TokenEdit(config, dim=dim, key=key, start=start, words=words)
+    assert isinstance(config, NevergradConfig)
+    return NevergradWords(config, dim=dim, key=key, steps=steps, start=start, words=words)
+
+
+def _checked_text(start: Start | None) -> str:
+    if isinstance(start, str) or start is None:
+        return start or ""
+    raise ConfigError("a search in words starts from a text, but got coordinates; give it the prompt's words")
+
+
+def _checked_words(vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """Return the different words of a vocabulary, without the spaces around them."""
+    words = tuple(dict.fromkeys(word.strip() for word in vocabulary if word.strip()))
+    if len(words) < 2:
+        raise ConfigError(
+            f"a search in words needs at least 2 different words, got {len(words)}; set prompt.vocabulary to words or"
+            " task"
+        )
+    return words
+
+
+def _checked_start(start: Start | None, dim: int) -> Array:
     """Return ``start`` or zeros, float32, shape (dim,)."""
     if start is None:
         return np.zeros(dim, dtype=np.float32)
+    if isinstance(start, str):
+        raise ConfigError("a search of coordinates starts from coordinates, but got a text; embed it first")
     x = np.array(start, dtype=np.float32)
     if x.shape != (dim,) or not np.isfinite(x).all():
         raise ConfigError(f"start must be {dim} finite coordinates; got shape {x.shape}: flatten the prompt's rows")

@@ -13,7 +13,7 @@ import numpy as np
 
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.seeds import Key
-from distributed_tuner.values import Array, Array64, Candidate
+from distributed_tuner.values import Array, Array64, Candidate, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Optimizer(ABC):
     kind: ClassVar[str]
     white_box: ClassVar[bool] = False
     """Is it told gradients? Then a step asks for one candidate, and ``tell`` gets its gradient too."""
+    in_words: ClassVar[bool] = False
+    """Does it search prompts in words? Then ``dim`` is the most words of a prompt, and a place is a text."""
 
     def __init__(self, dim: int, key: Key) -> None:
         self.dim = dim
@@ -122,13 +124,17 @@ class Optimizer(ABC):
         return np.asarray(gradients, dtype=np.float32)
 
     # ------------------------------------------------------------------------------------------------- being moved
-    def relocate(self, x: Array) -> None:
-        """Go on from the coordinates x, shape (P,), with everything else as it is; members say what that is for them.
+    def relocate(self, start: Start) -> None:
+        """Go on from a place, with everything else as it is; members say what that is for them.
 
-        ``recommend`` returns x then. Counts as no step. Raises ConfigError between an ask and its tell, and for
-        coordinates of another number or not finite.
+        start: coordinates, shape (P,), or a text where the search is in words. ``recommend`` returns it then. Counts as
+        no step. Raises ConfigError between an ask and its tell, and for a place of the other sort, coordinates of
+        another number, or not finite.
         """
-        self._relocate(self._checked_move(x))
+        if self.in_words or isinstance(start, str):
+            self._relocate_text(self._checked_text(start))
+        else:
+            self._relocate(self._checked_move(start))
 
     def inject(self, x: Array, embedding_std: float, unit: float) -> None:
         """Hand in the coordinates x, shape (P,), to be one of the next step's candidates; only cma can.
@@ -138,13 +144,27 @@ class Optimizer(ABC):
         """
         self._inject(self._checked_move(x), embedding_std, unit)
 
-    def _checked_move(self, x: Array) -> Array:
-        """Return a private read-only copy of x, which must be finite and of this optimizer's size."""
+    def _require_between_steps(self) -> None:
         if self._pending is not None:
             raise ConfigError(
                 f"an optimizer is moved between steps; {self.kind} still waits for {len(self._pending)} losses: tell"
                 " first"
             )
+
+    def _checked_text(self, start: Start) -> str:
+        """Return a text, where the search is in words."""
+        self._require_between_steps()
+        if not (self.in_words and isinstance(start, str)):
+            places = ("a text", "coordinates")
+            wanted, got = places if self.in_words else places[::-1]
+            raise ConfigError(
+                f"{self.kind} is moved to {wanted}, but got {got}: give it a place in the space that it searches"
+            )
+        return start
+
+    def _checked_move(self, x: Array) -> Array:
+        """Return a private read-only copy of x, which must be finite and of this optimizer's size."""
+        self._require_between_steps()
         if np.shape(x) != (self.dim,) or not np.isfinite(x).all():
             raise ConfigError(
                 f"{self.kind} is moved to {self.dim} finite coordinates; got shape {np.shape(x)}: flatten the prompt's"
@@ -227,9 +247,13 @@ class Optimizer(ABC):
         ``gradients`` (C, P) are there for white-box members, None for the others.
         """
 
-    @abstractmethod
     def _relocate(self, x: Array) -> None:
-        """Go on from x, which is read-only and the member's to keep."""
+        """Go on from x, which is read-only and the member's to keep. Every member that searches coordinates has it."""
+        raise NotImplementedError
+
+    def _relocate_text(self, text: str) -> None:
+        """Go on from a text. Every member that searches words has it."""
+        raise NotImplementedError
 
     def _inject(self, x: Array, embedding_std: float, unit: float) -> None:
         """Have x among the next step's candidates."""

@@ -43,7 +43,8 @@ class AnalyticOracle:
     same for every example; its logits put -f on the true label, so that the cross-entropy rises with f.
 
     Its vocabulary are TOP_TOKENS random rows, named "<0>", "<1>", ... A text of such names alone is their rows, so that
-    rows put into words are read back; any other text is random coordinates of its own.
+    rows put into words are read back; any other text is random coordinates of its own. A prompt in words is the mean of
+    random rows, one a word, so that texts with words in common score alike.
     """
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
@@ -69,17 +70,14 @@ class AnalyticOracle:
         began = time.perf_counter()
         require_coordinates(request)
         batch = request.batch
-        x_C_P = np.stack([self._coordinates(candidate, request.prompt) for candidate in request.candidates])
-        logistic = self._config.function == "logistic"
-        logits = self._logistic(x_C_P, batch) if logistic else self._quadratic(x_C_P, batch)
-        gradients = None
-        if request.gradient:
-            slopes = mean_loss_slopes(logits, batch)
-            gradients = (
-                self._logistic_gradient(slopes, x_C_P.shape[1], batch)
-                if logistic
-                else self._quadratic_gradient(slopes, x_C_P, batch)
-            )
+        count = len(request.candidates)
+        logits = np.empty((count, len(batch.examples), len(batch.label_words)), dtype=np.float32)
+        words = np.array([isinstance(candidate, Text) for candidate in request.candidates], dtype=bool)
+        for chosen in (np.flatnonzero(words), np.flatnonzero(~words)):  # coordinates of two sizes
+            if chosen.size:
+                x_C_P = np.stack([self._coordinates(request.candidates[i], request.prompt) for i in chosen])
+                logits[chosen] = self._logits(x_C_P, batch)
+        gradients = self._gradients(logits, request) if request.gradient else None
         cost = replace(self.cost(request), seconds=time.perf_counter() - began)
         return evaluation(logits, batch, priced(cost, self._config.price), gradients)
 
@@ -109,6 +107,16 @@ class AnalyticOracle:
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return tuple(f" <{i}>" for i in _allowed(space))
 
+    def _logits(self, x_C_P: Array, batch: Batch) -> Array:
+        return self._logistic(x_C_P, batch) if self._config.function == "logistic" else self._quadratic(x_C_P, batch)
+
+    def _gradients(self, logits: Array, request: Request) -> Array:
+        x_C_P = np.stack([self._coordinates(candidate, request.prompt) for candidate in request.candidates])
+        slopes = mean_loss_slopes(logits, request.batch)
+        if self._config.function == "logistic":
+            return self._logistic_gradient(slopes, x_C_P.shape[1], request.batch)
+        return self._quadratic_gradient(slopes, x_C_P, request.batch)
+
     def _tokens(self) -> Array64:
         """Return the rows of the vocabulary, shape (TOP_TOKENS, D)."""
         return generator(("tokens", self._config.seed)).standard_normal((TOP_TOKENS, self._config.width))
@@ -116,7 +124,7 @@ class AnalyticOracle:
     def _coordinates(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         dim = prompt.length * self._config.width
         if isinstance(candidate, Text):
-            return np.zeros(dim, dtype=np.float32)
+            return self._worded(candidate.text)
         if isinstance(candidate, Embedded):
             return self._embedded(candidate.text, prompt.length)
         return self._recipes.coordinates(candidate, dim, unit=1.0)
@@ -128,6 +136,11 @@ class AnalyticOracle:
         if re.fullmatch(rf"(\s*{TOKEN})+\s*", text) and max(ids) < TOP_TOKENS:
             return self._tokens()[fit_ids(ids, length)].astype(np.float32).reshape(-1)
         return standard_normal(("text", self._config.seed, text), length * self._config.width)
+
+    def _worded(self, text: str) -> Array:
+        """Return the coordinates of a prompt in words, shape (D,): zeros without any."""
+        rows = [standard_normal(("word", self._config.seed, word), self._config.width) for word in _words(text.lower())]
+        return np.asarray(np.mean(rows, axis=0) if rows else np.zeros(self._config.width), dtype=np.float32)
 
     def _logistic(self, x_C_P: Array, batch: Batch) -> Array:
         phi_E_F = self._all_features(batch)

@@ -1,15 +1,16 @@
 """The contract of a loss oracle, and the few things that every oracle computes in the same way."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
 from distributed_tuner.config.oracle import Price
 from distributed_tuner.errors import ModelError
-from distributed_tuner.maths.losses import cross_entropy, cross_entropy_slope, hinge, hinge_slope
+from distributed_tuner.maths.losses import cross_entropy, cross_entropy_slope, hinge, hinge_slope, zero_one
 from distributed_tuner.values import (
     Array,
     Array64,
@@ -91,24 +92,34 @@ def value_and_grad(oracle: LossOracle, request: Request) -> Evaluation:
 
 
 def require_coordinates(request: Request) -> None:
-    """Check that every candidate has coordinates to derive by, where gradients are asked for.
+    """Check that every candidate has coordinates to derive by, where gradients are asked for, and the loss a slope.
 
     Raises:
-        ModelError: a candidate is a text.
+        ModelError: a candidate is a text, or the loss is zero_one.
     """
+    if request.gradient and request.batch.loss == "zero_one":
+        raise ModelError("the loss zero_one has no gradient; set task.loss to cross_entropy or hinge")
     if request.gradient and any(isinstance(candidate, Text) for candidate in request.candidates):
         raise ModelError("a gradient is by the prompt's coordinates, which a text in words has not; ask for soft ones")
 
 
-def evaluation(logits_C_E_W: Array, batch: Batch, cost: Cost, gradients_C_P: Array | None = None) -> Evaluation:
+LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge, "zero_one": zero_one}
+
+
+def evaluation(
+    logits_C_E_W: Array,
+    batch: Batch,
+    cost: Cost,
+    gradients_C_P: Array | None = None,
+    counts: Mapping[str, int] = MappingProxyType({}),
+) -> Evaluation:
     """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN."""
     labels = np.array([example.label for example in batch.examples])
-    loss_of = hinge if batch.loss == "hinge" else cross_entropy
     with np.errstate(invalid="ignore", over="ignore"):
-        example_losses = loss_of(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
+        example_losses = LOSSES[batch.loss](logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
         means = example_losses.mean(axis=1)
     losses = np.where(np.isfinite(example_losses).all(axis=1), means, np.nan)
-    return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P)
+    return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P, dict(counts))
 
 
 def mean_loss_slopes(logits_C_E_W: Array, batch: Batch) -> Array64:
@@ -125,7 +136,17 @@ def counted(request: Request, tokens: int) -> Cost:
     return Cost(queries, queries * len(request.batch.examples), times * tokens)
 
 
-def priced(cost: Cost, price: Price) -> Cost:
-    """Return the cost with its dollars filled in from tokens and device seconds."""
-    usd = cost.tokens * price.usd_per_million_tokens / 1e6 + cost.seconds * price.usd_per_device_hour / 3600
+def priced(cost: Cost, price: Price, *, output: int = 0, cached: int = 0) -> Cost:
+    """Return the cost with its dollars filled in from tokens and device seconds.
+
+    ``output`` of its tokens were written and ``cached`` of those read were found in the server's own cache; the rest
+    was read.
+    """
+    cached_price = price.usd_per_million_cached_input_tokens
+    by_token = (
+        (cost.tokens - output - cached) * price.usd_per_million_input_tokens
+        + cached * (price.usd_per_million_input_tokens if cached_price is None else cached_price)
+        + output * price.usd_per_million_output_tokens
+    )
+    usd = by_token / 1e6 + cost.seconds * price.usd_per_device_hour / 3600
     return Cost(cost.queries, cost.forwards, cost.tokens, cost.seconds, usd)

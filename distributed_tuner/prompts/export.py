@@ -13,9 +13,9 @@ import numpy as np
 
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.prompts.spec import NO_ROWS, prompt_spec
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Layout
+from distributed_tuner.values import Array, Candidate, Layout, Point, PromptSpec, Text
 
 ROWS = "prompt_embeddings"
 ANALYTIC = "analytic"  # no model that an adapter could be for
@@ -23,7 +23,10 @@ ANALYTIC = "analytic"  # no model that an adapter could be for
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ExportedPrompt:
-    """A tuned prompt: ``rows`` (L, D) float32, where they stand, for which model, and how they scored."""
+    """A tuned prompt: ``rows`` (L, D) float32, where they stand, for which model, and how they scored.
+
+    ``words``: the prompt itself where it is in words; its rows are none then, shape (0, 0).
+    """
 
     rows: Array
     layout: Layout
@@ -33,37 +36,70 @@ class ExportedPrompt:
     nearest_tokens: list[tuple[str, float]]
     template: dict[str, Any]
     scores: dict[str, float | None]
+    words: str | None = None
+
+    def asked(self) -> tuple[Candidate, PromptSpec]:
+        """Return the prompt as oracles are asked for it."""
+        if self.words is not None:
+            return Text(self.words), NO_ROWS
+        return stored(self.rows, self.layout)
+
+
+def stored(rows: Array, layout: Layout) -> tuple[Candidate, PromptSpec]:
+    """Return rows (L, D) as oracles are asked for them."""
+    return Point(np.ascontiguousarray(rows).reshape(-1)), PromptSpec(len(rows), "zeros", "", layout, "paper")
 
 
 def write(prompt: ExportedPrompt, directory: Path) -> None:
     """Write every format into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_safetensors(prompt, directory)
     write_text(prompt, directory)
+    if prompt.words is not None:
+        _write_facts(prompt, directory)
+        return
+    write_safetensors(prompt, directory)
     if prompt.layout == "prefix" and prompt.model != ANALYTIC:
         write_peft(prompt, directory / "peft")
 
 
 def write_safetensors(prompt: ExportedPrompt, directory: Path) -> list[Path]:
-    """Write prompt.safetensors (the rows) and prompt.json (everything else)."""
+    """Write prompt.safetensors (the rows) and prompt.json (everything else).
+
+    Raises:
+        RunDirectoryError: the prompt is in words.
+    """
     from safetensors.numpy import save_file
 
+    _require_rows(prompt)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors, facts = directory / "prompt.safetensors", directory / "prompt.json"
+    tensors = directory / "prompt.safetensors"
     rows = np.ascontiguousarray(prompt.rows)
     about = json.dumps({"layout": prompt.layout, "model": prompt.model})
     save_file(
         {ROWS: rows}, tensors, metadata={"prompt": about}
     )  # one key: several come in any order, never the same file
+    return [tensors, _write_facts(prompt, directory)]
+
+
+def _write_facts(prompt: ExportedPrompt, directory: Path) -> Path:
     described = asdict(prompt)
     del described["rows"]
     described |= {"length": len(prompt.rows), "width": prompt.rows.shape[1], "text": text_of(prompt)}
+    facts = directory / "prompt.json"
     facts.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return [tensors, facts]
+    return facts
+
+
+def _require_rows(prompt: ExportedPrompt) -> None:
+    if prompt.words is not None:
+        raise RunDirectoryError(
+            "safetensors and PEFT adapters hold the rows of soft prompts, but this prompt is in words; export it with"
+            " --format text"
+        )
 
 
 def write_text(prompt: ExportedPrompt, directory: Path) -> list[Path]:
-    """Write prompt.txt: the nearest token of each row. For reading; as a prompt it scores differently."""
+    """Write prompt.txt: the prompt in words; of a soft one the nearest token of each row, for reading alone."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "prompt.txt"
     path.write_text(text_of(prompt) + "\n", encoding="utf-8")
@@ -74,10 +110,11 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
     """Write a PEFT prompt-tuning adapter. PEFT itself, which takes seconds to import, is not needed for that.
 
     Raises:
-        RunDirectoryError: the prompt does not stand in front of the text.
+        RunDirectoryError: the prompt does not stand in front of the text, or is in words.
     """
     from safetensors.numpy import save_file
 
+    _require_rows(prompt)
     if prompt.layout != "prefix":
         raise RunDirectoryError(
             f"a PEFT adapter can only put a prompt in front of the text, but this one has the layout {prompt.layout!r};"
@@ -101,7 +138,7 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
 
 
 def read(directory: Path) -> ExportedPrompt:
-    """Read a prompt back from prompt.safetensors and prompt.json.
+    """Read a prompt back from prompt.json and, unless it is in words, prompt.safetensors.
 
     Raises:
         RunDirectoryError: they are not there.
@@ -109,14 +146,15 @@ def read(directory: Path) -> ExportedPrompt:
     from safetensors.numpy import load_file
 
     tensors, facts = directory / "prompt.safetensors", directory / "prompt.json"
-    if not (tensors.is_file() and facts.is_file()):
+    described = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    words = described.get("words")
+    if not described or (words is None and not tensors.is_file()):
         raise RunDirectoryError(
             f"a tuned prompt is prompt.safetensors with prompt.json, but {directory} lacks them; a run writes them when"
             " a trial has ended"
         )
-    described = json.loads(facts.read_text(encoding="utf-8"))
     return ExportedPrompt(
-        rows=load_file(tensors)[ROWS],
+        rows=load_file(tensors)[ROWS] if words is None else np.zeros((0, 0), dtype=np.float32),
         layout=described["layout"],
         model=described["model"],
         trial_id=described["trial_id"],
@@ -124,21 +162,30 @@ def read(directory: Path) -> ExportedPrompt:
         nearest_tokens=[(token, cosine) for token, cosine in described["nearest_tokens"]],
         template=described["template"],
         scores=described["scores"],
+        words=words,
     )
 
 
 def text_of(prompt: ExportedPrompt) -> str:
-    """Return the nearest tokens as one text."""
+    """Return the prompt in words; of a soft one the nearest tokens as one text."""
+    if prompt.words is not None:
+        return prompt.words
     return "".join(token for token, _ in prompt.nearest_tokens)
 
 
 def exported(
-    plan: TrialPlan, task: Task, rows: Array, nearest_tokens: list[tuple[str, float]], scores: dict[str, Any]
+    plan: TrialPlan,
+    task: Task,
+    prompt: Array | str,
+    nearest_tokens: list[tuple[str, float]],
+    scores: dict[str, Any],
 ) -> ExportedPrompt:
-    """Return a trial's prompt with all that is needed to use it elsewhere."""
+    """Return a trial's prompt, rows or words, with all that is needed to use it elsewhere."""
     experiment = plan.experiment
+    words = prompt if isinstance(prompt, str) else None
     return ExportedPrompt(
-        rows=rows,
+        rows=np.zeros((0, 0), dtype=np.float32) if isinstance(prompt, str) else prompt,
+        words=words,
         layout=prompt_spec(experiment.prompt, task).layout,
         model=getattr(experiment.oracle, "model", ANALYTIC),
         trial_id=plan.trial_id,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from distributed_tuner.report.words import count, duration, money
+from distributed_tuner.report.words import count, duration, money, one_line
 from distributed_tuner.values import Cost
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
             f"best on dev: {best['trial_id']}, dev {metric} {_score(best['dev_metric'])}, test {metric}"
             f" {_score(best['test_metric'])} (manual prompt: {_score(manual['test_metric'])})"
         )
+        if best["text"]:
+            yield f"its prompt: {one_line(best['text'], 500)}"
 
 
 def projection_lines(prepared: "Prepared") -> Iterator[str]:

@@ -29,6 +29,7 @@ UNFINISHED = "unfinished"
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
     """One trial. Scores are those of its last selected look; ``test_metric`` was measured once, for that prompt.
+    ``text`` is the prompt itself where it is in words.
 
     ``spent`` is what the trial's budget paid for. ``failed`` counts candidates that had no finite loss.
     ``queries_saved`` and ``forwards_saved`` are what racing saved of its steps' full cost; None where none was raced.
@@ -46,6 +47,7 @@ class TrialSummary:
     dev_loss: float | None
     dev_metric: float | None
     test_metric: float | None
+    text: str | None
     spent: CostRow
     wall_seconds: float
     failed: int
@@ -116,6 +118,7 @@ def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows:
         dev_loss=selected.dev_loss if selected else None,
         dev_metric=selected.dev_metric if selected else None,
         test_metric=rows.tests.get(name),
+        text=selected.text if selected else None,
         spent=_spent(paid),
         wall_seconds=end.wall_seconds if end else max((row.elapsed for row in paid), default=0.0),
         failed=sum(row.failed for row in steps),

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
 from distributed_tuner import optimizers
 from distributed_tuner.budget import COUNTED
 from distributed_tuner.config.budget import BudgetConfig
@@ -13,8 +11,9 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.stages.plan import StagePlan, fits, plan_stage
+from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, Cost, Point, PromptSpec, Request
+from distributed_tuner.values import Batch, Cost, Request
 
 TunedStageConfig = SearchStageConfig | GradientStageConfig
 
@@ -26,15 +25,14 @@ class Costs(Protocol):
 
 
 class Course:
-    """Plans the stages of one experiment. ``dim``: P."""
+    """Plans the stages of one experiment."""
 
-    def __init__(self, experiment: Experiment, task: Task, prompt: PromptSpec, costs: Costs, dim: int) -> None:
+    def __init__(self, experiment: Experiment, task: Task, space: PromptSpace, costs: Costs) -> None:
         self.stages = experiment.course
         self._experiment = experiment
         self._task = task
-        self._prompt = prompt
+        self._space = space
         self._costs = costs
-        self._dim = dim
 
     def plan(self, stage: int, before: Cost | None) -> StagePlan:
         """Plan one stage from what those ``before`` it leave; None: it is the first.
@@ -127,7 +125,8 @@ class Course:
         return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + look
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:
-        built = optimizers.build(config.optimizer, dim=self._dim, key=(self._experiment.seed,), steps=1)
+        key, stand_ins = (self._experiment.seed,), ("a", "b")
+        built = optimizers.build(config.optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
         size = min(built.batch_size or len(self._task.train), len(self._task.train))
         return self._cost(built.queries_per_step, self._task.batch("train", range(size)), built.white_box)
 
@@ -135,8 +134,7 @@ class Course:
         return self._cost(1, self._task.batch("train")) + self._cost(1, self._task.batch("dev"))
 
     def _cost(self, count: int, batch: Batch, gradient: bool = False) -> Cost:
-        point = Point(np.zeros(self._dim, dtype=np.float32))  # every soft prompt costs the same
-        return self._costs.cost(Request((point,) * count, batch, self._prompt, gradient))
+        return self._costs.cost(Request((self._space.sample,) * count, batch, self._space.spec, gradient))
 
     def _too_small(self, config: TunedStageConfig, before: Cost | None) -> BudgetTooSmall:
         step, look = self._step_cost(config), self._look_cost()

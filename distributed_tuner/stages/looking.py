@@ -8,30 +8,29 @@ from distributed_tuner.ledger.rows import LookRow
 from distributed_tuner.maths.losses import predictions
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.stages.books import Books
+from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.selection import Rule, Selected, is_better
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.metrics import score
-from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Point, PromptSpec, Request
+from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request, Text
 
 
 class Looks:
-    """Looks on behalf of one stage. ``dim``: P. ``best``: the trial's selected prompt so far, until a look beats it."""
+    """Looks on behalf of one stage. ``best``: the trial's selected prompt so far, until a look beats it."""
 
     def __init__(
         self,
         task: Task,
-        prompt: PromptSpec,
+        space: PromptSpace,
         oracle: BudgetedOracle,
         books: Books,
-        dim: int,
         rule: Rule,
         best: Selected | None,
     ) -> None:
         self._task = task
-        self._prompt = prompt
+        self._space = space
         self._oracle = oracle
         self._books = books
-        self._dim = dim
         self._rule = rule
         self.selected = best
 
@@ -56,16 +55,17 @@ class Looks:
             dev_metric=metric,
             dev_metrics=scores,
             selected=better,
+            text=candidate.text if isinstance(candidate, Text) else None,
             **self._books.of(train.cost + dev.cost),
         )
 
     def cost(self) -> Cost:
-        """Return what a look costs; every soft prompt costs the same."""
-        candidate = Point(np.zeros(self._dim, dtype=np.float32))
+        """Return what a look costs."""
+        candidate = self._space.sample
         return self._oracle.cost(self._on("train", candidate)) + self._oracle.cost(self._on("dev", candidate))
 
     def _on(self, split: Any, candidate: Candidate) -> Request:
-        return Request((candidate,), self._task.batch(split), self._prompt)
+        return Request((candidate,), self._task.batch(split), self._space.spec)
 
 
 def scores_of(task: Task, answer: Evaluation, batch: Batch, candidate: int = 0) -> dict[str, float]:

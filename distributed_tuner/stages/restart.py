@@ -21,27 +21,15 @@ from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.proposers.propose import Exchange, propose
 from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.coordinates import coordinates
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import (
-    Array,
-    Batch,
-    Candidate,
-    Cost,
-    Embedded,
-    Evaluation,
-    Point,
-    PromptSpec,
-    Request,
-    TokenSpace,
-)
+from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request, Start, Text, TokenSpace
 
-WORDS_A_ROW = 0.75  # of a prompt; a word is a token or two
 PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
 PUBLISHED_SPACE = TokenSpace("published", "published")
 Part = Literal["read", "wait", "ask", "choose", "look"]
@@ -51,9 +39,14 @@ Part = Literal["read", "wait", "ask", "choose", "look"]
 class Adopted:
     """The prompt that the next stage starts from."""
 
-    x: Array
+    place: Start
     text: str
     source: Literal["proposal", "donor"]
+
+
+def words_of(candidate: Candidate) -> str:
+    """Return a prompt's words; none of a soft one."""
+    return candidate.text if isinstance(candidate, Text) else ""
 
 
 class RestartStage:
@@ -68,7 +61,7 @@ class RestartStage:
         config: RestartStageConfig,
         *,
         task: Task,
-        prompt: PromptSpec,
+        space: PromptSpace,
         model: LossOracle,
         oracle: BudgetedOracle,
         books: Books,
@@ -81,7 +74,7 @@ class RestartStage:
     ) -> None:
         self._config = config
         self._task = task
-        self._prompt = prompt
+        self._space = space
         self._model = model
         self._oracle = oracle
         self._books = books
@@ -109,7 +102,7 @@ class RestartStage:
     @property
     def current(self) -> Candidate:
         """The prompt that the trial goes on with."""
-        return self._incumbent if self.adopted is None else Point(self.adopted.x)
+        return self._incumbent if self.adopted is None else self._space.at(self.adopted.place)
 
     @property
     def waiting(self) -> bool:
@@ -170,7 +163,7 @@ class RestartStage:
         rows: list[Row] = []
         if texts:
             batch = self._feedback()
-            answer = self._oracle.evaluate(self._request([Embedded(text) for text in texts], batch))
+            answer = self._oracle.evaluate(self._request([self._space.of_text(text) for text in texts], batch))
             scored = self._scored(texts, ["trajectory"] * len(texts), answer, batch)
             rows = [FeedbackRow(**self._books.names, texts=scored, **self._books.of(answer.cost))]
         self._part = "wait" if self._boundary else "ask"
@@ -181,10 +174,9 @@ class RestartStage:
         faithful = self._config.faithful
         points = self._trajectory.recorded if faithful else self._trajectory.chosen(self._config.trajectory)
         candidates = [point.candidate for point in points] or [self._incumbent]
-        rows = [self._model.materialize(candidate, self._prompt) for candidate in candidates]
         tokens = self._config.tokens
         space = PUBLISHED_SPACE if faithful else TokenSpace(tokens.vocabulary, tokens.distance)
-        texts = list(dict.fromkeys(self._model.project(rows, self._prompt.layout, space)))
+        texts = [text for text in dict.fromkeys(self._space.texts(self._model, candidates, space)) if text]
         if not faithful:
             return texts
         return texts[:: min(2, max(1, len(texts) // PUBLISHED_SHOWN))][:PUBLISHED_SHOWN]
@@ -222,7 +214,7 @@ class RestartStage:
             label_words=self._task.label_words,
             examples=tuple((entry.text, entry.loss, entry.metric) for entry in shown),
             metric=self._task.metric,
-            most_words=max(1, int(WORDS_A_ROW * self._prompt.length)),
+            most_words=self._space.most_words,
             count=self._config.proposals,
         )
 
@@ -249,10 +241,10 @@ class RestartStage:
         return rows
 
     def _too_long(self) -> list[Row]:
-        length = self._prompt.length
-        long = [text for text in self._proposals if self._model.token_count(text) > length]
+        long = [text for text in self._proposals if self._space.is_too_long(self._model, text)]
         if not long:
             return []
+        length = self._space.spec.length
         what = f"{len(long)} of {len(self._proposals)} proposals have more than {length} tokens and are cut there"
         return [self._event("proposals_cut", what)]
 
@@ -260,14 +252,14 @@ class RestartStage:
         """Score proposals, donor and incumbent on the same examples; adopt the best if it beats what it must beat."""
         if self._config.faithful and self._takeover is None:
             return self._adopt_unscored()
-        donor = None if self._takeover is None else self._takeover.coordinates
+        donor = None if self._takeover is None else self._takeover.place
         if not self._proposals and donor is None:
             return self._end(self._problem or "no proposal")
-        entries: list[tuple[Source, str, Candidate]] = [("incumbent", "", self._incumbent)]
+        entries: list[tuple[Source, str, Candidate]] = [("incumbent", words_of(self._incumbent), self._incumbent)]
         if donor is not None:
-            entries.append(("donor", "", Point(donor)))
+            entries.append(("donor", words_of(self._space.at(donor)), self._space.at(donor)))
         first = len(entries)
-        entries += [("proposal", text, Embedded(text)) for text in self._proposals]
+        entries += [("proposal", text, self._space.of_text(text)) for text in self._proposals]
         sources, texts, candidates = zip(*entries, strict=True)
         batch = self._feedback()
         answer = self._oracle.evaluate(self._request(candidates, batch))
@@ -278,9 +270,9 @@ class RestartStage:
         wins = best >= 0 and losses[best] < math.inf and (losses[best] < to_beat or self._config.adopt == "always")
         if wins:
             text = self._proposals[best - first]
-            self.adopted = Adopted(coordinates(self._model, Embedded(text), self._prompt), text, "proposal")
+            self.adopted = self._adoption(text)
         elif donor is not None:
-            self.adopted = Adopted(donor, "", "donor")
+            self.adopted = Adopted(donor, words_of(self._space.at(donor)), "donor")
         reason = "" if wins else self._problem or "no proposal beat the prompt that it had to beat"
         return self._end(reason, float(answer.losses[0]), scored[1:], answer.cost)
 
@@ -288,7 +280,7 @@ class RestartStage:
         if not self._proposals:
             return self._end(self._problem or "no proposal")
         text = self._proposals[0]
-        self.adopted = Adopted(coordinates(self._model, Embedded(text), self._prompt), text, "proposal")
+        self.adopted = self._adoption(text)
         return self._end("", None, [ScoredText(text=text, source="proposal", loss=None, metric=None)])
 
     def _end(
@@ -333,7 +325,10 @@ class RestartStage:
         return self._task.batch("dev" if self._config.faithful else "feedback")
 
     def _request(self, candidates: Sequence[Candidate], batch: Batch) -> Request:
-        return Request(tuple(candidates), batch, self._prompt)
+        return Request(tuple(candidates), batch, self._space.spec)
+
+    def _adoption(self, text: str) -> Adopted:
+        return Adopted(self._space.place(self._model, self._space.of_text(text)), text, "proposal")
 
     def _scored(
         self, texts: Sequence[str], sources: Sequence[Source], answer: Evaluation, batch: Batch

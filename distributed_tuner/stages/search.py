@@ -20,11 +20,12 @@ from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.looking import Looks
 from distributed_tuner.stages.plan import StagePlan
+from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, PromptSpec, Request
+from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Request
 
 
 class SearchStage:
@@ -40,10 +41,9 @@ class SearchStage:
         *,
         key: Key,
         task: Task,
-        prompt: PromptSpec,
+        space: PromptSpace,
         oracle: BudgetedOracle,
         books: Books,
-        dim: int,
         plan: StagePlan,
         optimizer: Optimizer,
         trajectory: Trajectory,
@@ -52,13 +52,13 @@ class SearchStage:
         self._config = config
         self._key = key
         self._task = task
-        self._prompt = prompt
+        self._space = space
         self._oracle = oracle
         self._books = books
         self._plan = plan
         self.optimizer = optimizer
         self.trajectory = trajectory
-        self._looks = Looks(task, prompt, oracle, books, dim, config.select, best)
+        self._looks = Looks(task, space, oracle, books, config.select, best)
         self.done = False
         self.reason = ""
         self._step = 0
@@ -133,7 +133,7 @@ class SearchStage:
 
     def _one_step(self) -> list[Row]:
         candidates = self.optimizer.ask()
-        request = Request(tuple(candidates), self._train_batch(), self._prompt, self.optimizer.white_box)
+        request = Request(tuple(candidates), self._train_batch(), self._space.spec, self.optimizer.white_box)
         try:
             losses, gradients, cost, saved = self._score(request)
         except BudgetExhausted:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from distributed_tuner import optimizers
 from distributed_tuner.budget import Purse
 from distributed_tuner.config.experiment import Experiment
@@ -22,21 +20,20 @@ from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText
-from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.seeds import Key
 from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.coordinates import coordinates
 from distributed_tuner.stages.course import Course, TunedStageConfig
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.restart import RestartStage
 from distributed_tuner.stages.search import SearchStage
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Candidate, Cost, Point, Request
+from distributed_tuner.values import Array, Candidate, Cost, Request, Start
 
 PUBLISHED_WAYPOINTS = 1024  # the published code records every step of a stage
 
@@ -82,8 +79,7 @@ class Trial:
         self._proposers = proposers
         self._clock = clock
         self._key: Key = (experiment.seed, index)
-        self._prompt = prompt_spec(experiment.prompt, task)
-        self._dim = self._prompt.length * oracle.info.width
+        self._space = prompt_space(experiment.prompt, task, oracle.info.width)
         self._purse = Purse(experiment.budget)
         self._budgeted = BudgetedOracle(oracle, self._purse, experiment.oracle, self.elapsed)
         self._began: float | None = None
@@ -92,8 +88,8 @@ class Trial:
         self._memory = Memory()
         self._left: dict[int, Left] = {}  # by place in experiment.stages
         self._trajectory = Trajectory()
-        self._current: Candidate = Point(np.zeros(self._dim, dtype=np.float32))
-        self._adopted: Array | None = None
+        self._current: Candidate = self._space.at(self._space.start)
+        self._adopted: Start | None = None
         self._settings: dict[str, float] = {}
         self._restart_id = ""
         self._set_experiment(experiment)
@@ -105,7 +101,7 @@ class Trial:
 
     def _set_experiment(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._course = Course(experiment, self._task, self._prompt, self._oracle, self._dim)
+        self._course = Course(experiment, self._task, self._space, self._oracle)
 
     # ------------------------------------------------------------------------------------------------ what others see
     @property
@@ -147,15 +143,15 @@ class Trial:
         """The best prompt so far, over all stages."""
         return self._stage.selected or self._selected
 
-    def selected_rows(self) -> Array | None:
-        """Return the rows (L, D) of the best prompt so far."""
+    def selected_prompt(self) -> Array | str | None:
+        """Return the best prompt so far: its rows (L, D), or its words."""
         best = self.selected
-        return None if best is None else self._oracle.materialize(best.candidate, self._prompt)
+        return None if best is None else self._space.kept(self._oracle, best.candidate)
 
-    def coordinates(self) -> Array:
-        """Return the coordinates (P,) of the selected prompt, of the current one before the first look."""
+    def place(self) -> Start:
+        """Return where the selected prompt is, the current one before the first look: coordinates (P,), or words."""
         best = self.selected
-        return coordinates(self._oracle, self._stage.current if best is None else best.candidate, self._prompt)
+        return self._space.place(self._oracle, self._stage.current if best is None else best.candidate)
 
     def progress(self) -> dict[str, float]:
         """Return numbers to show while the trial runs."""
@@ -253,7 +249,7 @@ class Trial:
             self._left[self._place] = Left(stage.optimizer.state_dict(), self._horizon)
             self._trajectory = stage.trajectory
         else:
-            self._adopted = None if stage.adopted is None else stage.adopted.x
+            self._adopted = None if stage.adopted is None else stage.adopted.place
             self._trajectory = Trajectory()
 
     def _is_spent(self) -> bool:
@@ -278,10 +274,9 @@ class Trial:
             config,
             key=(*self._key, self._stage_index),
             task=self._task,
-            prompt=self._prompt,
+            space=self._space,
             oracle=self._budgeted,
             books=books,
-            dim=self._dim,
             plan=plan,
             optimizer=self._build(config, None) if restored else self._optimizer(config),
             best=self._selected,
@@ -296,13 +291,11 @@ class Trial:
         assert self._proposers is not None, "restart stages need proposers"
         looks = None
         if self._course.looks_after(self._stage_index):
-            looks = Looks(
-                self._task, self._prompt, self._budgeted, books, self._dim, "metric_then_loss", self._selected
-            )
+            looks = Looks(self._task, self._space, self._budgeted, books, "metric_then_loss", self._selected)
         return RestartStage(
             config,
             task=self._task,
-            prompt=self._prompt,
+            space=self._space,
             model=self._oracle,
             oracle=self._budgeted,
             books=books,
@@ -327,13 +320,20 @@ class Trial:
         if adopted is not None and mode == "keep":
             optimizer.relocate(adopted)
         elif adopted is not None:
-            unit = self._oracle.info.embedding_std if self._prompt.units == "embedding" else 1.0
+            assert not isinstance(adopted, str)  # rules.py: words cannot be injected
+            unit = self._oracle.info.embedding_std if self._space.spec.units == "embedding" else 1.0
             optimizer.inject(adopted, self._oracle.info.embedding_std, unit)
         return optimizer
 
-    def _build(self, config: TunedStageConfig, start: Array | None) -> Optimizer:
-        key = (*self._key, self._stage_index)
-        return optimizers.build(config.optimizer, dim=self._dim, key=key, steps=self._horizon, start=start)
+    def _build(self, config: TunedStageConfig, start: Start | None) -> Optimizer:
+        return optimizers.build(
+            config.optimizer,
+            dim=self._space.dim,
+            key=(*self._key, self._stage_index),
+            steps=self._horizon,
+            start=start,
+            vocabulary=self._space.vocabulary(self._oracle),
+        )
 
     def _mode(self) -> str:
         """Return what the restart stage before this one does to the optimizer."""
@@ -341,18 +341,18 @@ class Trial:
         assert isinstance(before, RestartStageConfig)
         return "keep" if before.faithful else before.state
 
-    def _start(self) -> Array | None:
+    def _start(self) -> Start:
         """Return where a new optimizer begins where nothing was adopted: at the selected prompt, if there is one."""
         if self._stage_index == 0 or self._selected is None:
-            return None
-        return coordinates(self._oracle, self._selected.candidate, self._prompt)
+            return self._space.start
+        return self._space.place(self._oracle, self._selected.candidate)
 
     def _measure(self) -> list[Row]:
         if self._selected is None:
             self.outcome = Outcome(f"{self._stage.reason}; no look had a finite loss")
             return []
         batch = self._task.batch("test")
-        answer = self._oracle.evaluate(Request((self._selected.candidate,), batch, self._prompt))
+        answer = self._oracle.evaluate(Request((self._selected.candidate,), batch, self._space.spec))
         scores = scores_of(self._task, answer, batch)
         self.outcome = Outcome(self._stage.reason)
         return [

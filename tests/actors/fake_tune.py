@@ -63,7 +63,7 @@ class FakeTune:
         trial = self.trials[index]
         trial.status = Trial.RUNNING
         result = {"boundary": boundary, "waiting": waiting, "dev_loss": loss, "scored": [], "done": False}
-        result |= {"coordinates": f"prompt of t{index} at {boundary}" if waiting else "", **more}
+        result |= {"place": f"prompt of t{index} at {boundary}" if waiting else "", **more}
         answer = self.scheduler.on_trial_result(self, trial, result)
         trial.last_result = result
         if answer == PAUSE:

@@ -36,7 +36,7 @@ def test_sync_trials_wait_for_each_other_and_the_last_one_opens_the_barrier() ->
     assert tune.run_paused() == [0, 1]
     restart = tune.restart(0)
     assert (restart["boundary"], restart["donor"]) == (1, "t1")
-    assert restart["coordinates"] == "prompt of t1 at 1"
+    assert restart["place"] == "prompt of t1 at 1"
     assert restart["settings"][RATE] in (2.0 * 0.8, 2.0 * 1.25)
     assert [PooledText(**entry).text for entry in restart["pool"]] == ["good", "better"]
     assert "restart" not in tune.trials[1].config
@@ -52,11 +52,11 @@ def test_async_a_trial_is_compared_with_what_is_known_and_a_leader_keeps_its_pro
     assert tune.report(1, 0, 2.0, waiting=False) == CONTINUE
     assert tune.report(2, 1, 5.0) == PAUSE
     assert tune.restart(2)["donor"] == "t1"
-    assert tune.restart(2)["coordinates"] == ""  # it has not stood at a boundary
+    assert tune.restart(2)["place"] == ""  # it has not stood at a boundary
     assert tune.run_paused() == [2]
     assert tune.report(1, 1, 1.0) == CONTINUE
     assert tune.report(2, 2, 4.0) == PAUSE
-    assert tune.restart(2)["coordinates"] == "prompt of t1 at 1"
+    assert tune.restart(2)["place"] == "prompt of t1 at 1"
 
 
 def test_every_restart_has_a_name_of_its_own() -> None:
@@ -93,7 +93,7 @@ def test_a_trial_alone_restarts_from_its_own_pool() -> None:
     tune = FakeTune(1)
     assert tune.report(0, 1, 1.0, scored=[scored("own", 1.0)]) == PAUSE
     restart = tune.restart(0)
-    assert (restart["donor"], restart["coordinates"], restart["settings"]) == (None, "", {})
+    assert (restart["donor"], restart["place"], restart["settings"]) == (None, "", {})
     assert [entry["text"] for entry in restart["pool"]] == ["own"]
     assert tune.run_paused() == [0]
 
@@ -211,7 +211,7 @@ def test_restored_trials_that_waited_meet_again() -> None:
     assert tune.run_paused() == [1]
     assert tune.report(0, 1, 1.0) == CONTINUE
     assert tune.restart(1)["donor"] == "t0"
-    assert tune.restart(1)["coordinates"] == "prompt of t0 at 1"
+    assert tune.restart(1)["place"] == "prompt of t0 at 1"
 
 
 def test_a_decision_that_tune_had_not_stored_yet_is_made_again_as_it_was() -> None:

@@ -10,7 +10,7 @@ from tuner_runs import RANDOM, ZOT, Done, Grid, numbers, processes, raw_rows, ru
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
-ANALYTIC = {"kind": "analytic", "actors": 2, "price": {"usd_per_million_tokens": 1.0}}
+ANALYTIC = {"kind": "analytic", "actors": 2, "price": {"usd_per_million_input_tokens": 1.0}}
 BUDGETS: list[dict[str, Any]] = [
     {"queries": 77},
     {"queries": None, "forwards": 999},

@@ -79,7 +79,7 @@ class Toy(tune.Trainable):
             "boundary": state["boundary"],
             "waiting": state["waiting"],
             "scored": [dataclasses.asdict(text) for text in new],
-            "coordinates": repr(state["loss"]) if state["waiting"] else "",
+            "place": repr(state["loss"]) if state["waiting"] else "",
             "done": state["step"] == (course.boundaries + 1) * course.steps,
         }
 
@@ -116,8 +116,8 @@ class Toy(tune.Trainable):
         if order["id"] != state["restart_id"]:
             state["waiting"], state["restart_id"] = False, order["id"]
             state["rate"] = order["settings"].get(RATE, state["rate"])
-            if order["coordinates"]:
-                state["loss"] = min(state["loss"], float(order["coordinates"]))
+            if order["place"]:
+                state["loss"] = min(state["loss"], float(order["place"]))
             self._write(what="restart", donor=order["donor"], pool=[text["text"] for text in order["pool"]])
 
     def _write(self, **what: Any) -> None:

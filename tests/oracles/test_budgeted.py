@@ -112,7 +112,7 @@ def test_seconds_left_bound_a_request_and_none_is_sent_when_they_are_over() -> N
 
 @pytest.mark.parametrize("tokens_price", [0.0, 50.0])
 def test_a_request_that_is_given_up_never_costs_more_than_the_limit(tokens_price: float) -> None:
-    price = Price(usd_per_device_hour=3.6, usd_per_million_tokens=tokens_price)
+    price = Price(usd_per_device_hour=3.6, usd_per_million_input_tokens=tokens_price)
     config = CONFIG.model_copy(update={"price": price, "tile": Tile(candidates=2, examples=4)})
     oracle, inner, purse = budgeted(config, gives_up=True, usd=0.06)
     with pytest.raises(BudgetExhausted, match="given up after"):
@@ -128,7 +128,7 @@ def test_a_request_that_is_given_up_never_costs_more_than_the_limit(tokens_price
 
 
 def test_dollars_by_the_token_are_required_before_a_request_is_sent() -> None:
-    config = CONFIG.model_copy(update={"price": Price(usd_per_million_tokens=1e6)})
+    config = CONFIG.model_copy(update={"price": Price(usd_per_million_input_tokens=1e6)})
     oracle, inner, _ = budgeted(config, usd=10.0)
     assert oracle.cost(request(1)).usd > 10
     with pytest.raises(BudgetExhausted, match="usd"):

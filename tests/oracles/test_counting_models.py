@@ -41,7 +41,7 @@ HIDDEN, INNER = 32, 48
 def test_a_counter_counts_as_the_oracle_does(
     architecture: str, layout: Any, tiny_config: Callable[..., Any], tiny_oracle: Callable[..., Any]
 ) -> None:
-    price = Price(usd_per_million_tokens=3.0)
+    price = Price(usd_per_million_input_tokens=3.0)
     counter = build_counter(tiny_config(architecture, price=price))
     oracle = tiny_oracle(architecture, price=price)
     request = Request((Point(None), Text("Classify"), Text("")), MIXED, replace(SPEC, layout=layout))  # type: ignore[arg-type]

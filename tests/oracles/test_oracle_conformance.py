@@ -164,7 +164,7 @@ def test_cost_counts_queries_forwards_and_tokens(member: Member, layout: str) ->
 
 
 def test_dollars_go_by_the_token_before_and_by_the_second_after(member: Member) -> None:
-    oracle = member.priced(Price(usd_per_million_tokens=2.0, usd_per_device_hour=3600.0))
+    oracle = member.priced(Price(usd_per_million_input_tokens=2.0, usd_per_device_hour=3600.0))
     request = Request(member.candidates()[:2], batch_of(["bad"]), member.spec())
     tokens = 2 * (1 + 2 + 5 + member.around)
     assert oracle.cost(request).usd == pytest.approx(tokens * 2e-6)

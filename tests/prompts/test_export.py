@@ -13,8 +13,9 @@ from distributed_tuner import oracles
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.prompts.export import ExportedPrompt, read, text_of, write, write_peft, write_safetensors
+from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.seeds import standard_normal
-from distributed_tuner.values import Array, Batch, Point, PromptSpec, Request
+from distributed_tuner.values import Array, Batch, Point, PromptSpec, Request, Text
 
 PROMPT = ExportedPrompt(
     rows=standard_normal(("rows",), 12).reshape(3, 4),
@@ -135,3 +136,17 @@ def test_peft_gives_the_oracles_logits_on_smollm2(tmp_path: Path) -> None:
     spec = replace(SPEC, text=task.manual_prompt, length=20)
     plain = plain_model(locate("smollm2-135m"))
     assert_peft_agrees("smollm2-135m", plain, task.batch("train"), spec, tmp_path / "peft")
+
+
+def test_a_prompt_in_words_is_read_as_it_was_written(tmp_path: Path) -> None:
+    words = replace(PROMPT, rows=np.zeros((0, 0), dtype=np.float32), words="Sort <the> mail", nearest_tokens=[])
+    write(words, tmp_path)
+    again = read(tmp_path)
+    assert again.words == "Sort <the> mail" and again.rows.shape == (0, 0)
+    assert again.asked() == (Text("Sort <the> mail"), NO_ROWS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompt.json", "prompt.txt"]
+    assert (tmp_path / "prompt.txt").read_text(encoding="utf-8") == "Sort <the> mail\n"
+    for writer in (write_peft, write_safetensors):
+        with pytest.raises(RunDirectoryError, match="--format text"):
+            writer(words, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -124,6 +124,7 @@ def test_the_numbers_of_a_finished_run() -> None:
         "dev_metric": 0.9,
         "test_metric": 0.85,
         "metric": "accuracy",
+        "text": None,
     }
     assert summary["baseline"] == {"manual_prompt": {"dev_metric": pytest.approx(0.6), "test_metric": 0.55}}
     totals = summary["totals"]

@@ -6,8 +6,8 @@ import pytest
 from local_trials import OPTIMIZERS, TimedOracle, make_experiment, make_task
 
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.stages.course import Course
+from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.values import Cost
 
 RESTART: dict[str, Any] = {"kind": "restart", "proposer": {"kind": "random"}}
@@ -21,7 +21,7 @@ def alternating(rounds: int, queries: int, **restart: Any) -> Experiment:
 
 def course(experiment: Experiment) -> Course:
     task = make_task()
-    return Course(experiment, task, prompt_spec(experiment.prompt, task), TimedOracle(experiment), 6)
+    return Course(experiment, task, prompt_space(experiment.prompt, task, 3), TimedOracle(experiment))
 
 
 def test_a_restart_at_the_very_end_is_left_out() -> None:

@@ -273,7 +273,7 @@ def test_no_limit_is_ever_exceeded(budget: dict[str, float], block: int, popsize
             "kind": "analytic",
             "width": 3,
             "tile": {"candidates": 2, "examples": 8},
-            "price": {"usd_per_device_hour": 3.6, "usd_per_million_tokens": 10.0},
+            "price": {"usd_per_device_hour": 3.6, "usd_per_million_input_tokens": 10.0},
         },
     )
     try:

@@ -324,7 +324,7 @@ def standing(proposer: Scripted, made: Experiment, oracle: TimedOracle | None = 
 
 def takeover(x: Array | None, **more: Any) -> Takeover:
     pool = (PooledText("from another trial", 0.1, 1.0, "proposal", "other-0001", 1),)
-    return Takeover(**{"id": "r1", "donor": "other-0001", "settings": {}, "coordinates": x, "pool": pool} | more)
+    return Takeover(**{"id": "r1", "donor": "other-0001", "settings": {}, "place": x, "pool": pool} | more)
 
 
 POPULATION: dict[str, Any] = {"schedule": {"kind": "population"}}

@@ -156,7 +156,7 @@ def test_when_all_steps_fail_the_start_stays_selected(optimizer: dict[str, Any])
     trial = make_trial(experiment, oracle=TimedOracle(experiment, spoil=spoiled(1)))
     rows = run(trial)
     assert all((step.loss, step.best_loss, step.failed) == (None, None, step.cost.queries) for step in steps_of(rows))
-    rows_of_prompt = trial.selected_rows()
+    rows_of_prompt = trial.selected_prompt()
     assert rows_of_prompt is not None
     assert not rows_of_prompt.any()  # init: zeros
     assert len(measures_of(rows)) == 1
@@ -176,7 +176,7 @@ def test_without_any_finite_look_nothing_is_selected_measured_or_raised(optimize
     trial = make_trial(experiment, oracle=TimedOracle(experiment, spoil=lambda request, logits: logits * np.nan))
     rows = run(trial)
     assert trial.selected is None
-    assert trial.selected_rows() is None
+    assert trial.selected_prompt() is None
     assert measures_of(rows) == []
     assert not any(look.selected for look in looks_of(rows))
     assert trial.outcome is not None

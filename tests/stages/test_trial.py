@@ -26,10 +26,11 @@ from distributed_tuner.ledger.rows import LookRow, Row, StepRow
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
+from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Request
 
-PRICE = {"usd_per_device_hour": 3.6, "usd_per_million_tokens": 10.0}
+PRICE = {"usd_per_device_hour": 3.6, "usd_per_million_input_tokens": 10.0}
 SEED = 0  # of a run whose first stage finds something better than its start
 
 
@@ -39,8 +40,8 @@ def last_spent(rows: list[Row]) -> Cost:
 
 def plans_of(experiment: Experiment, task: Task) -> list[StagePlan]:
     """Return the plans that ``check`` shows."""
-    prompt = prompt_spec(experiment.prompt, task)
-    return list(Course(experiment, task, prompt, TimedOracle(experiment), 6).plan_all())
+    space = prompt_space(experiment.prompt, task, 3)
+    return list(Course(experiment, task, space, TimedOracle(experiment)).plan_all())
 
 
 # --------------------------------------------------------------------------------------------------- budgets
@@ -117,7 +118,7 @@ def test_seconds_hold_and_what_is_given_up_is_told(optimizer: dict[str, Any], li
 
 
 @pytest.mark.parametrize("limit", [0.015, 0.0337])
-@pytest.mark.parametrize("price", [PRICE, {"usd_per_device_hour": 10.0}, {"usd_per_million_tokens": 10.0}])
+@pytest.mark.parametrize("price", [PRICE, {"usd_per_device_hour": 10.0}, {"usd_per_million_input_tokens": 10.0}])
 def test_dollars_hold_for_device_time_and_tokens(limit: float, price: dict[str, float]) -> None:
     optimizer = OPTIMIZERS["zot"]
     tile = {"candidates": 2, "examples": 8}
@@ -153,7 +154,7 @@ def test_a_budget_that_pays_for_no_step_is_refused_at_once(budget: dict[str, Any
     experiment = make_experiment(
         OPTIMIZERS["random_search"],
         budget={"queries": None} | budget,
-        oracle={"kind": "analytic", "width": 3, "price": {"usd_per_million_tokens": 100.0}},
+        oracle={"kind": "analytic", "width": 3, "price": {"usd_per_million_input_tokens": 100.0}},
     )
     oracle = TimedOracle(experiment)
     with pytest.raises(BudgetTooSmall, match=r"one step of random_search .* 7 queries.*raise it") as refused:

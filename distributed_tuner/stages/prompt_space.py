@@ -1,0 +1,196 @@
+"""The space that the prompts of a trial live in: rows of embeddings, or words.
+
+What stages do with a prompt beside asking for its loss is said here once for each sort: where a search can start from
+it, what it is in words, what is kept of it. Stages then need not know which sort they tune.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from distributed_tuner.config.prompt import PromptConfig, TextPromptConfig
+from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.prompts.spec import prompt_spec, start_text
+from distributed_tuner.stages.coordinates import coordinates
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Array, Candidate, Embedded, Point, PromptSpec, Start, Text, TokenSpace
+
+WORDS_A_ROW = 0.75  # of a soft prompt; a word is a token or two
+A_WORD = "prompt"  # of the text by which costs are planned
+
+
+class PromptSpace(Protocol):
+    """One sort of prompt."""
+
+    @property
+    def spec(self) -> PromptSpec:
+        """What requests say of the soft prompt."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """What optimizers are told of a prompt's size."""
+        ...
+
+    @property
+    def start(self) -> Start:
+        """Where the prompt is before tuning."""
+        ...
+
+    @property
+    def sample(self) -> Candidate:
+        """A prompt that costs about what any other costs (soft ones: exactly), to plan with."""
+        ...
+
+    @property
+    def most_words(self) -> int:
+        """How many words a proposer may write."""
+        ...
+
+    def of_text(self, text: str) -> Candidate:
+        """Return a text as a prompt of this space."""
+        ...
+
+    def at(self, place: Start) -> Candidate:
+        """Return the prompt at a place."""
+        ...
+
+    def place(self, model: LossOracle, candidate: Candidate) -> Start:
+        """Return where a search starts from a prompt."""
+        ...
+
+    def texts(self, model: LossOracle, candidates: Sequence[Candidate], tokens: TokenSpace) -> list[str]:
+        """Return prompts in words."""
+        ...
+
+    def is_too_long(self, model: LossOracle, text: str) -> bool:
+        """Tell whether a text is more than this space's prompts hold, so that its end is lost."""
+        ...
+
+    def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
+        """Return the words that a search may take; none where the search is not in words."""
+        ...
+
+    def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
+        """Return what is kept of a selected prompt: its rows (L, D), or its words."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SoftSpace:
+    """Rows of embeddings, L of width D: a place is the coordinates, shape (P,)."""
+
+    spec: PromptSpec
+    dim: int
+
+    @property
+    def start(self) -> Start:
+        return np.zeros(self.dim, dtype=np.float32)
+
+    @property
+    def sample(self) -> Candidate:
+        return self.at(self.start)
+
+    @property
+    def most_words(self) -> int:
+        return max(1, int(WORDS_A_ROW * self.spec.length))
+
+    def of_text(self, text: str) -> Candidate:
+        return Embedded(text)
+
+    def at(self, place: Start) -> Candidate:
+        assert not isinstance(place, str)
+        return Point(place)
+
+    def place(self, model: LossOracle, candidate: Candidate) -> Start:
+        return coordinates(model, candidate, self.spec)
+
+    def texts(self, model: LossOracle, candidates: Sequence[Candidate], tokens: TokenSpace) -> list[str]:
+        rows = [model.materialize(candidate, self.spec) for candidate in candidates]
+        return model.project(rows, self.spec.layout, tokens)
+
+    def is_too_long(self, model: LossOracle, text: str) -> bool:
+        return model.token_count(text) > self.spec.length
+
+    def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
+        return ()
+
+    def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
+        return model.materialize(candidate, self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class WordSpace:
+    """Words in front of the text: a place is the text itself. ``dim``: most words that a search puts together."""
+
+    spec: PromptSpec
+    dim: int
+    start: Start
+    allowed: str
+    """Of ``TextPromptConfig.vocabulary``."""
+    task_words: tuple[str, ...]
+
+    @property
+    def sample(self) -> Candidate:
+        return Text(" ".join([A_WORD] * max(self.dim, len(str(self.start).split()))))
+
+    @property
+    def most_words(self) -> int:
+        return self.dim
+
+    def of_text(self, text: str) -> Candidate:
+        return Text(text)
+
+    def at(self, place: Start) -> Candidate:
+        assert isinstance(place, str)
+        return Text(place)
+
+    def place(self, model: LossOracle, candidate: Candidate) -> Start:
+        return _words_of(candidate)
+
+    def texts(self, model: LossOracle, candidates: Sequence[Candidate], tokens: TokenSpace) -> list[str]:
+        return [_words_of(candidate) for candidate in candidates]
+
+    def is_too_long(self, model: LossOracle, text: str) -> bool:
+        return False
+
+    def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
+        if self.allowed == "task":
+            return self.task_words
+        words = model.vocabulary(TokenSpace("printable" if self.allowed == "printable" else "words"))
+        if not words and self.allowed != "auto":
+            raise ModelError(
+                f"prompt.vocabulary: {self.allowed} takes the words of the model's tokenizer, but it is not known; set"
+                " oracle.tokenizer, or prompt.vocabulary: task"
+            )
+        return words or self.task_words
+
+    def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
+        return _words_of(candidate)
+
+
+def prompt_space(config: PromptConfig, task: Task, width: int) -> PromptSpace:
+    """Return the space of an experiment's prompts. ``width``: D of the model; not used where prompts are words.
+
+    Raises:
+        ConfigError: the layout is still "auto", or there is no text to start from where one is needed.
+    """
+    spec = prompt_spec(config, task)
+    if isinstance(config, TextPromptConfig):
+        return WordSpace(spec, config.length, start_text(config, task), config.vocabulary, _task_words(task))
+    return SoftSpace(spec, spec.length * width)
+
+
+def _task_words(task: Task) -> tuple[str, ...]:
+    """Return the different words of the manual prompt, the description, the label words and the train examples."""
+    sources = [task.manual_prompt, task.description, *task.label_words, *(example.text for example in task.train)]
+    return tuple(dict.fromkeys(word for source in sources for word in re.findall(r"\w[\w'-]*", source)))
+
+
+def _words_of(candidate: Candidate) -> str:
+    assert isinstance(candidate, Text)
+    return candidate.text
