@@ -12,10 +12,12 @@ import numpy as np
 from distributed_tuner.config.distributions import Choice, Distribution, Grid, LogUniform, RandInt, Uniform
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.errors import ConfigError
 from distributed_tuner.seeds import generator
 
 Tree = Any
 Path = tuple[str | int, ...]
+VARIANT = "variant"
 SHARED = ("name", "oracle", "schedule", "samples", "max_concurrent_trials")  # one for the whole run
 
 
@@ -65,7 +67,7 @@ def draw_trials(tree: Tree) -> list[TrialPlan]:
         for _ in range(max(1, samples)):
             stream = generator(("space", root, len(plans)))
             constants = resolve(combination, stream)
-            experiment = experiment_of(constants)
+            experiment = experiment_of(merged(constants))
             drawn = {dotted(path): _at(constants, path) for path in _free(tree, constants)}
             trial_id = f"{experiment.method}-{len(plans):04d}"
             plans.append(TrialPlan(trial_id, len(plans), experiment.method, drawn, experiment))
@@ -80,7 +82,24 @@ def validate(tree: Tree) -> None:
     """
     for combination in expand(tree):
         for constants in _extremes(combination):
-            experiment_of(constants)
+            experiment_of(merged(constants))
+
+
+def merged(tree: Tree) -> Tree:
+    """Return the tree with the parts under ``variant`` in place of its own: what varies together is drawn together.
+
+    Raises:
+        ConfigError: ``variant`` is no mapping.
+    """
+    if VARIANT not in tree:
+        return tree
+    variant = tree[VARIANT]
+    if not isinstance(variant, dict):
+        raise ConfigError(
+            f"variant holds parts of the experiment that vary together, but got {variant!r}; write mappings such as"
+            " {prompt: ..., stages: ...}, under !grid"
+        )
+    return {key: value for key, value in tree.items() if key != VARIANT} | variant
 
 
 def expand(tree: Tree) -> Iterator[Tree]:
@@ -146,9 +165,15 @@ def _product(items: list[tuple[Any, Tree]], chosen: dict[Any, Tree]) -> Iterator
 
 
 def _free(tree: Tree, constants: Tree, path: Path = ()) -> Iterator[Path]:
-    """Yield the paths of what was free; an option that is a mapping counts by its kind and its own free values."""
+    """Yield the paths of what was free; an option that is a mapping counts by its kind and its own free values.
+
+    A variant is told by its method, and counts by its own free values alone.
+    """
     if isinstance(tree, Grid | Choice):
-        if isinstance(constants, dict) and "kind" in constants:
+        if path == (VARIANT,):
+            option = next(option for option in tree.options if _gives(option, constants))
+            yield from _free(option, constants, path)
+        elif isinstance(constants, dict) and "kind" in constants:
             yield from ((*path, name) for name in ("kind", "name") if name in constants)
             option = next(option for option in tree.options if _gives(option, constants))
             yield from _free(option, constants, path)

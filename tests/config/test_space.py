@@ -139,3 +139,31 @@ def test_a_resolved_trial_survives_json() -> None:
     for plan in draw_trials(space):
         resolved = json.loads(json.dumps(plan.experiment.model_dump(mode="json")))
         assert experiment_of(resolved) == plan.experiment
+
+
+def test_a_variant_draws_together_what_belongs_together() -> None:
+    tree = parse(
+        """
+        name: both
+        task: {kind: demo}
+        oracle: {kind: analytic}
+        budget: {queries: 50}
+        variant: !grid
+          - prompt: {length: 4}
+            stages: [{kind: search, optimizer: {kind: zot, rho: !uniform [0.1, 0.2]}}]
+          - prompt: {kind: text}
+            stages: [{kind: search, optimizer: {kind: token_edit}}]
+            rounds: 2
+        """
+    )
+    validate(tree)
+    soft, words = draw_trials(tree)
+    assert (soft.method, words.method) == ("zot", "token_edit")
+    assert (soft.experiment.prompt.kind, words.experiment.prompt.kind) == ("soft", "text")
+    assert (soft.experiment.rounds, words.experiment.rounds) == (1, 2)
+    assert list(soft.drawn) == ["variant.stages.0.optimizer.rho"] and words.drawn == {}
+
+
+def test_a_variant_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match="variant holds parts of the experiment"):
+        draw_trials(parse("{name: a, task: {kind: demo}, oracle: {kind: analytic}, variant: 3}"))
