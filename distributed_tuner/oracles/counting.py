@@ -3,20 +3,35 @@
 Used before anything is spent (``check``) and by the dispatcher, which must know costs while its oracles are busy.
 """
 
-from typing import Protocol, assert_never
+import math
+from typing import Any, Protocol, assert_never
 
-from distributed_tuner.config.oracle import AnalyticOracleConfig, OracleConfig, TransformersOracleConfig
+from distributed_tuner.config.oracle import (
+    AnalyticOracleConfig,
+    OpenAIOracleConfig,
+    OracleConfig,
+    TransformersOracleConfig,
+    VllmOracleConfig,
+)
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
 
 SECONDS_A_FORWARD = 1e-5  # of the analytic oracle
+# Rough guesses for machines that are not asked beforehand: of a small model in vLLM, and of a busy server far away.
+VLLM_SECONDS_A_TOKEN = {"cpu": 1e-3, "gpu": 2e-5}
+SERVED_SECONDS_A_FORWARD = 0.5
 
 
 class Counter(Protocol):
     """Counts for one model."""
 
     width: int
+
+    @property
+    def soft(self) -> bool:
+        """Whether the model takes soft candidates; one that does not has the width 0."""
+        ...
 
     @property
     def rounds(self) -> bool:
@@ -57,26 +72,44 @@ class Counter(Protocol):
         ...
 
 
-class TokenCounter:
-    """Counts with a model's tokenizer."""
+class TextualCounter:
+    """What all that count with a model's tokenizer share. ``context``: a limit of tokens beside the model's own."""
 
-    def __init__(self, config: TransformersOracleConfig) -> None:
+    soft = True
+
+    def __init__(self, config: TransformersOracleConfig | VllmOracleConfig, context: int | None = None) -> None:
         from distributed_tuner.oracles.models import is_masked, load_model_config, load_tokenizer
         from distributed_tuner.oracles.transformers import context_of
 
-        model = load_model_config(config)
-        self.width: int = getattr(model, "word_embed_proj_dim", None) or model.hidden_size
+        self._price = config.price
+        self._model_config: Any = load_model_config(config)
+        self.width: int = getattr(self._model_config, "word_embed_proj_dim", None) or self._model_config.hidden_size
+        known = context_of(self._model_config)
+        limit = known if context is None else min(known, context)
+        self._encoder = Encoder(load_tokenizer(config), limit, is_masked(self._model_config))
+
+    def cost(self, request: Request) -> Cost:
+        return priced(self._encoder.cost(request), self._price)
+
+    def require(self, batch: Batch, prompt: PromptSpec) -> None:
+        self._encoder.label_ids(batch)
+        self._encoder.require_fit(batch, prompt)
+
+    def require_embedded(self, prompt: PromptSpec) -> None:
+        self._encoder.require_embedded(prompt)
+
+
+class TokenCounter(TextualCounter):
+    """Counts for the transformers oracle, which shares what rows have in common."""
+
+    def __init__(self, config: TransformersOracleConfig) -> None:
+        super().__init__(config)
         self._config = config
-        self._model_config = model
         self._seconds_a_token: float | None = None
-        self._encoder = Encoder(load_tokenizer(config), context_of(model), is_masked(model))
 
     @property
     def rounds(self) -> bool:
         return self._itemsize() < 4
-
-    def cost(self, request: Request) -> Cost:
-        return priced(self._encoder.cost(request), self._config.price)
 
     def seconds(self, request: Request) -> float:
         if self._seconds_a_token is None:
@@ -102,22 +135,76 @@ class TokenCounter:
 
         return int(resolve_dtype(self._config.dtype, resolve_device(self._config.device)).itemsize)
 
+
+class VllmCounter(TextualCounter):
+    """Counts for a vLLM engine, which computes every row whole but for what its prefix cache holds: no calibration."""
+
+    rounds = False
+
+    def __init__(self, config: VllmOracleConfig) -> None:
+        super().__init__(config, config.max_model_len)
+        self._seconds_a_token = VLLM_SECONDS_A_TOKEN["gpu" if config.gpus else "cpu"]
+
+    def seconds(self, request: Request) -> float:
+        return self._encoder.cost(request).tokens * self._seconds_a_token
+
+    def choose_layout(self, batch: Batch, length: int) -> Layout:
+        return "prefix"
+
+    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
+        return 0
+
+
+class OpenAICounter:
+    """Counts for a server, whose model is not here: with its tokenizer where one is named, else from above."""
+
+    rounds = False
+
+    def __init__(self, config: OpenAIOracleConfig) -> None:
+        from distributed_tuner.oracles.models import load_model_config
+        from distributed_tuner.oracles.served_text import ServedText, Source
+
+        self._config = config
+        self._text = ServedText(config)
+        self.soft = config.prompt_embeds
+        source = Source(config.embeddings) if config.prompt_embeds and config.embeddings else None
+        self.width = 0 if source is None else int(load_model_config(source).hidden_size)
+
+    def cost(self, request: Request) -> Cost:
+        return self._text.cost(request)
+
+    def seconds(self, request: Request) -> float:
+        """Return the seconds of one actor's share of the requests in flight, or those that the rates make of it."""
+        config, cost = self._config, self._text.cost(request)
+        share = 60 * config.actors
+        by_requests = 0.0 if config.requests_per_minute is None else share * cost.forwards / config.requests_per_minute
+        by_tokens = 0.0 if config.tokens_per_minute is None else share * cost.tokens / config.tokens_per_minute
+        in_flight = math.ceil(config.concurrency / config.actors)
+        return max(SERVED_SECONDS_A_FORWARD * cost.forwards / in_flight, by_requests, by_tokens)
+
+    def choose_layout(self, batch: Batch, length: int) -> Layout:
+        return "prefix"
+
+    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
+        return 0
+
     def require(self, batch: Batch, prompt: PromptSpec) -> None:
-        self._encoder.label_ids(batch)
-        self._encoder.require_fit(batch, prompt)
+        self._text.require(batch, prompt)
 
     def require_embedded(self, prompt: PromptSpec) -> None:
-        self._encoder.require_embedded(prompt)
+        self._text.require_soft()
 
 
 class AnalyticCounter:
     """Counts for the analytic oracle, which is its own model."""
 
+    soft = True
+    rounds = False
+
     def __init__(self, config: AnalyticOracleConfig) -> None:
         from distributed_tuner.oracles.analytic import AnalyticOracle
 
         self.width = config.width
-        self.rounds = False
         self._oracle = AnalyticOracle(config)
 
     def cost(self, request: Request) -> Cost:
@@ -150,5 +237,9 @@ def build_counter(config: OracleConfig) -> Counter:
             return TokenCounter(config)
         case AnalyticOracleConfig():
             return AnalyticCounter(config)
+        case VllmOracleConfig():
+            return VllmCounter(config)
+        case OpenAIOracleConfig():
+            return OpenAICounter(config)
         case _:
             assert_never(config)

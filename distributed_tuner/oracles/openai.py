@@ -1,0 +1,255 @@
+"""Any server that speaks OpenAI's completions or chat completions as a loss oracle; through the openai package.
+
+One request a candidate and example, many in flight (asking.py, pacing.py). What is sent is served_text.py's, what an
+answer means served_scores.py's. A server that takes embeddings takes soft candidates as well (soft_lines.py).
+
+An answer that cannot be read is a failed example, a server that does not answer is an error: a loss is never made up.
+"""
+
+import asyncio
+import base64
+import io
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distributed_tuner.config.oracle import OpenAIOracleConfig
+from distributed_tuner.errors import ModelError, OracleTimeout
+from distributed_tuner.openai_client import OPENAI_URL, Endpoint, is_plain, is_private
+from distributed_tuner.oracles.asking import NAMED_BY_ID, TOKEN_IDS, Asker, Prompt
+from distributed_tuner.oracles.base import counted, evaluation, priced
+from distributed_tuner.oracles.pacing import LoopThread, Sleep
+from distributed_tuner.oracles.served_scores import (
+    LabelTokens,
+    Scored,
+    Unusable,
+    Usage,
+    failed,
+    generated_scores,
+    top_logprobs,
+    written,
+)
+from distributed_tuner.oracles.served_text import NO_SOFT, ServedText, Source
+from distributed_tuner.oracles.soft_lines import SoftLines
+from distributed_tuner.values import (
+    Array,
+    Candidate,
+    Cost,
+    Evaluation,
+    Example,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Text,
+    TokenSpace,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADVICE_UNUSABLE = (
+    "set oracle.scores: generated where a server tells no probabilities, and check oracle.base_url, which ends in /v1,"
+    " and oracle.api"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What became of one candidate on one example. ``usage`` includes what answers before the last one took."""
+
+    scored: Scored
+    usage: Usage
+    unusable: str = ""
+
+
+class OpenAIOracle:
+    """Answers loss queries by asking a server. ``sleep``: waits so many seconds between attempts.
+
+    Raises:
+        ModelError: there is no key where one is needed, the URL would give embeddings or a password away, or tokenizer
+            or embeddings cannot be found.
+    """
+
+    def __init__(self, config: OpenAIOracleConfig, sleep: Sleep = asyncio.sleep) -> None:
+        self._config = config
+        self._endpoint = Endpoint("oracle", config, ModelError)
+        self._asker = Asker(config, self._endpoint, sleep)
+        url = self._endpoint.base_url or OPENAI_URL
+        _require_sound(url, config.prompt_embeds)
+        self._text = ServedText(config)
+        embeddings = config.embeddings if config.prompt_embeds else None
+        self._soft = None if embeddings is None else SoftLines(Source(embeddings), context=self._text.context)
+        self._thread = LoopThread("openai-oracle")
+        self._info = self._facts({"base_url": url, "api": config.api, "scores": config.scores})
+
+    def _facts(self, extra: dict[str, str]) -> OracleInfo:
+        name, soft = self._config.model, self._soft
+        if soft is None:
+            return OracleInfo(name, 0, 0, self._text.context, 0.0, "served", "server", extra, soft=False)
+        size, std = soft.vocabulary_size, soft.embedding_std
+        return OracleInfo(name, soft.width, size, soft.context, std, "served", "server", extra)
+
+    @property
+    def info(self) -> OracleInfo:
+        return self._info
+
+    def cost(self, request: Request) -> Cost:
+        return self._text.cost(request)
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        began = time.perf_counter()
+        labels = self._require(request)
+        try:
+            forwards = self._thread.run(self._all(request, labels), timeout)
+        except TimeoutError:
+            raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
+        unusable = [forward.unusable for forward in forwards if forward.unusable]
+        if forwards and len(unusable) == len(forwards):
+            reasons = " or ".join(Counter(unusable))
+            raise ModelError(
+                f"an answer must tell the label words' scores, but each of {len(forwards)} from"
+                f" {self._endpoint.where()} {reasons}; {ADVICE_UNUSABLE}"
+            )
+        counts = sum((Counter(forward.scored.counts) for forward in forwards), Counter[str]())
+        shape = (len(request.candidates), len(request.batch.examples), len(request.batch.label_words))
+        logits = np.array([forward.scored.scores for forward in forwards], dtype=np.float32).reshape(shape)
+        usage = sum((forward.usage for forward in forwards), Usage())
+        cost = replace(counted(request, usage.read + usage.written), seconds=time.perf_counter() - began)
+        cost = priced(cost, self._config.price, output=usage.written, cached=usage.cached)
+        return evaluation(logits, request.batch, cost, counts=counts)
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        return self._embeddings().materialize(candidate, prompt)
+
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        return self._embeddings().nearest_tokens(rows, layout)
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        return self._embeddings().project(rows, layout, space)
+
+    def token_count(self, text: str) -> int:
+        return self._text.token_count(text)
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return self._text.vocabulary(space) if self._soft is None else self._soft.vocabulary(space)
+
+    def close(self) -> None:
+        """Close the connections. The oracle answers no more."""
+        self._thread.run(self._asker.close())
+        self._thread.close()
+
+    # ------------------------------------------------------------------------------------------------ requests
+    def _embeddings(self) -> SoftLines:
+        if self._soft is None:
+            raise ModelError(NO_SOFT)
+        return self._soft
+
+    def _require(self, request: Request) -> LabelTokens:
+        """Check that the server can be asked; return what stands for the label words."""
+        if request.gradient:
+            raise ModelError("a server gives no gradients; set oracle.kind: transformers, or use black-box searches")
+        batch = request.batch
+        soft = any(not isinstance(candidate, Text) for candidate in request.candidates)
+        if soft:
+            self._embeddings().require_fit(request.candidates, batch, request.prompt)
+        texts = tuple(c.text for c in request.candidates if isinstance(c, Text))
+        return self._text.require(batch, request.prompt if soft else replace(request.prompt, length=0), texts)
+
+    async def _all(self, request: Request, labels: LabelTokens) -> list[Forward]:
+        """Return every candidate on every example, candidates outermost. The first error ends them all."""
+        batch, spec = request.batch, request.prompt
+        output = self._text.answer_tokens(batch)
+
+        # Requests begin in order, so that few candidates' sequences are needed at a time.
+        @lru_cache(maxsize=4)
+        def sequences(candidate: int) -> "list[Tensor]":
+            return self._embeddings().sequences(request.candidates[candidate], batch.examples, spec)
+
+        tasks = []
+        for i, candidate in enumerate(request.candidates):
+            for j, example in enumerate(batch.examples):
+                estimate = Usage(self._text.tokens(candidate, example, spec), 0, output)
+                if isinstance(candidate, Text):
+                    prompt: Prompt = partial(self._words, candidate.text, example)
+                else:
+                    prompt = partial(_embedded, sequences, i, j)
+                tasks.append(asyncio.create_task(self._forward(prompt, example, labels, estimate)))
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _words(self, text: str, example: Example) -> dict[str, Any]:
+        line = self._text.prompt(text, example)
+        return {"messages": [{"role": "user", "content": line}]} if self._config.api == "chat" else {"prompt": line}
+
+    async def _forward(self, prompt: Prompt, example: Example, labels: LabelTokens, estimate: Usage) -> Forward:
+        """Ask for one example's scores. What an answer took is what the server told, else what was reckoned.
+
+        Raises:
+            ModelError: the server does not take the request.
+            OracleError: it did not answer in so many attempts.
+        """
+        told: list[Usage | None] = []  # of every answer, the last one's last
+        try:
+            settings = self._settings(labels, estimate.written)
+            choice = await self._asker.ask(prompt, settings, told, estimate.read + estimate.written)
+            if self._config.scores == "generated":
+                scored = generated_scores(written(choice), labels.words, example.label)
+            else:
+                scored = labels.scores(top_logprobs(choice))
+            reason = ""
+        except Unusable as error:
+            scored, reason = failed(len(labels.words), unusable_answers=1), error.reason
+        spent = sum((usage for usage in told if usage is not None), Usage())
+        return Forward(scored, spent if told and told[-1] is not None else spent + estimate, reason)
+
+    def _settings(self, labels: LabelTokens, output: int) -> dict[str, Any]:
+        """Return what is asked of the model, beside the prompt."""
+        config = self._config
+        settings: dict[str, Any] = {"max_tokens": output, "temperature": 0.0}
+        if config.scores == "generated":
+            return settings
+        if config.api == "chat":
+            settings |= {"logprobs": True, "top_logprobs": config.top_logprobs}
+        else:
+            settings |= {"logprobs": config.top_logprobs}
+        if labels.ids is not None:
+            settings |= {TOKEN_IDS: list(labels.ids), NAMED_BY_ID: True}
+        return settings
+
+
+def _embedded(sequences: "Callable[[int], list[Tensor]]", candidate: int, example: int) -> dict[str, Any]:
+    """Return a prompt of embeddings as vLLM reads it: a tensor as torch saves it, dense, in base64."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(sequences(candidate)[example], buffer)
+    return {"prompt": None, "prompt_embeds": base64.b64encode(buffer.getvalue()).decode("ascii")}
+
+
+def _require_sound(url: str, embeds: bool) -> None:
+    """Check a server's URL, which may come from the environment.
+
+    Raises:
+        ModelError: it is none, holds a user or a query, or would carry embeddings in the open.
+    """
+    if not is_plain(url):
+        raise ModelError(
+            "a server's URL is http(s)://host/v1 without user, password or query, but OPENAI_BASE_URL is not; set it"
+            " again, or set oracle.base_url"
+        )
+    if embeds and not is_private(url):
+        raise ModelError(
+            f"embeddings go to a server over https or on this machine alone, but oracle.base_url is {url!r}, whose"
+            " traffic anybody on the way can read and change; use https, or a tunnel to localhost"
+        )

@@ -1,0 +1,460 @@
+"""The oracle that asks a server: what it sends, what it makes of the answers, what it bills, how it paces itself."""
+
+import base64
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from completions_server import USAGE, Asked, CompletionsServer, Reply, answered, refusal
+from tiny_models import MIXED, SPEC, batch_of, make_tokenizer, plain_logits, plain_text_logits
+
+from distributed_tuner.config.oracle import OpenAIOracleConfig, TransformersOracleConfig, VllmOracleConfig
+from distributed_tuner.errors import ModelError, TaskError
+from distributed_tuner.oracles.counting import build_counter
+from distributed_tuner.oracles.openai import OpenAIOracle
+from distributed_tuner.oracles.pacing import Rate
+from distributed_tuner.prompts.spec import NO_ROWS
+from distributed_tuner.values import Batch, Candidate, Point, PromptSpec, Request, Text, TokenSpace
+
+BATCH = batch_of(["a good film", "bad"])
+TEXTS = (Text("Classify the movie review"), Text(""))
+
+Make = Callable[..., OpenAIOracle]
+
+
+def request(candidates: tuple[Candidate, ...] = TEXTS, batch: Batch = BATCH, spec: PromptSpec = NO_ROWS) -> Request:
+    return Request(candidates, batch, spec)
+
+
+@pytest.fixture
+def server() -> Iterator[CompletionsServer]:
+    state = CompletionsServer()
+    state.start()
+    yield state
+    state.stop()
+
+
+@pytest.fixture
+def settings(server: CompletionsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., OpenAIOracleConfig]:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("ORACLE_KEY", "sk-test")
+    known = {"model": "m", "base_url": server.url, "api_key_env": "ORACLE_KEY", "api": "completions", "timeout": 10.0}
+    return lambda **more: OpenAIOracleConfig(kind="openai", **(known | more))
+
+
+@pytest.fixture
+def make(settings: Callable[..., OpenAIOracleConfig]) -> Iterator[Make]:
+    made: list[OpenAIOracle] = []
+
+    def build(**more: Any) -> OpenAIOracle:
+        made.append(OpenAIOracle(settings(**more)))
+        return made[-1]
+
+    yield build
+    for oracle in made:
+        oracle.close()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(bos=True).save_pretrained(directory)
+    return str(directory)
+
+
+# --------------------------------------------------------------------------------------------------- what is sent
+def test_completions_go_on_after_the_cue(make: Make, server: CompletionsServer) -> None:
+    answer = make(top_logprobs=5).evaluate(request())
+    assert sorted(asked.prompt for asked in server.asked) == [
+        "Classify the movie review\na good film It was",
+        "Classify the movie review\nbad It was",
+        "a good film It was",
+        "bad It was",
+    ]
+    assert {asked.path for asked in server.asked} == {"/v1/completions"}
+    assert {asked.key for asked in server.asked} == {"Bearer sk-test"}
+    rest = {key: value for key, value in server.asked[0].body.items() if key != "prompt"}
+    assert rest == {"model": "m", "max_tokens": 1, "temperature": 0.0, "logprobs": 5}
+    assert answer.counts == {}
+
+
+def test_chats_get_one_message_and_answer_without_the_space(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: answered(asked, {"great": -0.2, "terrible": -1.7, "The": -3.0})
+    answer = make(api="chat").evaluate(request())
+    assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
+    body = next(asked.body for asked in server.asked if asked.prompt == "bad It was")
+    assert body.pop("messages") == [{"role": "user", "content": "bad It was"}]
+    assert body == {"model": "m", "max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": 20}
+    np.testing.assert_allclose(answer.logits, np.broadcast_to([-1.7, -0.2], (2, 2, 2)), rtol=1e-6)
+
+
+def test_losses_are_those_of_the_label_words_in_the_requests_order(make: Make) -> None:
+    answer = make().evaluate(request(batch=MIXED))
+    sure = np.array(
+        [[1.0 + 0.01 * (len(e.text) + 7 + extra) for e in MIXED.examples] for extra in (len(TEXTS[0].text) + 1, 0)]
+    )
+    good = np.array(["good" in e.text for e in MIXED.examples])
+    logits = np.stack([np.where(good, -0.1 - sure, -0.1), np.where(good, -0.1, -0.1 - sure)], axis=-1)
+    np.testing.assert_allclose(answer.logits, logits, rtol=1e-5)
+    labels = [example.label for example in MIXED.examples]
+    losses = np.log(np.exp(logits).sum(axis=2)) - logits[:, np.arange(len(labels)), labels]
+    np.testing.assert_allclose(answer.losses, losses.mean(axis=1), rtol=1e-5)
+
+
+def test_the_same_request_twice_gives_the_same_bits(make: Make) -> None:
+    oracle = make()
+    first, second = (oracle.evaluate(request(batch=MIXED)) for _ in range(2))
+    assert first.logits.tobytes() == second.logits.tobytes()
+
+
+def test_absent_label_words_are_counted_and_examples_without_any_fail(make: Make, server: CompletionsServer) -> None:
+    def answer(asked: Asked) -> Reply:
+        top = {" great": -0.5, " a": -4.0} if "good" in asked.prompt else {" the": -1.0}
+        return answered(asked, top)
+
+    server.answer = answer
+    found = make().evaluate(request())
+    assert found.logits[:, 0].tolist() == [[-4.0, -0.5]] * 2
+    assert np.isnan(found.logits[:, 1]).all() and np.isnan(found.losses).all()
+    assert np.isfinite(found.example_losses[:, 0]).all()
+    assert found.counts == {"absent_labels": 2, "absent_examples": 2}
+
+
+# --------------------------------------------------------------------------------------------------- in words
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_what_is_written_scores_where_no_probabilities_are_told(
+    make: Make, server: CompletionsServer, api: str
+) -> None:
+    said = {"a good film": "Great!", "bad": "I cannot say"}
+    server.answer = lambda asked: answered(asked, None, said[asked.prompt.split("\n")[-1].removesuffix(" It was")])
+    batch = batch_of(["a good film", "bad"], loss="zero_one")  # terrible, great
+    answer = make(api=api, scores="generated").evaluate(request(batch=batch))
+    assert answer.example_losses.tolist() == [[1.0, 1.0]] * 2
+    assert answer.counts == {"unmatched_answers": 2}
+    said["bad"] = " great"
+    assert make(api=api, scores="generated").evaluate(request(batch=batch)).losses.tolist() == [0.5, 0.5]
+    assert "logprobs" not in server.asked[0].body
+    assert server.asked[0].body["max_tokens"] == 9  # as many as " terrible" has bytes
+
+
+def test_a_written_answer_has_no_other_loss(make: Make, server: CompletionsServer) -> None:
+    with pytest.raises(ModelError, match=r"task\.loss is 'cross_entropy'; set task\.loss: zero_one"):
+        make(scores="generated").evaluate(request())
+    assert server.asked == []
+
+
+# --------------------------------------------------------------------------------------------------- with a tokenizer
+def test_a_server_that_can_is_asked_for_the_label_words_tokens(
+    make: Make, server: CompletionsServer, tokenizer_directory: str
+) -> None:
+    ids = [make_tokenizer(True)(word, add_special_tokens=False)["input_ids"][0] for word in BATCH.label_words]
+    server.answer = lambda asked: answered(asked, {f"token_id:{ids[0]}": -3.0, f"token_id:{ids[1]}": -0.1})
+    answer = make(tokenizer=tokenizer_directory).evaluate(request())
+    assert server.asked[0].body["logprob_token_ids"] == ids
+    assert server.asked[0].body["return_tokens_as_token_ids"] is True
+    np.testing.assert_allclose(answer.logits, np.broadcast_to([-3.0, -0.1], (2, 2, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("param", [None, "logprob_token_ids"])
+def test_a_server_that_refuses_that_is_asked_without_from_then_on(
+    make: Make, server: CompletionsServer, tokenizer_directory: str, param: str | None
+) -> None:
+    def answer(asked: Asked) -> Reply:
+        if "logprob_token_ids" in asked.body:
+            return refusal(400, param=param)
+        return answered(asked, {" great": -0.1, " terrible": -2.0})
+
+    server.answer = answer
+    oracle = make(tokenizer=tokenizer_directory, concurrency=1)
+    for _ in range(2):
+        assert oracle.evaluate(request()).logits[0, 0].tolist() == [-2.0, pytest.approx(-0.1)]
+    assert ["logprob_token_ids" in asked.body for asked in server.asked] == [True, *[False] * 8]
+    assert not any("return_tokens_as_token_ids" in asked.body for asked in server.asked[1:])
+
+
+def test_a_chat_answers_with_the_bare_word(make: Make, server: CompletionsServer, tokenizer_directory: str) -> None:
+    tokenizer = make_tokenizer(True)
+    server.answer = lambda asked: answered(asked, {"great": -0.1, " great": -4.0, "terrible": -2.0})
+    found = make(api="chat", tokenizer=tokenizer_directory).evaluate(request())
+    np.testing.assert_allclose(found.logits[0, 0], [-2.0, -0.1], rtol=1e-6)
+    bare = [tokenizer(word.strip(), add_special_tokens=False)["input_ids"][0] for word in BATCH.label_words]
+    assert server.asked[0].body["logprob_token_ids"] == bare
+
+
+def test_tokens_and_words_need_a_tokenizer(make: Make, tokenizer_directory: str) -> None:
+    blind, seeing = make(), make(tokenizer=tokenizer_directory)
+    assert blind.vocabulary(TokenSpace()) == ()
+    assert " film" in seeing.vocabulary(TokenSpace())
+    assert seeing.token_count("good film") == 2
+    with pytest.raises(ModelError, match=r"set oracle\.tokenizer"):
+        blind.token_count("good film")
+
+
+# --------------------------------------------------------------------------------------------------- label words
+def test_label_words_must_differ(make: Make, tokenizer_directory: str) -> None:
+    same = batch_of(["a good film"])
+    with pytest.raises(TaskError, match="may be the beginning of another"):
+        make().evaluate(request(batch=Batch(same.examples, (" great", " greatest"), "train")))
+    with pytest.raises(TaskError, match="must differ in their token"):
+        words = (" greatx", " greaty")
+        batch = Batch(same.examples, words, "train", label_rule="first")
+        make(tokenizer=tokenizer_directory).evaluate(request(batch=batch))
+    with pytest.raises(TaskError, match="must be one token"):
+        batch = Batch(same.examples, (" greatx", " terrible"), "train")
+        make(tokenizer=tokenizer_directory).evaluate(request(batch=batch))
+
+
+def test_what_cannot_be_asked(make: Make, tokenizer_directory: str) -> None:
+    with pytest.raises(ModelError, match=r"takes no embeddings.*prompt\.kind: text"):
+        make().evaluate(request((Point(np.zeros(5, dtype=np.float32)),), spec=SPEC))
+    with pytest.raises(ModelError, match="no gradients"):
+        make().evaluate(Request(TEXTS, BATCH, NO_ROWS, gradient=True))
+    with pytest.raises(ModelError, match="takes no embeddings"):
+        make().materialize(TEXTS[0], SPEC)
+    with pytest.raises(TaskError, match="text or a cue"):
+        make().evaluate(request(batch=batch_of(["a good film", ""], cue="")))
+
+
+# --------------------------------------------------------------------------------------------------- costs
+PRICE = {
+    "usd_per_million_input_tokens": 2.0,
+    "usd_per_million_cached_input_tokens": 0.5,
+    "usd_per_million_output_tokens": 10.0,
+}
+
+
+def test_billed_is_what_the_server_tells(make: Make, server: CompletionsServer) -> None:
+    usage = {"prompt_tokens": 30, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 16}}
+    server.answer = lambda asked: answered(asked, {" great": -0.1, " terrible": -2.0}, usage=usage)
+    cost = make(price=PRICE).evaluate(request()).cost
+    assert (cost.queries, cost.forwards, cost.tokens) == (2, 4, 4 * 32)
+    assert cost.usd == pytest.approx(4 * (14 * 2e-6 + 16 * 0.5e-6 + 2 * 1e-5))
+    assert cost.seconds > 0
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "many"}])
+def test_else_what_was_counted(make: Make, server: CompletionsServer, tokenizer_directory: str, usage: Any) -> None:
+    server.answer = lambda asked: answered(asked, {" great": -0.1, " terrible": -2.0}, usage=usage)
+    oracle = make(price=PRICE, tokenizer=tokenizer_directory)
+    before, after = oracle.cost(request()), oracle.evaluate(request()).cost
+    # With the special token: "a good film It was" 6, "bad It was" 4, prompt and newline 5 more; one token is written.
+    assert (before.queries, before.forwards, before.tokens) == (2, 4, 2 * (6 + 4) + 2 * 5 + 4)
+    assert (after.queries, after.forwards, after.tokens) == (2, 4, before.tokens)
+    assert after.usd == pytest.approx(before.usd) == pytest.approx(30 * 2e-6 + 4 * 1e-5)
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+@pytest.mark.parametrize("scores", ["logprobs", "generated"])
+def test_no_prompt_has_more_tokens_than_was_reckoned(
+    settings: Callable[..., OpenAIOracleConfig], tokenizer_directory: str, api: str, scores: str
+) -> None:
+    tokenizer = make_tokenizer(True)
+    for known in (tokenizer_directory, None):
+        counter = build_counter(settings(api=api, scores=scores, tokenizer=known))
+        for example in MIXED.examples:
+            batch = Batch((example,), MIXED.label_words, "train", "zero_one")
+            prompt = f"Classify the movie réview\n{example.text}{example.cue}"
+            reckoned = counter.cost(request((Text("Classify the movie réview"),), batch)).tokens
+            assert reckoned >= len(tokenizer(prompt)["input_ids"]) + 1
+
+
+def test_answers_that_were_of_no_use_are_paid_for(make: Make, server: CompletionsServer) -> None:
+    seen: set[str] = set()
+    empty = Reply('{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1}}')
+
+    def answer(asked: Asked) -> Reply:
+        first = asked.prompt not in seen
+        seen.add(asked.prompt)
+        return empty if first else answered(asked, {" great": -0.1, " terrible": -2.0})
+
+    server.answer = answer
+    oracle = OpenAIOracle(make(price=PRICE)._config, sleep=_at_once)
+    assert oracle.evaluate(request()).cost.tokens == 4 * (USAGE["total_tokens"] + 8)
+    oracle.close()
+
+
+async def _at_once(_seconds: float) -> None:
+    return None
+
+
+# --------------------------------------------------------------------------------------------------- pacing
+def test_an_actor_keeps_to_its_share_of_the_requests_in_flight(make: Make, server: CompletionsServer) -> None:
+    def answer(asked: Asked) -> Reply:
+        with server.changed:  # wait for company, which proves that it is there
+            server.changed.wait_for(lambda: server.most_in_flight >= 3, timeout=5)
+        return answered(asked, {" great": -0.1, " terrible": -2.0})
+
+    server.answer = answer
+    make(actors=2, concurrency=5).evaluate(request(batch=MIXED))
+    assert server.most_in_flight == 3
+
+
+def test_rates_are_shared_and_asked_before_every_request(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tokenizer_directory: str
+) -> None:
+    taken: list[float] = []
+    rates: list[float] = []
+    real_init, real_take = Rate.__init__, Rate.take
+
+    def init(self: Rate, a_minute: float) -> None:
+        rates.append(a_minute)
+        real_init(self, a_minute)
+
+    async def take(self: Rate, amount: float) -> None:
+        taken.append(amount)
+        await real_take(self, amount)
+
+    monkeypatch.setattr(Rate, "__init__", init)
+    monkeypatch.setattr(Rate, "take", take)
+    limits = {"actors": 2, "requests_per_minute": 2e6, "tokens_per_minute": 4e5}
+    make(tokenizer=tokenizer_directory, **limits).evaluate(request())
+    assert rates == [1e6, 2e5]
+    assert sorted(taken) == [1, 1, 1, 1, 5, 7, 10, 12]
+
+
+def test_a_rate_passes_more_than_a_seconds_worth_in_pieces() -> None:
+    import asyncio
+
+    async def pass_all() -> None:
+        rate = Rate(60e6)
+        await rate.take(1.0)
+        await rate.take(1.2e6)  # more than its bucket holds
+
+    asyncio.run(pass_all())
+
+
+# --------------------------------------------------------------------------------------------------- embeddings
+def model_server(server: CompletionsServer, model: Any, dtype: str) -> None:
+    """Let a plain model answer, as vLLM does: embeddings come as a saved tensor, label tokens by their ids."""
+    import torch
+
+    def answer(asked: Asked) -> Reply:
+        sent = base64.b64decode(asked.body["prompt_embeds"], validate=True)
+        rows = torch.load(io.BytesIO(sent), weights_only=True)
+        assert str(rows.dtype) == f"torch.{dtype}" and rows.is_contiguous() and rows.dim() == 2
+        assert asked.body["prompt"] is None
+        assert len(sent) < rows.numel() * rows.element_size() + 4096  # the tensor and not what it is a view of
+        with torch.inference_mode():
+            found = torch.log_softmax(model(inputs_embeds=rows.float()[None]).logits[0, -1], dim=-1)
+        return answered(asked, {f"token_id:{i}": float(found[i]) for i in asked.body["logprob_token_ids"]})
+
+    server.answer = answer
+
+
+@pytest.mark.parametrize("layout", ["prefix", "suffix", "add"])
+def test_soft_candidates_where_the_server_takes_embeddings(
+    make: Make, server: CompletionsServer, tiny_directory: Any, plain: Any, layout: Any
+) -> None:
+    model, tokenizer = plain("llama")
+    model_server(server, model, "bfloat16")
+    oracle = make(prompt_embeds=True, embeddings=str(tiny_directory("llama")))
+    info = oracle.info
+    assert (info.soft, info.width, info.context) == (True, 32, 128)
+    spec = PromptSpec(5, "vocab", "", layout, "paper")
+    point = Point(np.random.default_rng(1).standard_normal(5 * 32).astype(np.float32))
+    answer = oracle.evaluate(request((point,), MIXED, spec))
+    wanted = plain_logits(model, tokenizer, oracle.materialize(point, spec), layout, MIXED)
+    difference = answer.logits[0] - wanted
+    assert np.abs(difference - difference.mean(axis=1, keepdims=True)).max() < 0.1  # bfloat16 on the way
+
+
+def test_texts_stay_texts_beside_soft_candidates(
+    make: Make, server: CompletionsServer, tiny_directory: Any, plain: Any
+) -> None:
+    import torch
+
+    model, tokenizer = plain("llama")
+
+    def answer(asked: Asked) -> Reply:
+        ids = torch.tensor([tokenizer(asked.prompt)["input_ids"]])
+        with torch.inference_mode():
+            found = torch.log_softmax(model(ids).logits[0, -1], dim=-1)
+        return answered(asked, {f"token_id:{i}": float(found[i]) for i in asked.body["logprob_token_ids"]})
+
+    server.answer = answer
+    oracle = make(prompt_embeds=True, embeddings=str(tiny_directory("llama")))
+    answer_of = oracle.evaluate(request((TEXTS[0],), MIXED, SPEC)).logits[0]
+    difference = answer_of - plain_text_logits(model, tokenizer, TEXTS[0].text, MIXED)
+    assert np.abs(difference - difference.mean(axis=1, keepdims=True)).max() < 1e-3
+    assert not any("prompt_embeds" in asked.body for asked in server.asked)
+
+
+def test_embeddings_go_nowhere_in_the_open(make: Make, tiny_directory: Any) -> None:
+    soft = {"prompt_embeds": True, "embeddings": str(tiny_directory("llama"))}
+    with pytest.raises(ModelError, match=r"over https or on this machine alone.*'http://10\.0\.0\.7:8000/v1'"):
+        make(base_url="http://10.0.0.7:8000/v1", **soft)
+    assert make(base_url="http://[::1]:8000/v1", **soft).info.soft
+    assert not make(base_url="http://10.0.0.7:8000/v1").info.soft
+
+
+# --------------------------------------------------------------------------------------------------- counters
+def test_a_counter_knows_beforehand_what_a_server_refuses(
+    settings: Callable[..., OpenAIOracleConfig], tokenizer_directory: str
+) -> None:
+    counter = build_counter(settings(tokenizer=tokenizer_directory))
+    assert (counter.soft, counter.width, counter.rounds) == (False, 0, False)
+    counter.require(BATCH, NO_ROWS)
+    with pytest.raises(ModelError, match="takes no embeddings"):
+        counter.require(BATCH, SPEC)
+    with pytest.raises(ModelError, match="takes no embeddings"):
+        counter.require_embedded(SPEC)
+    with pytest.raises(ModelError, match="takes no embeddings"):
+        counter.cost(request((Point(np.zeros(5, dtype=np.float32)),), spec=SPEC))
+    with pytest.raises(TaskError, match="nothing after the label word"):
+        tail = BATCH.examples[0]
+        counter.require(Batch((type(tail)("u", "a", " It", 0, " end"),), BATCH.label_words, "train"), NO_ROWS)
+    with pytest.raises(ModelError, match="zero_one"):
+        build_counter(settings(scores="generated")).require(BATCH, NO_ROWS)
+
+
+def test_a_counter_of_a_server_that_takes_embeddings(
+    settings: Callable[..., OpenAIOracleConfig], tiny_directory: Any
+) -> None:
+    counter = build_counter(settings(prompt_embeds=True, embeddings=str(tiny_directory("llama"))))
+    assert (counter.soft, counter.width) == (True, 32)
+    counter.require(BATCH, SPEC)
+    counter.require_embedded(SPEC)
+    point = Point(np.zeros(SPEC.length * 32, dtype=np.float32))
+    assert counter.cost(request((point,), BATCH, SPEC)).tokens == 2 * SPEC.length + (5 + 3) + 2
+
+
+def test_seconds_follow_from_rates_where_these_are_what_limits(settings: Callable[..., OpenAIOracleConfig]) -> None:
+    free = build_counter(settings(concurrency=4)).seconds(request(batch=MIXED))
+    assert free == pytest.approx(14 * 0.5 / 4)
+    slow = build_counter(settings(concurrency=4, requests_per_minute=7)).seconds(request(batch=MIXED))
+    assert slow == pytest.approx(120.0)
+
+
+def test_a_counter_of_a_vllm_engine_counts_every_row_whole(tiny_directory: Any) -> None:
+    config = VllmOracleConfig(kind="vllm", model=str(tiny_directory("llama")), max_model_len=64)
+    counter = build_counter(config)
+    assert (counter.soft, counter.width, counter.rounds) == (True, 32, False)
+    ours = build_counter(TransformersOracleConfig(kind="transformers", model=config.model))
+    asked = request((Point(np.zeros(SPEC.length * 32, dtype=np.float32)), *TEXTS), BATCH, SPEC)
+    assert counter.cost(asked) == ours.cost(asked)
+    assert counter.choose_layout(BATCH, 50) == "prefix"
+    assert counter.kept_bytes(BATCH, SPEC) == 0
+    assert 0 < counter.seconds(asked) < math.inf
+    with pytest.raises(ModelError, match="context of 64 tokens"):
+        counter.require(MIXED, SPEC)
+
+
+# --------------------------------------------------------------------------------------------------- facts
+def test_facts_of_a_server_that_reads_text_alone(
+    make: Make, server: CompletionsServer, tmp_path: Path, tokenizer_directory: str
+) -> None:
+    info = make().info
+    assert (info.model, info.width, info.vocabulary, info.soft, info.device) == ("m", 0, 0, False, "server")
+    assert info.context >= 2**31
+    assert info.extra["base_url"] == server.url
+    short = make_tokenizer(True)
+    short.model_max_length = 12
+    short.save_pretrained(tmp_path)
+    oracle = make(tokenizer=str(tmp_path))
+    assert oracle.info.context == 12
+    with pytest.raises(ModelError, match="context of 12 tokens"):
+        oracle.evaluate(request((Text("Classify the movie review " * 3),)))
