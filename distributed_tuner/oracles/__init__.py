@@ -2,16 +2,31 @@
 
 from typing import assert_never
 
-from distributed_tuner.config.oracle import AnalyticOracleConfig, OracleConfig, TransformersOracleConfig
+from distributed_tuner.config.oracle import (
+    AnalyticOracleConfig,
+    OpenAIOracleConfig,
+    OracleConfig,
+    TransformersOracleConfig,
+    VllmOracleConfig,
+)
 from distributed_tuner.oracles.base import LossOracle
 
 
 def build(config: OracleConfig) -> LossOracle:
-    """Build the oracle of a config, here and now: loads the model.
+    """Build the oracle of a config, here and now: loads the model, and opens the cache of its answers if it has one.
 
     Raises:
         ModelError: the model cannot be found, loaded or used.
     """
+    oracle = _build(config)
+    if config.cache is None:
+        return oracle
+    from distributed_tuner.oracles.cached import CachedOracle
+
+    return CachedOracle(oracle, config.cache, config)
+
+
+def _build(config: OracleConfig) -> LossOracle:
     match config:
         case TransformersOracleConfig():
             from distributed_tuner.oracles.transformers import TransformersOracle
@@ -21,5 +36,13 @@ def build(config: OracleConfig) -> LossOracle:
             from distributed_tuner.oracles.analytic import AnalyticOracle
 
             return AnalyticOracle(config)
+        case VllmOracleConfig():
+            from distributed_tuner.oracles.vllm import VllmOracle
+
+            return VllmOracle(config)
+        case OpenAIOracleConfig():
+            from distributed_tuner.oracles.openai import OpenAIOracle
+
+            return OpenAIOracle(config)
         case _:
             assert_never(config)

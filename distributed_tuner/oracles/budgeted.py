@@ -53,7 +53,8 @@ class BudgetedOracle:
             raise BudgetExhausted(
                 f"a request was given up after {timeout:.1f} s, when the budget of time or dollars ended"
             ) from error
-        answer = replace(answer, cost=_counted(answer.cost, queries))
+        counts_as = queries if answer.cost.queries else None  # answers that were kept from before are no query
+        answer = replace(answer, cost=_counted(answer.cost, counts_as))
         self._purse.spend(answer.cost)
         limit = self._purse.limits.seconds
         if limit is not None and self._elapsed() > limit:

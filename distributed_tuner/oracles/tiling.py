@@ -4,6 +4,7 @@ The cut follows from the request and the tile size alone, never from how many ac
 and with them its bits are the same whoever computes it. Both signs of a perturbation pair share a tile.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,17 +43,21 @@ def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evalu
     """Put the tiles' logits together and take the losses over all examples, in the request's order.
 
     Gradients are those of the tiles' mean losses, weighed by the tiles' examples. Queries are those of the request: a
-    candidate cut into several tiles is still one query.
+    candidate cut into several tiles is still one query, and none if all of its tiles were kept from before.
     """
     logits = np.empty(
         (len(request.candidates), len(request.batch.examples), len(request.batch.label_words)), dtype=np.float32
     )
-    cost = Cost()
+    cost, kept = Cost(), np.ones(len(request.candidates), dtype=np.bool_)
     for piece, answer in zip(cuts, answers, strict=True):
         logits[slice(*piece.candidates), slice(*piece.examples)] = answer.logits
         cost = cost + answer.cost
-    cost = replace(cost, queries=counted(request, 0).queries)
-    return evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers))
+        kept[slice(*piece.candidates)] &= False if answer.kept is None else answer.kept
+    asked = tuple(candidate for candidate, free in zip(request.candidates, kept, strict=True) if not free)
+    cost = replace(cost, queries=counted(replace(request, candidates=asked), 0).queries)
+    counts = sum((Counter(answer.counts) for answer in answers), Counter[str]())
+    merged = evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers), counts)
+    return replace(merged, kept=kept) if kept.any() else merged
 
 
 def _merged_gradients(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Array | None:

@@ -1,0 +1,195 @@
+"""Answers to texts that are kept on disk, for this run and later ones: what was paid for once is free from then on.
+
+Which answers may stand for each other is owned here. A key holds everything that the logits of a text follow from: the
+model and its settings (``identity``), label words and their rule, the split, the block of examples that was computed
+together, and the text. Soft candidates are hardly ever asked twice and pass through.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import diskcache
+import numpy as np
+
+from distributed_tuner import __version__
+from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
+from distributed_tuner.oracles.base import LossOracle, evaluation
+from distributed_tuner.oracles.wrapped import WrappedOracle
+from distributed_tuner.values import Array, Cost, Evaluation, OracleInfo, Request, Text
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of keys and values
+LOCK_SECONDS = 5.0  # that a locked database is waited for
+FAILURES = (sqlite3.Error, diskcache.Timeout, OSError)
+
+# Settings that say where, how fast and for what price a model answers, never what. All others are part of the key, so
+# that a new setting makes answers anew until it is known to belong here.
+OUTSIDE = frozenset(
+    {
+        *("actors", "gpus", "price", "tile", "cache"),  # the examples of a tile are in the key themselves
+        *("text_cache_gib", "python", "gpu_memory_utilization", "kv_cache_gib", "prefix_caching"),
+        *("max_num_seqs", "max_num_batched_tokens"),
+        *("api_key_env", "prompt_embeds", "concurrency", "requests_per_minute", "tokens_per_minute"),
+        *("timeout", "attempts", "breaker_failures", "breaker_seconds"),
+    }
+)
+THREADS_OUTSIDE = frozenset({"openai"})  # kinds whose threads only wait; elsewhere they are part of the numbers
+
+
+class CachedOracle(WrappedOracle):
+    """Keeps the finite answers of ``oracle`` to texts in ``directory``, which many processes may share.
+
+    A kept answer costs nothing. Where the directory cannot be used (any more), that is told once and the oracle goes on
+    without. ``config`` is what ``oracle`` was built from.
+    """
+
+    def __init__(self, oracle: LossOracle, directory: str, config: OracleConfig) -> None:
+        super().__init__(oracle)
+        self._identity = identity(config, oracle.info)
+        self._directory = directory
+        self._answers: Any = None
+        self._failures = 0  # not told yet
+        try:
+            self._answers = diskcache.Cache(directory, timeout=LOCK_SECONDS, disk=_BytesDisk)
+        except FAILURES as error:
+            self._give_up(error)
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        texts = {i: c.text for i, c in enumerate(request.candidates) if isinstance(c, Text)}
+        if self._answers is None or request.fresh or request.gradient or not texts:
+            answer = self._oracle.evaluate(request, timeout)
+            return replace(answer, counts=Counter(answer.counts) + self._failed())
+        names = self._names(request, texts)
+        known = self._known(request, names)
+        rows, asked = dict(known), [i for i in range(len(request.candidates)) if i not in known]
+        cost, counts = Cost(), Counter(cached_forwards=len(known) * len(request.batch.examples))
+        if asked:
+            rest = replace(request, candidates=tuple(request.candidates[i] for i in asked))
+            answer = self._oracle.evaluate(rest, timeout)
+            rows.update(zip(asked, answer.logits, strict=True))
+            self._keep({names[i]: rows[i] for i in asked if i in names})
+            cost, counts = answer.cost, counts + Counter(answer.counts)
+        logits = np.stack([rows[i] for i in range(len(request.candidates))])
+        merged = evaluation(logits, request.batch, cost, counts=+counts + self._failed())
+        return replace(merged, kept=np.array([i in known for i in range(len(rows))])) if known else merged
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _names(self, request: Request, texts: Mapping[int, str]) -> dict[int, str]:
+        """Return the keys of the texts, by the candidates' places."""
+        batch = request.batch
+        block = _digest(
+            {
+                "identity": self._identity,
+                "label_words": batch.label_words,
+                "label_rule": batch.label_rule,
+                "split": batch.split,
+                "prompt": asdict(request.prompt),
+                "examples": [(e.uid, e.text, e.cue, e.tail, e.label) for e in batch.examples],
+            }
+        )
+        return {i: _digest([block, text]) for i, text in texts.items()}
+
+    def _known(self, request: Request, names: Mapping[int, str]) -> dict[int, Array]:
+        """Return the logits (E, W) that are kept, by the candidates' places."""
+        shape = (len(request.batch.examples), len(request.batch.label_words))
+        known: dict[int, Array] = {}
+        try:
+            for i, name in names.items():
+                logits = _unpacked(self._answers.get(name), shape)
+                if logits is not None:
+                    known[i] = logits
+        except FAILURES as error:
+            self._give_up(error)
+        return known
+
+    def _keep(self, answers: Mapping[str, Array]) -> None:
+        """Keep what is finite. A failed example may succeed another time."""
+        if self._answers is None:
+            return
+        try:
+            for name, logits_E_W in answers.items():
+                if np.isfinite(logits_E_W).all():
+                    self._answers.set(name, np.ascontiguousarray(logits_E_W, dtype="<f4").tobytes())
+        except FAILURES as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._answers = None
+        self._failures += 1
+        log.warning(
+            "answers are kept in oracle.cache: %s, but it cannot be used (%s: %s); the oracle goes on without. Delete"
+            " the directory, or name another",
+            self._directory,
+            type(error).__name__,
+            error,
+        )
+
+    def _failed(self) -> Counter[str]:
+        """Return how often the directory has failed since this was last asked."""
+        failures, self._failures = self._failures, 0
+        return +Counter(cache_failures=failures)
+
+
+class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Bytes in, bytes out. What is not bytes is not ours and is never unpickled."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes | None:
+        plain = mode in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY)
+        found = super().fetch(mode, filename, value, read) if plain else None
+        return found if isinstance(found, bytes) else None
+
+
+def identity(config: OracleConfig, info: OracleInfo) -> dict[str, Any]:
+    """Return, as JSON, what makes a model's answers that model's: settings, facts, files and versions.
+
+    The facts name what settings leave open, such as the dtype and the device of "auto", or a server's URL. Of a local
+    directory the files' sizes and times count, of a hub model its commit where it is known.
+    """
+    outside = OUTSIDE | ({"threads"} if config.kind in THREADS_OUTSIDE else set())
+    packages = ("torch", "transformers") if isinstance(config, TransformersOracleConfig) else ()
+    return {
+        "format": FORMAT,
+        "settings": config.model_dump(mode="json", exclude=set(outside)),
+        "facts": asdict(info),
+        "files": _files(config),
+        "versions": {"distributed_tuner": __version__} | {name: version(name) for name in packages},
+    }
+
+
+def _files(config: OracleConfig) -> list[list[Any]] | str:
+    if config.kind not in ("transformers", "vllm"):
+        return ""
+    folder = Path(config.model)
+    if folder.is_dir():
+        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.iterdir())]
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(config.model, "config.json", revision=config.revision)
+    except HFValidationError:  # no hub id
+        return ""
+    return Path(found).parent.name if isinstance(found, str) else ""
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unpacked(value: bytes | None, shape: tuple[int, int]) -> Array | None:
+    """Return kept logits (E, W); None where there are none, or what is there cannot be they."""
+    if value is None or len(value) != 4 * math.prod(shape):
+        return None
+    logits: Array = np.frombuffer(value, dtype="<f4").astype(np.float32).reshape(shape)
+    return logits if np.isfinite(logits).all() else None
