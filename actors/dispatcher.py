@@ -12,6 +12,7 @@ import logging
 import math
 import statistics
 import time
+from collections import Counter as Tally
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -54,14 +55,15 @@ class _CutAnew(OracleError):
 
 @dataclass(slots=True)
 class Statistics:
-    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``tile``: the size in use,
-    None where it is not known."""
+    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``counts``: what their answers
+    told beside (``Evaluation.counts``). ``tile``: the size in use, None where it is not known."""
 
     tiles: int = 0
     retries: int = 0
     duplicates: int = 0
     restarts: int = 0
     busy_seconds: float = 0.0
+    counts: Tally[str] = field(default_factory=Tally)
     events: list[tuple[str, str]] = field(default_factory=list)
     tile: Tile | None = None
 
@@ -75,6 +77,7 @@ class Dispatcher:
         self._counter: Counter = build_counter(config)
         self._planned = config.tile  # the size that those who ask reckon with
         self._tile = config.tile
+        self._fresh = False  # whatever oracles have kept is left aside
         self._open: set[_Tile] = set()  # of requests under way
         self._queues: deque[deque[_Tile]] = deque()
         self._running: set[_Tile] = set()
@@ -112,6 +115,10 @@ class Dispatcher:
     async def use_tile(self, tile: Tile) -> None:
         """Cut requests by this size from here on."""
         self._planned = self._tile = tile
+
+    async def leave_cache(self) -> None:
+        """Have everything computed anew from here on, and kept no more."""
+        self._fresh = True
 
     async def cost(self, request: Request) -> Cost:
         """Return what a request costs, centres not needed."""
@@ -193,7 +200,7 @@ class Dispatcher:
     async def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over."""
         current = replace(self._statistics, tile=self._tile)
-        self._statistics = replace(current, events=[])
+        self._statistics = replace(current, counts=Tally(current.counts), events=[])
         return current
 
     # ------------------------------------------------------------------------------------------------ workers
@@ -275,6 +282,8 @@ class Dispatcher:
         self._running.add(tile)
         try:
             request = tile.cut.of(tile.packed.request)
+            if self._fresh:
+                request = replace(request, fresh=True)
             answer = await actor.evaluate.remote(request, tile.packed.ids, *tile.packed.refs)
         except RayActorError:
             return False
@@ -310,11 +319,13 @@ class Dispatcher:
             _fail(other, _CutAnew())
 
     def _count(self, tile: _Tile, answer: Evaluation) -> None:
-        self._durations.append(answer.cost.seconds)
+        if answer.cost.forwards:  # what was kept from before says nothing of how long a tile takes
+            self._durations.append(answer.cost.seconds)
         if not tile.answer.done():
             tile.answer.set_result(answer)
             self._statistics.tiles += 1
             self._statistics.busy_seconds += answer.cost.seconds
+            self._statistics.counts.update(answer.counts)
 
     async def _lost(self, tile: _Tile) -> None:
         tile.losses += 1

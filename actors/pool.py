@@ -53,6 +53,10 @@ class Pool:
         """Have requests cut by this size from here on."""
         ray.get(self.dispatcher.use_tile.remote(tile))
 
+    def leave_cache(self) -> None:
+        """Have everything computed anew from here on, and kept no more."""
+        ray.get(self.dispatcher.leave_cache.remote())
+
     def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over. Nothing if it is gone."""
         try:

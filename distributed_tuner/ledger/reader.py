@@ -17,6 +17,7 @@ from distributed_tuner.ledger.rows import (
     FeedbackRow,
     LookRow,
     MeasureRow,
+    ParityRow,
     RestartRow,
     Row,
     RunEndRow,
@@ -68,6 +69,7 @@ class Ledger:
     restarts: tuple[RestartRow, ...]
     measures: tuple[MeasureRow, ...]
     calibrations: tuple[CalibrationRow, ...]
+    parities: tuple[ParityRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
 
@@ -109,6 +111,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         restarts=_only(latest, RestartRow),
         measures=_only(latest, MeasureRow),
         calibrations=_only(latest, CalibrationRow),
+        parities=_only(latest, ParityRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
     )
@@ -161,7 +164,7 @@ def _extended(session: Session, row: Row) -> Session:
             return replace(session, run=row)
         case RunEndRow():
             return replace(session, end=row)
-        case StepRow() | LookRow() | FeedbackRow() | RestartRow() | MeasureRow() | CalibrationRow():
+        case StepRow() | LookRow() | FeedbackRow() | RestartRow() | MeasureRow() | CalibrationRow() | ParityRow():
             return replace(session, cost=session.cost + row.cost.value())
         case _:
             return session

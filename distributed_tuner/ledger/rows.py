@@ -116,6 +116,8 @@ class LookRow(_Row):
     dev_metric: Score
     dev_metrics: Metrics = Field(default_factory=dict)
     selected: bool
+    text: str | None = None
+    """The prompt, where it is in words."""
     cost: CostRow
     spent: CostRow
     elapsed: Seconds
@@ -228,6 +230,28 @@ class CalibrationRow(_Row):
     cost: CostRow
 
 
+class ParityRow(_Row):
+    """What the gate before the first trial measured: whether the oracle answers the question that it was asked.
+
+    Not bought from any budget. Differences are of losses of the same few prompts on the same few train examples.
+    """
+
+    type: Literal["parity"] = "parity"
+    layout: str
+    """Of the prompt that the gate asked with; "text" for prompts in words."""
+    repeated: Score
+    """Largest difference between a request and the same one again; None where no loss was finite."""
+    together: Score
+    """Largest difference between a prompt alone and among others."""
+    plain: Score = None
+    """Largest difference from the plain forward pass; None where that was not run."""
+    noisy: bool
+    """Asked again, the oracle gave another answer, so that none was kept for later."""
+    note: str = ""
+    """What a reader should know; empty where there is nothing."""
+    cost: CostRow
+
+
 class EventRow(_Row):
     """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
 
@@ -258,6 +282,8 @@ class RunEndRow(_Row):
     oracle_actors: Count
     tiles: Count
     retries: Count
+    counts: dict[str, int] = Field(default_factory=dict)
+    """What else the oracles' answers told, summed by name: ``cached_forwards``, ``absent_labels``, ..."""
 
 
 Row: TypeAlias = Annotated[
@@ -270,6 +296,7 @@ Row: TypeAlias = Annotated[
     | RestartRow
     | MeasureRow
     | CalibrationRow
+    | ParityRow
     | EventRow
     | TrialEndRow
     | RunEndRow,

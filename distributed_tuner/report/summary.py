@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
 
     ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
     ``status`` is the last run_end's, or "unfinished" when there is none. ``totals`` count what the trials' budgets
-    paid for; ``totals.measurement`` is what test scores, the manual prompt and the calibration cost on top.
+    paid for; ``totals.measurement`` is what test scores, the manual prompt, the calibration and the parity gate cost on
+    top. ``totals.counts`` are what else the oracles' answers told, by name, such as ``cached_forwards``.
     ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
-    ``usd`` includes ``proposer_usd``, which no budget pays for: what requests to proposers cost (``proposer_calls``,
-    ``proposer_failures`` of which had no usable answer). ``restarts`` are restart stages, ``restarts_adopted`` those
-    that ended with another prompt. Means and standard deviations (n - 1; None below two trials) of ``methods`` leave
-    failed trials out.
+    ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for: what
+    requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer). ``restarts``
+    are restart stages, ``restarts_adopted`` those that ended with another prompt. Means and standard deviations (n - 1;
+    None below two trials) of ``methods`` leave failed trials out.
     """
     trials = summarize_trials(ledger, config)
     metric = metric_name(config)
@@ -65,6 +67,7 @@ def _best(trial: TrialSummary | None, metric: str) -> dict[str, Any]:
         "dev_metric": trial.dev_metric if trial else None,
         "test_metric": trial.test_metric if trial else None,
         "metric": metric,
+        "text": trial.text if trial else None,
     }
 
 
@@ -79,7 +82,7 @@ def _manual_prompt(ledger: Ledger) -> dict[str, float | None]:
 
 def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
     spent = sum((trial.spent.value() for trial in trials), Cost())
-    costs = [*(row.cost for row in ledger.measures), *(row.cost for row in ledger.calibrations)]
+    costs = [row.cost for rows in (ledger.measures, ledger.calibrations, ledger.parities) for row in rows]
     measured = sum((cost.value() for cost in costs), Cost())
     ends = [session.end for session in ledger.sessions if session.end]
     return {
@@ -98,6 +101,7 @@ def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
         "oracle_actors": max((end.oracle_actors for end in ends), default=None),
         "tiles": sum(end.tiles for end in ends),
         "retries": sum(end.retries for end in ends),
+        "counts": dict(sum((Counter(end.counts) for end in ends), Counter[str]())),
         "failed_candidates": sum(trial.failed for trial in trials),
         "measurement": CostRow.of(measured).model_dump(),
     }
@@ -159,6 +163,7 @@ def _trial(trial: TrialSummary) -> dict[str, Any]:
         "dev_loss": trial.dev_loss,
         "dev_metric": trial.dev_metric,
         "test_metric": trial.test_metric,
+        "text": trial.text,
         "queries": trial.spent.queries,
         "forwards": trial.spent.forwards,
         "tokens": trial.spent.tokens,

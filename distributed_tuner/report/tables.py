@@ -85,6 +85,12 @@ _COSTS = (
     ("seconds", "Wall clock", words.duration),
     ("usd", "US dollars", words.money),
 )
+_COUNTS = {
+    "absent_examples": "Examples without a label word among the top logprobs",
+    "absent_labels": "Label words absent from the top logprobs",
+    "cache_failures": "Caches that could not be used",
+    "cached_forwards": "Forwards answered from the cache",
+}
 
 
 def headline(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Headline:
@@ -175,7 +181,7 @@ def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Co
                 spell(totals["measurement"][name]) + (" of device time" if name == "seconds" else ""),
             )
         )
-    return [*lines, *(_proposer_lines(summary) if totals["proposer_calls"] else [])]
+    return [*lines, *(_proposer_lines(summary) if totals["proposer_calls"] else []), *_count_lines(totals["counts"])]
 
 
 def calibration(ledger: Ledger) -> str | None:
@@ -190,19 +196,27 @@ def calibration(ledger: Ledger) -> str | None:
 
 
 def event_lines(ledger: Ledger) -> list[EventLine]:
-    """Return the events in the order they happened."""
+    """Return the events in the order they happened, and what the parity gate noted."""
     start = ledger.sessions[0].first if ledger.sessions else 0.0
-    return [
-        EventLine(
-            words.duration(max(0.0, row.time - start)), row.trial_id or "", row.kind.replace("_", " "), row.message
-        )
-        for row in ledger.events
+    noted = [
+        *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in ledger.events),
+        *((row.time, "", "parity", row.note) for row in ledger.parities if row.note),
     ]
+    return [EventLine(words.duration(max(0.0, at - start)), *line) for at, *line in sorted(noted, key=lambda n: n[0])]
 
 
 def _budgeted(costs: Mapping[str, Any], field: str) -> Any:
     """Return a cost as far as a budget pays for it: dollars without those for proposers."""
     return costs["usd"] - costs["proposer_usd"] if field == "usd" else costs[field]
+
+
+def _count_lines(counts: Mapping[str, int]) -> list[CostLine]:
+    """Return what the oracles' answers told beside their cost, of trials and measuring together."""
+    unknown = words.UNKNOWN
+    return [
+        CostLine(_COUNTS.get(name, name.replace("_", " ").capitalize()), unknown, unknown, words.count(number), unknown)
+        for name, number in sorted(counts.items())
+    ]
 
 
 def _proposer_lines(summary: Mapping[str, Any]) -> list[CostLine]:

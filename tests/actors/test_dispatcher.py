@@ -24,7 +24,17 @@ from distributed_tuner.errors import (
 )
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.values import Batch, Evaluation, Example, OracleInfo, Point, PromptSpec, Request, TokenSpace
+from distributed_tuner.values import (
+    Batch,
+    Cost,
+    Evaluation,
+    Example,
+    OracleInfo,
+    Point,
+    PromptSpec,
+    Request,
+    TokenSpace,
+)
 
 CONFIG = AnalyticOracleConfig(kind="analytic", width=4, tile=Tile(candidates=2, examples=3))
 PROMPT = PromptSpec(2, "zeros", "", "prefix", "paper")
@@ -107,6 +117,42 @@ def test_an_answer_is_that_of_one_tiled_oracle_whatever_the_number_of_actors(cou
         assert (await dispatcher.statistics()).tiles == 9 == sum(len(actor.tiles) for actor in actors)
 
     with_pool(actors, body)
+
+
+def test_what_answers_tell_is_summed_over_counted_tiles_and_kept_answers_are_free() -> None:
+    async def half_kept(tile: Request) -> Evaluation:
+        full = ORACLE.evaluate(tile)
+        kept = np.array([float(c.vector[0]) > 0.15 for c in tile.candidates])  # type: ignore[union-attr]
+        cost = Cost() if kept.all() else full.cost
+        return replace(full, cost=cost, kept=kept, counts={"cached_forwards": 3 * int(kept.sum())})
+
+    async def body(dispatcher: Dispatcher) -> None:
+        got = await dispatcher.evaluate(packed(request(4, 6)))
+        assert same(got, TiledOracle(ORACLE, CONFIG.tile).evaluate(request(4, 6)))
+        assert (got.cost.queries, got.cost.forwards) == (2, 12)
+        assert got.kept is not None
+        assert got.kept.tolist() == [False, False, True, True]
+        assert got.counts == {"cached_forwards": 12}
+        await dispatcher.evaluate(packed(request(4, 6)))
+        statistics = await dispatcher.statistics()
+        assert statistics.counts == {"cached_forwards": 24}
+        await dispatcher.evaluate(packed(request(4, 6)))
+        assert statistics.counts == {"cached_forwards": 24}, "what was handed over stays as it was"
+        assert (await dispatcher.statistics()).counts == {"cached_forwards": 36}
+
+    with_pool([FakeActor(half_kept), FakeActor(half_kept)], body)
+
+
+def test_a_pool_whose_cache_is_left_aside_asks_for_everything_anew() -> None:
+    actor = FakeActor()
+
+    async def body(dispatcher: Dispatcher) -> None:
+        await dispatcher.evaluate(packed(request(2, 3)))
+        await dispatcher.leave_cache()
+        await dispatcher.evaluate(packed(request(2, 3)))
+
+    with_pool([actor], body)
+    assert [tile.fresh for tile in actor.tiles] == [False, True]
 
 
 def test_gradients_come_from_the_tiles_in_the_requests_order() -> None:

@@ -9,6 +9,7 @@ from distributed_tuner.ledger import (
     CostRow,
     LookRow,
     MeasureRow,
+    ParityRow,
     Row,
     RunEndRow,
     RunRow,
@@ -306,3 +307,32 @@ def test_calibration_is_measurement_and_the_report_tells_of_its_worst() -> None:
     swamped = collect([*rows, calibration(1e-5, 0.42, "float32")])
     assert tables.calibration(swamped) == "bfloat16 at rho 1e-05 (zot): signal-to-noise 0.42, below 3, so float32"
     assert tables.calibration(collect([])) is None
+
+
+def parity(note: str = "") -> ParityRow:
+    return ParityRow(time=1, layout="text", repeated=0.0, together=None, noisy=bool(note), note=note, cost=cost(15))
+
+
+def test_the_parity_gate_is_measurement_and_its_notes_are_events() -> None:
+    ledger = collect([parity(), parity("the endpoint is noisy")])
+    totals = summarize(ledger, CONFIG)["totals"]
+    assert (totals["queries"], totals["measurement"]["queries"]) == (0, 30)
+    assert ledger.sessions[0].cost.queries == 30
+    assert [(line.kind, line.message) for line in tables.event_lines(ledger)] == [("parity", "the endpoint is noisy")]
+
+
+def test_what_answers_told_is_summed_over_sessions_and_stands_among_the_costs() -> None:
+    assert summary_of(*finished_run())["totals"]["counts"] == {}
+    *rows, end = finished_run()
+    assert isinstance(end, RunEndRow)
+    ends = [
+        end.model_copy(update={"counts": counts})
+        for counts in ({"cached_forwards": 1200}, {"cached_forwards": 34, "odd_answers": 2})
+    ]
+    begun = RunRow(time=51, name="r", version="1", seed=0, methods=["zot"], resumed=True)
+    summary = summary_of(*rows, ends[0], begun, ends[1])
+    assert summary["totals"]["counts"] == {"cached_forwards": 1234, "odd_answers": 2}
+    lines = {line.kind: line.total for line in tables.cost_lines(summary, CONFIG)}
+    assert lines["Forwards answered from the cache"] == "1,234"
+    assert lines["Odd answers"] == "2"
+    assert not any("cache" in line.kind for line in tables.cost_lines(summary_of(*finished_run()), CONFIG))
