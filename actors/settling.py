@@ -1,19 +1,22 @@
 """What a new run settles before its first trial, for all of its actors and for good: tile size and precision.
 
-Both are part of the numbers. They are written into config.json, and a resumed run takes them from there.
+Both are part of the numbers. They are written into config.json, and a resumed run takes them from there. Then, in a
+resumed run as well, the oracle must pass the gate (gate.py).
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from actors.dispatcher import Statistics
+from actors.gate import pass_gate
 from actors.pool import Pool
 from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOracleConfig
 from distributed_tuner.errors import ModelError
-from distributed_tuner.ledger.rows import CalibrationRow, CostRow
+from distributed_tuner.ledger.rows import CalibrationRow, CostRow, ParityRow
 from distributed_tuner.oracles.calibration import LIMIT, Calibration, calibrate
 from distributed_tuner.oracles.models import load_model_config
 from distributed_tuner.oracles.tile_size import (
@@ -35,7 +38,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The pool that the run works with, its settings, and what was measured to find them.
+    """The pool that the run works with, its settings, and what was measured to find them and to pass the gate.
 
     ``before``: what a pool did that was stopped again.
     """
@@ -44,32 +47,68 @@ class Settled:
     oracle: OracleConfig
     calibrations: list[CalibrationRow]
     before: Statistics = field(default_factory=Statistics)
+    parities: list[ParityRow] = field(default_factory=list)
 
 
 def settle(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note) -> Settled:
     """Start the pool, choose its tile size, and calibrate its precision; where rounding swamps, start it in float32.
 
     Raises:
-        ModelError: the model cannot be loaded, or rounding swamps and the dtype was asked for by name.
+        ModelError: the model cannot be loaded, rounding swamps and the dtype was asked for by name, or the oracle's
+            answers do not agree with each other.
     """
-    config = prepared.experiment.oracle
+    config = _with_whole_path(prepared.experiment.oracle)
     pool = start(config)
     try:
         tile = _settle_tile(prepared, pool, note)
         rows = _calibrations(prepared, pool, note)
-        if all(row.used == row.dtype for row in rows):
-            return Settled(pool, _recorded(config, pool, tile), rows)
-        if not isinstance(config, TransformersOracleConfig) or config.dtype != "auto":
+        suffices = all(row.used == row.dtype for row in rows)
+        if not suffices and not (isinstance(config, TransformersOracleConfig) and config.dtype == "auto"):
             raise _refusal(rows)
+        settled = Settled(pool, _recorded(config, pool, tile), rows)
     except BaseException:
         pool.stop()
         raise
+    if suffices:
+        return _passed(settled, prepared, note)
     before = pool.statistics()
     pool.stop()
     note("starting the oracle actor(s) again in float32")
     config = config.model_copy(update={"dtype": "float32"})
     pool = start(config)
-    return Settled(pool, _recorded(config, pool, _settle_tile(prepared, pool, note)), rows, before)
+    settled = Settled(pool, _recorded(config, pool, _settle_tile(prepared, pool, note)), rows, before)
+    return _passed(settled, prepared, note)
+
+
+def settle_again(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note) -> Settled:
+    """Start the pool of a resumed run, as its config.json says, and see it through the gate once more.
+
+    Raises:
+        ModelError: the model cannot be loaded, or the oracle's answers do not agree with each other.
+    """
+    config = _with_whole_path(prepared.experiment.oracle)
+    return _passed(Settled(start(config), config, []), prepared, note)
+
+
+def _passed(settled: Settled, prepared: Prepared, note: Note) -> Settled:
+    """Pass the gate; stop the pool where it refuses. The answers of a noisy endpoint are kept no more."""
+    pool, oracle = settled.pool, settled.oracle
+    try:
+        parities = pass_gate(prepared, pool, note)
+        if oracle.cache is not None and any(row.noisy for row in parities):
+            pool.leave_cache()
+            oracle = oracle.model_copy(update={"cache": None})
+    except BaseException:
+        pool.stop()
+        raise
+    return replace(settled, oracle=oracle, parities=parities)
+
+
+def _with_whole_path(config: OracleConfig) -> OracleConfig:
+    """Return the settings with the cache's directory as the driver understands it: actors work elsewhere."""
+    if config.cache is None:
+        return config
+    return config.model_copy(update={"cache": str(Path(config.cache).expanduser().absolute())})
 
 
 def _recorded(config: OracleConfig, pool: Pool, tile: Tile) -> OracleConfig:
