@@ -22,10 +22,10 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     paid for; ``totals.measurement`` is what test scores, the manual prompt, the calibration and the parity gate cost on
     top. ``totals.counts`` are what else the oracles' answers told, by name, such as ``cached_forwards``.
     ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
-    ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for: what
-    requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer). ``restarts``
-    are restart stages, ``restarts_adopted`` those that ended with another prompt. Means and standard deviations (n - 1;
-    None below two trials) of ``methods`` leave failed trials out.
+    ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for:
+    what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer).
+    ``restarts`` are restart stages, ``restarts_adopted`` those that ended with another prompt. Means and standard
+    deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
     """
     trials = summarize_trials(ledger, config)
     metric = metric_name(config)

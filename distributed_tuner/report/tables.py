@@ -90,6 +90,8 @@ _COUNTS = {
     "absent_labels": "Label words absent from the top logprobs",
     "cache_failures": "Caches that could not be used",
     "cached_forwards": "Forwards answered from the cache",
+    "unmatched_answers": "Answers that begin with no label word",
+    "unusable_answers": "Answers without scores",
 }
 
 
