@@ -28,15 +28,21 @@ Prompt = Callable[[], dict[str, Any]]
 
 
 class Asker:
-    """Asks one server from one event loop. ``sleep``: waits so many seconds between attempts."""
+    """Asks one server from one event loop. ``sleep``: waits so many seconds between attempts.
+
+    Raises:
+        TunerError: there is no key where one is needed.
+    """
 
     def __init__(self, config: OpenAIOracleConfig, endpoint: Endpoint, sleep: Sleep) -> None:
+        import openai
+
         self._config = config
         self._endpoint = endpoint
-        self._connection = endpoint.connection()
+        # Time is limited in one place, around all of an attempt: a client's own limit starts anew with every byte.
+        self._client = openai.AsyncOpenAI(**endpoint.connection(), timeout=None)
         self._pacing = Pacing(config, _worth_another, sleep)
         self._lacks: frozenset[str] = frozenset()  # settings of a request that the server or the model does not take
-        self._client: Any = None
 
     async def ask(
         self, prompt: Prompt, settings: dict[str, Any], told: list[Usage | None], tokens: int
@@ -72,8 +78,7 @@ class Asker:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.close()
+        await self._client.close()
 
     async def _attempt(self, prompt: Prompt, settings: dict[str, Any], told: list[Usage | None]) -> dict[str, Any]:
         """Send once.
@@ -85,7 +90,6 @@ class Asker:
         body = prompt() | settings
         extra = {name: body.pop(name) for name in EXTRA & body.keys()}
         try:
-            # Time is limited in one place, around all of an attempt: a client's own limit starts anew with every byte.
             async with asyncio.timeout(self._config.timeout):
                 async with self._create()(model=self._config.model, **body, extra_body=extra or None) as response:
                     data = await response.read()
@@ -100,10 +104,6 @@ class Asker:
         return first_choice(answer)
 
     def _create(self) -> Any:
-        if self._client is None:
-            import openai
-
-            self._client = openai.AsyncOpenAI(**self._connection, timeout=None)
         chat = self._config.api == "chat"
         return (self._client.chat.completions if chat else self._client.completions).with_streaming_response.create
 
