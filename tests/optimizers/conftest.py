@@ -1,4 +1,7 @@
-"""A small quadratic world for optimizers: candidates become coordinates here, as an oracle would make them."""
+"""A small quadratic world for optimizers: candidates become coordinates here, as an oracle would make them.
+
+A prompt in words is a list of numbers in this world, a word a coordinate: "0.5 0.25" is (0.5, 0.25, 0, ..., 0).
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +11,7 @@ import pytest
 from distributed_tuner.maths.bbt import apply_projection, make_projection, projection_std
 from distributed_tuner.optimizers import Optimizer
 from distributed_tuner.seeds import generator, standard_normal
-from distributed_tuner.values import Array, Array64, Candidate, Latent, Perturbation, Point
+from distributed_tuner.values import Array, Array64, Candidate, Latent, Perturbation, Point, Text
 
 DIM = 40
 
@@ -24,6 +27,9 @@ def materialise(candidate: Candidate) -> Array:
             std = projection_std(projection.alpha, 1.0, projection.dim, projection.sigma)
             a = make_projection(generator((projection.seed,)), DIM, projection.dim, std, projection.distribution)
             return apply_projection(a, z) + (0 if origin is None else origin.vector)
+        case Text(text):
+            numbers = [float(word) for word in text.split()]
+            return np.array(numbers + [0.0] * (DIM - len(numbers)), dtype=np.float32)
     raise AssertionError(f"unexpected candidate {candidate}")
 
 

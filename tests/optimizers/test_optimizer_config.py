@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig, ZotConfig
+from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig, TokenEditConfig, ZotConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import build
 
 ADAPTER: TypeAdapter[OptimizerConfig] = TypeAdapter(OptimizerConfig)
 FIRST_ORDER: TypeAdapter[FirstOrderConfig] = TypeAdapter(FirstOrderConfig)
 KINDS = [
-    *((ADAPTER, kind) for kind in ("random_search", "zot", "cma", "nevergrad")),
+    *((ADAPTER, kind) for kind in ("random_search", "zot", "cma", "nevergrad", "token_edit")),
     *((FIRST_ORDER, kind) for kind in ("adamw", "sgd")),
 ]
 
@@ -38,6 +38,9 @@ def test_the_kind_alone_makes_a_config_and_its_label(adapter, kind):
         {"kind": "nevergrad", "race_block": 8},
         {"kind": "random_search", "sigma": 0},
         {"kind": "nevergrad", "num_workers": 0},
+        {"kind": "nevergrad", "space": "words", "words": 1},
+        {"kind": "token_edit", "edits": 0.5},
+        {"kind": "token_edit", "parents": 0},
         {"kind": "adam"},
     ],
 )
@@ -73,6 +76,16 @@ def test_every_field_is_described():
 def test_a_start_that_does_not_fit_is_refused(start):
     with pytest.raises(ConfigError, match="start must be 5 finite coordinates"):
         build(ZotConfig(), dim=5, key=(1,), steps=3, start=start)
+
+
+def test_a_search_in_words_needs_words_and_a_text_and_no_other_takes_one():
+    for vocabulary in ((), ("good",), ("good", " good ", " ")):
+        with pytest.raises(ConfigError, match="at least 2 different words"):
+            build(TokenEditConfig(), dim=5, key=(1,), steps=3, vocabulary=vocabulary)
+    with pytest.raises(ConfigError, match="starts from a text"):
+        build(TokenEditConfig(), dim=5, key=(1,), steps=3, start=np.zeros(5), vocabulary=("good", "bad"))
+    with pytest.raises(ConfigError, match="starts from coordinates"):
+        build(ZotConfig(), dim=5, key=(1,), steps=3, start="good")
 
 
 def test_dim_steps_and_key_are_checked():

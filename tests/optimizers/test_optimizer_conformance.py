@@ -15,13 +15,17 @@ from distributed_tuner.config.optimizer import (
     OptimizerConfig,
     RandomSearchConfig,
     SgdConfig,
+    TokenEditConfig,
     ZotConfig,
+    in_words,
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
+from distributed_tuner.values import Array, Start, Text
 
 DIM, STEPS = 40, 60
 KEY = (7, "trial-a", 0)
+NUMBERS = tuple(str(i / 20) for i in range(1, 21))  # the words of this world; zero is no word
 
 MEMBERS: dict[str, OptimizerConfig | FirstOrderConfig] = {
     "random_search": RandomSearchConfig(sigma=0.2),
@@ -40,6 +44,12 @@ MEMBERS: dict[str, OptimizerConfig | FirstOrderConfig] = {
     "ng_TBPSA": NevergradConfig(optimizer="TBPSA", intrinsic_dim=8, num_workers=4),
     "ng_DiscreteOnePlusOne": NevergradConfig(optimizer="DiscreteOnePlusOne", intrinsic_dim=8, num_workers=3),
     "ng_Cobyla": NevergradConfig(optimizer="Cobyla", intrinsic_dim=8, num_workers=1),
+    "token_edit": TokenEditConfig(popsize=6, edits=2.5),
+    "token_edit_alone": TokenEditConfig(popsize=1, parents=1, edits=1),
+    "ng_words_DiscreteOnePlusOne": NevergradConfig(optimizer="DiscreteOnePlusOne", space="words", num_workers=4),
+    "ng_words_FastGA": NevergradConfig(optimizer="DoubleFastGADiscreteOnePlusOne", space="words", words=15),
+    "ng_words_CMA": NevergradConfig(optimizer="CMA", space="words", num_workers=5),
+    "ng_words_Cobyla": NevergradConfig(optimizer="Cobyla", space="words", num_workers=1),
 }
 
 
@@ -48,8 +58,18 @@ def config(request: pytest.FixtureRequest) -> OptimizerConfig | FirstOrderConfig
     return MEMBERS[request.param]
 
 
-def make(config: OptimizerConfig | FirstOrderConfig, key: tuple[int | str, ...] = KEY) -> Optimizer:
-    return build(config, dim=DIM, key=key, steps=STEPS)
+def make(
+    config: OptimizerConfig | FirstOrderConfig,
+    key: tuple[int | str, ...] = KEY,
+    dim: int = DIM,
+    start: Start | None = None,
+) -> Optimizer:
+    return build(config, dim=dim, key=key, steps=STEPS, start=start, vocabulary=NUMBERS)
+
+
+def place(config: OptimizerConfig | FirstOrderConfig, x: Array) -> Start:
+    """Return coordinates as a start in the space that the member searches."""
+    return " ".join(str(number) for number in x.tolist()) if in_words(config) else x
 
 
 def draws_nothing(config: OptimizerConfig | FirstOrderConfig) -> bool:
@@ -59,6 +79,10 @@ def draws_nothing(config: OptimizerConfig | FirstOrderConfig) -> bool:
 
 def same(left: list[Any], right: list[Any]) -> bool:
     return len(left) == len(right) and all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def among(point: Array, points: list[Array]) -> bool:
+    return any(np.array_equal(point, other) for other in points)
 
 
 def test_same_key_same_asks_whatever_the_global_generators_do(config, run):
@@ -106,8 +130,7 @@ def test_a_clone_equals_its_original(config, run, materialise, before):
 
 
 def test_a_clone_brings_its_start_along(config, run):
-    start = np.full(DIM, 0.25, dtype=np.float32)
-    original = build(config, dim=DIM, key=KEY, steps=STEPS, start=start)
+    original = make(config, start=place(config, np.full(DIM, 0.25, dtype=np.float32)))
     run(original, 2)
     clone = make(config)
     clone.load_state_dict(original.state_dict())
@@ -187,6 +210,7 @@ def test_the_protocol_is_enforced_and_refusals_change_nothing(config, run, answe
 def test_survives_failed_queries_and_never_recommends_one(config, run, materialise, answer):
     optimizer = make(config)
     failed: list[Any] = []
+    scored: list[Any] = []  # a text may be asked twice, and fail once
     for step in range(12):
         points = [materialise(candidate) for candidate in optimizer.ask()]
         losses = [float(np.sum((x - 0.5) ** 2)) for x in points]
@@ -194,12 +218,13 @@ def test_survives_failed_queries_and_never_recommends_one(config, run, materiali
         for index in broken:  # the best of all, were it not failed
             losses[index] = [np.nan, np.inf, -np.inf][step % 3]
             failed.append(points[index])
+        scored += [point for point, loss in zip(points, losses, strict=True) if np.isfinite(loss)]
         answer(optimizer, points, losses)
         recommended = materialise(optimizer.recommend())
         assert np.isfinite(recommended).all()
         moved = np.any(recommended)
         stands = optimizer.white_box  # it has no other point
-        assert stands or not (moved and any(np.array_equal(recommended, x) for x in failed))
+        assert stands or not moved or among(recommended, scored) or not among(recommended, failed)
     assert optimizer.metrics()["failed_queries"] == len(failed)
     assert all(np.isfinite(value) for value in optimizer.metrics().values())
     assert np.isfinite(run(optimizer, 2)).all()
@@ -226,9 +251,9 @@ def test_a_step_of_failures_alone_keeps_the_recommendation(config, run, material
 def test_arrays_that_are_handed_in_or_out_are_safe(config, run, sphere, materialise, answer):
     start = np.full(DIM, 0.25, dtype=np.float32)
     kept = start.copy()
-    optimizer = build(config, dim=DIM, key=KEY, steps=STEPS, start=start)
+    optimizer = make(config, start=place(config, start))
     np.testing.assert_array_equal(materialise(optimizer.recommend()), kept)
-    twin = build(config, dim=DIM, key=KEY, steps=STEPS, start=kept)
+    twin = make(config, start=place(config, kept))
     start.fill(5)
     points = [materialise(candidate) for candidate in optimizer.ask()]
     losses = np.array([sphere(point) for point in points])
@@ -240,6 +265,8 @@ def test_arrays_that_are_handed_in_or_out_are_safe(config, run, sphere, material
     answer(twin, [materialise(candidate) for candidate in twin.ask()], told)
     assert same(run(optimizer, 2), run(twin, 2))
     for candidate in [*optimizer.ask(), optimizer.recommend()]:
+        if isinstance(candidate, Text):
+            continue  # nothing that could be written to
         array = getattr(candidate, "vector", None)
         array = getattr(candidate, "z", None) if array is None else array
         array = candidate.center.vector if array is None else array
@@ -260,7 +287,7 @@ def test_a_state_of_another_kind_or_size_is_refused(config):
     with pytest.raises(ConfigError, match="kind"):
         make(config).load_state_dict(make(other).state_dict())
     with pytest.raises(ConfigError, match="dim"):
-        make(config).load_state_dict(build(config, dim=DIM + 1, key=KEY, steps=STEPS).state_dict())
+        make(config).load_state_dict(make(config, dim=DIM + 1).state_dict())
 
 
 # ----------------------------------------------------------------------------------------------------- being moved
@@ -272,7 +299,7 @@ def test_a_moved_optimizer_stands_at_the_new_point_and_learns_from_there(config,
     optimizer = make(config)
     run(optimizer, before)
     point = ELSEWHERE.copy()
-    optimizer.relocate(point)
+    optimizer.relocate(place(config, point))
     point.fill(7)
     np.testing.assert_array_equal(materialise(optimizer.recommend()), ELSEWHERE)
     assert optimizer.steps_told == before
@@ -286,7 +313,7 @@ def test_a_moved_optimizer_stands_at_the_new_point_and_learns_from_there(config,
 def test_a_moved_optimizer_is_restored_to_the_same_bits(config, run, materialise, before, after):
     original = make(config)
     run(original, before)
-    original.relocate(ELSEWHERE)
+    original.relocate(place(config, ELSEWHERE))
     run(original, after)
     clone = make(config)
     run(clone, 1)
@@ -297,7 +324,9 @@ def test_a_moved_optimizer_is_restored_to_the_same_bits(config, run, materialise
 
 def test_where_it_is_moved_to_is_checked(config, run):
     optimizer, twin = make(config), make(config)
-    for wrong in (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
+    with pytest.raises(ConfigError, match="a place in the space that it searches"):
+        optimizer.relocate(np.zeros(DIM, dtype=np.float32) if in_words(config) else "0.5 0.5")
+    for wrong in () if in_words(config) else (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
         with pytest.raises(ConfigError, match=f"{DIM} finite coordinates"):
             optimizer.relocate(wrong)
     assert same(run(optimizer, 2), run(twin, 2))
