@@ -22,11 +22,12 @@ from distributed_tuner.config.oracle import (
     Price,
     Tile,
     TransformersOracleConfig,
+    VllmOracleConfig,
 )
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, counted, evaluation
 from distributed_tuner.oracles.budgeted import BudgetedOracle
-from distributed_tuner.oracles.cached import CachedOracle, identity
+from distributed_tuner.oracles.cached import OUTSIDE, CachedOracle, identity
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.oracles.wrapped import WrappedOracle
 from distributed_tuner.values import Array, Batch, Cost, Evaluation, OracleInfo, Point, Request, Text
@@ -157,6 +158,11 @@ def test_a_server_is_known_by_what_it_serves_and_not_by_how_fast_it_is_asked() -
     assert identity(config.model_copy(update={"base_url": None}), info) != identity(
         config.model_copy(update={"base_url": None}), elsewhere
     )
+
+
+def test_what_is_left_out_of_the_question_are_settings_that_exist() -> None:
+    kinds = (AnalyticOracleConfig, OpenAIOracleConfig, TransformersOracleConfig, VllmOracleConfig)
+    assert set().union(*(kind.model_fields for kind in kinds)) >= OUTSIDE
 
 
 def test_a_model_directory_that_has_changed_is_another_model(tmp_path: Path) -> None:

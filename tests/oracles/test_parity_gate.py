@@ -194,6 +194,7 @@ def test_which_models_have_a_plain_path_here() -> None:
     assert plain_config(AnalyticOracleConfig(kind="analytic"), info) is None
 
 
+@pytest.mark.slow
 def test_the_plain_pass_is_the_plain_model_in_a_process_of_its_own(
     tiny_config: Callable[..., TransformersOracleConfig], tiny_oracle: Callable[..., LossOracle]
 ) -> None:
