@@ -1,15 +1,17 @@
-"""The oracles that the suites run over: both analytic functions and a tiny model of every architecture."""
+"""The oracles that the suites run over: both analytic functions, a tiny model of every architecture, and a server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import plain_model, save_tiny
+from completions_server import CompletionsServer
+from tiny_models import make_tokenizer, plain_model, save_tiny
 
 from distributed_tuner import oracles
-from distributed_tuner.config.oracle import AnalyticOracleConfig, TransformersOracleConfig
+from distributed_tuner.config.oracle import AnalyticOracleConfig, OpenAIOracleConfig, TransformersOracleConfig
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.openai import OpenAIOracle
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +69,53 @@ def plain(tiny_directory: Callable[..., Path]) -> Callable[..., tuple[Any, Any]]
 def analytic() -> Callable[..., LossOracle]:
     """Return an analytic oracle."""
     return lambda **more: oracles.build(AnalyticOracleConfig(kind="analytic", **more))
+
+
+# --------------------------------------------------------------------------------------------------- a server
+@pytest.fixture
+def server() -> Iterator[CompletionsServer]:
+    """Return a server that is up; it may be stopped and started again."""
+    state = CompletionsServer()
+    state.start()
+    yield state
+    state.stop()
+
+
+@pytest.fixture
+def settings(server: CompletionsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., OpenAIOracleConfig]:
+    """Return settings of an oracle that asks the server."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("ORACLE_KEY", "sk-RECOGNISABLE-0123456789")
+    known = {"model": "m", "base_url": server.url, "api_key_env": "ORACLE_KEY", "api": "completions", "timeout": 10.0}
+    return lambda **more: OpenAIOracleConfig(kind="openai", **(known | more))
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """Return the pauses that oracles made, which are written down and not slept."""
+    return []
+
+
+@pytest.fixture
+def make(settings: Callable[..., OpenAIOracleConfig], pauses: list[float]) -> Iterator[Callable[..., OpenAIOracle]]:
+    """Return oracles that ask the server; all are closed at the end. ``sleep``: what they pause with."""
+    made: list[OpenAIOracle] = []
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+
+    def build(sleep: Any = note, **more: Any) -> OpenAIOracle:
+        made.append(OpenAIOracle(settings(**more), sleep))
+        return made[-1]
+
+    yield build
+    for oracle in made:
+        oracle.close()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the directory of a tokenizer alone, which begins texts with a special token."""
+    directory = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(bos=True).save_pretrained(directory)
+    return str(directory)

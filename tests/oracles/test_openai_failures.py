@@ -4,8 +4,7 @@ example, and that the key goes nowhere else."""
 import logging
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -27,37 +26,9 @@ Make = Callable[..., OpenAIOracle]
 
 
 @pytest.fixture
-def server() -> Iterator[CompletionsServer]:
-    state = CompletionsServer()
-    state.start()
-    yield state
-    state.stop()
-
-
-@pytest.fixture
-def pauses() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def make(server: CompletionsServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Return oracles at the server; their pauses are written down, not slept."""
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("ORACLE_KEY", KEY)
-    made: list[OpenAIOracle] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    def build(sleep: Any = sleep, **more: Any) -> OpenAIOracle:
-        known = {"model": "m", "base_url": server.url, "api_key_env": "ORACLE_KEY", "api": "completions"}
-        config = OpenAIOracleConfig(kind="openai", **(known | {"timeout": 10.0, "concurrency": 1} | more))
-        made.append(OpenAIOracle(config, sleep))
-        return made[-1]
-
-    yield build
-    for oracle in made:
-        oracle.close()
+def settings(settings: Callable[..., OpenAIOracleConfig]) -> Callable[..., OpenAIOracleConfig]:
+    """Return settings of an oracle that asks one thing at a time."""
+    return lambda **more: settings(**({"concurrency": 1} | more))
 
 
 def scripted(server: CompletionsServer, *replies: Reply) -> None:
