@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from completions_server import CompletionsServer
 from tiny_models import MIXED, SPEC, batch_of
 
 from distributed_tuner import oracles
@@ -28,8 +29,10 @@ from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, counted, evaluation
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.oracles.cached import OUTSIDE, CachedOracle, identity
+from distributed_tuner.oracles.openai import OpenAIOracle
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.oracles.wrapped import WrappedOracle
+from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Array, Batch, Cost, Evaluation, OracleInfo, Point, Request, Text
 
 CONFIG = AnalyticOracleConfig(kind="analytic", price=Price(usd_per_million_input_tokens=10.0, usd_per_device_hour=3.6))
@@ -163,6 +166,24 @@ def test_a_server_is_known_by_what_it_serves_and_not_by_how_fast_it_is_asked() -
 def test_what_is_left_out_of_the_question_are_settings_that_exist() -> None:
     kinds = (AnalyticOracleConfig, OpenAIOracleConfig, TransformersOracleConfig, VllmOracleConfig)
     assert set().union(*(kind.model_fields for kind in kinds)) >= OUTSIDE
+
+
+def test_a_server_is_asked_once_for_what_is_kept(
+    make: Callable[..., OpenAIOracle], server: CompletionsServer, tmp_path: Path
+) -> None:
+    def oracle(**settings: Any) -> CachedOracle:
+        inner = make(**settings)
+        return CachedOracle(inner, str(tmp_path), inner._config)
+
+    asked = Request((Text("Classify"), Text("")), MIXED, NO_ROWS)
+    first = oracle(concurrency=4).evaluate(asked)
+    sent = len(server.asked)
+    again = oracle(concurrency=2).evaluate(asked)
+    assert same_bits(first, again)
+    assert (len(server.asked), sent) == (sent, 2 * len(MIXED.examples))
+    assert first.cost.queries == 2
+    assert again.cost == Cost()
+    assert oracle(top_logprobs=5).evaluate(asked).kept is None
 
 
 def test_a_model_directory_that_has_changed_is_another_model(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from completions_server import Asked, CompletionsServer, Reply, answered, opinion
 from tiny_models import MIXED, SPEC
 
 from distributed_tuner import oracles
@@ -23,6 +24,7 @@ from distributed_tuner.oracles.parity import EXAMPLES, STEADY, Parity, Plain, ca
 from distributed_tuner.oracles.plain import plain_config, plain_logits
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.oracles.wrapped import WrappedOracle
+from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Array, Evaluation, OracleInfo, Request, Text
 
 Bend = Callable[[Request, Array], Array]
@@ -177,6 +179,38 @@ def test_answers_without_any_label_word_are_refused() -> None:
 def test_tokens_beyond_those_counted_are_measured() -> None:
     assert gate(Bent(tokens=1)).beyond == 1.0
     assert gate(Bent(tokens=25)).beyond == 25.0
+
+
+# ------------------------------------------------------------------------------------------------------- servers
+def served(oracle: LossOracle) -> Parity:
+    return check(oracle, canaries("Classify", NO_ROWS, oracle.info), MIXED, NO_ROWS, no_plain, HINT)
+
+
+def test_a_server_passes_with_prompts_in_words(make: Callable[..., LossOracle], server: CompletionsServer) -> None:
+    found = served(make())
+    assert (found.repeated, found.together, found.noisy) == (0.0, 0.0, False)
+    assert found.cost.forwards == len(server.asked) == 3 * 2 * len(MIXED.examples[:EXAMPLES])
+
+
+def test_a_server_that_answers_with_what_another_was_asked_is_refused(
+    make: Callable[..., LossOracle], server: CompletionsServer
+) -> None:
+    def stale(asked: Asked) -> Reply:
+        alone = len(server.asked) > 2 * 2 * len(MIXED.examples[:EXAMPLES])
+        shown = asked if alone else Asked(asked.path, {**asked.body, "prompt": "good " * 200 * len(asked.prompt)}, None)
+        return opinion(shown)
+
+    server.answer = stale
+    with pytest.raises(ModelError, match="alone and among others"):
+        served(make())
+
+
+def test_a_server_that_never_names_a_label_is_refused(
+    make: Callable[..., LossOracle], server: CompletionsServer
+) -> None:
+    server.answer = lambda asked: answered(asked, {" the": -0.1, " a": -3.0})
+    with pytest.raises(ModelError, match="set words that it would write"):
+        served(make())
 
 
 # ------------------------------------------------------------------------------------------------------- plain path
