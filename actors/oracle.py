@@ -1,5 +1,7 @@
 """The oracle actor: one process, one frozen model, one device; answers tiles one at a time."""
 
+import os
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +9,7 @@ import ray
 
 from actors.wire import unpack
 from distributed_tuner import oracles
-from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.config.oracle import OracleConfig, VllmOracleConfig
 from distributed_tuner.oracles.memory import free_bytes, within_memory
 from distributed_tuner.values import Array, Candidate, Evaluation, Layout, OracleInfo, PromptSpec, Request, TokenSpace
 
@@ -67,10 +69,22 @@ def start_oracles(config: OracleConfig, run: str) -> list[Any]:
             max_restarts=-1,
             max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
             name=f"{run}/oracle-{i}",
-            runtime_env={"env_vars": _thread_settings(config.threads)},
+            runtime_env=_environment(config),
         ).remote(config)
         for i in range(config.actors)
     ]
+
+
+def _environment(config: OracleConfig) -> dict[str, Any]:
+    """Return the actors' variables, and their Python where the settings name one of their own.
+
+    A path is made absolute but not resolved: the link in a virtual environment is what makes it one.
+    """
+    environment: dict[str, Any] = {"env_vars": _thread_settings(config.threads)}
+    if isinstance(config, VllmOracleConfig) and config.python is not None:
+        named = config.python
+        environment["py_executable"] = shlex.quote(os.path.abspath(named) if os.sep in named else named)
+    return environment
 
 
 def _thread_settings(threads: int) -> dict[str, str]:

@@ -1,0 +1,93 @@
+"""A vLLM engine as a loss oracle: one sequence a candidate and example, all of a request in flight together.
+
+What a sequence looks like is soft_lines.py's: embeddings for soft candidates, token ids for texts. Rows of a request
+that begin alike share keys and values through the engine's prefix cache.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distributed_tuner.config.oracle import VllmOracleConfig
+from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.soft_lines import SoftLines
+from distributed_tuner.oracles.vllm_engine import Sequenced, VllmEngine
+from distributed_tuner.values import (
+    Array,
+    Candidate,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Text,
+    TokenSpace,
+)
+
+
+class VllmOracle:
+    """Answers loss queries of one causal model. Not thread-safe: one request at a time.
+
+    Raises:
+        ModelError: vLLM is not installed here, or the model cannot be found, loaded or used.
+    """
+
+    def __init__(self, config: VllmOracleConfig) -> None:
+        self._config = config
+        self._engine = VllmEngine(config)
+        self._lines = SoftLines(config, self._engine.dtype, self._engine.context)
+        lines, engine = self._lines, self._engine
+        self._info = OracleInfo(
+            model=config.model,
+            width=lines.width,
+            vocabulary=lines.vocabulary_size,
+            context=lines.context,
+            embedding_std=lines.embedding_std,
+            dtype=engine.dtype,
+            device=engine.device,
+            extra={"engine": f"vllm {engine.version}"},
+        )
+
+    @property
+    def info(self) -> OracleInfo:
+        return self._info
+
+    def cost(self, request: Request) -> Cost:
+        return priced(self._lines.cost(request), self._config.price)
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        began = time.perf_counter()
+        if request.gradient:
+            raise ModelError("a vLLM engine gives no gradients; set oracle.kind: transformers")
+        batch, prompt = request.batch, request.prompt
+        label_ids = self._lines.label_ids(batch)
+        self._lines.require_fit(request.candidates, batch, prompt)
+        sequences = [one for candidate in request.candidates for one in self._sequences(candidate, request)]
+        shape = (len(request.candidates), len(batch.examples), len(label_ids))
+        logits = self._engine.logits(sequences, label_ids).reshape(shape)
+        cost = replace(self._lines.cost(request), seconds=time.perf_counter() - began)
+        return evaluation(logits, batch, priced(cost, self._config.price))
+
+    def _sequences(self, candidate: Candidate, request: Request) -> Sequence[Sequenced]:
+        examples = request.batch.examples
+        if isinstance(candidate, Text):
+            return [self._lines.ids(candidate, example) for example in examples]
+        return self._lines.sequences(candidate, examples, request.prompt)
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        return self._lines.materialize(candidate, prompt)
+
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        return self._lines.nearest_tokens(rows, layout)
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        return self._lines.project(rows, layout, space)
+
+    def token_count(self, text: str) -> int:
+        return self._lines.token_count(text)
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return self._lines.vocabulary(space)

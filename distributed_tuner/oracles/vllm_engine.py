@@ -1,0 +1,157 @@
+"""A vLLM engine as one function: the label words' logits behind each of many sequences. The only place that knows vLLM.
+
+The engine lives in this process, so that it ends with it, and only a GPU's tensor parallelism has processes of its own.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+
+from distributed_tuner.config.oracle import VllmOracleConfig
+from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.models import locate
+from distributed_tuner.values import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sequenced: TypeAlias = Union["Tensor", list[int]]
+"""Embeddings (T, D), or token ids."""
+
+MOST_LABELS = 128  # tokens that vLLM gives the logits of in one request
+CPU_BLOCK = 32  # tokens of a block of the prefix cache: what vLLM's CPU kernels like, and not longer than a prompt
+SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is told to anybody
+    "VLLM_LOGGING_LEVEL": "ERROR",  # warnings come by the tensor
+}
+
+
+class VllmEngine:
+    """One model in vLLM. Not thread-safe.
+
+    Raises:
+        ModelError: vLLM is not installed here, cannot load the model, or has no room for it.
+    """
+
+    def __init__(self, config: VllmOracleConfig) -> None:
+        _require_vllm()
+        _require_gpus(config)
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        import torch
+        import vllm
+        from vllm.platforms import current_platform
+
+        self.version: str = vllm.__version__
+        self.device: str = current_platform.device_type
+        self._prefix_caching = config.prefix_caching
+        torch.set_num_threads(config.threads)
+        if config.enforce_eager:  # vLLM compiles some functions of its sampler even so, a minute's work
+            import torch._dynamo
+
+            torch._dynamo.config.disable = True
+        try:
+            self._llm = vllm.LLM(**_arguments(config, self.device))
+        except (ValueError, OSError, RuntimeError) as error:
+            raise ModelError(
+                f"vLLM must be able to serve the model, but {config.model!r} could not be loaded ({_reason(error)});"
+                " see the actor's log in Ray, or set oracle.kind: transformers"
+            ) from error
+        model = self._llm.model_config
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.context: int = model.max_model_len - 1  # one token is written
+
+    def logits(self, sequences: Sequence[Sequenced], label_ids: Sequence[int]) -> Array:
+        """Return the label words' logits (N, W) behind each sequence, float32.
+
+        Nothing is kept for the next call: what the prefix cache holds would change its rounding.
+
+        Raises:
+            ModelError: there are too many label words.
+        """
+        from vllm import SamplingParams
+
+        if len(label_ids) > MOST_LABELS:
+            raise ModelError(
+                f"vLLM tells the scores of {MOST_LABELS} tokens at most, but the task has {len(label_ids)} label words;"
+                " set oracle.kind: transformers"
+            )
+        if self._prefix_caching:
+            self._llm.reset_prefix_cache()
+        ids = [int(i) for i in label_ids]
+        asked = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
+        try:
+            answers = self._llm.generate([_prompt(one) for one in sequences], asked, use_tqdm=False)
+        except BaseException:
+            self._drop()
+            raise
+        found = [answer.outputs[0].logprobs[0] for answer in answers]
+        return np.array([[scores[i].logprob for i in ids] for scores in found], dtype=np.float32)
+
+    def _drop(self) -> None:
+        """Give up what is left of a failed call; its answers would be taken for the next one's."""
+        engine = self._llm.llm_engine
+        engine.abort_request(list(engine.output_processor.request_states), internal=True)
+
+
+def _prompt(sequence: Sequenced) -> dict[str, Any]:
+    return {"prompt_token_ids": sequence} if isinstance(sequence, list) else {"prompt_embeds": sequence}
+
+
+def _arguments(config: VllmOracleConfig, device: str) -> dict[str, Any]:
+    """Return what the engine is made with.
+
+    The head computes in float32 and its logits are told as they are: in bfloat16 a logit of 16 would be rounded to
+    eighths.
+    """
+    here: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    if device == "cpu":
+        here = {"kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30), "block_size": CPU_BLOCK}
+    return here | {
+        "model": locate(config.model),
+        "revision": config.revision,
+        "skip_tokenizer_init": True,
+        "trust_remote_code": config.trust_remote_code,
+        "dtype": "bfloat16" if config.dtype == "auto" else config.dtype,
+        "hf_overrides": {"head_dtype": "float32"},
+        "logprobs_mode": "raw_logits",
+        "generation_config": "vllm",
+        "enable_prompt_embeds": True,
+        "enable_prefix_caching": config.prefix_caching,
+        "enforce_eager": config.enforce_eager,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_batched_tokens": config.max_num_batched_tokens,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "distributed_executor_backend": "uni" if config.tensor_parallel_size == 1 else "mp",
+        "async_scheduling": False,
+    }
+
+
+def _require_vllm() -> None:
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:  # nothing, or a mere folder of that name
+        raise ModelError(
+            f"oracle.kind 'vllm' needs vLLM, which is not installed for {sys.executable}; make an environment for it"
+            " (`make vllm` on a CPU, requirements-vllm.txt on a GPU) and set oracle.python to its Python, or run"
+            " tune.py with it"
+        )
+
+
+def _require_gpus(config: VllmOracleConfig) -> None:
+    wanted = config.tensor_parallel_size
+    if wanted > 1 and config.gpus != wanted:
+        raise ModelError(
+            f"an engine over several GPUs needs them all in its actor, but oracle.tensor_parallel_size is {wanted} and"
+            f" oracle.gpus {config.gpus:g}; set oracle.gpus: {wanted}"
+        )
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:300] if lines else type(error).__name__
