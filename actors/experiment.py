@@ -20,7 +20,7 @@ from actors.progress import Progress
 from actors.proposer import Proposers
 from actors.recorder import Recorder
 from actors.remote import RemoteOracle
-from actors.settling import Settled, settle
+from actors.settling import Settled, settle, settle_again
 from actors.tuning import build_tuner
 from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig
@@ -55,7 +55,8 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
 
     Raises:
         RunDirectoryError: the directory is used already (without ``resume``), or holds no run (with it).
-        ModelError: the model cannot be loaded, or it computes too coarsely for the steps of a method.
+        ModelError: the model cannot be loaded, it computes too coarsely for the steps of a method, or its answers do
+            not agree with each other.
     """
     if not resume:
         directory.create()
@@ -100,7 +101,7 @@ class _Run:
                     resumed=self._resume,
                 )
             )
-            for row in settled.calibrations:
+            for row in (*settled.calibrations, *settled.parities):
                 writer.write(row)
             _write_events(settled.before, writer)
             try:
@@ -121,6 +122,7 @@ class _Run:
                         oracle_actors=experiment.oracle.actors,
                         tiles=settled.before.tiles + statistics.tiles,
                         retries=settled.before.retries + statistics.retries,
+                        counts=dict(settled.before.counts + statistics.counts),
                     )
                 )
                 self._try_export(oracle)
@@ -136,10 +138,7 @@ class _Run:
         def start(config: OracleConfig) -> Pool:
             return Pool.start(config, next(names))
 
-        if not self._resume:
-            return settle(self._prepared, start, progress.note)
-        config = self._prepared.experiment.oracle
-        return Settled(start(config), config, [])
+        return (settle_again if self._resume else settle)(self._prepared, start, progress.note)
 
     def _hear(self, pool: Pool) -> Statistics:
         """Return what the pool has to tell. A tile that has become smaller is in config.json before anyone is told."""

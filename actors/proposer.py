@@ -7,10 +7,16 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distributed_tuner import proposers
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.proposer import LocalProposerConfig, OpenAIProposerConfig, ProposerConfig
+from distributed_tuner.config.proposer import (
+    LocalProposerConfig,
+    OpenAIProposerConfig,
+    ProposerConfig,
+    ReplayProposerConfig,
+)
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import ProposerError, TunerError
 from distributed_tuner.proposers.base import Answer, Ask, Proposer
@@ -130,6 +136,9 @@ def _start(config: ProposerConfig, name: str, root: Path, dispatcher: str) -> An
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 1, "name": name}
     if isinstance(config, OpenAIProposerConfig):
         options["max_concurrency"] = REQUESTS
+    if isinstance(config, ReplayProposerConfig):  # its ledger lies where the driver is
+        here = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
     if isinstance(config, LocalProposerConfig):
         options["num_gpus"] = config.gpus
         options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}

@@ -50,7 +50,8 @@ class Known:
 class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     """Runs the trials ``names`` as a population.
 
-    settings: what each trial explores and where it begins, by trial and path. shown: texts of the whole population's
+    stages: places of the restart stages in a trial's course, boundary by boundary, the same for all trials. settings:
+    what each trial explores and where it begins, by trial and path. shown: texts of the whole population's
     pool that a restart is given. pool: texts that were scored before this scheduler began. say: takes (trial_id, kind,
     message) for the ledger. clock: seconds, for patience alone.
     """
@@ -61,6 +62,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         self,
         schedule: PopulationScheduleConfig,
         names: Sequence[str],
+        stages: Sequence[int],
         settings: Mapping[str, Mapping[str, float]],
         *,
         key: Key,
@@ -72,6 +74,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._schedule = schedule
         self._names = tuple(names)
+        self._stages = tuple(stages)
         self._settings = {name: dict(values) for name, values in settings.items()}
         self._key = key
         self._shown = shown
@@ -245,9 +248,20 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             "donor": decision.donor,
             "settings": decision.settings,
             "place": donor.place if donor is not None else "",
-            "pool": [dataclasses.asdict(text) for text in best_of(self._pool, self._shown)],
+            "pool": [dataclasses.asdict(text) for text in best_of(self._texts(boundary), self._shown)],
         }
         trial.set_config({**trial.config, RESTART: restart})
+
+    def _texts(self, boundary: int) -> list[PooledText]:
+        """Return the texts that a restart at a boundary is given: all that were scored.
+
+        In "sync" mode those alone that were scored when all met there, for a resumed run may know more by now.
+        """
+        if self._schedule.mode == "async":
+            return list(self._pool)
+        stage = self._stages[boundary - 1]
+        before = (text.stage < stage or (text.stage == stage and text.source == "trajectory") for text in self._pool)
+        return [text for text, counts in zip(self._pool, before, strict=True) if counts]
 
     def _told(self, name: str, decision: Decision) -> str:
         """Return what a person is told of a restart."""

@@ -81,17 +81,19 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         progress = trial.progress()
         loss = progress["dev_loss"]
         outcome = trial.outcome
+        prompt = self._new_prompt()
+        told = prompt is not None or trial.waiting or trial.done
         return {
             "progress": progress,
             "dev_loss": loss if abs(loss) < WORST_LOSS else WORST_LOSS,
             "queries": progress["queries"],
             "rows": rows,
             "reason": outcome.reason if outcome else "",
-            "prompt": self._new_prompt(),
+            "prompt": prompt,
             "boundary": trial.boundary,
             "waiting": trial.waiting,
             "scored": self._new_texts(),
-            "place": encoded(trial.place()) if trial.waiting or trial.done else "",
+            "place": encoded(trial.place()) if told else "",
             "done": trial.done,
         }
 

@@ -14,6 +14,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig
+from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
@@ -31,6 +32,7 @@ from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Point, Request, Split, Text
 
+SHARED_BY_POPULATION = ("prompt", "task", "rounds")  # a donor's prompt and loss mean the same to all
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
@@ -131,7 +133,9 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are."""
-    _require_shared(plans)
+    _require_shared(plans, SHARED)
+    if isinstance(plans[0].experiment.schedule, PopulationScheduleConfig):
+        _require_shared(plans, SHARED_BY_POPULATION)
     build_task = _remember(lambda config: tasks.build(config, root))
     built = [build_task(plan.experiment.task) for plan in plans]
     for plan, task in zip(plans, built, strict=True):
@@ -159,12 +163,13 @@ def _remember(build: Callable[[TaskConfig], Task]) -> Callable[[TaskConfig], Tas
     return remembered
 
 
-def _require_shared(plans: list[TrialPlan]) -> None:
-    for name in SHARED:
+def _require_shared(plans: list[TrialPlan], names: tuple[str, ...]) -> None:
+    for name in names:
         values = {repr(getattr(plan.experiment, name)) for plan in plans}
         if len(values) > 1:
             raise ConfigError(
-                f"{name} must be the same for all trials, but the space draws {len(values)} values; make it a constant"
+                f"{name} must be the same for all trials{' of a population' if names is not SHARED else ''}, but the"
+                f" space draws {len(values)} values; make it a constant"
             )
 
 

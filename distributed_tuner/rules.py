@@ -1,16 +1,20 @@
 """Rules about an experiment that no single setting can know: which stages, budgets and schedules go together."""
 
+import re
 from pathlib import Path
 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.optimizer import CmaConfig, in_words
 from distributed_tuner.config.prompt import TextPromptConfig
-from distributed_tuner.config.proposer import ReplayProposerConfig
+from distributed_tuner.config.proposer import OpenAIProposerConfig, ProposerConfig, ReplayProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.proposers.instruction import check_template
 from distributed_tuner.tasks.base import Task
+
+EXPLORED = re.compile(r"stages\.\d+\.optimizer\.\w+")
+SIZES = ("intrinsic_dim", "popsize", "num_workers", "words")  # of an optimizer's state, which a restart may keep
 
 
 def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
@@ -72,11 +76,23 @@ def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig
         )
     if stage.proposer.instruction is not None:
         check_template(stage.proposer.instruction, root)
+    if stage.proposer.usd is not None and not _is_priced(stage.proposer):
+        raise ConfigError(
+            f"stages.{index}.proposer.usd limits dollars, but the proposer's tokens have no price, so that it would"
+            " never hold; set proposer.price, or limit proposer.calls"
+        )
     if isinstance(stage.proposer, ReplayProposerConfig) and not (root / stage.proposer.ledger).is_file():
         raise ConfigError(
             f"stages.{index}.proposer.ledger must be a file with recorded answers, but there is none at"
             f" {root / stage.proposer.ledger}; give the ledger.jsonl of an earlier run"
         )
+
+
+def _is_priced(proposer: ProposerConfig) -> bool:
+    if not isinstance(proposer, OpenAIProposerConfig):
+        return False
+    price = proposer.price
+    return price.usd_per_million_input_tokens > 0 or price.usd_per_million_output_tokens > 0
 
 
 def _check_shares(experiment: Experiment) -> None:
@@ -101,5 +117,10 @@ def _check_population(experiment: Experiment, schedule: PopulationScheduleConfig
     for path, bounds in schedule.explore.items():
         if bounds.low > bounds.high:
             raise ConfigError(f"schedule.explore.{path}: low must not exceed high, but {bounds.low} > {bounds.high}")
+        if not EXPLORED.fullmatch(path) or path.rpartition(".")[2] in SIZES:
+            raise ConfigError(
+                f"schedule.explore changes numbers of optimizers other than {', '.join(SIZES)}, such as"
+                f" stages.0.optimizer.learning_rate, but got {path!r}; leave it out, or draw it in the space"
+            )
         for value in (bounds.low, bounds.high):
             experiment.changed({path: value})

@@ -76,9 +76,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A text as a soft prompt: the embeddings of its tokens, fitted to L rows as those of ``init: text`` are."""
+    """A text as a soft prompt: the embeddings of its tokens, fitted to L rows as those of ``init: text`` are.
+
+    ``published``: as the code of Guo et al. 2024 has it: special tokens included, " a" ten times behind a text that is
+    too short, and the first L rows.
+    """
 
     text: str
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)

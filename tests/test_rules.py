@@ -9,6 +9,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
+from distributed_tuner.preflight import prepare
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.tasks.demo import build_demo
 
@@ -79,6 +80,21 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         },
         "low must not exceed high",
     ),
+    *(
+        (
+            {
+                "stages": [CMA, RESTART],
+                "schedule": {"kind": "population", "explore": {path: {"low": 1, "high": 2}}},
+            },
+            "schedule.explore changes numbers of optimizers other than intrinsic_dim, popsize, num_workers, words, such"
+            f" as stages.0.optimizer.learning_rate, but got '{path}'",
+        )
+        for path in ("stages.1.proposer.temperature", "budget.queries", "stages.0.optimizer.intrinsic_dim")
+    ),
+    (
+        {"stages": [ZOT, RESTART | {"proposer": {"kind": "openai", "model": "m", "usd": 1.0}}]},
+        "stages.1.proposer.usd limits dollars, but the proposer's tokens have no price",
+    ),
 ]
 
 
@@ -94,3 +110,26 @@ def test_changed_settings_keep_their_types() -> None:
     assert (optimizer.optimizer.popsize, optimizer.optimizer.sigma) == (8, 2.0)
     with pytest.raises(ConfigError, match=r"'stages\.7\.optimizer\.rho' does not"):
         made.changed({"stages.7.optimizer.rho": 1.0})
+
+
+@pytest.mark.parametrize(
+    "free", ["prompt.length=!grid [3, 4]", "task.split_seed=!grid [0, 1]", "prompt.seed=!grid [0, 1]"]
+)
+def test_a_population_shares_what_makes_prompts_and_losses_comparable(free: str, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        """
+        name: some
+        task: {kind: demo, feedback: 2}
+        oracle: {kind: analytic}
+        stages:
+          - {kind: search, optimizer: {kind: zot}}
+          - {kind: restart, proposer: {kind: random}}
+        rounds: 2
+        budget: {queries: 100}
+        schedule: {kind: population}
+        """
+    )
+    with pytest.raises(ConfigError, match=f"{free.partition('.')[0]} must be the same for all trials of a population"):
+        prepare(space, [free])
+    prepare(space, [free, "schedule={kind: none}"])

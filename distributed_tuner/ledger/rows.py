@@ -158,6 +158,8 @@ class ExchangeRow(_Row):
     answer: str
     texts: list[str]
     """Proposals that were found in the answer."""
+    cut: Count = 0
+    """How many of them have more tokens than the prompt has rows, and are cut there."""
     problem: str = ""
     """Why there is no answer, or none that can be used; empty where there is."""
     input_tokens: Count = 0

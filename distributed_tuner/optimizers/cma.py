@@ -121,6 +121,7 @@ class Cma(Optimizer):
         geno_K = self._es.gp.geno(z_K, from_bounds=self._es.boundary_handler.inverse)
         self._es.pop_injection_solutions = []
         self._es.inject([geno_K], force=True)  # as it is: without force pycma takes its direction alone
+        self._stop_reason = None  # there is something new to try
 
     def _save(self) -> dict[str, Any]:
         return {

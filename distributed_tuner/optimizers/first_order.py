@@ -28,6 +28,7 @@ class FirstOrder(Optimizer):
     """
 
     white_box: ClassVar[bool] = True
+    losses_are_of_the_start: ClassVar[bool] = True
 
     def __init__(self, settings: FirstOrderSettings, *, dim: int, key: Key, steps: int, start: Array) -> None:
         super().__init__(dim, key)

@@ -27,6 +27,7 @@ class Zot(Optimizer):
     """
 
     kind: ClassVar[str] = "zot"
+    losses_are_of_the_start: ClassVar[bool] = True
 
     def __init__(self, config: ZotConfig, *, dim: int, key: Key, steps: int, start: Array) -> None:
         super().__init__(dim, key)

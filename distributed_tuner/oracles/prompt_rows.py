@@ -15,6 +15,7 @@ from distributed_tuner.values import Array, Candidate, Embedded, Layout, PromptS
 if TYPE_CHECKING:
     from torch import Tensor
 
+PUBLISHED_FILLER = 10  # times " a" behind a text that is too short, in the code of Guo et al. 2024
 FILLER = 1000  # the papers' filler prompt is the tokens 1000, 1001, ... (algorithm notes of BBT and ZOT)
 
 
@@ -41,7 +42,7 @@ class PromptRows:
             ModelError: a text has no tokens, or the layout has no rows for them.
         """
         if isinstance(candidate, Embedded):
-            return self._embedded(candidate.text, prompt)
+            return self._embedded(candidate, prompt)
         base_L_D = self._base(prompt)
         unit = self.unit(prompt)
         x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
@@ -105,13 +106,23 @@ class PromptRows:
             )
         return fit_ids(ids, prompt.length)
 
-    def _embedded(self, text: str, prompt: PromptSpec) -> Array:
+    def _embedded(self, candidate: Embedded, prompt: PromptSpec) -> Array:
         """Return the rows (L, D) that put a text's tokens in the prompt's place."""
         self._encoder.require_embedded(prompt)
-        ids = self._encoder.ids(text, False)
-        require_tokens(len(ids), text)
-        rows = self._rows_of(fit_ids(ids, prompt.length))
+        ids = self._encoder.ids(candidate.text, False)
+        require_tokens(len(ids), candidate.text)
+        fitted = (
+            self._published_ids(candidate.text, prompt.length) if candidate.published else fit_ids(ids, prompt.length)
+        )
+        rows = self._rows_of(fitted)
         return rows - self._rows_of(self.under(prompt.length)[: prompt.length]) if prompt.layout == "add" else rows
+
+    def _published_ids(self, text: str, length: int) -> list[int]:
+        """Fit a text to ``length`` rows as the code of Guo et al. 2024 does: see ``Embedded``."""
+        ids = self._encoder.ids(text, True)
+        if len(ids) < length:
+            ids = self._encoder.ids(text + " a" * max(PUBLISHED_FILLER, length), True)
+        return list(ids[:length])
 
     def _rows_of(self, ids: list[int]) -> Array:
         rows: Array = self._embed(ids).detach().float().cpu().numpy()

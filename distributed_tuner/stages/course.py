@@ -119,7 +119,7 @@ class Course:
         look = self._look_cost() if self.looks_after(stage) else Cost()
         donor = isinstance(self._experiment.schedule, PopulationScheduleConfig)
         if config.faithful:
-            return self._cost(5, self._task.batch("dev")) + look
+            return self._cost(5 + (3 if donor else 0), self._task.batch("dev")) + look
         batch = self._task.batch("feedback")
         texts = max(1, config.trajectory)
         return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + look

@@ -14,5 +14,9 @@ class Memory:
     usd: float = 0.0
     failures: int = 0
     """Restart stages in a row that got no proposal."""
+    incumbent_loss: float | None = None
+    """Feedback loss of the prompt that the last restart stage left, until a search moves away from it."""
+    cut_told: bool = False
+    """Has a proposal too long been told of?"""
     told: bool = False
     """Has a failure been told of?"""

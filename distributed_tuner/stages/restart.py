@@ -28,7 +28,7 @@ from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request, Start, Text, TokenSpace
+from distributed_tuner.values import Batch, Candidate, Cost, Embedded, Evaluation, Request, Start, Text, TokenSpace
 
 PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
 PUBLISHED_SPACE = TokenSpace("published", "published")
@@ -111,7 +111,7 @@ class RestartStage:
 
     def go_on(self) -> list[Row]:
         """The schedule leaves the trial its prompt; return the row that says so."""
-        return self._end("among the leaders: goes on with its own prompt")
+        return self._end("the schedule lets it go on with its own prompt")
 
     def take_over(self, takeover: Takeover) -> None:
         """The schedule has the trial restart."""
@@ -160,10 +160,13 @@ class RestartStage:
         if self._memory.failures >= self._config.proposer.give_up_after and not self._boundary:
             return self._end("the proposer was given up before")
         texts = self._texts()
+        if not self._config.faithful:  # on the same examples, nothing that was scored scores otherwise
+            known = {entry.text for entry in self._memory.pool}
+            texts = [text for text in texts if text not in known]
         rows: list[Row] = []
         if texts:
             batch = self._feedback()
-            answer = self._oracle.evaluate(self._request([self._space.of_text(text) for text in texts], batch))
+            answer = self._oracle.evaluate(self._request([self._prompt_of(text) for text in texts], batch))
             scored = self._scored(texts, ["trajectory"] * len(texts), answer, batch)
             rows = [FeedbackRow(**self._books.names, texts=scored, **self._books.of(answer.cost))]
         self._part = "wait" if self._boundary else "ask"
@@ -172,7 +175,9 @@ class RestartStage:
     def _texts(self) -> list[str]:
         """Return the texts of the chosen prompts, each once; of the incumbent alone where no stage went before."""
         faithful = self._config.faithful
-        points = self._trajectory.recorded if faithful else self._trajectory.chosen(self._config.trajectory)
+        points = self._trajectory.chosen(self._config.trajectory)
+        if faithful:
+            points = [point for point in self._trajectory.recorded if point.step > 0]  # recorded after each step
         candidates = [point.candidate for point in points] or [self._incumbent]
         tokens = self._config.tokens
         space = PUBLISHED_SPACE if faithful else TokenSpace(tokens.vocabulary, tokens.distance)
@@ -193,7 +198,7 @@ class RestartStage:
             self._proposer,
             self._briefing(pool),
             (self._books.trial_id, self._books.stage),
-            settings=settings,
+            settings=settings.model_copy(update={"retries": 0}) if self._config.faithful else settings,
             calls=None if settings.calls is None else settings.calls - memory.calls,
             usd=None if settings.usd is None else settings.usd - memory.usd,
             known={entry.text for entry in pool},
@@ -202,8 +207,8 @@ class RestartStage:
         self._proposals = proposed.texts[: 1 if self._config.faithful else self._config.proposals]
         memory.calls += len(proposed.exchanges)
         memory.usd += sum(exchange.usd for exchange in proposed.exchanges)
-        rows: list[Row] = [self._exchange_row(exchange) for exchange in proposed.exchanges]
-        return [*rows, *self._judged(proposed.problem), *self._too_long()]
+        rows = [self._exchange_row(exchange) for exchange in proposed.exchanges]
+        return [*rows, *self._judged(proposed.problem), *self._too_long(rows)]
 
     def _briefing(self, pool: Sequence[PooledText]) -> Briefing:
         stage = self._books.stage
@@ -240,12 +245,12 @@ class RestartStage:
             )
         return rows
 
-    def _too_long(self) -> list[Row]:
-        long = [text for text in self._proposals if self._space.is_too_long(self._model, text)]
-        if not long:
+    def _too_long(self, rows: Sequence[ExchangeRow]) -> list[Row]:
+        """Tell, once a trial, that proposals are cut; the exchanges count them."""
+        if self._memory.cut_told or not any(row.cut for row in rows):
             return []
-        length = self._space.spec.length
-        what = f"{len(long)} of {len(self._proposals)} proposals have more than {length} tokens and are cut there"
+        self._memory.cut_told = True
+        what = f"proposals of more than {self._space.spec.length} tokens are cut there, as are those of later stages"
         return [self._event("proposals_cut", what)]
 
     def _choose(self) -> list[Row]:
@@ -255,18 +260,22 @@ class RestartStage:
         donor = None if self._takeover is None else self._takeover.place
         if not self._proposals and donor is None:
             return self._end(self._problem or "no proposal")
-        entries: list[tuple[Source, str, Candidate]] = [("incumbent", words_of(self._incumbent), self._incumbent)]
+        known = self._memory.incumbent_loss if donor is None else None
+        entries: list[tuple[Source, str, Candidate]] = []
+        if known is None:
+            entries.append(("incumbent", words_of(self._incumbent), self._incumbent))
         if donor is not None:
             entries.append(("donor", words_of(self._space.at(donor)), self._space.at(donor)))
         first = len(entries)
-        entries += [("proposal", text, self._space.of_text(text)) for text in self._proposals]
+        entries += [("proposal", text, self._prompt_of(text)) for text in self._proposals]
         sources, texts, candidates = zip(*entries, strict=True)
         batch = self._feedback()
         answer = self._oracle.evaluate(self._request(candidates, batch))
         scored = self._scored(texts, sources, answer, batch)
         losses = np.where(np.isfinite(answer.losses), answer.losses, math.inf)
         best = first + int(losses[first:].argmin()) if self._proposals else -1
-        to_beat = losses[first - 1]  # the donor's, where there is one
+        incumbent = known if known is not None else float(losses[0])
+        to_beat = float(losses[first - 1]) if first else incumbent  # the donor's, where there is one
         wins = best >= 0 and losses[best] < math.inf and (losses[best] < to_beat or self._config.adopt == "always")
         if wins:
             text = self._proposals[best - first]
@@ -274,13 +283,15 @@ class RestartStage:
         elif donor is not None:
             self.adopted = Adopted(donor, words_of(self._space.at(donor)), "donor")
         reason = "" if wins else self._problem or "no proposal beat the prompt that it had to beat"
-        return self._end(reason, float(answer.losses[0]), scored[1:], answer.cost)
+        self._memory.incumbent_loss = float(losses[best]) if wins else to_beat
+        return self._end(reason, incumbent, [text for text in scored if text.source != "incumbent"], answer.cost)
 
     def _adopt_unscored(self) -> list[Row]:
         if not self._proposals:
             return self._end(self._problem or "no proposal")
         text = self._proposals[0]
         self.adopted = self._adoption(text)
+        self._memory.incumbent_loss = None
         return self._end("", None, [ScoredText(text=text, source="proposal", loss=None, metric=None)])
 
     def _end(
@@ -293,7 +304,7 @@ class RestartStage:
         """End the choice, and the stage unless a look is still to come."""
         adopted, takeover = self.adopted, self._takeover
         self.reason = reason or f"adopted a {adopted.source if adopted else 'prompt'}"
-        if self._looks is not None and self._part != "look":
+        if self._looks is not None and (self.adopted is not None or self._looks.selected is None):
             self._part = "look"
         else:
             self.done = True
@@ -328,7 +339,10 @@ class RestartStage:
         return Request(tuple(candidates), batch, self._space.spec)
 
     def _adoption(self, text: str) -> Adopted:
-        return Adopted(self._space.place(self._model, self._space.of_text(text)), text, "proposal")
+        return Adopted(self._space.place(self._model, self._prompt_of(text)), text, "proposal")
+
+    def _prompt_of(self, text: str) -> Candidate:
+        return Embedded(text, published=True) if self._config.faithful else self._space.of_text(text)
 
     def _scored(
         self, texts: Sequence[str], sources: Sequence[Source], answer: Evaluation, batch: Batch
@@ -353,6 +367,7 @@ class RestartStage:
             instruction=exchange.instruction,
             answer=exchange.answer,
             texts=list(exchange.texts),
+            cut=sum(self._space.is_too_long(self._model, text) for text in exchange.texts),
             problem=exchange.problem,
             input_tokens=exchange.input_tokens,
             output_tokens=exchange.output_tokens,

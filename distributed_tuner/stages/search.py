@@ -15,6 +15,7 @@ from distributed_tuner.config.stage import GradientStageConfig, SearchStageConfi
 from distributed_tuner.errors import BudgetExhausted
 from distributed_tuner.ledger.rows import EventRow, Row, StepRow
 from distributed_tuner.optimizers.base import Optimizer
+from distributed_tuner.oracles.base import counted
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.books import Books
@@ -31,7 +32,7 @@ from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Req
 class SearchStage:
     """One search or gradient stage of one trial. ``advance`` does one step or one look and returns their rows.
 
-    ``optimizer`` is ready for its next ask; ``trajectory`` is filled with what it recommends after every step.
+    ``optimizer`` is ready for its next ask; ``trajectory``, if there is one, is filled with the prompts of its way.
     ``best``: what the stages before selected.
     """
 
@@ -46,7 +47,7 @@ class SearchStage:
         books: Books,
         plan: StagePlan,
         optimizer: Optimizer,
-        trajectory: Trajectory,
+        trajectory: Trajectory | None,
         best: Selected | None,
     ) -> None:
         self._config = config
@@ -96,7 +97,7 @@ class SearchStage:
         """Return the stage between two calls of ``advance``."""
         return {
             "optimizer": self.optimizer.state_dict(),
-            "trajectory": self.trajectory.state_dict(),
+            "trajectory": None if self.trajectory is None else self.trajectory.state_dict(),
             "selected": self.selected,
             "counters": (self._step, self._since_look, self._looked, self.done, self.reason),
         }
@@ -104,7 +105,8 @@ class SearchStage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the stage, to go on with the same bits."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.trajectory.load_state_dict(state["trajectory"])
+        if self.trajectory is not None:
+            self.trajectory.load_state_dict(state["trajectory"])
         self._looks.selected = state["selected"]
         self._step, self._since_look, self._looked, self.done, self.reason = state["counters"]
 
@@ -120,6 +122,8 @@ class SearchStage:
         if 0 <= self._looked < self._step:
             with contextlib.suppress(BudgetExhausted):
                 rows = [*self._look(), *rows]
+        if self.trajectory is not None and self.optimizer.losses_are_of_the_start:
+            self.trajectory.record(self._step, self.current, math.nan)  # where the last step led; never scored
         self.done, self.reason = True, reason
         return rows
 
@@ -132,6 +136,7 @@ class SearchStage:
         return [StepRow(**names, step=self._step + 1, loss=None, best_loss=None, failed=lost.queries, **books)]
 
     def _one_step(self) -> list[Row]:
+        before = self.current
         candidates = self.optimizer.ask()
         request = Request(tuple(candidates), self._train_batch(), self._space.spec, self.optimizer.white_box)
         try:
@@ -140,11 +145,12 @@ class SearchStage:
             self._tell(np.full(len(candidates), np.nan), None)  # closes the step: a no-op by the optimizers' contract
             raise
         self._tell(losses, gradients)
+        self._record(before, losses)
         self._step += 1
-        self._since_look += cost.queries
+        # Looks come by what was asked, or a warm cache would put them off.
+        self._since_look += cost.queries if self.optimizer.race else counted(request, 0).queries
         finite = losses[np.isfinite(losses)]
         best = float(finite.min()) if finite.size else None
-        self.trajectory.record(self._step, self.current, math.nan if best is None else best)
         return [
             StepRow(
                 **self._books.names,
@@ -156,6 +162,16 @@ class SearchStage:
                 **self._books.of(cost),
             )
         ]
+
+    def _record(self, before: Candidate, losses: Array64) -> None:
+        """Note a prompt with a loss of its own: where the step began if the losses are of there, else what it found."""
+        if self.trajectory is None:
+            return
+        finite = losses[np.isfinite(losses)]
+        if self.optimizer.losses_are_of_the_start:
+            self.trajectory.record(self._step, before, float(finite.mean()) if finite.size else math.nan)
+        else:
+            self.trajectory.record(self._step + 1, self.current, float(finite.min()) if finite.size else math.nan)
 
     def _tell(self, losses: Array64, gradients: Array | None) -> None:
         if not self.optimizer.white_box:

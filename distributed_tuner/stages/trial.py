@@ -214,6 +214,7 @@ class Trial:
             "memory": replace(self._memory),
             "trajectory": self._trajectory.state_dict(),
             "current": self._current,
+            "adopted": self._adopted,
             "selected": self._selected,
             "purse": self._purse.state_dict(),
             "elapsed": self.elapsed(),
@@ -230,7 +231,7 @@ class Trial:
         self._left = dict(state["left"])
         self._memory = replace(state["memory"])
         self._current = state["current"]
-        self._adopted = None
+        self._adopted = state["adopted"]
         self._trajectory = Trajectory()
         self._trajectory.load_state_dict(state["trajectory"])
         self._horizon = state["horizon"]
@@ -247,9 +248,11 @@ class Trial:
         self._current = stage.current
         if isinstance(stage, SearchStage):
             self._left[self._place] = Left(stage.optimizer.state_dict(), self._horizon)
-            self._trajectory = stage.trajectory
+            self._trajectory = stage.trajectory or Trajectory()
+            self._memory.incumbent_loss = None
         else:
-            self._adopted = None if stage.adopted is None else stage.adopted.place
+            if stage.adopted is not None:  # else what a restart stage right before it adopted still stands
+                self._adopted = stage.adopted.place
             self._trajectory = Trajectory()
 
     def _is_spent(self) -> bool:
@@ -280,12 +283,15 @@ class Trial:
             plan=plan,
             optimizer=self._build(config, None) if restored else self._optimizer(config),
             best=self._selected,
-            trajectory=Trajectory(PUBLISHED_WAYPOINTS if self._read_as_published() else Trajectory.KEPT),
+            trajectory=self._new_trajectory(),
         )
 
-    def _read_as_published(self) -> bool:
+    def _new_trajectory(self) -> Trajectory | None:
+        """Return what a stage records its prompts in; None where no restart stage follows that would read them."""
         following = self._course.stages[self._stage_index + 1 : self._stage_index + 2]
-        return any(isinstance(stage, RestartStageConfig) and stage.faithful for stage in following)
+        if not following or not isinstance(following[0], RestartStageConfig):
+            return None
+        return Trajectory(PUBLISHED_WAYPOINTS if following[0].faithful else Trajectory.KEPT)
 
     def _open_restart(self, config: RestartStageConfig, books: Books) -> RestartStage:
         assert self._proposers is not None, "restart stages need proposers"

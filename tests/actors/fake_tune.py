@@ -49,6 +49,7 @@ class FakeTune:
         return PopulationScheduler(
             self._config,
             self.names,
+            range(1, 20, 2),
             self._settings,
             key=(0,),
             shown=2,

@@ -1,5 +1,6 @@
 """A population's scheduler: decisions carried out, and neither lost nor made twice, whatever dies."""
 
+import dataclasses
 import pickle
 import time
 from typing import Any
@@ -246,6 +247,19 @@ def test_texts_that_were_scored_before_a_restore_are_shown() -> None:
     tune = FakeTune(1, pool=[text("old", 0.1), text("worse", 9.0), text("worst", 10.0)])
     tune.report(0, 1, 1.0, scored=[scored("old", 0.1), scored("new", 0.5)])
     assert [entry["text"] for entry in tune.restart(0)["pool"]] == ["new", "old"]
+
+
+def test_a_decision_that_is_made_again_is_given_the_texts_of_then() -> None:
+    """What the ledger has by now (proposals of this stage, all of later ones) was not known when all met there."""
+    known = text("own", 0.5)
+    later = [dataclasses.replace(known, text="proposed", source="proposal", loss=0.1)]
+    later.append(dataclasses.replace(known, text="next", stage=3, loss=0.2))
+    tune = FakeTune(1, mode="sync", pool=[known, *later])
+    tune.report(0, 1, 1.0)
+    assert [entry["text"] for entry in tune.restart(0)["pool"]] == ["own"]
+    tune = FakeTune(1, mode="async", pool=[known, *later])
+    tune.report(0, 1, 1.0)
+    assert [entry["text"] for entry in tune.restart(0)["pool"]] == ["next", "proposed"]
 
 
 def test_a_pickled_scheduler_leaves_the_ledger_behind() -> None:

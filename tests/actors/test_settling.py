@@ -94,6 +94,49 @@ def test_a_pool_that_runs_out_of_memory_goes_on_with_smaller_tiles_and_records_t
     assert evaluate(done.directory.path, "test")[best["metric"]] == best["test_metric"]
 
 
+# ------------------------------------------------------------------------------------------------------- kept answers
+WORDS = {"kind": "token_edit", "popsize": 4}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_whose_answers_are_kept_is_the_same_run_and_free_the_second_time(
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompt = {"kind": "text", "length": 4, "vocabulary": "task"}
+    tree = space({"kind": "analytic", "actors": 2, "cache": "kept"}, [WORDS], prompt=prompt)
+    path = write_space(tree, reviews, "kept-answers.yaml")
+    first, again = (run_space(path, tmp_path / name) for name in ("first", "again"))
+    assert first.status == again.status == "done"
+    assert {oracle["cache"] for oracle in oracles_of(first.directory)} == {str(tmp_path / "kept")}
+
+    def losses(done: Done) -> list[Any]:
+        steps = [(row.step, row.loss, row.best_loss, row.failed, row.metrics) for row in done.ledger.steps]
+        looks = [(row.step, row.train_loss, row.dev_metrics, row.selected, row.text) for row in done.ledger.looks]
+        return [steps, looks, [(row.loss, row.metrics) for row in done.ledger.measures]]
+
+    assert losses(first) == losses(again)
+    paid, free = first.summary["totals"], again.summary["totals"]
+    assert paid["queries"] > 40
+    assert (free["queries"], free["forwards"], free["tokens"], free["usd"]) == (0, 0, 0, 0.0)
+    gate = 3 * 2  # two texts, thrice: never from the cache
+    assert [done.ledger.parities[0].cost.queries for done in (first, again)] == [gate, gate]
+    assert free["measurement"]["queries"] == gate
+    assert free["counts"]["cached_forwards"] > paid["counts"].get("cached_forwards", 0)
+    assert "Forwards answered from the cache" in again.directory.report.read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_resumed_run_passes_the_gate_once_more(reviews: Path, tmp_path: Path) -> None:
+    path = write_space(space({"kind": "analytic"}, [RANDOM]), reviews, "gate-again.yaml")
+    done = run_space(path, tmp_path / "run")
+    prepared = prepare_again(done.directory, path.parent)
+    assert run(prepared, done.directory, address=None, resume=True, command="test").status == "done"
+    assert [row["layout"] for row in raw_rows(done.directory, "parity")] == ["prefix", "prefix"]
+
+
 # ------------------------------------------------------------------------------------------------------- precision
 def test_of_every_method_the_smallest_radius_is_calibrated_first(reviews: Path) -> None:
     rhos = [{**ZOT, "rho": rho} for rho in (0.3, 0.1, 0.2, 0.1, 0.5)]

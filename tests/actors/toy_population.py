@@ -138,6 +138,7 @@ def scheduler(course: Course, say: Say = silent) -> PopulationScheduler:
             }
         ),
         course.names,
+        range(1, 100),
         {name: {RATE: rate} for name, rate in zip(course.names, course.rates, strict=True)},
         key=(1,),
         shown=3,

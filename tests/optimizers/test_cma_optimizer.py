@@ -174,6 +174,15 @@ def test_an_injected_point_survives_state_and_lost_generations():
     assert np.abs(kept[0]).max() > 0.5
 
 
+def test_an_injected_point_is_tried_by_a_search_that_had_stopped():
+    optimizer = build(CmaConfig(intrinsic_dim=4, popsize=6), dim=40, key=KEY, steps=20)
+    while optimizer.stop_reason is None:
+        optimizer.ask()
+        optimizer.tell([1.0] * 6)  # a flat loss
+    optimizer.inject(np.zeros(40, dtype=np.float32), 1.0, 1.0)
+    assert optimizer.stop_reason is None
+
+
 def test_an_injected_point_stays_within_the_bounds():
     optimizer = build(CmaConfig(intrinsic_dim=4, popsize=6, bound=0.5), dim=40, key=KEY, steps=20)
     optimizer.inject(in_the_subspace(optimizer, np.full(4, 3, dtype=np.float32), 1.0, 1.0), 1.0, 1.0)

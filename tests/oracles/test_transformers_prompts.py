@@ -115,6 +115,20 @@ def test_an_embedded_text_has_the_bits_of_init_text(
         assert rows.tobytes() == started.tobytes()
 
 
+def test_a_text_is_embedded_as_the_published_code_does(pair: tuple[Any, ...]) -> None:
+    oracle, embedding, tokenizer = pair
+    words, long = "good film", "good film bad movie was it an good"
+
+    def rows_of(text: str, length: int) -> Array:
+        rows: Array = oracle.materialize(Embedded(text, published=True), replace(SPEC, length=length))
+        return rows
+
+    ids = tokenizer(words + " a" * 10)["input_ids"]
+    np.testing.assert_array_equal(rows_of(words, 5), embedding[ids[:5]])
+    np.testing.assert_array_equal(rows_of(long, 3), embedding[tokenizer(long)["input_ids"][:3]])
+    assert rows_of(words, 40).shape[0] == 40
+
+
 @pytest.mark.parametrize("bos", [False, True])
 def test_an_embedded_text_takes_the_place_of_the_tokens_that_rows_are_added_to(
     bos: bool, tiny_oracle: Callable[..., LossOracle], plain: Any

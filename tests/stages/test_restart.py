@@ -226,11 +226,13 @@ def test_further_requests_and_their_limits() -> None:
     assert len(dear.asked) == 1
 
 
-def test_long_proposals_are_cut_and_that_is_said() -> None:
-    rows = run(make_trial(experiment(), proposer=Scripted([ANSWER])))
+def test_long_proposals_are_cut_which_is_counted_and_said_once() -> None:
+    answers = Scripted([ANSWER, "good\nsome more words than rows\nbad film"])
+    rows = run(make_trial(experiment(rounds=3, queries=300), proposer=answers))
     (event,) = of(rows, EventRow)
     assert event.kind == "proposals_cut"
-    assert "have more than 2 tokens" in event.message
+    assert "more than 2 tokens" in event.message
+    assert [row.cut for row in of(rows, ExchangeRow)] == [3, 1]
 
 
 def test_a_budget_that_does_not_pay_for_a_restart_ends_it() -> None:
@@ -247,7 +249,8 @@ def test_an_llm_alone_selects_by_looks_of_its_own() -> None:
     answers = Scripted(["good film judge", "fine film judge", "great film judge"])
     rows = run(make_trial(made, oracle=favoured(made, "great", 9.0), proposer=answers))
     assert [row.text for row in of(rows, RestartRow)][2] == "great film judge"
-    assert len(looks_of(rows)) == 3
+    adopted = [row.stage for row in of(rows, RestartRow) if row.adopted == "proposal"]
+    assert [look.stage for look in looks_of(rows)] == sorted({0, *adopted}), "the first, and what is new"
     assert looks_of(rows)[0].selected
     assert of(rows, FeedbackRow)[0].texts[0].source == "trajectory"
     assert len(measures_of(rows)) == 1
@@ -260,9 +263,45 @@ def test_an_llm_alone_ends_when_the_budget_does() -> None:
     trial = make_trial(made, proposer=answers)
     rows = run(trial)
     assert 26 <= paid(rows).queries <= 31
-    assert len(of(rows, RestartRow)) < 8
+    assert len(of(rows, RestartRow)) < 15
     assert trial.outcome is not None and "budget spent" in trial.outcome.reason
     assert len(measures_of(rows)) == 1
+
+
+def test_an_llm_alone_asks_nothing_twice() -> None:
+    """An incumbent that nothing replaced is neither looked at nor scored again, on examples that are the same."""
+    stages = [{"kind": "restart", "proposer": PROPOSER | {"give_up_after": 99}}]
+    made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 400}, stages=stages, rounds=6)
+    oracle = favoured(made, "i", -9.0)
+    rows = run(make_trial(made, oracle=oracle, proposer=Scripted([f"film i {n}\nfine i {n}" for n in range(6)])))
+    assert len(of(rows, RestartRow)) == 6 and all(row.adopted == "none" for row in of(rows, RestartRow))
+    assert len({row.incumbent_loss for row in of(rows, RestartRow)}) == 1
+    assert paid(rows).queries == 1 + 1 + 6 * 2 + 2, "its text, itself, the proposals, one look"
+    assert len(looks_of(rows)) == 1
+
+
+def test_what_a_restart_adopted_stands_after_another_that_adopts_nothing() -> None:
+    search = {"kind": "search", "optimizer": OPTIMIZERS["zot"], "look_every": 20, "steps": 3}
+    restart = {"kind": "restart", "proposer": PROPOSER}
+    made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 300}, stages=[search, restart, restart, search])
+    oracle = favoured(made, "judge", 9.0)
+    trial = make_trial(made, oracle=oracle, proposer=Scripted(["judge film", "i film"]))
+    rows: list[Row] = []
+    while len(of(rows, RestartRow)) < 2:
+        rows += trial.advance()
+    saved = trial.state_dict()
+    assert [row.adopted for row in of(rows, RestartRow)] == ["proposal", "none"]
+    restored = make_trial(made, oracle=oracle, proposer=Scripted([]))
+    restored.load_state_dict(saved)
+    for each in (trial, restored):
+        at = len(oracle.asked)
+        run(each)
+        look = oracle.asked[at]
+        prompt = prompt_spec(made.prompt, each._task)
+        assert look.batch.split == "train" and len(look.candidates) == 1
+        assert np.allclose(
+            oracle.materialize(look.candidates[0], prompt), oracle.materialize(Embedded("judge film"), prompt)
+        )
 
 
 def test_faithful_adopts_the_first_proposal_unscored_with_feedback_from_dev() -> None:
@@ -336,7 +375,7 @@ def test_a_trial_of_a_population_waits_at_its_boundary_and_goes_on_if_told_so() 
     assert (trial.boundary, trial.waiting, trial.restart_id) == (1, True, "")
     assert trial.pool
     (row,) = trial.go_on()
-    assert isinstance(row, RestartRow) and row.adopted == "none" and "leaders" in row.reason
+    assert isinstance(row, RestartRow) and row.adopted == "none" and "its own prompt" in row.reason
     rows = run(trial)
     assert not proposer.asked
     assert len(measures_of(rows)) == 1

@@ -1,5 +1,6 @@
 """The search stage: looks, selection by dev, mini-batches, and what failed queries do."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from local_trials import (
     OPTIMIZERS,
+    Scripted,
     TimedOracle,
     looks_of,
     make_experiment,
@@ -17,6 +19,7 @@ from local_trials import (
     steps_of,
 )
 
+from distributed_tuner.stages.search import SearchStage
 from distributed_tuner.stages.selection import Selected, is_better
 from distributed_tuner.values import Array, Point, Request
 
@@ -182,3 +185,49 @@ def test_without_any_finite_look_nothing_is_selected_measured_or_raised(optimize
     assert trial.outcome is not None
     assert trial.outcome.reason.endswith("no look had a finite loss")
     assert np.isnan(trial.progress()["dev_metric"])
+
+
+# --------------------------------------------------------------------------------------------------- trajectory
+RESTART: dict[str, Any] = {"kind": "restart", "proposer": {"kind": "random"}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "exact"),
+    [
+        ({"kind": "gradient", "optimizer": {"kind": "sgd", "learning_rate": 30.0, "clip": 0, "momentum": 0}}, True),
+        ({"kind": "search", "optimizer": OPTIMIZERS["cma"]}, True),
+        ({"kind": "search", "optimizer": OPTIMIZERS["zot"] | {"batch_size": 64, "rho": 1e-4}}, False),
+    ],
+    ids=["gradient", "cma", "zot"],
+)
+def test_waypoints_have_the_losses_of_their_own_prompts(stage: dict[str, Any], exact: bool) -> None:
+    experiment = make_experiment(
+        OPTIMIZERS["zot"],
+        budget={"queries": 400},
+        oracle={"kind": "analytic", "function": "quadratic", "width": 3},
+        stages=[stage | {"steps": 6, "look_every": 1000}, RESTART, stage | {"steps": 1}],
+    )
+    oracle = TimedOracle(experiment)
+    trial = make_trial(experiment, oracle=oracle, proposer=Scripted(["none"]))
+    while not trial._stage.done:
+        trial.advance()
+    assert isinstance(trial._stage, SearchStage) and trial._stage.trajectory is not None
+    points = trial._stage.trajectory.recorded
+    batch, spec = trial._task.batch("train"), trial._space.spec
+    known = [point for point in points if math.isfinite(point.loss)]
+    assert len(known) == 6
+    for point in known:
+        true = oracle.evaluate(Request((point.candidate,), batch, spec)).losses[0]
+        assert point.loss == pytest.approx(true, rel=1e-9 if exact else 1e-3)
+    best = min(known, key=lambda point: point.loss)
+    assert best in trial._stage.trajectory.chosen(2)
+    last = trial._stage.trajectory.chosen(2)[-1].candidate
+    expected = oracle.materialize(trial._stage.current, spec)
+    assert np.array_equal(oracle.materialize(last, spec), expected)
+
+
+def test_nothing_is_recorded_where_nothing_reads_it() -> None:
+    experiment = make_experiment(OPTIMIZERS["zot"], budget={"queries": 60})
+    trial = make_trial(experiment)
+    run(trial)
+    assert isinstance(trial._stage, SearchStage) and trial._stage.trajectory is None
