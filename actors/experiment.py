@@ -101,8 +101,10 @@ class _Run:
                     resumed=self._resume,
                 )
             )
-            for row in (*settled.calibrations, *settled.parities):
-                writer.write(row)
+            for calibration in settled.calibrations:
+                writer.write(calibration)
+            for parity in settled.parities:
+                writer.write(parity)
             _write_events(settled.before, writer)
             try:
                 measure_manual_prompts(self._prepared, self._directory.ledger, oracle, writer, progress)

@@ -147,8 +147,10 @@ def _cost(totals: Mapping[str, Any]) -> str:
     if not calls:
         return "No proposer was asked."
     asked = "1 request" if calls == 1 else f"{words.count(calls)} requests"
+    cut = totals["proposals_cut"]
+    longer = f", {words.count(cut)} proposals longer than the prompt and cut" if cut else ""
     return (
-        f"{asked} to proposers, {words.count(totals['proposer_failures'])} without a usable answer:"
+        f"{asked} to proposers, {words.count(totals['proposer_failures'])} without a usable answer{longer}:"
         f" {words.count(totals['proposer_input_tokens'])} tokens in,"
         f" {words.count(totals['proposer_output_tokens'])} out,"
         f" {words.duration(totals['proposer_seconds'])}, {words.money(totals['proposer_usd'])}."

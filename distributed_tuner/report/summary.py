@@ -23,8 +23,8 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     top. ``totals.counts`` are what else the oracles' answers told, by name, such as ``cached_forwards``.
     ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
     ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for:
-    what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer).
-    ``restarts`` are restart stages, ``restarts_adopted`` those that ended with another prompt. Means and standard
+    what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer;
+    ``proposals_cut`` proposals were longer than the prompt). ``restarts`` are restart stages, ``restarts_adopted`` those that ended with another prompt. Means and standard
     deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
     """
     trials = summarize_trials(ledger, config)
@@ -111,6 +111,7 @@ def _proposing(ledger: Ledger) -> dict[str, Any]:
     rows = ledger.exchanges
     return {
         "proposer_calls": len(rows),
+        "proposals_cut": sum(row.cut for row in rows),
         "proposer_failures": sum(row.problem != "" for row in rows),
         "proposer_input_tokens": sum(row.input_tokens for row in rows),
         "proposer_output_tokens": sum(row.output_tokens for row in rows),
