@@ -24,8 +24,9 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
     ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for:
     what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer;
-    ``proposals_cut`` proposals were longer than the prompt). ``restarts`` are restart stages, ``restarts_adopted`` those that ended with another prompt. Means and standard
-    deviations (n - 1; None below two trials) of ``methods`` leave failed trials out.
+    ``proposals_cut`` proposals were longer than the prompt). ``restarts`` are restart stages, ``restarts_adopted``
+    those that ended with another prompt. Means and standard deviations (n - 1; None below two trials) of
+    ``methods`` leave failed trials out.
     """
     trials = summarize_trials(ledger, config)
     metric = metric_name(config)
