@@ -36,7 +36,7 @@ from distributed_tuner.values import Center, Layout, Perturbation, PromptSpec, R
 Backend = Literal["transformers", "vllm", "http"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 NAMES = {"transformers": "transformers", "vllm": "vLLM engine", "http": "vLLM over HTTP"}
-HEADINGS = ("backend", "queries/s", "s/query", "samples", "bytes a candidate", "max |loss difference|")
+HEADINGS = ("backend", "queries/s", "s/query", "samples", "bytes a candidate", "largest loss difference")
 MODEL_LENGTH = 1024  # tokens that the engines make room for
 
 
@@ -157,7 +157,8 @@ def client_config(model: str, url: str) -> OpenAIOracleConfig:
 
 def request_of(setup: Setup, width: int) -> Request:
     """Return the request: pairs of perturbations of a point, as ZOT asks them."""
-    task = tasks.build(DemoTaskConfig(kind="demo", shots=setup.shots, test_limit=4), Path())
+    # With any model's tokenizer: the first token of a label word stands for it.
+    task = tasks.build(DemoTaskConfig(kind="demo", shots=setup.shots, test_limit=4, label_rule="first"), Path())
     center = Center("center", np.zeros(setup.length * width, dtype=np.float32))
     pairs = [Perturbation(center, ("backends", i // 2), 1 if i % 2 == 0 else -1, 1.0) for i in range(setup.candidates)]
     init: Literal["zeros", "text"] = "zeros" if setup.layout == "add" else "text"

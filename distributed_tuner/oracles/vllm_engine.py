@@ -116,6 +116,7 @@ def _arguments(config: VllmOracleConfig, device: str) -> dict[str, Any]:
         "model": locate(config.model),
         "revision": config.revision,
         "skip_tokenizer_init": True,
+        "use_tqdm_on_load": False,
         "trust_remote_code": config.trust_remote_code,
         "dtype": "bfloat16" if config.dtype == "auto" else config.dtype,
         "hf_overrides": {"head_dtype": "float32"},

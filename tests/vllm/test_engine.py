@@ -32,7 +32,8 @@ def test_losses_are_the_transformers_oracles(
 ) -> None:
     request = mixed(task, engine.info.width, layout, examples=16)
     found, wanted = engine.evaluate(request), transformers_oracle("bfloat16").evaluate(request)
-    assert np.abs(found.losses - wanted.losses).max() < 0.03
+    apart = np.abs(found.losses - wanted.losses) / np.maximum(1.0, wanted.losses)
+    assert apart.max() < 0.03  # each of the two is a hundredth or two from float32, on these few rows
     assert np.ptp(wanted.losses) > 0.2  # the candidates differ by far more than the tolerance
     assert replace(found.cost, seconds=0) == replace(wanted.cost, seconds=0) == engine.cost(request)
 
