@@ -18,7 +18,7 @@ import typer
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "maao.yaml"
 ROUNDS = 4
-ASKED_ALONE = 5  # queries that a round of the LLM alone takes at least: the incumbent twice, a proposal, a look
+ASKED_ALONE = 1  # query that a round of the LLM alone takes at least: a proposal; nothing else is asked twice
 
 SEARCH = "{kind: search, look_every: 60, optimizer: {kind: zot, points: 4, rho: 1.0, learning_rate: LR}}"
 GRADIENT = "{kind: gradient, look_every: 60, optimizer: {kind: adamw, learning_rate: 0.3, schedule: cosine}}"

@@ -36,7 +36,7 @@ def test_arms_have_the_same_task_and_budget_and_use_it(data: Path, task: str) ->
     for arm, each in prepared.items():
         if arm != "LLM only":  # how much that asks depends on the answers
             assert each.projections[0].search.queries > 270, arm
-    assert prepared["LLM only"].plans[0].experiment.rounds == 60
+    assert prepared["LLM only"].plans[0].experiment.rounds == 300
     assert prepared["alternating"].plans[0].experiment.task.description == TASKS[task].description
 
 
