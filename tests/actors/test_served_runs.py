@@ -1,0 +1,143 @@
+"""Whole runs on a server that refuses, dies and comes back, with an actor killed beside it; and on one that says no."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from completions_server import Asked, CompletionsServer, Reply, opinion, refusal
+from tuner_runs import ROOT, numbers, processes, raw_rows, space, steps_written, wait_for, write_space
+
+from distributed_tuner.ledger.reader import read
+from distributed_tuner.run_directory import RunDirectory
+
+pytestmark = pytest.mark.ray
+
+KEY = "sk-RECOGNISABLE-0123456789"
+QUERIES = 60
+
+
+@pytest.fixture
+def server() -> Iterator[CompletionsServer]:
+    state = CompletionsServer()
+    state.start()
+    yield state
+    state.stop()
+
+
+@pytest.fixture
+def sessions() -> Iterator[Path]:
+    """Return where Ray writes its logs; its sockets' paths must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def served(server: CompletionsServer, **oracle: Any) -> dict[str, Any]:
+    price = {"usd_per_million_input_tokens": 10.0, "usd_per_million_output_tokens": 20.0}
+    settings = {"kind": "openai", "model": "m", "base_url": server.url, "api": "completions", "api_key_env": "MY_KEY"}
+    return space(
+        settings | {"actors": 2, "price": price, "timeout": 10.0, "cache": "kept", **oracle},
+        [{"kind": "token_edit", "popsize": 4}],
+        prompt={"kind": "text", "length": 5, "vocabulary": "task"},
+        budget={"queries": QUERIES, "usd": 1.0},
+    )
+
+
+def start(path: Path, out: Path, sessions: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tune.py"), "run", str(path), "--out", str(out)],
+        cwd=path.parent,
+        env=os.environ | {"MY_KEY": KEY, "RAY_TMPDIR": str(sessions)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_the_key_is_nowhere(*places: Path) -> None:
+    files = [file for place in places for file in place.rglob("*") if file.is_file() and not file.is_symlink()]
+    assert len(files) > 20
+    assert not [file for file in files if KEY.encode() in file.read_bytes()]
+
+
+def test_a_server_that_restarts_and_an_actor_that_is_killed_change_nothing(
+    server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
+) -> None:
+    path = write_space(served(server, cache=None), reviews, "served.yaml")
+    undisturbed = start(path, tmp_path / "whole", sessions)
+    said = undisturbed.communicate(timeout=180)
+    assert undisturbed.returncode == 0, said[1]
+    asked = len(server.asked)
+
+    turns = iter(range(10**9))
+
+    def moody(asked: Asked) -> Reply:
+        turn = next(turns)
+        if turn % 50 == 7:
+            return refusal(429, f"too many requests with {asked.key}", retry_after="0.1")
+        return refusal(500, str(asked.key)) if turn % 50 == 23 else opinion(asked)
+
+    server.answer = moody
+    out = tmp_path / "run"
+    process = start(path, out, sessions)
+    wait_for(steps_written(out, 3), 120)
+    os.kill(processes("ray::OracleHost", process.pid)[0], signal.SIGKILL)
+    server.stop()
+    back = threading.Timer(1.0, server.start)
+    back.start()
+    said = process.communicate(timeout=180)
+    back.join()
+    assert process.returncode == 0, said[1]
+
+    assert numbers(read(out / "ledger.jsonl")) == numbers(read(tmp_path / "whole" / "ledger.jsonl"))
+    assert len(server.asked) - asked > asked, "some were asked again"
+    (trial,) = read_summary(out)["trials"]
+    assert trial["queries"] <= QUERIES and 0 < trial["usd"] < 1.0
+    assert any(row["kind"] == "oracle_restart" for row in raw_rows(RunDirectory(out), "event"))
+    assert_the_key_is_nowhere(out, tmp_path / "whole", sessions)
+    assert KEY not in said[0] + said[1]
+
+
+def test_what_was_asked_once_is_free_in_the_next_run(
+    server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
+) -> None:
+    path = write_space(served(server, actors=1, cache=str(tmp_path / "kept")), reviews, "kept.yaml")
+    totals = []
+    for name in ("first", "again"):
+        before = len(server.asked)
+        process = start(path, tmp_path / name, sessions)
+        said = process.communicate(timeout=180)
+        assert process.returncode == 0, said[1]
+        totals.append((read_summary(tmp_path / name)["totals"], len(server.asked) - before))
+    (first, asked_first), (again, asked_again) = totals
+    assert first["usd"] > 0 and again["usd"] == 0 and again["queries"] == 0
+    assert again["counts"]["cached_forwards"] > 0
+    assert asked_again < asked_first, "the gate alone asks anew"
+
+
+@pytest.mark.parametrize(("status", "names"), [(401, "MY_KEY"), (404, "oracle.model")])
+def test_a_server_that_says_no_ends_the_run_at_once_with_what_to_change(
+    status: int, names: str, server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
+) -> None:
+    server.answer = lambda asked: refusal(status, f"no {asked.key}")
+    process = start(write_space(served(server), reviews, "refused.yaml"), tmp_path / "run", sessions)
+    _, stderr = process.communicate(timeout=180)
+    assert process.returncode == 2
+    (line,) = stderr.splitlines()
+    assert line.startswith("error: ") and names in line and str(status) in line and KEY not in line
+    assert len(server.asked) < 100
+    assert_the_key_is_nowhere(reviews, tmp_path, sessions)
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return summary
