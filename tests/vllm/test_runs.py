@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("ray_cl
 
 START_SECONDS = 300.0
 SPACE = ROOT / "search_spaces" / "vllm.yaml"
-SMALL = ("task.shots=2", "task.test_limit=8")
+SMALL = ("task.shots=2", "task.test_limit=8", "budget.queries=12")
 
 
 def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
