@@ -67,6 +67,10 @@ def opinion(asked: Asked) -> Reply:
     return answered(asked, {" great": good, " terrible": bad, " the": -9.0})
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # of five, a burst of connections waits a second for its next try
+
+
 class CompletionsServer:
     """Answers with ``answer``. ``asked``: what came in. It can be stopped and started again on the same port."""
 
@@ -90,7 +94,7 @@ class CompletionsServer:
 
     def start(self) -> None:
         self._stopping.clear()
-        self._http = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
+        self._http = _Http(("127.0.0.1", self._port), self._handler())
         self._port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 

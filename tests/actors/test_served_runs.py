@@ -45,7 +45,7 @@ def served(server: CompletionsServer, **oracle: Any) -> dict[str, Any]:
     price = {"usd_per_million_input_tokens": 10.0, "usd_per_million_output_tokens": 20.0}
     settings = {"kind": "openai", "model": "m", "base_url": server.url, "api": "completions", "api_key_env": "MY_KEY"}
     return space(
-        settings | {"actors": 2, "price": price, "timeout": 10.0, "cache": "kept", **oracle},
+        settings | {"actors": 2, "price": price, "timeout": 10.0, "breaker_seconds": 0.5, "cache": "kept", **oracle},
         [{"kind": "token_edit", "popsize": 4}],
         prompt={"kind": "text", "length": 5, "vocabulary": "task"},
         budget={"queries": QUERIES, "usd": 1.0},
