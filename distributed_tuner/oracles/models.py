@@ -273,8 +273,14 @@ def _fast_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+        # AVX-512 BF16 is faster than float32 on AMD's processors; on Intel's without AMX it has half of float32's rate.
+        return bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and _is_amd()))
     return False
+
+
+def _is_amd() -> bool:
+    facts = Path("/proc/cpuinfo")
+    return facts.is_file() and "AuthenticAMD" in facts.read_text(errors="replace")
 
 
 def _converted_smollm2() -> Path:

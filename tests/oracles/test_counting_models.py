@@ -233,6 +233,10 @@ def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda on=capability: {"amx_bf16": on})
         assert resolve_dtype("auto", "cpu") is expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    for amd, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(models, "_is_amd", lambda amd=amd: amd)
+        assert resolve_dtype("auto", "cpu") is expected
 
 
 @pytest.mark.parametrize(("key", "value"), [("device", "tpu"), ("dtype", "int8")])
