@@ -14,7 +14,7 @@ from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, TEXTS,
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, TransformersOracleConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError, ModelError, TaskError
-from distributed_tuner.oracles import build
+from distributed_tuner.oracles import build, models
 from distributed_tuner.oracles.counting import build_counter
 from distributed_tuner.oracles.models import (
     cache_directory,
