@@ -99,7 +99,7 @@ class Dispatcher:
         """
         for index, actor in enumerate(self._actors):
             self._workers.append(asyncio.create_task(self._serve(index, actor)))
-        if self._config.kind != "openai":  # a server bills what it is asked twice, and would be no faster
+        if self._config.may_ask_twice:
             self._workers.append(asyncio.create_task(self._watch_stragglers()))
         while self._info is None and self._fatal is None:
             await asyncio.sleep(0.05)

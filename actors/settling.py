@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from actors.dispatcher import Statistics
 from actors.gate import pass_gate
 from actors.pool import Pool
@@ -28,8 +26,8 @@ from distributed_tuner.oracles.tile_size import (
 )
 from distributed_tuner.precision import Case, cases
 from distributed_tuner.preflight import Prepared
-from distributed_tuner.prompts.spec import prompt_spec
-from distributed_tuner.values import Point, Request
+from distributed_tuner.stages.prompt_space import prompt_space
+from distributed_tuner.values import Request
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -141,11 +139,10 @@ def _candidate_bytes(prepared: Prepared, pool: Pool) -> int:
     if not isinstance(config, TransformersOracleConfig):
         return 0
     asked = {
-        (prompt_spec(plan.experiment.prompt, task), longest(task.batch("train"), config.tile.examples))
+        (prompt_space(plan.experiment.prompt, task, info.width), longest(task.batch("train"), config.tile.examples))
         for plan, task in zip(prepared.plans, prepared.tasks, strict=True)
     }
-    point = Point(np.zeros(0, dtype=np.float32))  # every soft prompt costs the same
-    tokens = max(pool.oracle.cost(Request((point,), batch, spec)).tokens for spec, batch in asked)
+    tokens = max(pool.oracle.cost(Request((space.sample,), batch, space.spec)).tokens for space, batch in asked)
     return candidate_bytes(load_model_config(config), DTYPE_BYTES.get(info.dtype, 4), tokens)
 
 

@@ -16,6 +16,7 @@ from ray import tune
 
 from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
+from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.selection import Selected
@@ -64,6 +65,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             index=index,
             proposers=lambda settings: self._proposers[key_of(settings)],
         )
+        self._population = isinstance(plan.experiment.schedule, PopulationScheduleConfig)
         self._restart: dict[str, Any] | None = config.get("restart")
         self._reported: Selected | None = None
         self._told = 0  # texts of the pool that were reported
@@ -82,7 +84,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         loss = progress["dev_loss"]
         outcome = trial.outcome
         prompt = self._new_prompt()
-        told = prompt is not None or trial.waiting or trial.done
+        told = self._population and (prompt is not None or trial.waiting or trial.done)  # a donor's prompt
         return {
             "progress": progress,
             "dev_loss": loss if abs(loss) < WORST_LOSS else WORST_LOSS,

@@ -133,9 +133,9 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are."""
-    _require_shared(plans, SHARED)
+    _require_shared(plans, SHARED, "all trials")
     if isinstance(plans[0].experiment.schedule, PopulationScheduleConfig):
-        _require_shared(plans, SHARED_BY_POPULATION)
+        _require_shared(plans, SHARED_BY_POPULATION, "all trials of a population")
     build_task = _remember(lambda config: tasks.build(config, root))
     built = [build_task(plan.experiment.task) for plan in plans]
     for plan, task in zip(plans, built, strict=True):
@@ -163,13 +163,12 @@ def _remember(build: Callable[[TaskConfig], Task]) -> Callable[[TaskConfig], Tas
     return remembered
 
 
-def _require_shared(plans: list[TrialPlan], names: tuple[str, ...]) -> None:
+def _require_shared(plans: list[TrialPlan], names: tuple[str, ...], whom: str) -> None:
     for name in names:
         values = {repr(getattr(plan.experiment, name)) for plan in plans}
         if len(values) > 1:
             raise ConfigError(
-                f"{name} must be the same for all trials{' of a population' if names is not SHARED else ''}, but the"
-                f" space draws {len(values)} values; make it a constant"
+                f"{name} must be the same for {whom}, but the space draws {len(values)} values; make it a constant"
             )
 
 

@@ -1,6 +1,6 @@
 """Settings of the loss oracles: which frozen model answers, on what, in how many actors, at what price."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,9 @@ class Tile(Config):
 
 class OracleBase(Config):
     """What every oracle pool has."""
+
+    may_ask_twice: ClassVar[bool] = True
+    """Whether a tile that takes long may be given to another actor as well."""
 
     actors: int = Field(1, ge=1)
     """Oracle actors, each with a model of its own. Changes the speed, never the numbers."""
@@ -127,6 +130,8 @@ class VllmOracleConfig(OracleBase):
 
 class OpenAIOracleConfig(OracleBase):
     """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can."""
+
+    may_ask_twice: ClassVar[bool] = False  # it would bill both, and be no faster
 
     kind: Literal["openai"]
     model: str = Field(min_length=1)

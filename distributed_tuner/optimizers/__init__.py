@@ -19,7 +19,6 @@ from distributed_tuner.config.optimizer import (
     SgdConfig,
     TokenEditConfig,
     ZotConfig,
-    in_words,
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer
@@ -63,8 +62,12 @@ def build(
     """
     if dim < 1 or steps < 1 or not key:
         raise ConfigError(f"dim and steps must be at least 1 and key not empty; got {dim}, {steps} and {key!r}")
-    if in_words(config):
-        return _build_in_words(config, dim, key, steps, _checked_text(start), _checked_words(vocabulary))
+    if isinstance(config, TokenEditConfig):
+        text, words = _checked_text(start), _checked_words(vocabulary)
+        return TokenEdit(config, dim=dim, key=key, start=text, words=words)
+    if isinstance(config, NevergradConfig) and config.space == "words":
+        text, words = _checked_text(start), _checked_words(vocabulary)
+        return NevergradWords(config, dim=dim, key=key, steps=steps, start=text, words=words)
     x = _checked_start(start, dim)
     match config:
         case RandomSearchConfig():
@@ -79,19 +82,8 @@ def build(
             return AdamW(config, dim=dim, key=key, steps=steps, start=x)
         case SgdConfig():
             return Sgd(config, dim=dim, key=key, steps=steps, start=x)
-        case TokenEditConfig():
-            raise AssertionError("built above")
         case _:
             assert_never(config)
-
-
-def _build_in_words(
-    config: OptimizerConfig | FirstOrderConfig, dim: int, key: Key, steps: int, start: str, words: tuple[str, ...]
-) -> Optimizer:
-    if isinstance(config, TokenEditConfig):
-        return TokenEdit(config, dim=dim, key=key, start=start, words=words)
-    assert isinstance(config, NevergradConfig)
-    return NevergradWords(config, dim=dim, key=key, steps=steps, start=start, words=words)
 
 
 def _checked_text(start: Start | None) -> str:

@@ -118,13 +118,8 @@ class SoftLines:
         """Return the token ids of a text candidate with an example."""
         return [*self._encoder.prompt(candidate.text), *self._encoder.line(example, False)]
 
-    def sequence(self, candidate: Candidate, example: Example, prompt: PromptSpec) -> "Tensor":
-        """Return what the model reads of a candidate with an example, shape (T, D), contiguous."""
-        (only,) = self.sequences(candidate, (example,), prompt)
-        return only
-
     def sequences(self, candidate: Candidate, examples: Sequence[Example], prompt: PromptSpec) -> "list[Tensor]":
-        """Return the same for several examples; the candidate's rows are made once."""
+        """Return what the model reads of a candidate with each example, shape (T, D), contiguous."""
         import torch
 
         if isinstance(candidate, Text):

@@ -8,11 +8,11 @@ from distributed_tuner.ledger.rows import LookRow
 from distributed_tuner.maths.losses import predictions
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.prompt_space import PromptSpace
+from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.selection import Rule, Selected, is_better
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.metrics import score
-from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request, Text
+from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request
 
 
 class Looks:
@@ -55,7 +55,7 @@ class Looks:
             dev_metric=metric,
             dev_metrics=scores,
             selected=better,
-            text=candidate.text if isinstance(candidate, Text) else None,
+            text=words_of(candidate),
             **self._books.of(train.cost + dev.cost),
         )
 

@@ -150,10 +150,10 @@ class WordSpace:
         return Text(place)
 
     def place(self, model: LossOracle, candidate: Candidate) -> Start:
-        return _words_of(candidate)
+        return _text(candidate)
 
     def texts(self, model: LossOracle, candidates: Sequence[Candidate], tokens: TokenSpace) -> list[str]:
-        return [_words_of(candidate) for candidate in candidates]
+        return [_text(candidate) for candidate in candidates]
 
     def is_too_long(self, model: LossOracle, text: str) -> bool:
         return False
@@ -170,7 +170,7 @@ class WordSpace:
         return words or self.task_words
 
     def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
-        return _words_of(candidate)
+        return _text(candidate)
 
 
 def prompt_space(config: PromptConfig, task: Task, width: int) -> PromptSpace:
@@ -191,6 +191,11 @@ def _task_words(task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for source in sources for word in re.findall(r"\w[\w'-]*", source)))
 
 
-def _words_of(candidate: Candidate) -> str:
+def words_of(candidate: Candidate) -> str | None:
+    """Return a prompt's words; None of a soft one."""
+    return candidate.text if isinstance(candidate, Text) else None
+
+
+def _text(candidate: Candidate) -> str:
     assert isinstance(candidate, Text)
     return candidate.text

@@ -23,12 +23,12 @@ from distributed_tuner.proposers.propose import Exchange, propose
 from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
-from distributed_tuner.stages.prompt_space import PromptSpace
+from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, Candidate, Cost, Embedded, Evaluation, Request, Start, Text, TokenSpace
+from distributed_tuner.values import Batch, Candidate, Cost, Embedded, Evaluation, Request, Start, TokenSpace
 
 PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
 PUBLISHED_SPACE = TokenSpace("published", "published")
@@ -42,11 +42,6 @@ class Adopted:
     place: Start
     text: str
     source: Literal["proposal", "donor"]
-
-
-def words_of(candidate: Candidate) -> str:
-    """Return a prompt's words; none of a soft one."""
-    return candidate.text if isinstance(candidate, Text) else ""
 
 
 class RestartStage:
@@ -263,9 +258,9 @@ class RestartStage:
         known = self._memory.incumbent_loss if donor is None else None
         entries: list[tuple[Source, str, Candidate]] = []
         if known is None:
-            entries.append(("incumbent", words_of(self._incumbent), self._incumbent))
+            entries.append(("incumbent", words_of(self._incumbent) or "", self._incumbent))
         if donor is not None:
-            entries.append(("donor", words_of(self._space.at(donor)), self._space.at(donor)))
+            entries.append(("donor", words_of(self._space.at(donor)) or "", self._space.at(donor)))
         first = len(entries)
         entries += [("proposal", text, self._prompt_of(text)) for text in self._proposals]
         sources, texts, candidates = zip(*entries, strict=True)
@@ -281,7 +276,7 @@ class RestartStage:
             text = self._proposals[best - first]
             self.adopted = self._adoption(text)
         elif donor is not None:
-            self.adopted = Adopted(donor, words_of(self._space.at(donor)), "donor")
+            self.adopted = Adopted(donor, words_of(self._space.at(donor)) or "", "donor")
         reason = "" if wins else self._problem or "no proposal beat the prompt that it had to beat"
         self._memory.incumbent_loss = float(losses[best]) if wins else to_beat
         return self._end(reason, incumbent, [text for text in scored if text.source != "incumbent"], answer.cost)

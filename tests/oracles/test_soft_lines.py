@@ -58,7 +58,7 @@ def test_texts_are_ids_and_the_embeddings_of_these(
     assert np.abs(logits_of(model, lines, text, "prefix") - wanted).max() < 1e-4
     ids = lines.ids(text, MIXED.examples[0])
     assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
-    assert len(ids) == len(lines.sequence(text, MIXED.examples[0], SPEC))
+    assert len(ids) == len(lines.sequences(text, MIXED.examples[:1], SPEC)[0])
 
 
 @pytest.mark.parametrize("layout", ["prefix", "suffix", "add"])
