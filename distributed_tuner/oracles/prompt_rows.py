@@ -136,3 +136,24 @@ class PromptRows:
         under_L_D = self._embed(self.under(length)[:length])
         rows_N_L_D = torch.from_numpy(np.stack(rows)).to(under_L_D.device)
         return (rows_N_L_D + under_L_D.float() if layout == "add" else rows_N_L_D).flatten(0, 1)
+
+
+class AnswersByRows:
+    """What an oracle (base.py) answers without its layers: from ``_rows`` alone."""
+
+    _rows: PromptRows
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        return self._rows.materialize(candidate, prompt)
+
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        return self._rows.nearest_tokens(rows, layout)
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        return self._rows.project(rows, layout, space)
+
+    def token_count(self, text: str) -> int:
+        return self._rows.token_count(text)
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return self._rows.vocabulary(space)

@@ -22,19 +22,16 @@ from distributed_tuner.oracles.models import (
     load_tokenizer,
     resolve_dtype,
 )
-from distributed_tuner.oracles.prompt_rows import PromptRows
+from distributed_tuner.oracles.prompt_rows import AnswersByRows, PromptRows
 from distributed_tuner.oracles.transformers import context_of
 from distributed_tuner.values import (
-    Array,
     Batch,
     Candidate,
     Cost,
     Example,
-    Layout,
     PromptSpec,
     Request,
     Text,
-    TokenSpace,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ WEIGHTS = "model.safetensors"
 SCALES = ("embedding_multiplier", "scale_emb")  # settings of models that multiply embeddings on their way in
 
 
-class SoftLines:
+class SoftLines(AnswersByRows):
     """Makes sequences (T, D) of a causal model in ``dtype``, the dtype that the engine computes in.
 
     ``source`` names the model: any oracle's settings that have ``model``, ``revision`` and ``trust_remote_code``.
@@ -63,6 +60,11 @@ class SoftLines:
         self._encoder = Encoder(self._tokenizer, known if context is None else min(known, context))
         self._table = _read_matrix(source, config).to(resolve_dtype(dtype, "cpu"))
         self._rows = PromptRows(self._tokenizer, self._encoder, self._embed, self._table)
+
+    @property
+    def rows(self) -> PromptRows:
+        """From candidates to rows, and from rows to tokens."""
+        return self._rows
 
     @property
     def width(self) -> int:
@@ -136,26 +138,6 @@ class SoftLines:
             head = rows_L_D
         special = prompt.layout == "prefix"
         return [torch.cat([head, self._embed(self._encoder.line(example, special))]) for example in examples]
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        """Return the rows that a soft candidate stands for, shape (L, D), float32."""
-        return self._rows.materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        """Return the nearest vocabulary token of each row, and their cosine."""
-        return self._rows.nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        """Return each prompt's text V^-1(rows)."""
-        return self._rows.project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        """Return how many tokens a text has."""
-        return self._rows.token_count(text)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        """Return the allowed tokens."""
-        return self._rows.vocabulary(space)
 
     def _embed(self, ids: Any) -> "Tensor":
         import torch

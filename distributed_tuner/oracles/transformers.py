@@ -13,7 +13,6 @@ trunk.py's.
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -27,21 +26,18 @@ from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.gradients import groups, logits_and_gradient, no_graph, require_white_box
 from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer
 from distributed_tuner.oracles.packing import RowPlan, plan_even, plan_rows
-from distributed_tuner.oracles.prompt_rows import PromptRows
+from distributed_tuner.oracles.prompt_rows import AnswersByRows, PromptRows
 from distributed_tuner.oracles.text_cache import TextCache, stack
 from distributed_tuner.oracles.trunk import Trunk
 from distributed_tuner.values import (
     Array,
     Batch,
-    Candidate,
     Cost,
     Evaluation,
-    Layout,
     OracleInfo,
     PromptSpec,
     Request,
     Text,
-    TokenSpace,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +47,7 @@ FORWARD_TOKENS = {"cpu": 2048, "cuda": 16384}  # a forward pass's; on a CPU what
 FORWARD_TOKENS_ELSEWHERE = 8192
 
 
-class TransformersOracle:
+class TransformersOracle(AnswersByRows):
     """Answers loss queries of one model on one device. Not thread-safe: one request at a time.
 
     ``model`` and ``tokenizer`` may be given as objects, the model made with the attention of ``attention.register``;
@@ -107,21 +103,6 @@ class TransformersOracle:
         counted = self._encoder.cost(request)
         cost = priced(replace(counted, seconds=time.perf_counter() - began), self._config.price)
         return evaluation(logits, batch, cost, gradients)
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        return self._rows.materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        return self._rows.nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        return self._rows.project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        return self._rows.token_count(text)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return self._rows.vocabulary(space)
 
     # ------------------------------------------------------------------------------------------------ rows
     def _to_device(self, rows: Array) -> "Tensor":

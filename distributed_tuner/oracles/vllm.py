@@ -12,23 +12,20 @@ from dataclasses import replace
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.prompt_rows import AnswersByRows
 from distributed_tuner.oracles.soft_lines import SoftLines
 from distributed_tuner.oracles.vllm_engine import Sequenced, VllmEngine
 from distributed_tuner.values import (
-    Array,
     Candidate,
     Cost,
     Evaluation,
-    Layout,
     OracleInfo,
-    PromptSpec,
     Request,
     Text,
-    TokenSpace,
 )
 
 
-class VllmOracle:
+class VllmOracle(AnswersByRows):
     """Answers loss queries of one causal model. Not thread-safe: one request at a time.
 
     Raises:
@@ -39,6 +36,7 @@ class VllmOracle:
         self._config = config
         self._engine = VllmEngine(config)
         self._lines = SoftLines(config, self._engine.dtype, self._engine.context)
+        self._rows = self._lines.rows
         lines, engine = self._lines, self._engine
         self._info = OracleInfo(
             model=config.model,
@@ -76,18 +74,3 @@ class VllmOracle:
         if isinstance(candidate, Text):
             return [self._lines.ids(candidate, example) for example in examples]
         return self._lines.sequences(candidate, examples, request.prompt)
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        return self._lines.materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        return self._lines.nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        return self._lines.project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        return self._lines.token_count(text)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return self._lines.vocabulary(space)
