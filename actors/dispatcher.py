@@ -27,7 +27,17 @@ from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeo
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import Cut, cut, merge
-from distributed_tuner.values import Array, Cost, Evaluation, Layout, OracleInfo, Request, TokenSpace
+from distributed_tuner.values import (
+    Answer,
+    Array,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    Request,
+    Sampling,
+    TokenSpace,
+)
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +207,16 @@ class Dispatcher:
         """Return the allowed tokens."""
         tokens: tuple[str, ...] = await self._on_any("vocabulary", space)
         return tokens
+
+    async def write(self, instruction: str, sampling: Sampling) -> Answer:
+        """Have the model answer an instruction in words.
+
+        Raises:
+            ProposerError: there is no answer.
+            OracleError: no oracle lives long enough to give it.
+        """
+        answer: Answer = await self._on_any("write", instruction, sampling)
+        return answer
 
     async def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over."""

@@ -174,7 +174,7 @@ class _Run:
         _write_events(self._hear(pool), writer)
         pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
         experiments = [plan.experiment for plan in self._prepared.plans]
-        proposers = Proposers.start(experiments, self._name, self._prepared.root, pool.dispatcher_name)
+        proposers = Proposers.start(experiments, self._name, self._prepared.root, pool)
         recorder = Recorder(self._prepared.plans, writer, self._directory, progress, lambda: self._hear(pool).events)
         tuner = build_tuner(self._prepared, self._directory, pool, proposers, recorder, self._resume)
         try:

@@ -11,7 +11,19 @@ from actors.wire import unpack
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig, VllmOracleConfig
 from distributed_tuner.oracles.memory import free_bytes, within_memory
-from distributed_tuner.values import Array, Candidate, Evaluation, Layout, OracleInfo, PromptSpec, Request, TokenSpace
+from distributed_tuner.oracles.writing import writer
+from distributed_tuner.values import (
+    Answer,
+    Array,
+    Candidate,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Sampling,
+    TokenSpace,
+)
 
 
 class OracleHost:
@@ -55,6 +67,15 @@ class OracleHost:
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         """Return the allowed tokens."""
         return self._oracle.vocabulary(space)
+
+    def write(self, instruction: str, sampling: Sampling) -> Answer:
+        """Have the model answer an instruction in words.
+
+        Raises:
+            ProposerError: there is no answer.
+            ModelError: the oracle does not write.
+        """
+        return writer(self._oracle).write(instruction, sampling)
 
 
 OracleActor = ray.remote(OracleHost)

@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.pool import Pool
 from distributed_tuner import proposers
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.proposer import (
@@ -16,35 +17,55 @@ from distributed_tuner.config.proposer import (
     OpenAIProposerConfig,
     ProposerConfig,
     ReplayProposerConfig,
+    VllmProposerConfig,
 )
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import ProposerError, TunerError
-from distributed_tuner.proposers.base import Answer, Ask, Proposer
-from distributed_tuner.values import TokenSpace
+from distributed_tuner.proposers.base import Ask, Proposer
+from distributed_tuner.values import Answer, Sampling, TokenSpace
 
-REQUESTS = 16  # that wait for a server at a time
+REQUESTS = 16  # that wait for a server or for engines at a time
+
+
+class PoolModel:
+    """The model that a pool of oracles holds, as proposers ask it (``TunedModel``).
+
+    The dispatcher is known by its name: its handle would keep the proposer's actor from being restarted.
+    """
+
+    def __init__(self, name: str, dispatcher: str) -> None:
+        self.name = name
+        self._dispatcher = dispatcher
+
+    @functools.cache  # noqa: B019 - the object lives as long as its process
+    def words(self) -> tuple[str, ...]:
+        allowed: tuple[str, ...] = ray.get(ray.get_actor(self._dispatcher).vocabulary.remote(TokenSpace()))
+        return allowed
+
+    def write(self, instruction: str, sampling: Sampling) -> Answer:
+        try:
+            answer: Answer = ray.get(ray.get_actor(self._dispatcher).write.remote(instruction, sampling))
+        except RayTaskError as error:
+            if isinstance(error.cause, TunerError):
+                raise error.cause from None
+            raise
+        return answer
 
 
 class ProposerHost:
-    """Builds the proposer where it lives and answers for it. ``dispatcher``: names the actor that has the words for
-    random prompts; its handle would keep this actor from being restarted.
+    """Builds the proposer where it lives and answers for it.
 
     It is built by the first call, since Ray would wrap what goes wrong in a constructor.
     """
 
-    def __init__(self, config: ProposerConfig, root: Path, dispatcher: str) -> None:
+    def __init__(self, config: ProposerConfig, root: Path, tuned: PoolModel) -> None:
         self._config = config
         self._root = root
-        self._dispatcher = dispatcher
+        self._tuned = tuned
 
     @functools.cached_property
     def _proposer(self) -> Proposer:
-        return proposers.build(self._config, root=self._root, words=self._words)
-
-    @functools.cache  # noqa: B019 - the object lives as long as its process
-    def _words(self) -> tuple[str, ...]:
-        allowed: tuple[str, ...] = ray.get(ray.get_actor(self._dispatcher).vocabulary.remote(TokenSpace()))
-        return allowed
+        return proposers.build(self._config, root=self._root, tuned=self._tuned)
 
     def label(self) -> str:
         """Return the proposer's label; answers once its model is loaded."""
@@ -97,7 +118,7 @@ class Proposers:
         self.remote = remote
 
     @classmethod
-    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, dispatcher: str) -> "Proposers":
+    def start(cls, experiments: Sequence[Experiment], name: str, root: Path, pool: Pool) -> "Proposers":
         """Start what the restart stages of the experiments need, and wait until local models are loaded.
 
         Raises:
@@ -109,7 +130,8 @@ class Proposers:
             for stage in experiment.stages:
                 if isinstance(stage, RestartStageConfig):
                     wanted.setdefault(key_of(stage.proposer), stage.proposer)
-        actors = [_start(config, f"{name}/proposer-{i}", root, dispatcher) for i, config in enumerate(wanted.values())]
+        tuned = PoolModel(pool.oracle.info.model, pool.dispatcher_name)
+        actors = [_start(config, f"{name}/proposer-{i}", root, tuned) for i, config in enumerate(wanted.values())]
         try:
             labels = ray.get([actor.label.remote() for actor in actors])
         except RayTaskError as error:
@@ -130,11 +152,11 @@ def key_of(config: ProposerConfig) -> str:
     return config.model_dump_json()
 
 
-def _start(config: ProposerConfig, name: str, root: Path, dispatcher: str) -> Any:
+def _start(config: ProposerConfig, name: str, root: Path, tuned: PoolModel) -> Any:
     """Ask Ray for an actor. On a CPU it reserves none: it would wait for those that the oracles hold, and it works
     only now and then."""
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 1, "name": name}
-    if isinstance(config, OpenAIProposerConfig):
+    if isinstance(config, OpenAIProposerConfig | VllmProposerConfig):
         options["max_concurrency"] = REQUESTS
     if isinstance(config, ReplayProposerConfig):  # its ledger lies where the driver is
         here = ray.get_runtime_context().get_node_id()
@@ -142,4 +164,4 @@ def _start(config: ProposerConfig, name: str, root: Path, dispatcher: str) -> An
     if isinstance(config, LocalProposerConfig):
         options["num_gpus"] = config.gpus
         options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
-    return ProposerActor.options(**options).remote(config, root, dispatcher)
+    return ProposerActor.options(**options).remote(config, root, tuned)

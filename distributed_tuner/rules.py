@@ -6,7 +6,12 @@ from pathlib import Path
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.optimizer import CmaConfig, in_words
 from distributed_tuner.config.prompt import TextPromptConfig
-from distributed_tuner.config.proposer import OpenAIProposerConfig, ProposerConfig, ReplayProposerConfig
+from distributed_tuner.config.proposer import (
+    OpenAIProposerConfig,
+    ProposerConfig,
+    ReplayProposerConfig,
+    VllmProposerConfig,
+)
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import ConfigError
@@ -80,6 +85,12 @@ def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig
         raise ConfigError(
             f"stages.{index}.proposer.usd limits dollars, but the proposer's tokens have no price, so that it would"
             " never hold; set proposer.price, or limit proposer.calls"
+        )
+    if isinstance(stage.proposer, VllmProposerConfig) and experiment.oracle.kind != "vllm":
+        raise ConfigError(
+            f"stages.{index}.proposer.kind vllm is the engine that answers the run's loss queries, but oracle.kind is"
+            f" {experiment.oracle.kind}; set oracle.kind: vllm, or use a proposer of kind local, or of kind openai with"
+            " the base_url of a vLLM server"
         )
     if isinstance(stage.proposer, ReplayProposerConfig) and not (root / stage.proposer.ledger).is_file():
         raise ConfigError(

@@ -237,3 +237,24 @@ class OracleInfo:
     device: str
     extra: dict[str, str] = field(default_factory=dict)
     soft: bool = True
+
+
+# --------------------------------------------------------------------------------------------------- writing
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model writes: ``max_tokens`` at most, at a temperature (0: greedily), what is random by ``seed``."""
+
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was written, as it came, and what it took. ``usd`` at the prices of the settings of whoever wrote it."""
+
+    text: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0

@@ -62,6 +62,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         "stages.1.proposer.ledger must be a file with recorded answers",
     ),
     (
+        {"stages": [ZOT, RESTART | {"proposer": {"kind": "vllm"}}]},
+        "stages.1.proposer.kind vllm is the engine that answers the run's loss queries, but oracle.kind is analytic",
+    ),
+    (
         {"stages": [ZOT, RESTART | {"proposer": {"kind": "random", "instruction": "none.txt"}}]},
         "none.txt",
     ),

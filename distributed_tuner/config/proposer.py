@@ -78,6 +78,12 @@ class LocalProposerConfig(ChatSettings):
     """GPUs that Ray sets aside for it."""
 
 
+class VllmProposerConfig(ChatSettings):
+    """The vLLM engines that answer the run's loss queries, with the model that they hold: ``oracle.kind: vllm``."""
+
+    kind: Literal["vllm"]
+
+
 class RandomProposerConfig(ProposerSettings):
     """Random words of the vocabulary: the control that tells whether an LLM matters."""
 
@@ -93,6 +99,6 @@ class ReplayProposerConfig(ProposerSettings):
 
 
 ProposerConfig: TypeAlias = Annotated[
-    OpenAIProposerConfig | LocalProposerConfig | RandomProposerConfig | ReplayProposerConfig,
+    OpenAIProposerConfig | LocalProposerConfig | VllmProposerConfig | RandomProposerConfig | ReplayProposerConfig,
     Field(discriminator="kind"),
 ]

@@ -58,6 +58,7 @@ class SoftLines(AnswersByRows):
         known = context_of(config)
         self._tokenizer = load_tokenizer(source)
         self._encoder = Encoder(self._tokenizer, known if context is None else min(known, context))
+        self.end_ids = _end_ids(config, self._tokenizer)
         self._table = _read_matrix(source, config).to(resolve_dtype(dtype, "cpu"))
         self._rows = PromptRows(self._tokenizer, self._encoder, self._embed, self._table)
 
@@ -65,6 +66,11 @@ class SoftLines(AnswersByRows):
     def rows(self) -> PromptRows:
         """From candidates to rows, and from rows to tokens."""
         return self._rows
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._tokenizer
 
     @property
     def width(self) -> int:
@@ -143,6 +149,13 @@ class SoftLines(AnswersByRows):
         import torch
 
         return self._table[torch.from_numpy(np.asarray(ids, dtype=np.int64))]
+
+
+def _end_ids(config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Return the tokens that end what the model writes."""
+    known = getattr(config, "eos_token_id", None)
+    several = known if isinstance(known, list) else [known]
+    return tuple(sorted({i for i in (*several, tokenizer.eos_token_id) if i is not None}))
 
 
 def _require_plain(config: Any, name: str) -> None:

@@ -15,12 +15,15 @@ from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.prompt_rows import AnswersByRows
 from distributed_tuner.oracles.soft_lines import SoftLines
 from distributed_tuner.oracles.vllm_engine import Sequenced, VllmEngine
+from distributed_tuner.oracles.writing import instruction_ids, require_room
 from distributed_tuner.values import (
+    Answer,
     Candidate,
     Cost,
     Evaluation,
     OracleInfo,
     Request,
+    Sampling,
     Text,
 )
 
@@ -68,6 +71,22 @@ class VllmOracle(AnswersByRows):
         logits = self._engine.logits(sequences, label_ids).reshape(shape)
         cost = replace(self._lines.cost(request), seconds=time.perf_counter() - began)
         return evaluation(logits, batch, priced(cost, self._config.price))
+
+    def write(self, instruction: str, sampling: Sampling) -> Answer:
+        """Answer an instruction in words, between two requests for losses.
+
+        Raises:
+            ProposerError: the instruction leaves no room for an answer in the engine's context.
+        """
+        began = time.perf_counter()
+        tokenizer = self._lines.tokenizer
+        ids = instruction_ids(tokenizer, instruction)
+        require_room(len(ids), sampling, self._lines.context)
+        made = self._engine.write(ids, sampling, self._lines.end_ids)
+        took = Cost(tokens=len(ids) + len(made), seconds=time.perf_counter() - began)
+        usd = priced(took, self._config.price, output=len(made)).usd
+        text: str = tokenizer.decode(made, skip_special_tokens=True)
+        return Answer(text, len(ids), len(made), took.seconds, usd)
 
     def _sequences(self, candidate: Candidate, request: Request) -> Sequence[Sequenced]:
         examples = request.batch.examples

@@ -1,5 +1,6 @@
-"""A vLLM engine as one function: the label words' logits behind each of many sequences. The only place that knows vLLM.
+"""A vLLM engine as two functions: the label words' logits behind each of many sequences, and tokens that it writes.
 
+The only place that knows vLLM.
 The engine lives in this process, so that it ends with it, and only a GPU's tensor parallelism has processes of its own.
 """
 
@@ -14,7 +15,8 @@ import numpy as np
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.models import locate
-from distributed_tuner.values import Array
+from distributed_tuner.oracles.writing import TOP_P
+from distributed_tuner.values import Array, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,17 +83,36 @@ class VllmEngine:
                 f"vLLM tells the scores of {MOST_LABELS} tokens at most, but the task has {len(label_ids)} label words;"
                 " set oracle.kind: transformers"
             )
-        if self._prefix_caching:
-            self._llm.reset_prefix_cache()
         ids = [int(i) for i in label_ids]
         asked = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
+        found = [answer.logprobs[0] for answer in self._generate(sequences, asked)]
+        return np.array([[scores[i].logprob for i in ids] for scores in found], dtype=np.float32)
+
+    def write(self, ids: list[int], sampling: Sampling, end_ids: Sequence[int]) -> list[int]:
+        """Return the tokens that are written behind some others, up to one of ``end_ids`` (which is the last then)."""
+        from vllm import SamplingParams
+
+        asked = SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=TOP_P if sampling.temperature > 0 else 1.0,
+            seed=sampling.seed,
+            stop_token_ids=list(end_ids),
+            detokenize=False,
+        )
+        (answer,) = self._generate([ids], asked)
+        return list(answer.token_ids)
+
+    def _generate(self, sequences: Sequence[Sequenced], asked: Any) -> list[Any]:
+        """Return the one completion of each sequence. What the prefix cache holds from before is forgotten."""
+        if self._prefix_caching:
+            self._llm.reset_prefix_cache()
         try:
             answers = self._llm.generate([_prompt(one) for one in sequences], asked, use_tqdm=False)
         except BaseException:
             self._drop()
             raise
-        found = [answer.outputs[0].logprobs[0] for answer in answers]
-        return np.array([[scores[i].logprob for i in ids] for scores in found], dtype=np.float32)
+        return [answer.outputs[0] for answer in answers]
 
     def _drop(self) -> None:
         """Give up what is left of a failed call; its answers would be taken for the next one's."""

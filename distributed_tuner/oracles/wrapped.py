@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.writing import writer
 from distributed_tuner.values import (
+    Answer,
     Array,
     Candidate,
     Cost,
@@ -13,6 +15,7 @@ from distributed_tuner.values import (
     OracleInfo,
     PromptSpec,
     Request,
+    Sampling,
     TokenSpace,
 )
 
@@ -47,3 +50,6 @@ class WrappedOracle:
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return self._oracle.vocabulary(space)
+
+    def write(self, instruction: str, sampling: Sampling) -> Answer:
+        return writer(self._oracle).write(instruction, sampling)

@@ -3,7 +3,6 @@
 Growing the family: one config class, one file, one case below; the conformance suite takes it from there.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -13,21 +12,22 @@ from distributed_tuner.config.proposer import (
     ProposerConfig,
     RandomProposerConfig,
     ReplayProposerConfig,
+    VllmProposerConfig,
 )
-from distributed_tuner.proposers.base import Answer, Ask, Proposer
+from distributed_tuner.proposers.base import Ask, Proposer, TunedModel
 from distributed_tuner.proposers.local import LocalProposer
 from distributed_tuner.proposers.openai import OpenAIProposer
 from distributed_tuner.proposers.random import RandomProposer
 from distributed_tuner.proposers.replay import ReplayProposer
+from distributed_tuner.proposers.vllm import VllmProposer
 
-__all__ = ["Answer", "Ask", "Proposer", "build"]
+__all__ = ["Ask", "Proposer", "TunedModel", "build"]
 
 
-def build(config: ProposerConfig, *, root: Path, words: Callable[[], tuple[str, ...]]) -> Proposer:
+def build(config: ProposerConfig, *, root: Path, tuned: TunedModel) -> Proposer:
     """Return the proposer that ``config`` describes.
 
-    root: where relative paths are looked up. words: returns the tokens that prompts may be made of; called by "random"
-    alone, with its first request.
+    root: where relative paths are looked up. tuned: the model that the run tunes, which "vllm" and "random" ask.
 
     Raises:
         ModelError: a local model cannot be loaded.
@@ -38,8 +38,10 @@ def build(config: ProposerConfig, *, root: Path, words: Callable[[], tuple[str, 
             return OpenAIProposer(config)
         case LocalProposerConfig():
             return LocalProposer(config)
+        case VllmProposerConfig():
+            return VllmProposer(config, tuned)
         case RandomProposerConfig():
-            return RandomProposer(config, words)
+            return RandomProposer(config, tuned)
         case ReplayProposerConfig():
             return ReplayProposer(root / config.ledger)
         case _:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distributed_tuner.seeds import Key
+from distributed_tuner.values import Answer, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +16,6 @@ class Ask:
     count: int
     """How many prompts are wanted."""
     key: Key
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back, as it came, and what it took. ``usd`` at the prices of the proposer's settings."""
-
-    text: str
-    input_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
-    usd: float = 0.0
 
 
 class Proposer(Protocol):
@@ -41,5 +31,26 @@ class Proposer(Protocol):
 
         Raises:
             ProposerError: no answer is to be had, after all attempts; the message says why, and holds no key.
+        """
+        ...
+
+
+class TunedModel(Protocol):
+    """What a proposer may ask of the model that is being tuned."""
+
+    @property
+    def name(self) -> str:
+        """The model, as the oracle's settings name it."""
+        ...
+
+    def words(self) -> tuple[str, ...]:
+        """Return the tokens that prompts may be made of, each with its leading space if it has one."""
+        ...
+
+    def write(self, instruction: str, sampling: Sampling) -> Answer:
+        """Answer an instruction.
+
+        Raises:
+            ProposerError: there is no answer.
         """
         ...

@@ -6,8 +6,10 @@ from typing import Any
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.config.proposer import LocalProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.oracles.writing import TOP_P, instruction_ids, require_room
+from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import seed_of
+from distributed_tuner.values import Answer, Sampling
 
 
 class LocalProposer:
@@ -37,48 +39,31 @@ class LocalProposer:
         """
         import torch
 
+        from distributed_tuner.oracles.transformers import context_of
+
         began = time.perf_counter()
-        ids = self._encoded(ask.instruction)
-        self._require_room(len(ids[0]))
-        sampling: dict[str, Any] = {"do_sample": False}
-        if self._config.temperature > 0:
-            sampling = {"do_sample": True, "temperature": self._config.temperature, "top_k": 0, "top_p": 0.95}
+        ids = instruction_ids(self._tokenizer, ask.instruction)
+        sampling = Sampling(self._config.max_tokens, self._config.temperature, seed_of(ask.key))
+        require_room(len(ids), sampling, context_of(self._model.config))
+        drawn: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": TOP_P}
+        ids_1_T = torch.tensor([ids], device=self._model.device)
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            torch.manual_seed(seed_of(ask.key))
+            torch.manual_seed(sampling.seed)
             try:
                 made = self._model.generate(
-                    ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=self._config.max_tokens,
+                    ids_1_T,
+                    attention_mask=torch.ones_like(ids_1_T),
+                    max_new_tokens=sampling.max_tokens,
                     pad_token_id=self._padding(),
-                    **sampling,
-                )[0, len(ids[0]) :]
+                    **drawn,
+                )[0, len(ids) :]
             except RuntimeError as error:  # out of memory, or probabilities that are not finite
                 reason = str(error).partition("\n")[0]
                 raise ProposerError(f"{self._config.model} could not generate ({reason}); try another model") from None
         text = self._tokenizer.decode(made, skip_special_tokens=True)
-        return Answer(text, len(ids[0]), len(made), time.perf_counter() - began)
-
-    def _encoded(self, instruction: str) -> Any:
-        """Return the ids (1, T), by the model's chat template if it has one."""
-        tokenizer = self._tokenizer
-        if not getattr(tokenizer, "chat_template", None):
-            return tokenizer(instruction + "\n", return_tensors="pt")["input_ids"].to(self._model.device)
-        messages = [{"role": "user", "content": instruction}]
-        encoded = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        return encoded["input_ids"].to(self._model.device)
-
-    def _require_room(self, tokens: int) -> None:
-        from distributed_tuner.oracles.transformers import context_of
-
-        context = context_of(self._model.config)
-        if tokens + self._config.max_tokens > context:
-            raise ProposerError(
-                f"instruction and answer must fit into the model's {context} tokens, but they may have"
-                f" {tokens} + {self._config.max_tokens}; lower proposer.max_tokens or the stage's shown"
-            )
+        return Answer(text, len(ids), len(made), time.perf_counter() - began)
 
     def _padding(self) -> Any:
         tokenizer = self._tokenizer

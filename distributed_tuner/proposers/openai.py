@@ -7,8 +7,9 @@ from typing import Any
 from distributed_tuner.config.proposer import OpenAIProposerConfig
 from distributed_tuner.errors import ProposerError
 from distributed_tuner.openai_client import OPTIONAL, Endpoint, may_pass, pause, tokens_told, without
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import seed_of
+from distributed_tuner.values import Answer
 
 BAD_REQUEST = "the server takes no such request; check proposer.model and proposer.max_tokens"
 

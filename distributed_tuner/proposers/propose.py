@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.errors import TunerError
-from distributed_tuner.proposers.base import Answer, Ask, Proposer
+from distributed_tuner.proposers.base import Ask, Proposer
 from distributed_tuner.proposers.instruction import Briefing, instruction
 from distributed_tuner.proposers.parsing import parse, parse_published
 from distributed_tuner.seeds import Key
+from distributed_tuner.values import Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
 """Random words: the control that tells whether it is the LLM that helps, or starting somewhere else."""
 
-from collections.abc import Callable
-
 from distributed_tuner.config.proposer import RandomProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.proposers.base import Ask, TunedModel
 from distributed_tuner.seeds import generator
+from distributed_tuner.values import Answer
 
 FEWEST, MOST = 3, 9  # words of a prompt
 
@@ -13,8 +12,8 @@ FEWEST, MOST = 3, 9  # words of a prompt
 class RandomProposer:
     """Answers with as many lines of random words as are asked for; the same words for the same key."""
 
-    def __init__(self, config: RandomProposerConfig, words: Callable[[], tuple[str, ...]]) -> None:
-        self._words = words
+    def __init__(self, config: RandomProposerConfig, tuned: TunedModel) -> None:
+        self._tuned = tuned
         self.label = config.kind
 
     def answer(self, ask: Ask) -> Answer:
@@ -23,7 +22,7 @@ class RandomProposer:
         Raises:
             ProposerError: there are no words.
         """
-        words = self._words()
+        words = self._tuned.words()
         if not words:
             raise ProposerError("random prompts need allowed tokens, but the model has none; choose another proposer")
         draw = generator((*ask.key, "random words"))

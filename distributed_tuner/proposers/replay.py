@@ -5,8 +5,9 @@ from pathlib import Path
 from distributed_tuner.errors import ConfigError, LedgerError, ProposerError
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.ledger.rows import ExchangeRow
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import Key
+from distributed_tuner.values import Answer
 
 
 class ReplayProposer:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuned_models import OracleModel
 from tuner_runs import ZOT, processes, run_space, space, wait_for, write_space
 
 from actors.pool import Pool
@@ -21,7 +22,6 @@ from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ModelError, ProposerError
 from distributed_tuner.proposers.base import Ask
-from distributed_tuner.values import TokenSpace
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -48,7 +48,7 @@ def start(pool: Pool, tmp_path: Path) -> Iterator[Callable[..., RemoteProposer]]
 
     def started(**settings: Any) -> RemoteProposer:
         made = experiment(settings)
-        running.append(Proposers.start([made, made], f"test-{len(running)}", tmp_path, pool.dispatcher_name))
+        running.append(Proposers.start([made, made], f"test-{len(running)}", tmp_path, pool))
         (remote,) = running[-1].remote.values()  # trials with the same settings share it
         return remote
 
@@ -117,7 +117,7 @@ def test_the_actor_answers_as_the_proposer_alone(
 ) -> None:
     settings = {"kind": kind} | ({"model": llama["model"], "max_tokens": 12} if kind == "local" else {})
     config = experiment(settings).stages[1].proposer
-    alone = proposers.build(config, root=Path(), words=lambda: pool.oracle.vocabulary(TokenSpace()))
+    alone = proposers.build(config, root=Path(), tuned=OracleModel(pool.oracle))
     remote = start(**settings)
     assert remote.answer(ASK).text == alone.answer(ASK).text != ""
     assert remote.label == alone.label

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tuned_models import OracleModel
 
 from distributed_tuner import oracles, proposers
 from distributed_tuner.ledger.reader import Ledger, collect, read
@@ -21,7 +22,6 @@ from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.preflight import prepare
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.trial import Trial
-from distributed_tuner.values import TokenSpace
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ["good", "great", "bright", "liked", "positive"]
@@ -130,9 +130,7 @@ def run_alone(path: Path) -> Ledger:
             task,
             oracle,
             index=plan.index,
-            proposers=lambda settings: proposers.build(
-                settings, root=path.parent, words=lambda: oracle.vocabulary(TokenSpace())
-            ),
+            proposers=lambda settings: proposers.build(settings, root=path.parent, tuned=OracleModel(oracle)),
         )
         while not trial.done:
             rows.extend(trial.advance())

@@ -8,9 +8,10 @@ import pytest
 from distributed_tuner.config.proposer import ProposerConfig, RandomProposerConfig
 from distributed_tuner.errors import ModelError, OracleError, ProposerError
 from distributed_tuner.ledger.rows import ROW, ExchangeRow
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.proposers.base import Ask
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.proposers.propose import Proposed, propose
+from distributed_tuner.values import Answer
 
 BRIEFING = Briefing("a task", (" bad", " good"), (("Judge the mood", 1.0, 0.5),), "accuracy", 6, 2)
 GOOD = "1. Classify the review\n2. Name the tone of it\n3. Say more about it"

@@ -8,23 +8,26 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, completion
 from pydantic import TypeAdapter
+from tuned_models import WORDS, MadeUpModel
 
 from distributed_tuner import proposers
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.proposers.base import Answer, Ask, Proposer
+from distributed_tuner.proposers.base import Ask, Proposer
+from distributed_tuner.values import Answer
 
-WORDS = tuple(f" word{i}" for i in range(40))
 KEY = ("zot+local-0000", 1, 0)
 MEMBERS: dict[str, Callable[[pytest.FixtureRequest], dict[str, Any]]] = {
     "openai": lambda get: {"model": "m", "base_url": get.getfixturevalue("server").url, "attempts": 1},
     "local": lambda get: {"model": str(get.getfixturevalue("chat_model")), "max_tokens": 12},
+    "vllm": lambda get: {"max_tokens": 12},
     "random": lambda get: {},
     "replay": lambda get: {"ledger": get.getfixturevalue("recorded").name},
 }
 FAILING: dict[str, dict[str, Any]] = {
     "openai": {"base_url": "http://127.0.0.1:9/v1"},
     "local": {"max_tokens": 1000},
+    "vllm": {"max_tokens": 1000},
     "random": {},
     "replay": {},
 }
@@ -45,7 +48,7 @@ def build(kind: str, request: pytest.FixtureRequest, server: ChatServer, recorde
         config: ProposerConfig = TypeAdapter(ProposerConfig).validate_python(
             {"kind": kind} | MEMBERS[kind](request) | more
         )
-        return proposers.build(config, root=recorded.parent, words=lambda: words)
+        return proposers.build(config, root=recorded.parent, tuned=MadeUpModel(vocabulary=words))
 
     return built
 

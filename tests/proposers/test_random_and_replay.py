@@ -4,20 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+from tuned_models import WORDS, MadeUpModel
 
 from distributed_tuner.config.proposer import RandomProposerConfig
 from distributed_tuner.errors import ConfigError, ProposerError
-from distributed_tuner.proposers.base import Answer, Ask
+from distributed_tuner.proposers.base import Ask
 from distributed_tuner.proposers.parsing import parse
 from distributed_tuner.proposers.random import FEWEST, MOST, RandomProposer
 from distributed_tuner.proposers.replay import ReplayProposer
-
-WORDS = tuple(f" word{i}" for i in range(50))
+from distributed_tuner.values import Answer
 
 
 # --------------------------------------------------------------------------------------------------- random
 def test_random_prompts_are_made_of_the_words() -> None:
-    proposer = RandomProposer(RandomProposerConfig(kind="random"), lambda: WORDS)
+    proposer = RandomProposer(RandomProposerConfig(kind="random"), MadeUpModel())
     texts = [text for stage in range(20) for text in parse(proposer.answer(Ask("", 5, ("t", stage, 0))).text, 5)]
     assert len(texts) == 100
     counts = {len(text.split()) for text in texts}
@@ -27,15 +27,16 @@ def test_random_prompts_are_made_of_the_words() -> None:
 
 
 def test_words_are_not_asked_for_before_they_are_needed() -> None:
-    def none() -> tuple[str, ...]:
-        raise AssertionError
+    class Mute(MadeUpModel):
+        def words(self) -> tuple[str, ...]:
+            raise AssertionError
 
-    assert RandomProposer(RandomProposerConfig(kind="random"), none).label == "random"
+    assert RandomProposer(RandomProposerConfig(kind="random"), Mute()).label == "random"
 
 
 def test_without_words_there_is_no_answer() -> None:
     with pytest.raises(ProposerError, match="choose another proposer"):
-        RandomProposer(RandomProposerConfig(kind="random"), lambda: ()).answer(Ask("", 5, ("t", 0, 0)))
+        RandomProposer(RandomProposerConfig(kind="random"), MadeUpModel(vocabulary=())).answer(Ask("", 5, ("t", 0, 0)))
 
 
 # --------------------------------------------------------------------------------------------------- replay

@@ -14,10 +14,11 @@ from distributed_tuner.errors import OracleTimeout
 from distributed_tuner.ledger.rows import FeedbackRow, LookRow, MeasureRow, RestartRow, Row, StepRow
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.tiling import cut
-from distributed_tuner.proposers.base import Answer, Ask, Proposer
+from distributed_tuner.proposers.base import Ask, Proposer
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
+    Answer,
     Array,
     Candidate,
     Cost,

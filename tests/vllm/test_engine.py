@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 from small_engine import ENGINE, FEW, LAYOUTS, LENGTH, candidates, mixed, spec_of
 
-from distributed_tuner.errors import ModelError
+from distributed_tuner.config.proposer import LocalProposerConfig
+from distributed_tuner.errors import ModelError, ProposerError
 from distributed_tuner.maths.losses import cross_entropy
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.writing import writer
+from distributed_tuner.proposers.base import Ask
+from distributed_tuner.proposers.local import LocalProposer
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Array,
     Embedded,
     Point,
     Request,
+    Sampling,
     Text,
     TokenSpace,
 )
@@ -121,6 +126,34 @@ def test_what_it_cannot_do_is_refused_and_leaves_it_answering(task: Task, engine
     with pytest.raises(ModelError, match="context of 1023 tokens"):
         engine.evaluate(replace(request, candidates=(Text("team " * 1100),)))
     assert np.isfinite(engine.evaluate(request).losses).all()
+
+
+def test_it_writes_answers_that_follow_from_the_seed_alone(task: Task, engine: LossOracle) -> None:
+    asked = "Write three short prompts for judging a film review."
+    write = writer(engine).write
+    losses = mixed(task, engine.info.width, "prefix")
+    before = engine.evaluate(losses)
+    first = write(asked, Sampling(24, 0.8, 5))
+    assert first.text.strip()
+    assert 0 < first.output_tokens <= 24
+    assert first.input_tokens > len(asked.split())
+    assert first.seconds > 0
+    assert np.array_equal(engine.evaluate(losses).logits, before.logits)  # losses are what they were
+    assert write(asked, Sampling(24, 0.8, 5)).text == first.text
+    assert write(asked, Sampling(24, 0.8, 6)).text != first.text
+    assert write(asked, Sampling(24, 0.0, 5)).text == write(asked, Sampling(24, 0.0, 6)).text
+    with pytest.raises(ProposerError, match=r"1023 tokens.*lower proposer\.max_tokens"):
+        write(asked, Sampling(1020, 0.8, 5))
+
+
+def test_greedy_answers_are_those_of_the_model_in_transformers(engine: LossOracle) -> None:
+    """In bfloat16 two likely words may change places, so the first words alone must agree; and both come to an end."""
+    asked = Ask("Name the capital of France.", 1, ("t", 0, 0))
+    local = LocalProposer(LocalProposerConfig(kind="local", temperature=0, max_tokens=60)).answer(asked)
+    written = writer(engine).write(asked.instruction, Sampling(60, 0.0, 0))
+    assert written.text.split()[:4] == local.text.split()[:4]
+    assert written.input_tokens == local.input_tokens
+    assert written.output_tokens < 60
 
 
 def test_a_request_of_more_rows_than_are_in_flight_is_answered_in_order(task: Task, engine: LossOracle) -> None:

@@ -74,3 +74,20 @@ def test_a_killed_engine_changes_no_number(undisturbed: Done, tmp_path: Path) ->
     assert "oracle_restart" in [event.kind for event in done.ledger.events]
     steps = raw_rows(done.directory, "step")
     assert len({(row["trial_id"], row["step"]) for row in steps}) == len(steps)
+
+
+def test_the_engine_writes_the_prompts_as_well(tmp_path: Path) -> None:
+    settings = (
+        "oracle={kind: vllm, kv_cache_gib: 0.5, max_model_len: 1024}",
+        "stages.1.proposer={kind: vllm, max_tokens: 60}",
+        *("stages.0.look_every=12", "task.shots=4", "task.feedback=2", "task.test_limit=8"),
+        *("rounds=2", "budget.queries=40"),
+    )
+    done = run_space(ROOT / "search_spaces" / "maao.yaml", tmp_path / "maao", *settings)
+    assert done.status == "done"
+    asked = done.ledger.exchanges
+    assert asked and {row.proposer for row in asked} == {"vllm smollm2-135m"}
+    assert all(row.output_tokens > 0 and row.seconds > 0 for row in asked)
+    assert [row.texts for row in asked if row.texts]
+    assert done.summary["totals"]["proposer_calls"] == len(asked)
+    assert len(done.ledger.restarts) == 1
