@@ -6,6 +6,7 @@ What must agree is oracles/parity.py's. Here is what a run asks with, and what f
 from collections.abc import Callable
 
 from actors.pool import Pool
+from distributed_tuner.canaries import parity_cases
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
     OpenAIOracleConfig,
@@ -15,12 +16,10 @@ from distributed_tuner.config.oracle import (
 from distributed_tuner.errors import ModelError, TunerError
 from distributed_tuner.ledger.rows import CostRow, ParityRow
 from distributed_tuner.oracles.models import load_tokenizer
-from distributed_tuner.oracles.parity import Parity, Plain, canaries, check
+from distributed_tuner.oracles.parity import Parity, Plain, check
 from distributed_tuner.oracles.plain import plain_config, plain_logits
 from distributed_tuner.preflight import Prepared
-from distributed_tuner.prompts.spec import prompt_spec, start_text
-from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, PromptSpec, Request
+from distributed_tuner.values import Array, Request
 
 ONE_MORE = 0.5  # tokens a forward beyond those counted, from which a server seems to add one
 TEMPLATE = 4.0  # ... and from which it seems to put a template around the prompt
@@ -34,21 +33,17 @@ HINT = (
 def pass_gate(prepared: Prepared, pool: Pool, note: Callable[[str], None]) -> list[ParityRow]:
     """Ask the pool what must agree, once for each layout of the trials' prompts.
 
-    A model of transformers computes here what the plain pass would, and has shown when it was loaded that the rows of
-    one sequence do not see each other (trunk.py): nothing is asked of it.
-
     Raises:
         ModelError: answers disagree, so that no loss could be trusted.
     """
-    if isinstance(pool.config, TransformersOracleConfig):
-        return []
+    info = pool.oracle.info
     rows = []
-    for layout, (spec, task, text) in _asked(prepared).items():
+    for case in parity_cases([plan.experiment for plan in prepared.plans], prepared.tasks):
         skipped: list[str] = []
-        named = canaries(text, spec, pool.oracle.info)
-        found = check(pool.oracle, named, task.batch("train"), spec, _plain(pool, skipped), HINT)
+        named = case.canaries(info.width, info.embedding_std)
+        found = check(pool.oracle, named, case.batch, case.prompt, _plain(pool, skipped), HINT)
         notes = [*_notes(pool.config, found), *skipped]
-        rows.append(_row(layout, found, "; ".join(notes)))
+        rows.append(_row(case.layout, found, "; ".join(notes)))
         if notes or not isinstance(pool.config, AnalyticOracleConfig):
             note(told(rows[-1]))
     return rows
@@ -59,16 +54,6 @@ def told(row: ParityRow) -> str:
     agreed = [("asked again", row.repeated), ("alone and together", row.together), ("the plain pass", row.plain)]
     spelled = ", ".join(f"{name} {value:.2g}" for name, value in agreed if value is not None)
     return f"parity ({row.layout}): losses agree within: {spelled}" + (f"; {row.note}" if row.note else "")
-
-
-def _asked(prepared: Prepared) -> dict[str, tuple[PromptSpec, Task, str]]:
-    """Return for each layout the first trial's prompt, its task, and a prompt in words."""
-    asked: dict[str, tuple[PromptSpec, Task, str]] = {}
-    for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
-        prompt = plan.experiment.prompt
-        spec = prompt_spec(prompt, task)
-        asked.setdefault(spec.layout if spec.length else "text", (spec, task, start_text(prompt, task)))
-    return asked
 
 
 def _plain(pool: Pool, skipped: list[str]) -> Plain:

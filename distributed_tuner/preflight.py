@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distributed_tuner import tasks
+from distributed_tuner.canaries import parity_cases
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
@@ -52,7 +53,7 @@ class Prepared:
     """Sound trials, the task of each, and what each will cost.
 
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
-    model may compute in few bits on a device like this machine's.
+    model may compute in few bits on a device like this machine's. parity: what the parity gate costs.
     """
 
     plans: list[TrialPlan]
@@ -60,6 +61,7 @@ class Prepared:
     projections: list[Projection]
     baseline: Cost
     calibration: Cost
+    parity: Cost
     root: Path
 
     @property
@@ -144,9 +146,12 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     counter = build_counter(plans[0].experiment.oracle)
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
-    prepared = Prepared(decided, built, projections, Cost(), Cost(), root)
+    prepared = Prepared(decided, built, projections, Cost(), Cost(), Cost(), root)
     return replace(
-        prepared, baseline=_baseline_cost(prepared, counter), calibration=_calibration_cost(prepared, counter)
+        prepared,
+        baseline=_baseline_cost(prepared, counter),
+        calibration=_calibration_cost(prepared, counter),
+        parity=_parity_cost(prepared, counter),
     )
 
 
@@ -251,6 +256,14 @@ def _calibration_cost(prepared: Prepared, counter: Counter) -> Cost:
         points = (Point(np.zeros(dim, dtype=np.float32)),) * (ASKS * QUERIES)
         request = Request(points, case.batch(dim), case.prompt)
         total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
+    return total
+
+
+def _parity_cost(prepared: Prepared, counter: Counter) -> Cost:
+    total = Cost()
+    for case in parity_cases([plan.experiment for plan in prepared.plans], prepared.tasks):
+        for request in case.requests(counter.width):
+            total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)
     return total
 
 

@@ -23,7 +23,6 @@ from distributed_tuner.values import (
     Center,
     Cost,
     Evaluation,
-    OracleInfo,
     Perturbation,
     Point,
     PromptSpec,
@@ -32,6 +31,7 @@ from distributed_tuner.values import (
 )
 
 EXAMPLES = 8  # that canaries are scored on
+TIMES = 3  # that each is scored: with the others, with them again, and alone
 STEADY = 1e-3  # of a loss: an answer that differs by less is the same one
 NOISE_LIMIT = 0.5  # an endpoint whose answer changes by more when it is asked again cannot be searched with
 TOLERANCE = {"float32": 0.01}  # of a loss, by the dtype that the oracle computes in
@@ -66,14 +66,17 @@ class Parity:
         return not self.repeated <= STEADY
 
 
-def canaries(text: str, spec: PromptSpec, info: OracleInfo) -> Canaries:
-    """Return the prompts that are scored: two in words, and where the prompt has rows, its start and two beside it."""
+def canaries(text: str, spec: PromptSpec, width: int, embedding_std: float) -> Canaries:
+    """Return the prompts that are scored: two in words, and where the prompt has rows, its start and two beside it.
+
+    The model's embeddings have ``width`` numbers and the standard deviation ``embedding_std``.
+    """
     named: Canaries = {"no prompt": Text("")}
     if text:
         named["the prompt in words"] = Text(text)
     if spec.length:
-        start = Center("parity", np.zeros(spec.length * info.width, dtype=np.float32))
-        radius = 1.0 if spec.units == "embedding" else info.embedding_std
+        start = Center("parity", np.zeros(spec.length * width, dtype=np.float32))
+        radius = 1.0 if spec.units == "embedding" else embedding_std
         named["the soft prompt at its start"] = Point(start.vector)
         for i in (1, 2):
             named[f"soft prompt {i} beside it"] = Perturbation(start, ("parity", i), 1, radius)

@@ -63,7 +63,10 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
     yield _cost_row("test and manual prompt", "-", measured)
     if prepared.calibration.queries:
         yield _cost_row("calibration, at most", "-", prepared.calibration)
-    total = sum((projection.search for projection in prepared.projections), measured + prepared.calibration)
+    if prepared.parity.queries:
+        yield _cost_row("parity gate", "-", prepared.parity)
+    beside = measured + prepared.calibration + prepared.parity
+    total = sum((projection.search for projection in prepared.projections), beside)
     yield _cost_row("all", "-", total)
     actors = prepared.experiment.oracle.actors
     yield ""

@@ -18,6 +18,7 @@ from distributed_tuner.oracles.base import LossOracle, evaluation
 from distributed_tuner.oracles.parity import Parity
 from distributed_tuner.oracles.wrapped import WrappedOracle
 from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.report.text import projection_lines
 from distributed_tuner.values import Cost, Evaluation, Request
 
 CHAT = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
@@ -76,7 +77,11 @@ def test_each_layout_is_asked_for_once(reviews: Path) -> None:
     tree = space({"kind": "analytic"}, [ZOT, CMA])
     tree["prompt"]["layout"] = Grid(["prefix", "suffix"])
     ready = prepare(write_space(tree, reviews, "layouts.yaml"), [])
-    assert [row.layout for row in settle(ready, starting([]), print).parities] == ["prefix", "suffix"]
+    rows = settle(ready, starting([]), print).parities
+    assert [row.layout for row in rows] == ["prefix", "suffix"]
+    for name in ("queries", "forwards", "tokens"):  # as `check` says beforehand
+        assert sum(getattr(row.cost, name) for row in rows) == getattr(ready.parity, name) > 0
+    assert any(line.split()[:4] == ["parity", "gate", "-", "30"] for line in projection_lines(ready))
 
 
 @pytest.mark.parametrize("enter", [settle, settle_again])

@@ -20,12 +20,12 @@ from distributed_tuner.config.oracle import (
 )
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, evaluation
-from distributed_tuner.oracles.parity import EXAMPLES, STEADY, Parity, Plain, canaries, check
+from distributed_tuner.oracles.parity import EXAMPLES, STEADY, Canaries, Parity, Plain, canaries, check
 from distributed_tuner.oracles.plain import plain_config, plain_logits
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.oracles.wrapped import WrappedOracle
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.values import Array, Evaluation, OracleInfo, Request, Text
+from distributed_tuner.values import Array, Evaluation, OracleInfo, PromptSpec, Request, Text
 
 Bend = Callable[[Request, Array], Array]
 HINT = "usual causes: a token twice"
@@ -51,8 +51,12 @@ def no_plain(_: Request) -> None:
     return None
 
 
+def asked_of(oracle: LossOracle, spec: PromptSpec) -> Canaries:
+    return canaries("Classify", spec, oracle.info.width, oracle.info.embedding_std)
+
+
 def gate(oracle: LossOracle, plain: Plain = no_plain) -> Parity:
-    return check(oracle, canaries("Classify", SPEC, oracle.info), MIXED, SPEC, plain, HINT)
+    return check(oracle, asked_of(oracle, SPEC), MIXED, SPEC, plain, HINT)
 
 
 def soft(request: Request) -> list[int]:
@@ -80,7 +84,14 @@ def test_tiles_pass_as_well() -> None:
 def test_a_model_of_transformers_would_pass(tiny_oracle: Callable[..., LossOracle]) -> None:
     for layout in ("prefix", "suffix"):
         oracle, spec = tiny_oracle("llama"), replace(SPEC, layout=layout)
-        found = check(oracle, canaries("Classify", spec, oracle.info), MIXED, spec, no_plain, HINT)
+        found = check(
+            oracle,
+            asked_of(oracle, spec),
+            MIXED,
+            spec,
+            no_plain,
+            HINT,
+        )
         assert found.together < STEADY
 
 
@@ -183,7 +194,14 @@ def test_tokens_beyond_those_counted_are_measured() -> None:
 
 # ------------------------------------------------------------------------------------------------------- servers
 def served(oracle: LossOracle) -> Parity:
-    return check(oracle, canaries("Classify", NO_ROWS, oracle.info), MIXED, NO_ROWS, no_plain, HINT)
+    return check(
+        oracle,
+        asked_of(oracle, NO_ROWS),
+        MIXED,
+        NO_ROWS,
+        no_plain,
+        HINT,
+    )
 
 
 def test_a_server_passes_with_prompts_in_words(make: Callable[..., LossOracle], server: CompletionsServer) -> None:
@@ -233,7 +251,7 @@ def test_the_plain_pass_is_the_plain_model_in_a_process_of_its_own(
     tiny_config: Callable[..., TransformersOracleConfig], tiny_oracle: Callable[..., LossOracle]
 ) -> None:
     oracle = tiny_oracle("llama")
-    asked = Request(tuple(canaries("Classify", SPEC, oracle.info).values()), MIXED, SPEC)
+    asked = Request(tuple(asked_of(oracle, SPEC).values()), MIXED, SPEC)
     np.testing.assert_allclose(
         plain_logits(tiny_config("llama"), asked), oracle.evaluate(asked).logits, atol=1e-4, rtol=1e-4
     )
