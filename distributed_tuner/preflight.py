@@ -23,13 +23,13 @@ from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.precision import ASKS, QUERIES, cases
-from distributed_tuner.prompts.spec import NO_ROWS
+from distributed_tuner.prompts.spec import NO_ROWS, start_text
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
-from distributed_tuner.stages.prompt_space import prompt_space
+from distributed_tuner.stages.prompt_space import prompt_space, words_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Point, Request, Split, Text
 
@@ -217,8 +217,10 @@ def _decide_layout(plan: TrialPlan, task: Task, counter: Counter) -> TrialPlan:
 def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection:
     space = prompt_space(experiment.prompt, task, counter.width)
     prompt = space.spec
+    sample = words_of(space.sample)  # a word is a token or more: what is too long for these is too long
+    texts = (task.manual_prompt, *(() if sample is None else (sample, start_text(experiment.prompt, task))))
     for split in SPLITS:
-        counter.require(task.batch(split), prompt)
+        counter.require(task.batch(split), prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
     plans = Course(experiment, task, space, counter).plan_all()

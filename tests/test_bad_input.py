@@ -300,6 +300,15 @@ def test_prompt_and_text_longer_than_the_context(
     holds(line, "context of 32 tokens", "27 prompt rows and 7 tokens", "make 34", "shorten prompt.length")
 
 
+def test_words_and_text_longer_than_the_context(
+    refused: Refused, space: Callable[..., str], file_task: Callable[..., Any], tiny_model: str
+) -> None:
+    parts = {"task": file_task(), "oracle": model(tiny_model)}
+    stages = [{"kind": "search", "optimizer": {"kind": "token_edit"}}]
+    line = refused("run", space(**parts, stages=stages, prompt={"kind": "text", "length": 60}))
+    holds(line, "context of 32 tokens", "text prompt 'prompt prompt", "use fewer words (prompt.length")
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

@@ -54,8 +54,8 @@ class Counter(Protocol):
         """Return the bytes of a batch's texts' keys and values that the suffix layout keeps on the device; else 0."""
         ...
 
-    def require(self, batch: Batch, prompt: PromptSpec) -> None:
-        """Check label words and lengths.
+    def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
+        """Check label words and lengths, of the soft prompt and of prompts in words.
 
         Raises:
             TaskError: the label words cannot be told apart by their tokens.
@@ -91,9 +91,11 @@ class TextualCounter:
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._price)
 
-    def require(self, batch: Batch, prompt: PromptSpec) -> None:
+    def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         self._encoder.label_ids(batch)
         self._encoder.require_fit(batch, prompt)
+        for text in texts:
+            self._encoder.require_text_fits(batch, text)
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._encoder.require_embedded(prompt)
@@ -188,8 +190,8 @@ class OpenAICounter:
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         return 0
 
-    def require(self, batch: Batch, prompt: PromptSpec) -> None:
-        self._text.require(batch, prompt)
+    def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
+        self._text.require(batch, prompt, texts)
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._text.require_soft()
@@ -219,7 +221,7 @@ class AnalyticCounter:
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         return 0
 
-    def require(self, batch: Batch, prompt: PromptSpec) -> None:
+    def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         return None
 
     def require_embedded(self, prompt: PromptSpec) -> None:

@@ -251,7 +251,8 @@ class Encoder:
         if longest > self.context:
             raise ModelError(
                 f"prompt and text must fit into the model's context of {self.context} tokens, but the text"
-                f" prompt {prompt[:40]!r}... with the longest example makes {longest}; shorten it"
+                f" prompt {prompt[:40]!r}... with the longest example makes {longest}; use fewer words"
+                " (prompt.length where a search writes them, prompt.text, task.manual_prompt)"
             )
 
     def _require_room(self, batch: Batch, lengths: list[int], rows: int) -> None:

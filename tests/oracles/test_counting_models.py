@@ -51,6 +51,9 @@ def test_a_counter_counts_as_the_oracle_does(
     counter.require(MIXED, SPEC)
     with pytest.raises(ModelError, match="context of 128 tokens"):
         counter.require(MIXED, replace(SPEC, length=100))
+    counter.require(MIXED, SPEC, ("Classify", ""))
+    with pytest.raises(ModelError, match="context of 128 tokens, but the text prompt 'good good"):
+        counter.require(MIXED, SPEC, ("Classify", "good " * 200))
     with pytest.raises(TaskError, match="must be one token"):
         counter.require(replace(MIXED, label_words=(" great", " awful")), SPEC)
 
