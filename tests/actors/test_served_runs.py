@@ -1,4 +1,5 @@
-"""Whole runs on a server that refuses, dies and comes back, with an actor killed beside it; and on one that says no."""
+"""Whole runs on a server that refuses, hangs, breaks off, dies and comes back, with an actor killed beside it; and on
+one that says no."""
 
 import json
 import os
@@ -9,11 +10,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from completions_server import Asked, CompletionsServer, Reply, opinion, refusal
+from completions_server import HANGS, Asked, CompletionsServer, Reply, opinion, refusal
 from tuner_runs import ROOT, numbers, processes, raw_rows, space, steps_written, wait_for, write_space
 
 from distributed_tuner.ledger.reader import read
@@ -69,10 +71,10 @@ def assert_the_key_is_nowhere(*places: Path) -> None:
     assert not [file for file in files if KEY.encode() in file.read_bytes()]
 
 
-def test_a_server_that_restarts_and_an_actor_that_is_killed_change_nothing(
+def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change_nothing(
     server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
 ) -> None:
-    path = write_space(served(server, cache=None), reviews, "served.yaml")
+    path = write_space(served(server, cache=None, timeout=2.0), reviews, "served.yaml")
     undisturbed = start(path, tmp_path / "whole", sessions)
     said = undisturbed.communicate(timeout=180)
     assert undisturbed.returncode == 0, said[1]
@@ -81,10 +83,19 @@ def test_a_server_that_restarts_and_an_actor_that_is_killed_change_nothing(
     turns = iter(range(10**9))
 
     def moody(asked: Asked) -> Reply:
-        turn = next(turns)
-        if turn % 50 == 7:
-            return refusal(429, f"too many requests with {asked.key}", retry_after="0.1")
-        return refusal(500, str(asked.key)) if turn % 50 == 23 else opinion(asked)
+        match next(turns) % 60:
+            case 7:
+                return refusal(429, f"too many requests with {asked.key}", retry_after="0.1")
+            case 17:
+                return refusal(500, str(asked.key))
+            case 27:
+                return HANGS
+            case 37:
+                return replace(opinion(asked), cut=True)
+            case 47:
+                return Reply(f'{{"id": "{asked.key}", "choices": [{{')
+            case _:
+                return opinion(asked)
 
     server.answer = moody
     out = tmp_path / "run"
