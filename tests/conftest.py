@@ -1,4 +1,4 @@
-"""What several suites share: the one Ray cluster of a test run."""
+"""What several suites share: the one Ray cluster of a test run, and which tests load a language model."""
 
 import logging
 import os
@@ -8,6 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "plain_model", "chat_model", "llama"})
+"""Fixtures that make tiny random models; whoever uses them is marked ``model``."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not MODELS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.model)
 
 
 @pytest.fixture(scope="session")

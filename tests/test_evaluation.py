@@ -43,7 +43,10 @@ def write_data(directory: Path, seed: str) -> None:
         (directory / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-@pytest.fixture(scope="module", params=["analytic", "llama-prefix", "gpt2-suffix"])
+@pytest.fixture(
+    scope="module",
+    params=["analytic", *(pytest.param(name, marks=pytest.mark.model) for name in ("llama-prefix", "gpt2-suffix"))],
+)
 def run_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """Return a run directory as a run leaves it, and the tree of its trial's settings."""
     base = tmp_path_factory.mktemp(request.param)

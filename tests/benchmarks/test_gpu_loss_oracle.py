@@ -21,6 +21,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.model
 def test_both_shapes_run_in_small(tmp_path: Path) -> None:
     found = tmp_path / "gpu.json"
     answer = script("--small", "--device", "cpu", "--dtype", "float32", "--json", str(found))

@@ -119,6 +119,7 @@ def assert_peft_agrees(model_name: str, plain: tuple[Any, Any], batch: Batch, sp
     np.testing.assert_allclose(peft_logits(*plain, out, batch), answer.logits[0], atol=1e-4)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("bos", [False, True], ids=["plain", "bos"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
 def test_peft_gives_the_oracles_logits(architecture: str, bos: bool, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def tables(holes: bool = False) -> st.SearchStrategy[Array64]:
     return shapes.flatmap(lambda shape: arrays(np.float64, shape, elements=values))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(table=tables(), block=st.integers(1, 13), mu=st.integers(1, 9))
 def test_the_top_mu_and_their_losses_are_those_of_the_full_evaluation(table: Array64, block: int, mu: int) -> None:
     raced, full = Table(table).race(Race(block, mu)), table.mean(axis=1)
@@ -73,7 +73,7 @@ def test_the_top_mu_and_their_losses_are_those_of_the_full_evaluation(table: Arr
     assert raced.stopped >= int((raced.losses != full).sum())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(table=tables(holes=True), block=st.integers(1, 13), mu=st.integers(1, 9))
 def test_candidates_with_a_failed_example_never_enter_the_top_mu(table: Array64, block: int, mu: int) -> None:
     raced = Table(table).race(Race(block, mu))
@@ -85,7 +85,7 @@ def test_candidates_with_a_failed_example_never_enter_the_top_mu(table: Array64,
         np.testing.assert_array_equal(raced.losses, full)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(table=tables(holes=True), block=st.integers(1, 13), mu=st.integers(1, 9))
 def test_blocks_are_the_same_for_all_and_each_is_asked_once(table: Array64, block: int, mu: int) -> None:
     asked = Table(table)
@@ -100,7 +100,7 @@ def test_blocks_are_the_same_for_all_and_each_is_asked_once(table: Array64, bloc
         assert failed in ([], [len(mine) - 1])  # who fails is asked nothing more
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(table=tables(holes=True), block=st.integers(1, 13), mu=st.integers(1, 9))
 def test_heats_count_as_their_forwards_over_the_examples_rounded_up(table: Array64, block: int, mu: int) -> None:
     asked = Table(table)
@@ -248,7 +248,7 @@ def test_steps_that_were_asked_for_are_not_exceeded() -> None:
     assert len(second) > (400 - 30 * 8 - 4 - 4) // 8  # what the race saved is left to the second stage
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     budget=st.fixed_dictionaries(
         {},
