@@ -5,9 +5,15 @@ The defaults are those of the papers' own code: ZOT (Zhan et al., EMNLP Findings
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from distributed_tuner.config.base import Config
+from distributed_tuner.config.estimator import (
+    EstimatorConfig,
+    MomentumEstimatorConfig,
+    TrainableDiagonalConfig,
+    TrainedEstimatorConfig,
+)
 
 
 class OptimizerSettings(Config):
@@ -54,12 +60,26 @@ class ZotConfig(OptimizerSettings):
     """beta: decay of the running mean of gradients; 0 turns momentum off."""
     bias_correction: bool = True
     """Divide the running mean by ``1 - beta^t``, so that early steps are not too small."""
+    estimator: EstimatorConfig = MomentumEstimatorConfig()
+    """What the steps go along: the running mean ("momentum"), or a trained estimate in its place, which has rates of
+    its own and reads neither ``momentum`` nor ``bias_correction``."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the step size goes down over the planned steps."""
     floor: float = Field(default=0.1, ge=0, le=1)
     """Where the cosine ends, as a ratio of ``learning_rate``."""
     batch_size: int = Field(default=64, ge=1)
     """Training examples per step, the same for all its queries; all of them where there are fewer."""
+
+    @model_validator(mode="after")
+    def _one_mean(self) -> "ZotConfig":
+        unread = sorted({"momentum", "bias_correction"} & self.model_fields_set)
+        if self.estimator.kind != "momentum" and unread:
+            raise ValueError(
+                f"the estimator {self.estimator.kind} takes the place of the running mean, so {' and '.join(unread)}"
+                f" would not be read: leave {'it' if len(unread) == 1 else 'them'} out (estimator.beta is the rate of"
+                " the mean)"
+            )
+        return self
 
 
 class LatentSettings(OptimizerSettings):
@@ -175,4 +195,13 @@ class SgdConfig(FirstOrderSettings):
     """Decay of the running sum of gradients; 0 turns momentum off."""
 
 
-FirstOrderConfig: TypeAlias = Annotated[AdamWConfig | SgdConfig, Field(discriminator="kind")]
+class TrainableConfig(FirstOrderSettings):
+    """The Trainable Optimizer (Wang & Klabjan 2025): descent along an estimate of the gradient that learns from all."""
+
+    kind: Literal["trainable"] = "trainable"
+    """Names this optimizer."""
+    estimator: TrainedEstimatorConfig = TrainableDiagonalConfig()
+    """The shape of its slope A, and its rates."""
+
+
+FirstOrderConfig: TypeAlias = Annotated[AdamWConfig | SgdConfig | TrainableConfig, Field(discriminator="kind")]

@@ -18,12 +18,13 @@ from distributed_tuner.config.optimizer import (
     RandomSearchConfig,
     SgdConfig,
     TokenEditConfig,
+    TrainableConfig,
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.optimizers.cma import Cma
-from distributed_tuner.optimizers.first_order import AdamW, Sgd
+from distributed_tuner.optimizers.first_order import AdamW, Sgd, Trainable
 from distributed_tuner.optimizers.nevergrad import Nevergrad
 from distributed_tuner.optimizers.nevergrad_words import NevergradWords
 from distributed_tuner.optimizers.random_search import RandomSearch
@@ -82,6 +83,8 @@ def build(
             return AdamW(config, dim=dim, key=key, steps=steps, start=x)
         case SgdConfig():
             return Sgd(config, dim=dim, key=key, steps=steps, start=x)
+        case TrainableConfig():
+            return Trainable(config, dim=dim, key=key, steps=steps, start=x)
         case _:
             assert_never(config)
 

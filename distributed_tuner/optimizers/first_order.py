@@ -1,6 +1,7 @@
 """First-order optimizers, for models that give gradients: they store the prompt and its moments.
 
-The formulas are those of ``maths.first_order``. Where gradients come from is the oracle's business.
+The formulas are those of ``maths.first_order`` and ``maths.trainable``. Where gradients come from is the business of
+oracles.
 """
 
 from abc import abstractmethod
@@ -8,11 +9,12 @@ from typing import Any, ClassVar, assert_never
 
 import numpy as np
 
-from distributed_tuner.config.optimizer import AdamWConfig, FirstOrderSettings, SgdConfig
+from distributed_tuner.config.optimizer import AdamWConfig, FirstOrderSettings, SgdConfig, TrainableConfig
 from distributed_tuner.maths import first_order
 from distributed_tuner.maths.schedules import cosine_annealing, linear_decay
 from distributed_tuner.maths.zot import clip_by_norm, norm
 from distributed_tuner.optimizers.base import Optimizer, frozen_copy
+from distributed_tuner.optimizers.directions import build_direction
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array, Array64, Candidate, Point
 
@@ -136,3 +138,26 @@ class Sgd(FirstOrder):
     def _load(self, state: dict[str, Any]) -> None:
         self._x = frozen_copy(state["x"])
         self._m = np.array(state["m"], dtype=np.float32)
+
+
+class Trainable(FirstOrder):
+    """The Trainable Optimizer: x moves along ``A x + b``, which has learnt from every gradient, the last one included.
+
+    In a training loop of PyTorch, ``distributed_tuner.optimizers.TrainableOptimizer`` does the same for any parameters.
+    """
+
+    kind: ClassVar[str] = "trainable"
+
+    def __init__(self, config: TrainableConfig, *, dim: int, key: Key, steps: int, start: Array) -> None:
+        super().__init__(config, dim=dim, key=key, steps=steps, start=start)
+        self._estimate = build_direction(config.estimator, dim, key)
+
+    def _direction(self, g: Array) -> Array:
+        return self._estimate.learn(self._x, g)
+
+    def _save(self) -> dict[str, Any]:
+        return {"x": self._x.copy(), **self._estimate.save()}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._x = frozen_copy(state["x"])
+        self._estimate.load(state)

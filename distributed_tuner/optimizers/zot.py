@@ -1,15 +1,17 @@
-"""ZOT as an optimizer: it stores the prompt and the momentum, and applies the formulas of ``maths.zot`` to them."""
+"""ZOT as an optimizer: it stores the prompt, and applies the formulas of ``maths.zot`` to it."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
+from distributed_tuner.config.estimator import MomentumEstimatorConfig
 from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.maths import zot
 from distributed_tuner.maths.schedules import cosine_annealing
 from distributed_tuner.optimizers.base import Optimizer, frozen_copy
 from distributed_tuner.optimizers.centers import make_center
+from distributed_tuner.optimizers.directions import Direction, MomentumDirection, build_direction
 from distributed_tuner.seeds import Key, standard_normal
 from distributed_tuner.values import Array, Array64, Candidate, Perturbation, Point
 
@@ -17,13 +19,16 @@ from distributed_tuner.values import Array, Array64, Candidate, Perturbation, Po
 class Zot(Optimizer):
     """Zeroth-order tuning (ZOT, EMNLP Findings 2024, Algorithm 3); ZO-SGD (Algorithm 2) with its additions off.
 
+    With a trained estimator (``estimator``), "A Trainable Optimizer" (Wang & Klabjan 2025) takes the place of the
+    running mean: A and b learn from each clipped estimate, and x moves along ``A x + b``.
+
     A step asks for the pairs ``x + rho z_1, x - rho z_1, x + rho z_2, ...`` around one centre. z_i belongs to the key
     ``(*key, step, i)`` and is drawn again in ``tell``, so that nothing but x and m is kept. A pair of which a member
-    failed is left out of the mean; where no pair is whole, x, m and the exponent of the bias correction stay, and only
+    failed is left out of the mean; where no pair is whole, x, m (or A and b) and their count of updates stay, and only
     the schedule moves on. ``recommend`` is x itself, which has not been scored.
 
-    ``steps`` is T of the cosine schedule; further steps run at its floor. ``relocate`` changes x alone: momentum,
-    update count and schedule stay.
+    ``steps`` is T of the cosine schedule; further steps run at its floor. ``relocate`` changes x alone: the
+    estimate, its update count and the schedule stay.
     """
 
     kind: ClassVar[str] = "zot"
@@ -34,8 +39,7 @@ class Zot(Optimizer):
         self._config = config
         self._steps = steps
         self._x = frozen_copy(start)
-        self._m = np.zeros(dim, dtype=np.float32)
-        self._updates = 0  # t of the bias correction: updates of m, which failed steps do not make
+        self._direction = _direction(config, dim, key)
 
     @property
     def queries_per_step(self) -> int:
@@ -65,21 +69,17 @@ class Zot(Optimizer):
         g = zot.gradient_estimate(deltas, self._noise(whole), self.dim)
         gamma = self._learning_rate()
         length = zot.norm(g)
-        self._descend(zot.clip_by_norm(g, self._config.clip), gamma)
+        clipped = zot.clip_by_norm(g, self._config.clip)
+        estimate = self._direction.learn(self._x, clipped)
+        self._x = zot.update(self._x, estimate, gamma)
+        self._x.flags.writeable = False
         self._metrics = {
             "gradient_norm": length,
             "clipped": float(0.0 < self._config.clip < length),
             "learning_rate": gamma,
+            "estimate_norm": zot.norm(estimate),
             "x_norm": zot.norm(self._x),
         }
-
-    def _descend(self, g: Array, gamma: float) -> None:
-        beta = self._config.momentum
-        self._updates += 1
-        self._m = zot.momentum(self._m, g, beta)
-        m_hat = zot.bias_correction(self._m, beta, self._updates) if self._config.bias_correction else self._m
-        self._x = zot.update(self._x, m_hat, gamma)
-        self._x.flags.writeable = False
 
     def _learning_rate(self) -> float:
         """Return gamma of the step that is being told; the first step runs at the full rate."""
@@ -97,9 +97,14 @@ class Zot(Optimizer):
         self._x = x
 
     def _save(self) -> dict[str, Any]:
-        return {"x": self._x.copy(), "m": self._m.copy(), "updates": self._updates}
+        return {"x": self._x.copy(), **self._direction.save()}
 
     def _load(self, state: dict[str, Any]) -> None:
         self._x = frozen_copy(state["x"])
-        self._m = np.array(state["m"], dtype=np.float32)
-        self._updates = int(state["updates"])
+        self._direction.load(state)
+
+
+def _direction(config: ZotConfig, dim: int, key: Key) -> Direction:
+    if isinstance(config.estimator, MomentumEstimatorConfig):
+        return MomentumDirection(dim, config.momentum, config.bias_correction)
+    return build_direction(config.estimator, dim, key)
