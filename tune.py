@@ -9,9 +9,12 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from distributed_tuner.analysis.findings import Findings
 
 QUICKSTART = Path(__file__).resolve().parent / "search_spaces" / "quickstart.yaml"
 INTERRUPTED = 130
@@ -22,33 +25,46 @@ app = typer.Typer(
     help="Tune prompts of frozen language models on a pool of Ray actors. Without a command: run the quickstart.",
 )
 
+analyze_app = typer.Typer(help="Experiments of the theory's, made again here: figures, numbers and a conclusion.")
+app.add_typer(analyze_app, name="analyze")
+
 Space = Annotated[Path, typer.Argument(help="Search space, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the space; may be repeated."),
 ]
+Out = Annotated[Path | None, typer.Option(help="Where to; runs/NAME when left out.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer seeds and steps: under two minutes.")]
+Seed = Annotated[int, typer.Option(help="Names all random numbers.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join: auto or ray://HOST:PORT.")]
 RunDir = Annotated[Path, typer.Argument(help="Directory of a run.")]
 
 
-def command(function: Callable[..., int]) -> Callable[..., None]:
-    """Register a command: its errors become one line and an exit status, never a traceback."""
+def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Return a decorator that makes commands: their errors become one line and an exit status, never a traceback."""
 
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        from distributed_tuner.errors import TunerError
+    def command(function: Callable[..., int]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            from distributed_tuner.errors import TunerError
 
-        try:
-            status = function(*args, **kwargs)
-        except TunerError as error:
-            print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-            status = error.exit_code
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            status = INTERRUPTED
-        raise typer.Exit(status)
+            try:
+                status = function(*args, **kwargs)
+            except TunerError as error:
+                print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+                status = error.exit_code
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                status = INTERRUPTED
+            raise typer.Exit(status)
 
-    app.command()(guarded)
-    return guarded
+        to.command()(guarded)
+        return guarded
+
+    return command
+
+
+command, analysis = register(app), register(analyze_app)
 
 
 @app.callback(invoke_without_command=True)
@@ -66,7 +82,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run in the run directory.")
     ] = False,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join: auto or ray://HOST:PORT.")] = None,
+    address: Address = None,
 ) -> int:
     """Run every trial of a search space; write ledger, best prompt and report."""
     from distributed_tuner.preflight import prepare, prepare_again
@@ -143,6 +159,52 @@ def export(
     prompt = read(RunDirectory(run_dir).best)
     for path in writers[format](prompt, out or run_dir / "export"):
         print(path)
+    return 0
+
+
+@analysis
+def trainable_optimizer(out: Out = None, quick: Quick = False, seed: Seed = 0) -> int:
+    """The Trainable Optimizer beside SGD, momentum and Adam: losses, their spread, the estimators' errors."""
+    from distributed_tuner.analysis import page
+    from distributed_tuner.analysis.trainable_optimizer import compare
+
+    folder = out or Path("runs") / "trainable-optimizer"
+    page.begin(folder)
+    return _show(compare(quick=quick, seed=seed, note=print), folder)
+
+
+@analysis
+def effective_dimension(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Search space, or run directory with a trained prompt; the paper's figures when left out."),
+    ] = None,
+    out: Out = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+    forward_only: Annotated[bool, typer.Option("--forward-only", help="From losses alone, as of a black box.")] = False,
+    address: Address = None,
+) -> int:
+    """How many dimensions a zeroth-order search feels: curvature of the loss, and what it says of n and step size."""
+    from distributed_tuner.analysis import page
+
+    folder = out or Path("runs") / "effective-dimension"
+    page.begin(folder)
+    from actors.analysis import analyze_effective_dimension
+
+    found = analyze_effective_dimension(
+        source, folder, quick=quick, seed=seed, forward_only=forward_only, address=address, note=print
+    )
+    return _show(found, folder)
+
+
+def _show(findings: "Findings", folder: Path) -> int:
+    from distributed_tuner.analysis import page
+
+    written = page.write(findings, folder)
+    for line in page.lines(findings):
+        print(line)
+    print(f"\nanalysis: {written}")
     return 0
 
 

@@ -31,6 +31,7 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
     for index, stage in enumerate(experiment.stages):
         if isinstance(stage, RestartStageConfig):
             _check_restart(experiment, index, stage, task, root)
+    _check_white_box(experiment)
     _check_sort(experiment)
     _check_shares(experiment)
     if isinstance(experiment.schedule, PopulationScheduleConfig):
@@ -40,6 +41,16 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
 def wants_gradients(experiment: Experiment) -> bool:
     """Tell whether some stage needs a white box."""
     return any(isinstance(stage, GradientStageConfig) for stage in experiment.stages)
+
+
+def _check_white_box(experiment: Experiment) -> None:
+    """Gradient stages need a model that can be opened."""
+    if wants_gradients(experiment) and not experiment.oracle.white_box:
+        raise ConfigError(
+            "a gradient stage needs a model that gives gradients, but an oracle of kind"
+            f" {experiment.oracle.kind} gives none; set oracle.kind: transformers, or search with losses alone: a"
+            " search stage with zot, whose estimates need no gradients"
+        )
 
 
 def _check_sort(experiment: Experiment) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "plain_model", "chat_model", "llama"})
+MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "tiny_white", "plain_model", "chat_model", "llama"})
 """Fixtures that make tiny random models; whoever uses them is marked ``model``."""
 
 

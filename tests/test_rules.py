@@ -62,6 +62,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         "stages.1.proposer.ledger must be a file with recorded answers",
     ),
     (
+        {"stages": [{"kind": "gradient", "optimizer": {"kind": "adamw"}}], "oracle": {"kind": "vllm"}},
+        "an oracle of kind vllm gives none; set oracle.kind: transformers",
+    ),
+    (
         {"stages": [ZOT, RESTART | {"proposer": {"kind": "vllm"}}]},
         "stages.1.proposer.kind vllm is the engine that answers the run's loss queries, but oracle.kind is analytic",
     ),

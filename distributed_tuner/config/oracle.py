@@ -37,6 +37,8 @@ class OracleBase(Config):
 
     may_ask_twice: ClassVar[bool] = True
     """Whether a tile that takes long may be given to another actor as well."""
+    white_box: ClassVar[bool] = False
+    """Whether it gives gradients."""
 
     actors: int = Field(1, ge=1)
     """Oracle actors, each with a model of its own. Changes the speed, never the numbers."""
@@ -55,6 +57,8 @@ class OracleBase(Config):
 
 class TransformersOracleConfig(OracleBase):
     """A causal language model of Hugging Face transformers, resident in each actor."""
+
+    white_box: ClassVar[bool] = True
 
     kind: Literal["transformers"]
     model: str = "smollm2-135m"
@@ -80,6 +84,8 @@ class TransformersOracleConfig(OracleBase):
 
 class AnalyticOracleConfig(OracleBase):
     """Losses by formula: no model, milliseconds a query. For trying things out, and for tests."""
+
+    white_box: ClassVar[bool] = True
 
     kind: Literal["analytic"]
     function: Literal["logistic", "quadratic"] = "logistic"

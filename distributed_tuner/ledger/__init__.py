@@ -5,6 +5,7 @@ from distributed_tuner.ledger.reader import Ledger, Session, read
 from distributed_tuner.ledger.rows import (
     CalibrationRow,
     CostRow,
+    CurvatureRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
@@ -32,6 +33,7 @@ __all__ = [
     "LedgerWriter",
     "LookRow",
     "MeasureRow",
+    "CurvatureRow",
     "ParityRow",
     "RestartRow",
     "Row",

@@ -12,6 +12,7 @@ from distributed_tuner.errors import LedgerError
 from distributed_tuner.ledger.rows import (
     ROW,
     CalibrationRow,
+    CurvatureRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
@@ -70,6 +71,7 @@ class Ledger:
     measures: tuple[MeasureRow, ...]
     calibrations: tuple[CalibrationRow, ...]
     parities: tuple[ParityRow, ...]
+    curvatures: tuple[CurvatureRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
 
@@ -112,6 +114,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         measures=_only(latest, MeasureRow),
         calibrations=_only(latest, CalibrationRow),
         parities=_only(latest, ParityRow),
+        curvatures=_only(latest, CurvatureRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
     )
@@ -164,7 +167,16 @@ def _extended(session: Session, row: Row) -> Session:
             return replace(session, run=row)
         case RunEndRow():
             return replace(session, end=row)
-        case StepRow() | LookRow() | FeedbackRow() | RestartRow() | MeasureRow() | CalibrationRow() | ParityRow():
+        case (
+            StepRow()
+            | LookRow()
+            | FeedbackRow()
+            | RestartRow()
+            | MeasureRow()
+            | CalibrationRow()
+            | ParityRow()
+            | CurvatureRow()
+        ):
             return replace(session, cost=session.cost + row.cost.value())
         case _:
             return session

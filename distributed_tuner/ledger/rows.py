@@ -254,6 +254,24 @@ class ParityRow(_Row):
     cost: CostRow
 
 
+class CurvatureRow(_Row):
+    """What an analysis measured of a loss's Hessian at one point. Not bought from any budget."""
+
+    type: Literal["curvature"] = "curvature"
+    point: str
+    """Where: "step 8", "the trained prompt"."""
+    loss: Score
+    gradient_norm: Score = None
+    """None where losses alone were asked for."""
+    trace: Score
+    trace_error: Score
+    """Its standard error; None with one probe."""
+    norm: Score
+    """Largest |eigenvalue|; where losses alone were asked for the Frobenius norm."""
+    probes: Count
+    cost: CostRow
+
+
 class EventRow(_Row):
     """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
 
@@ -299,6 +317,7 @@ Row: TypeAlias = Annotated[
     | MeasureRow
     | CalibrationRow
     | ParityRow
+    | CurvatureRow
     | EventRow
     | TrialEndRow
     | RunEndRow,

@@ -1,0 +1,1 @@
+"""Analyses: experiments of the theory's, made again here. Each ends in ``Findings``, which ``page`` writes."""
