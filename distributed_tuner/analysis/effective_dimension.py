@@ -264,7 +264,7 @@ def _descent_sentence(runs: Sequence[Run], d_e: float) -> str:
     said = []
     for run in runs[1:]:
         fall, hoped = gd.losses[0] - run.losses[-1], gd.losses[0] - _expected(run, gd, d_e)
-        said.append(f"n = {run.n} lost {fall:.3g} where the theorem expects {hoped:.3g}")
+        said.append(f"ZO-GD with n = {run.n} by {fall:.3g}, where the theorem expects {hoped:.3g}")
     return (
         f"In {len(gd.losses) - 1} steps gradient descent lowered the train loss by {gd.losses[0] - gd.losses[-1]:.3g}; "
         + "; ".join(said)
