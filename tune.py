@@ -189,7 +189,7 @@ def effective_dimension(
     from distributed_tuner.analysis import page
 
     folder = out or Path("runs") / "effective-dimension"
-    page.begin(folder)
+    page.require_new(folder)
     from actors.analysis import analyze_effective_dimension
 
     found = analyze_effective_dimension(

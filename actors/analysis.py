@@ -13,6 +13,7 @@ from actors.pool import Pool
 from actors.settling import Settled, settle
 from distributed_tuner import __version__, optimizers
 from distributed_tuner.analysis import effective_dimension as analysis
+from distributed_tuner.analysis import page
 from distributed_tuner.analysis.descents import first_order_way, gradient_descent, zo_descent
 from distributed_tuner.analysis.effective_dimension import FULL, QUICK, Run, Sizes, Spot
 from distributed_tuner.analysis.findings import Findings
@@ -40,7 +41,8 @@ Note = Callable[[str], None]
 def analyze_effective_dimension(
     source: Path | None, folder: Path, *, quick: bool, seed: int, forward_only: bool, address: str | None, note: Note
 ) -> Findings:
-    """Measure the effective dimension and return what was found; ``folder`` gets the ledger.
+    """Measure the effective dimension and return what was found; ``folder`` gets the ledger, once the
+    source is known to be sound.
 
     source: a search space, whose first-order way is gone along; a run directory, whose trained prompt is looked at; or
     None, for the paper's two figures.
@@ -51,12 +53,13 @@ def analyze_effective_dimension(
     """
     sizes = QUICK if quick else FULL
     parts = []
-    if source is None:
-        note("quadratics: gradient descent and ZO-GD")
-        parts.append(analysis.on_quadratics(sizes, seed))
     trained = RunDirectory(source) if source is not None and source.is_dir() else None
     prepared = prepare(source or SPACE, []) if trained is None else prepare_again(trained, Path())
     prepared = _as_asked(prepared, forward_only)
+    page.begin(folder)
+    if source is None:
+        note("quadratics: gradient descent and ZO-GD")
+        parts.append(analysis.on_quadratics(sizes, seed))
     began = time.monotonic()
     with cluster(prepared, address), LedgerWriter(folder / "ledger.jsonl") as writer:
         writer.write(RunRow(name="effective-dimension", version=__version__, seed=seed, methods=[]))

@@ -369,6 +369,23 @@ def test_a_folder_with_other_things_is_left_alone(refused: Refused, space: Calla
     holds(refused("run", space(), "--out", "there"), "there is not empty", "--out DIR")
 
 
+def test_an_analysis_leaves_other_things_alone(refused: Refused, workplace: Path) -> None:
+    (workplace / "runs").mkdir()
+    (workplace / "runs" / "notes.txt").write_text("keep")
+    for name in ("effective-dimension", "trainable-optimizer"):
+        holds(refused("analyze", name, "--out", "runs"), "an earlier one, but runs holds something else", "--out")
+
+
+def test_an_analysis_that_needs_gradients_of_a_black_box(
+    refused: Refused, space: Callable[..., str], file_task: Callable[..., Any], tiny_model: str
+) -> None:
+    path = space(task=file_task(), oracle={"kind": "vllm", "model": tiny_model}, prompt={"length": 4})
+    holds(refused("analyze", "effective-dimension", path), "of kind vllm gives no gradients", "--forward-only")
+    words = space(prompt={"kind": "text"}, stages=[{"kind": "search", "optimizer": {"kind": "token_edit"}}])
+    holds(refused("analyze", "effective-dimension", words), "needs coordinates", "prompt.kind is text")
+    holds(refused("analyze", "effective-dimension", "nothing.yaml"), "nothing.yaml")
+
+
 def test_a_file_is_no_run_directory(refused: Refused, space: Callable[..., str], workplace: Path) -> None:
     (workplace / "there").touch()
     holds(refused("run", space(), "--out", "there"), "there", "--out DIR")

@@ -23,8 +23,8 @@ INCHES, DPI = (8.0, 4.6), 150
 _STYLE = Path(__file__).resolve().parent.parent / "report" / "style.css"
 
 
-def begin(out: Path) -> None:
-    """Make the folder of an analysis before anything is computed; an earlier analysis there is removed.
+def require_new(out: Path) -> None:
+    """Check that an analysis can be written to ``out``; nothing is written yet.
 
     Raises:
         RunDirectoryError: something else is there.
@@ -34,6 +34,15 @@ def begin(out: Path) -> None:
             f"an analysis is written to a new folder or over an earlier one, but {out} holds something else; give"
             " another one with --out"
         )
+
+
+def begin(out: Path) -> None:
+    """Make the folder of an analysis before anything is computed; an earlier analysis there is removed.
+
+    Raises:
+        RunDirectoryError: something else is there.
+    """
+    require_new(out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MARK).write_text(json.dumps({"version": __version__}) + "\n", encoding="utf-8")

@@ -18,7 +18,6 @@ ANALYTIC = {"kind": "analytic", "actors": 2}
 
 
 def analyzed(source: Path, folder: Path, **more: Any) -> Any:
-    page.begin(folder)
     settings = {"quick": True, "seed": 0, "forward_only": False, "address": None, "note": lambda said: None} | more
     return analyze_effective_dimension(source, folder, **settings)
 
