@@ -155,12 +155,13 @@ def client_config(model: str, url: str) -> OpenAIOracleConfig:
     )
 
 
-def request_of(setup: Setup, width: int) -> Request:
-    """Return the request: pairs of perturbations of a point, as ZOT asks them."""
+def request_of(setup: Setup, width: int, turn: int = 0) -> Request:
+    """Return a turn's request: pairs of perturbations of a point, as ZOT asks them, other ones each turn."""
     # With any model's tokenizer: the first token of a label word stands for it.
     task = tasks.build(DemoTaskConfig(kind="demo", shots=setup.shots, test_limit=4, label_rule="first"), Path())
     center = Center("center", np.zeros(setup.length * width, dtype=np.float32))
-    pairs = [Perturbation(center, ("backends", i // 2), 1 if i % 2 == 0 else -1, 1.0) for i in range(setup.candidates)]
+    keys = [("backends", turn, i // 2) for i in range(setup.candidates)]
+    pairs = [Perturbation(center, key, -1 if i % 2 else 1, 1.0) for i, key in enumerate(keys)]
     init: Literal["zeros", "text"] = "zeros" if setup.layout == "add" else "text"
     spec = PromptSpec(setup.length, init, task.manual_prompt, setup.layout, "embedding")
     return Request(tuple(pairs), task.batch("train"), spec)
@@ -170,9 +171,10 @@ def _measure(backend: Backend, oracle: LossOracle, setup: Setup) -> Measured:
     request = request_of(setup, oracle.info.width)
     losses = oracle.evaluate(request).losses
     seconds = []
-    for _ in range(setup.rounds):
+    for turn in range(1, setup.rounds + 1):
+        asked = request_of(setup, oracle.info.width, turn)  # what a server has kept of a request is of no use then
         began = time.perf_counter()
-        oracle.evaluate(request)
+        oracle.evaluate(asked)
         seconds.append(time.perf_counter() - began)
     return Measured(backend, tuple(seconds), tuple(float(loss) for loss in losses), _recipe_bytes(request))
 
