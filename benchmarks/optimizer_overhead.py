@@ -120,7 +120,7 @@ def _numbers(optimizer: Any) -> float:
 
     parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
-    return sum(value.numel() for value in kept) / sum(tensor.numel() for tensor in parameters)
+    return float(sum(value.numel() for value in kept) / sum(tensor.numel() for tensor in parameters))
 
 
 if __name__ == "__main__":

@@ -277,8 +277,8 @@ def _advice(d_e: float, L: float, exact: bool) -> str:
     hedge = "" if exact else " L is an upper bound here, so the step sizes are on the safe side."
     return (
         f"For ZO-GD this says: step size {step_size(d_e, 1, L):.3g} with n = 1, {step_size(d_e, n, L):.3g} with"
-        f" n = {n}; probes beyond n = {n} gain less than a factor of two in steps, and queries go up with n, so that few"
-        f" probes and many steps cost fewest queries.{hedge}"
+        f" n = {n}; probes beyond n = {n} gain less than a factor of two in steps, and queries go up with n, so that"
+        f" few probes and many steps cost fewest queries.{hedge}"
     )
 
 

@@ -109,7 +109,7 @@ def curvature_at(landscape: Landscape, x: Array64, key: Key, *, probes: int, ste
     """
     before = landscape.spent
     (loss,), (gradient,) = landscape.gradients([x])
-    vectors = [rademacher((*key, i), landscape.dim) for i in range(probes)]
+    vectors = [rademacher(generator((*key, i)), landscape.dim) for i in range(probes)]
     forms = [float(v @ p) for v, p in zip(vectors, landscape.products(x, vectors), strict=True)]
     start = gradient if np.any(gradient) else vectors[0]
     ritz = lanczos(lambda v: landscape.products(x, [v])[0], start, steps)

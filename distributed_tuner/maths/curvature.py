@@ -16,8 +16,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from distributed_tuner.seeds import Key, generator
-
 Array64: TypeAlias = npt.NDArray[np.float64]
 Product: TypeAlias = Callable[[Array64], Array64]
 """Returns H v of a symmetric H, shape (d,)."""
@@ -40,9 +38,9 @@ class Mean:
 
 
 # ----------------------------------------------------------------------------------------------------- probes
-def rademacher(key: Key, size: int) -> Array64:
+def rademacher(stream: np.random.Generator, size: int) -> Array64:
     """Return a vector of independent signs, the probe of least variance for traces."""
-    return generator(key).integers(0, 2, size=size).astype(np.float64) * 2.0 - 1.0
+    return stream.integers(0, 2, size=size).astype(np.float64) * 2.0 - 1.0
 
 
 def quadratic(product: Product, v: Array64) -> float:

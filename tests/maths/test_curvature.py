@@ -42,19 +42,19 @@ def product_of(H: Array64) -> Product:
 @pytest.mark.parametrize("d", [10, 100, 400])
 def test_the_trace_is_found_within_its_error(d: int) -> None:
     product = product_of(rotated(SPECTRUM, d))
-    found = Mean.of([quadratic(product, rademacher(("probe", i), d)) for i in range(300)])
+    found = Mean.of([quadratic(product, rademacher(generator(("probe", i)), d)) for i in range(300)])
     assert found.probes == 300
     assert 0 < found.error < 0.2
     assert abs(found.value - 5.0) < 4 * found.error
 
 
 def test_a_diagonal_matrix_needs_one_rademacher_probe() -> None:
-    assert quadratic(product_of(np.diag(SPECTRUM)), rademacher(("one",), 10)) == pytest.approx(5.0)
+    assert quadratic(product_of(np.diag(SPECTRUM)), rademacher(generator(("one",)), 10)) == pytest.approx(5.0)
 
 
 def test_negative_curvature_reduces_the_trace() -> None:
     product = product_of(rotated(np.array([2.0, -1.5]), 30))
-    found = Mean.of([quadratic(product, rademacher(("n", i), 30)) for i in range(500)])
+    found = Mean.of([quadratic(product, rademacher(generator(("n", i)), 30)) for i in range(500)])
     assert abs(found.value - 0.5) < 4 * found.error
 
 
