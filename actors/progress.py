@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import LookRow, RestartRow
+from distributed_tuner.ledger.rows import LookRow, RestartRow, SurveyRow
 from distributed_tuner.report import words
 
 _SHOWN = 60  # characters of a prompt in words
@@ -81,6 +81,10 @@ class Progress:
     def restart(self, trial_id: str, row: RestartRow) -> None:
         """A restart stage has ended."""
         self.note(f"{trial_id}: restart after {row.spent.queries} queries: {_outcome(row)}")
+
+    def survey(self, trial_id: str, row: SurveyRow) -> None:
+        """A survey has settled a search's settings."""
+        self.note(f"{trial_id}: {words.survey(row)}")
 
     def update(self, trial_id: str, progress: dict[str, float]) -> None:
         """A trial has reported."""

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from benchmarks.data_tasks import TASKS, DataTask
+
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "maao.yaml"
 ROUNDS = 4
 ASKED_ALONE = 1  # query that a round of the LLM alone takes at least: a proposal; nothing else is asked twice
@@ -29,41 +31,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "random-text restarts": (SEARCH, "{kind: restart, proposer: {kind: random}}"),
     "alternating": (SEARCH, f"{{kind: restart, proposer: {LOCAL}}}"),
     "gradient descent": (GRADIENT,),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOf:
-    """How a task's data are worded. ``init``: the words that the prompt starts from."""
-
-    description: str
-    words: dict[str, str]
-    template: str
-    manual: str
-    init: str
-    shots: int
-    feedback: int
-
-
-TASKS: dict[str, TaskOf] = {
-    "sst2": TaskOf(
-        "the sentiment of a sentence from a film review",
-        {"negative": " terrible", "positive": " great"},
-        "{text} It was{label_word}",
-        "Classify the movie review.",
-        " Overall I thought that the movie as a whole",
-        shots=16,
-        feedback=4,
-    ),
-    "agnews": TaskOf(
-        "the topic of a news article",
-        {"world": " World", "sports": " Sports", "business": " Business", "technology": " Technology"},
-        "{text} Topic:{label_word}",
-        "Classify the news article.",
-        " What is this piece of news about?",
-        shots=8,
-        feedback=2,
-    ),
 }
 
 
@@ -123,7 +90,7 @@ def main(
 
 def settings(
     arm: str,
-    task: TaskOf,
+    task: DataTask,
     data: Path,
     splits: str,
     queries: int,
@@ -132,26 +99,10 @@ def settings(
     alone_rounds: int | None = None,
 ) -> list[str]:
     """Return what is set on top of maao.yaml for one arm."""
-    folder = data.resolve()
     alone = arm == "LLM only"
     stages = ", ".join(stage.replace("LR", str(learning_rate)) for stage in ARMS[arm])
-    given = {
-        "kind": "file",
-        "train": str(folder / "train.jsonl"),
-        "test": str(folder / "test.jsonl"),
-        "text": "text",
-        "label": "label",
-        "description": task.description,
-        "template": task.template,
-        "label_words": task.words,
-        "manual_prompt": task.manual,
-        "shots": task.shots,
-        "feedback": task.feedback,
-        "test_limit": test_limit,
-    }
     return [
-        f"task={json.dumps(given)}",
-        f"task.split_seed=!grid [{splits}]",
+        *task.settings(data, splits, test_limit),
         f"prompt={json.dumps({'length': 8, 'init': 'text', 'text': task.init, 'layout': 'suffix'})}",
         f"stages=[{stages}]",
         f"rounds={(alone_rounds or queries // ASKED_ALONE) if alone else ROUNDS}",

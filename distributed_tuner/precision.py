@@ -35,7 +35,10 @@ class Case:
     def radius(self) -> float:
         """How far from the centre the first step's candidates lie."""
         assert not isinstance(self.optimizer, TokenEditConfig)
-        return self.optimizer.rho if isinstance(self.optimizer, ZotConfig) else self.optimizer.sigma
+        if isinstance(self.optimizer, ZotConfig):
+            assert self.optimizer.rho != "auto"
+            return self.optimizer.rho
+        return self.optimizer.sigma
 
     @property
     def radius_name(self) -> Literal["rho", "sigma"]:
@@ -64,17 +67,26 @@ class Case:
 def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case]:
     """Return the distinct cases of the first searches: of every kind of optimizer the smallest radius, then the next.
 
-    Gradient stages compare no losses and have none, and prompts in words are no small steps apart.
+    Gradient stages compare no losses and have none, prompts in words are no small steps apart, and a rho that is left
+    to the trial is measured against the noise.
     """
     found: dict[tuple[object, ...], Case] = {}
     for experiment, task in zip(experiments, tasks, strict=True):
         search = next((stage for stage in experiment.stages if isinstance(stage, SearchStageConfig)), None)
-        if search is not None and not in_words(search.optimizer):
+        optimizer = None if search is None else _with_radius(search.optimizer)
+        if optimizer is not None:
             spec = prompt_spec(experiment.prompt, task)
-            case = Case(search.optimizer, experiment.seed, experiment.task.split_seed, task, spec)
+            case = Case(optimizer, experiment.seed, experiment.task.split_seed, task, spec)
             found.setdefault((case.optimizer.kind, case.radius, task, spec), case)
     ranked: list[tuple[int, float, Case]] = []
     for case in sorted(found.values(), key=lambda case: case.radius):
         before = sum(other.optimizer.kind == case.optimizer.kind for _, _, other in ranked)
         ranked.append((before, case.radius, case))
     return [case for _, _, case in sorted(ranked, key=lambda entry: entry[:2])][:MOST_CASES]
+
+
+def _with_radius(optimizer: OptimizerConfig) -> OptimizerConfig | None:
+    """Return a search's settings, ready to ask; None where it has no radius of its own."""
+    if isinstance(optimizer, ZotConfig):
+        return None if optimizer.rho == "auto" else optimizer.settled({})
+    return None if in_words(optimizer) else optimizer

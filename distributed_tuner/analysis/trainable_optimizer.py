@@ -25,7 +25,7 @@ CONVEX = (
 )
 CONVEX_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 NETWORK_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-PROMPT_RATES = (0.1, 0.4, 1.6, 6.4, 25.6)
+PROMPT_RATES = (0.15, 0.6, 2.5, 10.0, 40.0)
 
 
 def _harmonic(steps: int) -> Course:
@@ -37,10 +37,10 @@ def _cosine(steps: int) -> Course:
 
 
 FULL: Mapping[str, Plan] = {
-    **dict.fromkeys(CONVEX, Plan(CONVEX_RATES, 4, tuning_seeds=3, seeds=20, course=_harmonic(1000), watch=60)),
+    **dict.fromkeys(CONVEX, Plan(CONVEX_RATES, 4, tuning_seeds=4, seeds=20, course=_harmonic(1000), watch=60)),
     "perceptron": Plan(NETWORK_RATES, 4, tuning_seeds=2, seeds=10, course=_cosine(400), watch=30),
     "convolutional": Plan(NETWORK_RATES, 4, tuning_seeds=1, seeds=8, course=_cosine(300), watch=15),
-    "prompt": Plan(PROMPT_RATES, 1, tuning_seeds=2, seeds=3, course=_cosine(30), watch=7, ablation=False),
+    "prompt": Plan(PROMPT_RATES, 2, tuning_seeds=1, seeds=3, course=_cosine(30), watch=7, ablation=False),
 }
 QUICK: Mapping[str, Plan] = {
     **dict.fromkeys(CONVEX, Plan(CONVEX_RATES, 4, tuning_seeds=2, seeds=8, course=_harmonic(300), watch=30)),
@@ -101,9 +101,8 @@ def _method(contests: Sequence[Contest], quick: bool) -> list[str]:
         " way for all: as 1 / (1 + t / t0), t0 a twentieth of the steps, on convex problems, as a cosine elsewhere.",
         "A seed names a start and mini-batches, which are the same for all methods, so that methods are compared run by"
         " run (paired t-test).",
-        "Few seeds and small problems: a difference that is not found here may exist. On prompt tuning, only the usual"
-        " setting beside the step size is tried, with few runs, since each step costs a pass through the language"
-        " model.",
+        "Few seeds and small problems: a difference that is not found here may exist. Prompt tuning has the fewest"
+        " steps and runs, since each costs passes through the language model, and its tuning sees one seed a setting.",
     ]
 
 

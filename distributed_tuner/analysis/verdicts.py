@@ -102,47 +102,42 @@ def _errors(standings: Sequence[Standing]) -> list[str]:
 def _causes(standings: Sequence[Standing]) -> list[str]:
     """Say what lowers the error where everything but one switch stays as it was, and what that does to the loss."""
     sentences = []
-    for decaying, words in ((True, "decaying"), (False, "constant")):
+    for decaying in (True, False):
         tables = [one.ablation for one in standings if len(one.ablation) == 4 and one.decaying == decaying]
         if tables:
-            sentences.append(_cause(tables, words))
+            sentences.append(_cause(tables, decaying))
     return sentences
 
 
-def _cause(tables: Sequence[Cells], tuned: str) -> str:
-    decay, slope = (_switched(tables, 1, switch) for switch in ("decay", "slope"))
-    lower = {name: factor for name, factor in (("the decaying rates", decay), ("A", slope)) if factor < 1.0 / CLEAR}
+def _cause(tables: Sequence[Cells], decaying: bool) -> str:
+    """Compare cells of tables that were tuned with rates that decay, or not."""
+    switches = {"the decaying rates": ((True, True), (True, False)), "A": ((True, decaying), (False, decaying))}
+    loss, error = (
+        {
+            name: _geometric_mean([_quotient(table[on][what], table[off][what]) for table in tables])
+            for name, (on, off) in switches.items()
+        }
+        for what in (0, 1)
+    )
+    lower = sorted((name for name in switches if error[name] < 1.0 / CLEAR), key=lambda name: error[name])
     if len(lower) == 2:
-        cause = f"Both lower the error, {min(lower, key=lambda name: lower[name])} more"
+        cause = f"Both lower the error, {lower[0]} more"
     elif lower:
-        other = "A" if "A" not in lower else "the decaying rates"
-        cause = f"What lowers the error is {next(iter(lower))}, not {other}"
+        cause = f"What lowers the error is {lower[0]}, not {next(name for name in switches if name not in lower)}"
     else:
         cause = "Neither lowers the error clearly: what falls against SGD is due to the mean that b keeps"
+    told = {
+        name: f"{loss[name]:.3g}"
+        + (f" ({'a' if loss[name] < 1.0 else 'no'} lower loss came with the smaller error)" if name in lower else "")
+        for name in switches
+    }
     return (
-        f"On problems tuned with {tuned} rates ({len(tables)}), the diagonal variant's settings held fixed: letting the"
-        f" rates decay instead of staying constant multiplies the error by {decay:.3g}, and training A instead of"
-        f" keeping A = 0 by {slope:.3g} (geometric means). {cause}. The same switches multiply the final loss by"
-        f" {_told(tables, 'decay', decay)} for the decaying rates and by {_told(tables, 'slope', slope)} for A."
+        f"On problems tuned with {'decaying' if decaying else 'constant'} rates ({len(tables)}), switched one at a time"
+        " in the diagonal variant's settings: rates that decay instead of staying constant multiply the error by"
+        f" {error['the decaying rates']:.3g}, and training A instead of keeping A = 0 by {error['A']:.3g} (geometric"
+        f" means). {cause}. The same switches multiply the final loss by {told['the decaying rates']} for the decaying"
+        f" rates and by {told['A']} for A."
     )
-
-
-def _told(tables: Sequence[Cells], switch: str, error: float) -> str:
-    """Say by what a switch multiplies the loss, and how that goes with the error where it falls."""
-    loss = _switched(tables, 0, switch)
-    if error > 1.0 / CLEAR:
-        return f"{loss:.3g}"
-    return f"{loss:.3g} ({'a lower loss came with' if loss < 1.0 else 'no lower loss came with'} the smaller error)"
-
-
-def _switched(tables: Sequence[Cells], what: int, switch: str) -> float:
-    """Return what turning a switch on multiplies losses (0) or errors (1) by: a geometric mean over problems, and over
-    both positions of the other switch."""
-    if switch == "decay":
-        pairs = [((other, True), (other, False)) for other in (True, False)]
-    else:
-        pairs = [((True, other), (False, other)) for other in (True, False)]
-    return _geometric_mean([_quotient(table[on][what], table[off][what]) for table in tables for on, off in pairs])
 
 
 def _edges(standings: Sequence[Standing]) -> str:

@@ -3,6 +3,7 @@
 The defaults are those of the papers' own code: ZOT (Zhan et al., EMNLP Findings 2024) and BBT (Sun et al., ICML 2022).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,10 @@ from distributed_tuner.config.estimator import (
     TrainableDiagonalConfig,
     TrainedEstimatorConfig,
 )
+
+Auto: TypeAlias = Literal["auto"]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class OptimizerSettings(Config):
@@ -44,16 +49,20 @@ class ZotConfig(OptimizerSettings):
 
     Plain ZO-SGD (Alg. 2) is the same thing with its additions off: ``clip: 0``, ``momentum: 0``,
     ``schedule: constant``.
+
+    ``points``, ``rho`` and ``learning_rate`` may be "auto": the trial then measures noise and curvature of the loss
+    around its start, out of its own budget, before the first step, and takes them from there (``maths.survey``).
     """
 
     kind: Literal["zot"] = "zot"
     """Names this optimizer."""
-    points: int = Field(default=1, ge=1)
-    """n: random directions per step; each costs two queries."""
-    rho: float = Field(default=0.1, gt=0)
-    """Perturbation radius: candidates are ``x +- rho z``, z standard normal."""
-    learning_rate: float = Field(default=0.1, gt=0)
-    """gamma_max: the step size at the start of the schedule."""
+    points: AtLeastOne | Auto = 1
+    """n: random directions per step; each costs two queries. "auto": as many as hardly cost more queries than one."""
+    rho: Positive | Auto = 0.1
+    """Perturbation radius: candidates are ``x +- rho z``, z standard normal. "auto": where noise of the losses and
+    their curvature together disturb a slope least."""
+    learning_rate: Positive | Auto = 0.1
+    """gamma_max: the step size at the start of the schedule. "auto": n / ((D_e + n + 1) L), the theory's."""
     clip: float = Field(default=100.0, ge=0)
     """Largest L2 norm of a gradient estimate, over the whole prompt; 0 turns clipping off."""
     momentum: float = Field(default=0.96, ge=0, lt=1)
@@ -69,6 +78,18 @@ class ZotConfig(OptimizerSettings):
     """Where the cosine ends, as a ratio of ``learning_rate``."""
     batch_size: int = Field(default=64, ge=1)
     """Training examples per step, the same for all its queries; all of them where there are fewer."""
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """Return the settings that are left to be measured."""
+        return tuple(name for name in ("points", "rho", "learning_rate") if getattr(self, name) == "auto")
+
+    def settled(self, measured: Mapping[str, float]) -> "ZotConfig":
+        """Return the settings with measured numbers where "auto" stands, or the defaults where none was measured."""
+        fields = type(self).model_fields
+        return self.model_copy(
+            update={name: measured.get(name, fields[name].default) for name in self.unsettled},
+        )
 
     @model_validator(mode="after")
     def _one_mean(self) -> "ZotConfig":

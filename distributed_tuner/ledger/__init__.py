@@ -18,6 +18,7 @@ from distributed_tuner.ledger.rows import (
     RunRow,
     ScoredText,
     StepRow,
+    SurveyRow,
     TrialEndRow,
     TrialRow,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "ScoredText",
     "Session",
     "StepRow",
+    "SurveyRow",
     "TrialEndRow",
     "TrialRow",
     "frames",

@@ -24,6 +24,7 @@ from distributed_tuner.ledger.rows import (
     RunEndRow,
     RunRow,
     StepRow,
+    SurveyRow,
     TrialEndRow,
     TrialRow,
 )
@@ -72,6 +73,7 @@ class Ledger:
     calibrations: tuple[CalibrationRow, ...]
     parities: tuple[ParityRow, ...]
     curvatures: tuple[CurvatureRow, ...]
+    surveys: tuple[SurveyRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
 
@@ -115,6 +117,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         calibrations=_only(latest, CalibrationRow),
         parities=_only(latest, ParityRow),
         curvatures=_only(latest, CurvatureRow),
+        surveys=_only(latest, SurveyRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
     )
@@ -148,7 +151,7 @@ def _name(row: Row) -> Hashable:
     match row:
         case StepRow() | LookRow():
             return (row.type, row.trial_id, row.stage, row.step)
-        case FeedbackRow() | RestartRow():
+        case FeedbackRow() | RestartRow() | SurveyRow():
             return (row.type, row.trial_id, row.stage)
         case ExchangeRow():
             return (row.type, row.trial_id, row.stage, row.number)
@@ -176,6 +179,7 @@ def _extended(session: Session, row: Row) -> Session:
             | CalibrationRow()
             | ParityRow()
             | CurvatureRow()
+            | SurveyRow()
         ):
             return replace(session, cost=session.cost + row.cost.value())
         case _:

@@ -272,6 +272,38 @@ class CurvatureRow(_Row):
     cost: CostRow
 
 
+class SurveyRow(_Row):
+    """What a trial measured around the start of a stage for the settings that were left to be measured.
+
+    Bought from the trial's budget, like steps.
+    """
+
+    type: Literal["survey"] = "survey"
+    trial_id: str
+    stage: Count
+    settings: dict[str, float]
+    """What the stage goes on with, by name: points, rho, learning_rate; defaults where nothing could be measured."""
+    noise: Score = None
+    """Of one loss."""
+    slope: Score = None
+    """Norm of the gradient."""
+    trace: Score = None
+    """Of the loss's Hessian."""
+    trace_error: Score = None
+    """Its standard error."""
+    norm: Score = None
+    """Frobenius norm of the Hessian, an upper bound of its largest |eigenvalue|."""
+    effective_dimension: Score = None
+    """Trace over norm."""
+    snr: Score = None
+    """Signal-to-noise of a pair's difference at rho; None where no noise was seen."""
+    note: str = ""
+    """Why nothing could be measured; empty where all is well."""
+    cost: CostRow
+    spent: CostRow
+    elapsed: Seconds
+
+
 class EventRow(_Row):
     """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
 
@@ -318,6 +350,7 @@ Row: TypeAlias = Annotated[
     | CalibrationRow
     | ParityRow
     | CurvatureRow
+    | SurveyRow
     | EventRow
     | TrialEndRow
     | RunEndRow,

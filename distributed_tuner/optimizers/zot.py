@@ -7,6 +7,7 @@ import numpy as np
 
 from distributed_tuner.config.estimator import MomentumEstimatorConfig
 from distributed_tuner.config.optimizer import ZotConfig
+from distributed_tuner.errors import ConfigError
 from distributed_tuner.maths import zot
 from distributed_tuner.maths.schedules import cosine_annealing
 from distributed_tuner.optimizers.base import Optimizer, frozen_copy
@@ -29,6 +30,9 @@ class Zot(Optimizer):
 
     ``steps`` is T of the cosine schedule; further steps run at its floor. ``relocate`` changes x alone: the
     estimate, its update count and the schedule stay.
+
+    Raises:
+        ConfigError: a setting is still "auto".
     """
 
     kind: ClassVar[str] = "zot"
@@ -37,13 +41,14 @@ class Zot(Optimizer):
     def __init__(self, config: ZotConfig, *, dim: int, key: Key, steps: int, start: Array) -> None:
         super().__init__(dim, key)
         self._config = config
+        self._points, self._rho, self._gamma = _numbers(config)
         self._steps = steps
         self._x = frozen_copy(start)
         self._direction = _direction(config, dim, key)
 
     @property
     def queries_per_step(self) -> int:
-        return 2 * self._config.points
+        return 2 * self._points
 
     @property
     def batch_size(self) -> int | None:
@@ -55,9 +60,7 @@ class Zot(Optimizer):
     def _ask(self) -> list[Candidate]:
         center = make_center(self.key, self.steps_told, self._x)
         return [
-            Perturbation(center, self._noise_key(i), sign, self._config.rho)
-            for i in range(self._config.points)
-            for sign in (1, -1)
+            Perturbation(center, self._noise_key(i), sign, self._rho) for i in range(self._points) for sign in (1, -1)
         ]
 
     def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
@@ -65,7 +68,7 @@ class Zot(Optimizer):
         whole = [i for i, pair in enumerate(pairs) if not np.isnan(pair).any()]
         if not whole:
             return
-        deltas = [zot.coefficient(float(pairs[i, 0]), float(pairs[i, 1]), self._config.rho) for i in whole]
+        deltas = [zot.coefficient(float(pairs[i, 0]), float(pairs[i, 1]), self._rho) for i in whole]
         g = zot.gradient_estimate(deltas, self._noise(whole), self.dim)
         gamma = self._learning_rate()
         length = zot.norm(g)
@@ -84,8 +87,8 @@ class Zot(Optimizer):
     def _learning_rate(self) -> float:
         """Return gamma of the step that is being told; the first step runs at the full rate."""
         if self._config.schedule == "constant":
-            return self._config.learning_rate
-        return cosine_annealing(self.steps_told, self._steps, self._config.learning_rate, self._config.floor)
+            return self._gamma
+        return cosine_annealing(self.steps_told, self._steps, self._gamma, self._config.floor)
 
     def _noise_key(self, i: int) -> Key:
         return (*self.key, self.steps_told, i)
@@ -102,6 +105,15 @@ class Zot(Optimizer):
     def _load(self, state: dict[str, Any]) -> None:
         self._x = frozen_copy(state["x"])
         self._direction.load(state)
+
+
+def _numbers(config: ZotConfig) -> tuple[int, float, float]:
+    if config.points == "auto" or config.rho == "auto" or config.learning_rate == "auto":
+        raise ConfigError(
+            f"zot takes steps with measured settings, but {', '.join(config.unsettled)} are still auto: settle them"
+            " first (ZotConfig.settled)"
+        )
+    return config.points, config.rho, config.learning_rate
 
 
 def _direction(config: ZotConfig, dim: int, key: Key) -> Direction:

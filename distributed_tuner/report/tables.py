@@ -198,11 +198,12 @@ def calibration(ledger: Ledger) -> str | None:
 
 
 def event_lines(ledger: Ledger) -> list[EventLine]:
-    """Return the events in the order they happened, and what the parity gate noted."""
+    """Return the events in the order they happened, what the parity gate noted, and what surveys settled."""
     start = ledger.sessions[0].first if ledger.sessions else 0.0
     noted = [
         *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in ledger.events),
         *((row.time, "", "parity", row.note) for row in ledger.parities if row.note),
+        *((row.time, row.trial_id, "survey", words.survey(row)) for row in ledger.surveys),
     ]
     return [EventLine(words.duration(max(0.0, at - start)), *line) for at, *line in sorted(noted, key=lambda n: n[0])]
 

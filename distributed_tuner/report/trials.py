@@ -12,11 +12,12 @@ from distributed_tuner.ledger.rows import (
     LookRow,
     RestartRow,
     StepRow,
+    SurveyRow,
     TrialEndRow,
     TrialRow,
 )
 
-PaidRow: TypeAlias = StepRow | LookRow | FeedbackRow | RestartRow
+PaidRow: TypeAlias = StepRow | LookRow | FeedbackRow | RestartRow | SurveyRow
 """A row of a trial that says what its budget has paid for until then."""
 R = TypeVar("R", StepRow, LookRow, ExchangeRow, RestartRow, PaidRow)
 
@@ -76,7 +77,7 @@ def summarize_trials(ledger: Ledger, config: Mapping[str, Any]) -> list[TrialSum
 
 def paid_rows(ledger: Ledger) -> list[PaidRow]:
     """Return the rows that budgets have paid for, kind after kind."""
-    return [*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts]
+    return [*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts, *ledger.surveys]
 
 
 def by_trial(rows: Iterable[R]) -> dict[str, list[R]]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distributed_tuner.ledger.rows import SurveyRow
+
 UNKNOWN = "—"
 
 
@@ -53,6 +55,23 @@ def one_line(text: str, most: int) -> str:
     """Return a text of a model's on one line of at most ``most`` characters, without those that steer a terminal."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= most else f"{line[: most - 3].rstrip()}..."
+
+
+def survey(row: SurveyRow) -> str:
+    """Return what a survey settled, and on what grounds."""
+    found = row.settings
+    settled = (
+        f"points {found['points']:.0f}, rho {found['rho']:.3g}, learning rate {found['learning_rate']:.3g}"
+        f" after {row.cost.queries} queries"
+    )
+    if row.trace is None or row.norm is None or row.effective_dimension is None:
+        return f"{settled}; the defaults for what is auto: {row.note}"
+    noise = "none" if row.snr is None else f"{row.noise:.2g} (signal-to-noise {row.snr:.3g} at rho)"
+    error = "" if row.trace_error is None else f" +- {row.trace_error:.2g}"
+    return (
+        f"{settled}; noise of a loss {noise}, trace {row.trace:.3g}{error}, norm {row.norm:.3g}, effective dimension"
+        f" {row.effective_dimension:.2g} or more"
+    )
 
 
 def plain(value: object) -> str:

@@ -1,17 +1,20 @@
 """What the stages of a trial will do and cost: pure arithmetic on a budget, for ``check`` and for the trial itself."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from distributed_tuner import optimizers
 from distributed_tuner.budget import COUNTED
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.stages.plan import StagePlan, fits, plan_stage
 from distributed_tuner.stages.prompt_space import PromptSpace
+from distributed_tuner.stages.survey import QUERIES
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Cost, Request
 
@@ -45,12 +48,12 @@ class Course:
         if isinstance(config, RestartStageConfig):
             cost = self._restart_cost(stage)
             return StagePlan(0, 0, cost if fits((before or Cost()) + cost, self._experiment.budget) else Cost(), 0)
-        step, look = self._step_cost(config), self._look_cost()
-        limits = self._share(stage, before or Cost())
-        plan = plan_stage(limits, step, look, config.look_every, config.steps, before)
+        step, look, survey = self._step_cost(config), self._look_cost(), self._survey_cost(stage)
+        limits, spent = self._share(stage, before or Cost()), (before or Cost()) + survey
+        plan = plan_stage(limits, step, look, config.look_every, config.steps, spent)
         if plan.steps == 0 and before is None:
-            raise self._too_small(config, None)
-        return plan
+            raise self._too_small(stage, None)
+        return replace(plan, cost=plan.cost + survey) if plan.steps else plan
 
     def plan_all(self) -> tuple[StagePlan, ...]:
         """Plan every stage, one after another.
@@ -63,13 +66,19 @@ class Course:
             before = _sum([plan.cost for plan in plans]) if plans else None
             plans.append(self.plan(stage, before))
             if plans[-1].steps == 0 and not isinstance(config, RestartStageConfig):
-                raise self._too_small(config, before)
+                raise self._too_small(stage, before)
         return tuple(plans)
 
     def horizon(self, stage: int, plan: StagePlan) -> int:
         """Return the steps that an optimizer which begins here may take in this and later rounds, for its schedule."""
         every = len(self._experiment.stages)
         return max(1, plan.steps) * len(range(stage, len(self.stages), every))
+
+    def search_cost(self, stage: int) -> Cost:
+        """Return the least that a search must have left to be worth its survey: a step, and a look on either side."""
+        config = self.stages[stage]
+        assert not isinstance(config, RestartStageConfig)
+        return self._look_cost() + self._step_cost(config) + self._look_cost()
 
     def looks_after(self, stage: int) -> bool:
         """Tell whether a restart stage must look at its prompt itself, since no stage follows that would."""
@@ -109,7 +118,8 @@ class Course:
         if config.steps is None:
             return Cost()
         unlimited = BudgetConfig(queries=10**12)
-        return plan_stage(unlimited, self._step_cost(config), self._look_cost(), config.look_every, config.steps).cost
+        plan = plan_stage(unlimited, self._step_cost(config), self._look_cost(), config.look_every, config.steps)
+        return plan.cost + self._survey_cost(stage)
 
     def _restart_cost(self, stage: int) -> Cost:
         """Return the most that a restart stage asks: its trajectory, its proposals and the incumbent, perhaps a donor
@@ -126,9 +136,21 @@ class Course:
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:
         key, stand_ins = (self._experiment.seed,), ("a", "b")
-        built = optimizers.build(config.optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
-        size = min(built.batch_size or len(self._task.train), len(self._task.train))
-        return self._cost(built.queries_per_step, self._task.batch("train", range(size)), built.white_box)
+        optimizer = config.optimizer.settled({}) if isinstance(config.optimizer, ZotConfig) else config.optimizer
+        built = optimizers.build(optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
+        return self._cost(built.queries_per_step, self._step_batch(built.batch_size), built.white_box)
+
+    def _survey_cost(self, stage: int) -> Cost:
+        """Return what measuring a stage's settings costs; nothing in later rounds, which have those of the first."""
+        config = self.stages[stage]
+        optimizer = None if isinstance(config, RestartStageConfig) else config.optimizer
+        if not (isinstance(optimizer, ZotConfig) and optimizer.unsettled and stage < len(self._experiment.stages)):
+            return Cost()
+        return self._cost(QUERIES, self._step_batch(optimizer.batch_size))
+
+    def _step_batch(self, size: int | None) -> Batch:
+        train = len(self._task.train)
+        return self._task.batch("train", range(min(size or train, train)))
 
     def _look_cost(self) -> Cost:
         return self._cost(1, self._task.batch("train")) + self._cost(1, self._task.batch("dev"))
@@ -136,15 +158,17 @@ class Course:
     def _cost(self, count: int, batch: Batch, gradient: bool = False) -> Cost:
         return self._costs.cost(Request((self._space.sample,) * count, batch, self._space.spec, gradient))
 
-    def _too_small(self, config: TunedStageConfig, before: Cost | None) -> BudgetTooSmall:
-        step, look = self._step_cost(config), self._look_cost()
-        needed = look + step + look
+    def _too_small(self, stage: int, before: Cost | None) -> BudgetTooSmall:
+        config, survey = self.stages[stage], self._survey_cost(stage)
+        assert not isinstance(config, RestartStageConfig)
+        needed = self.search_cost(stage) + survey
+        surveyed = f", and the survey of its settings ({survey.queries} queries)" if survey.queries else ""
         given = self._experiment.budget.model_dump(exclude_none=True)
         taken = f", of which the stages before take {before.queries} queries" if before else ""
         shared = ", take fewer rounds or stages" if len(self.stages) > 1 else ""
         advice = "raise it" + (", limit the steps of the stages before" if before else shared)
         return BudgetTooSmall(
-            f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it:"
+            f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it{surveyed}:"
             f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US"
             f" dollars; but it is {given}{taken}; {advice} or shrink the step"
         )

@@ -205,10 +205,12 @@ class SearchStage:
         return [row]
 
     def _train_batch(self) -> Batch:
-        size = self.optimizer.batch_size
-        if size is None or size >= len(self._task.train):
-            return self._task.batch("train")
-        stream = generator((*self._key, "batch", self._step))
-        return self._task.batch(
-            "train", sorted(stream.choice(len(self._task.train), size=size, replace=False).tolist())
-        )
+        return train_batch(self._task, self.optimizer.batch_size, self._key, self._step)
+
+
+def train_batch(task: Task, size: int | None, key: Key, step: int) -> Batch:
+    """Return the train examples that a step is scored on: all, or ``size`` drawn by the stage's key and the step."""
+    if size is None or size >= len(task.train):
+        return task.batch("train")
+    stream = generator((*key, "batch", step))
+    return task.batch("train", sorted(stream.choice(len(task.train), size=size, replace=False).tolist()))

@@ -12,9 +12,10 @@ from typing import Any
 from distributed_tuner import optimizers
 from distributed_tuner.budget import Purse
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
-from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.config.stage import RestartStageConfig, SearchStageConfig
 from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import LossOracle
@@ -28,8 +29,9 @@ from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.restart import RestartStage
-from distributed_tuner.stages.search import SearchStage
+from distributed_tuner.stages.search import SearchStage, train_batch
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.survey import SurveyStage
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
@@ -91,6 +93,7 @@ class Trial:
         self._current: Candidate = self._space.at(self._space.start)
         self._adopted: Start | None = None
         self._settings: dict[str, float] = {}
+        self._surveyed: dict[int, dict[str, float]] = {}  # what was measured for "auto", by place in experiment.stages
         self._restart_id = ""
         self._set_experiment(experiment)
         self._stage_index = 0
@@ -174,12 +177,14 @@ class Trial:
             self._began = self._clock()
         if not self._stage.done:
             return self._stage.advance()
+        if isinstance(self._stage, SurveyStage):
+            self._settle(self._place, self._stage.settings)
+            self._open_next(self._stage_index)
+            return []
         self._selected = self.selected
         if self._stage_index + 1 < len(self._course.stages) and not self._is_spent():
             self._close_stage()
-            self._stage_index += 1
-            self._opened = self._purse.spent
-            self._stage = self._open_stage()
+            self._open_next(self._stage_index + 1)
             return []
         return self._measure()
 
@@ -204,6 +209,7 @@ class Trial:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that ``load_state_dict`` needs to go on with the same bits."""
         return {
+            "surveyed": dict(self._surveyed),
             "settings": dict(self._settings),
             "restart_id": self._restart_id,
             "stage_index": self._stage_index,
@@ -223,6 +229,8 @@ class Trial:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a trial built from the same experiment."""
+        for place, measured in state["surveyed"].items():
+            self._settle(place, measured)
         self.apply(state["settings"])
         self._restart_id = state["restart_id"]
         self._stage_index = state["stage_index"]
@@ -242,6 +250,20 @@ class Trial:
         self.outcome = state["outcome"]
 
     # ------------------------------------------------------------------------------------------------ stages
+    def _open_next(self, index: int) -> None:
+        self._stage_index = index
+        self._opened = self._purse.spent
+        self._stage = self._open_stage()
+
+    def _settle(self, place: int, measured: dict[str, float]) -> None:
+        """Put what a survey measured in the place of "auto", for this and all later rounds."""
+        stages = list(self._experiment.stages)
+        stage = stages[place]
+        assert isinstance(stage, SearchStageConfig) and isinstance(stage.optimizer, ZotConfig)
+        stages[place] = stage.model_copy(update={"optimizer": stage.optimizer.settled(measured)})
+        self._surveyed[place] = measured
+        self._set_experiment(self._experiment.model_copy(update={"stages": tuple(stages)}))
+
     def _close_stage(self) -> None:
         """Take over what the stage that has ended leaves to the next."""
         stage = self._stage
@@ -250,7 +272,7 @@ class Trial:
             self._left[self._place] = Left(stage.optimizer.state_dict(), self._horizon)
             self._trajectory = stage.trajectory or Trajectory()
             self._memory.incumbent_loss = None
-        else:
+        elif isinstance(stage, RestartStage):
             if stage.adopted is not None:  # else what a restart stage right before it adopted still stands
                 self._adopted = stage.adopted.place
             self._trajectory = Trajectory()
@@ -265,12 +287,15 @@ class Trial:
     def _place(self) -> int:
         return self._stage_index % len(self._experiment.stages)
 
-    def _open_stage(self, restored: bool = False) -> SearchStage | RestartStage:
+    def _open_stage(self, restored: bool = False) -> SearchStage | RestartStage | SurveyStage:
         config = self._course.stages[self._stage_index]
         books = Books(self.trial_id, self._stage_index, lambda: self._purse.spent, self.elapsed)
         if isinstance(config, RestartStageConfig):
             return self._open_restart(config, books)
-        plan = self._course.plan(self._stage_index, None if self._stage_index == 0 else self._opened)
+        first = self._stage_index == 0 and not self._surveyed
+        plan = self._course.plan(self._stage_index, None if first else self._opened)
+        if isinstance(config, SearchStageConfig) and _unsettled(config):
+            return self._open_survey(config, books)
         if not restored:
             self._horizon = self._course.horizon(self._stage_index, plan)
         return SearchStage(
@@ -284,6 +309,24 @@ class Trial:
             optimizer=self._build(config, None) if restored else self._optimizer(config),
             best=self._selected,
             trajectory=self._new_trajectory(),
+        )
+
+    def _open_survey(self, config: SearchStageConfig, books: Books) -> SurveyStage:
+        assert isinstance(config.optimizer, ZotConfig)
+        start = self._start() if self._adopted is None else self._adopted
+        assert not isinstance(start, str)  # rules.py: zot searches coordinates
+        key = (*self._key, self._stage_index)
+        return SurveyStage(
+            config,
+            key=key,
+            batch=train_batch(self._task, config.optimizer.batch_size, key, 0),
+            prompt=self._space.spec,
+            oracle=self._budgeted,
+            books=books,
+            start=start,
+            unit=1.0 if self._space.spec.units == "embedding" else self._oracle.info.embedding_std,
+            keep=self._course.search_cost(self._stage_index),
+            best=self._selected,
         )
 
     def _new_trajectory(self) -> Trajectory | None:
@@ -373,3 +416,7 @@ class Trial:
                 cost=CostRow.of(answer.cost),
             )
         ]
+
+
+def _unsettled(config: SearchStageConfig) -> bool:
+    return isinstance(config.optimizer, ZotConfig) and bool(config.optimizer.unsettled)

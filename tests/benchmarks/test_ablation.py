@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ablation import ARMS, SPACE, TASKS, line, settings
+from benchmarks.ablation import ARMS, SPACE, line, settings
+from benchmarks.data_tasks import TASKS
 from distributed_tuner.preflight import Prepared, prepare
 
 
@@ -17,7 +18,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, task in TASKS.items():
         (folder / name).mkdir()
         for split, count in (("train", 40), ("test", 5)):
-            rows = [{"text": f"{word} {i}", "label": word} for word in task.words for i in range(count)]
+            rows = [
+                {**{field: f"{word} {field} {i}" for field in task.text}, "label": word}
+                for word in task.words
+                for i in range(count)
+            ]
             (folder / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
