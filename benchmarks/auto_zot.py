@@ -11,7 +11,7 @@ nobody before. The table is quoted in docs/theory.md.
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +45,7 @@ def main(
     tasks: Annotated[str, typer.Option(help="Which tasks.")] = ",".join(TASKS),
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0,1",
     queries: Annotated[int, typer.Option(help="Queries a trial.")] = 600,
+    examples: Annotated[int, typer.Option(help="Train examples, over all classes; as many for dev.")] = 32,
     test_limit: Annotated[int, typer.Option(help="Test examples, balanced over the classes.")] = 500,
     threads: Annotated[int, typer.Option(help="Of each of the two oracle actors.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here as well.")] = None,
@@ -55,11 +56,12 @@ def main(
     for name in tasks.split(","):
         folder = out / name
         if not (folder / "summary.json").exists():
-            _run(folder, settings(TASKS[name], data / name, splits, queries, test_limit, threads))
+            task = replace(TASKS[name], shots=examples // len(TASKS[name].words), feedback=0)
+            _run(folder, settings(task, data / name, splits, queries, test_limit, threads))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         lines.extend(table(name, summary))
         found.extend(f"{name}, {line}" for line in _surveys(folder))
-    print(f"{queries} queries a trial, splits {splits}\n")
+    print(f"{queries} queries a trial on {examples} examples, splits {splits}\n")
     print("| task | settings | trials a split | train loss | dev | test |")
     print("| --- | --- | --- | --- | --- | --- |")
     for line in lines:
