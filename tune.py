@@ -3,11 +3,14 @@
 Parses, then imports: nothing heavy is loaded before it is known what to do, and nothing remote is defined here.
 """
 
+import errno
 import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,9 +18,11 @@ import typer
 
 if TYPE_CHECKING:
     from distributed_tuner.analysis.findings import Findings
+    from distributed_tuner.storage import Place
 
 QUICKSTART = Path(__file__).resolve().parent / "search_spaces" / "quickstart.yaml"
 INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     add_completion=False,
@@ -33,11 +38,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the space; may be repeated."),
 ]
-Out = Annotated[Path | None, typer.Option(help="Where to; runs/NAME when left out.")]
+Out = Annotated[
+    str | None, typer.Option(help="Where to, a directory or an s3:// or gs:// URI; runs/NAME when left out.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer seeds and steps: under two minutes.")]
 Seed = Annotated[int, typer.Option(help="Names all random numbers.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join: auto or ray://HOST:PORT.")]
-RunDir = Annotated[Path, typer.Argument(help="Directory of a run.")]
+RunDir = Annotated[str, typer.Argument(help="Directory or URI of a run.")]
 
 
 def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., None]]:
@@ -56,6 +63,11 @@ def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., No
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 status = INTERRUPTED
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                print(f"error: no room to write to: {error}; make some, then try again", file=sys.stderr)
+                status = 1
             raise typer.Exit(status)
 
         to.command()(guarded)
@@ -78,32 +90,34 @@ def main(context: typer.Context) -> None:
 def run(
     space: Space = QUICKSTART,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME when left out.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Run directory, or an s3:// or gs:// URI that every node reaches; runs/NAME when left out."),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in the run directory.")
+        bool, typer.Option("--resume", help="Go on with the interrupted run in the run directory or at the URI.")
     ] = False,
     address: Address = None,
 ) -> int:
     """Run every trial of a search space; write ledger, best prompt and report."""
     from distributed_tuner.preflight import prepare, prepare_again
     from distributed_tuner.report.text import summary_lines
-    from distributed_tuner.run_directory import RunDirectory
+    from distributed_tuner.run_directory import kept
 
-    if resume:
-        directory = RunDirectory(out or Path("runs") / space.stem)
-        prepared = prepare_again(directory, space.resolve().parent)
-    else:
-        prepared = prepare(space, overrides or [])
-        directory = RunDirectory(out or Path("runs") / prepared.experiment.name)
-        directory.require_new()
-    from actors.experiment import run as run_experiment
+    prepared = None if resume else prepare(space, overrides or [])
+    name = space.stem if prepared is None else prepared.experiment.name
+    with kept(out or f"runs/{name}", resume, _say) as directory:
+        if prepared is None:
+            prepared = prepare_again(directory, space.resolve().parent)
+        from actors.experiment import run as run_experiment
 
-    finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
-    for line in summary_lines(finished.summary):
-        print(line)
-    print(f"\nreport: {finished.report}")
-    if finished.status == "interrupted":
-        print(f"interrupted; go on with: python tune.py run {space} --out {directory.path} --resume", file=sys.stderr)
+        finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
+        for line in summary_lines(finished.summary):
+            print(line)
+        print(f"\nreport: {directory.shown(finished.report)}")
+        if finished.status == "interrupted":
+            again = f"python tune.py run {space} --out {shlex.quote(directory.name)} --resume"
+            print(f"interrupted; go on with: {again}", file=sys.stderr)
     return {"done": 0, "interrupted": INTERRUPTED}.get(finished.status, 1)
 
 
@@ -122,10 +136,13 @@ def check(space: Space, overrides: Overrides = None) -> int:
 def report(run_dir: RunDir) -> int:
     """Write report.html and summary.json again, from the ledger alone."""
     from distributed_tuner.report.html import write_report
-    from distributed_tuner.run_directory import RunDirectory
+    from distributed_tuner.run_directory import opened
 
-    RunDirectory(run_dir).require()
-    print(f"report: {write_report(run_dir)}")
+    with opened(run_dir) as directory:
+        directory.require()
+        page = write_report(directory.path)
+        directory.send()
+        print(f"report: {directory.shown(page)}")
     return 0
 
 
@@ -139,8 +156,10 @@ def evaluate(
 ) -> int:
     """Load the best prompt again and score it."""
     from distributed_tuner.evaluation import evaluate as evaluate_prompt
+    from distributed_tuner.run_directory import opened
 
-    scores = evaluate_prompt(run_dir, split, task)
+    with opened(run_dir) as directory:
+        scores = evaluate_prompt(directory.path, split, task)
     print("  ".join(f"{name} {value:.6f}" for name, value in scores.items()))
     return 0
 
@@ -149,16 +168,21 @@ def evaluate(
 def export(
     run_dir: RunDir,
     format: Annotated[Literal["peft", "safetensors", "text"], typer.Option("--format", help="What to write.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; RUN_DIR/export when left out.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Where to, a directory or a URI; RUN_DIR/export when left out.")
+    ] = None,
 ) -> int:
     """Write the best prompt in one format."""
     from distributed_tuner.prompts.export import read, write_peft, write_safetensors, write_text
-    from distributed_tuner.run_directory import RunDirectory
+    from distributed_tuner.run_directory import opened
+    from distributed_tuner.storage import delivered
 
     writers = {"peft": write_peft, "safetensors": write_safetensors, "text": write_text}
-    prompt = read(RunDirectory(run_dir).best)
-    for path in writers[format](prompt, out or run_dir / "export"):
-        print(path)
+    with opened(run_dir) as directory:
+        prompt = read(directory.best)
+        with delivered(out or directory.inside("export")) as place:
+            for path in writers[format](prompt, place.path):
+                print(place.shown(path))
     return 0
 
 
@@ -167,17 +191,20 @@ def trainable_optimizer(out: Out = None, quick: Quick = False, seed: Seed = 0) -
     """The Trainable Optimizer beside SGD, momentum and Adam: losses, their spread, the estimators' errors."""
     from distributed_tuner.analysis import page
     from distributed_tuner.analysis.trainable_optimizer import compare
+    from distributed_tuner.storage import delivered
 
-    folder = out or Path("runs") / "trainable-optimizer"
-    page.begin(folder)
-    return _show(compare(quick=quick, seed=seed, note=print), folder)
+    with delivered(out or "runs/trainable-optimizer", page.MARK) as place:
+        page.begin(place.path)
+        return _show(compare(quick=quick, seed=seed, note=print), place)
 
 
 @analysis
 def effective_dimension(
     source: Annotated[
-        Path | None,
-        typer.Argument(help="Search space, or run directory with a trained prompt; the paper's figures when left out."),
+        str | None,
+        typer.Argument(
+            help="Search space, or run directory or URI with a trained prompt; the paper's figures when left out."
+        ),
     ] = None,
     out: Out = None,
     quick: Quick = False,
@@ -187,25 +214,47 @@ def effective_dimension(
 ) -> int:
     """How many dimensions a zeroth-order search feels: curvature of the loss, and what it says of n and step size."""
     from distributed_tuner.analysis import page
+    from distributed_tuner.storage import delivered
 
-    folder = out or Path("runs") / "effective-dimension"
-    page.require_new(folder)
-    from actors.analysis import analyze_effective_dimension
+    with (
+        delivered(out or "runs/effective-dimension", page.MARK) as place,
+        _found(source) as found_at,
+    ):
+        page.require_new(place.path)
+        from actors.analysis import analyze_effective_dimension
 
-    found = analyze_effective_dimension(
-        source, folder, quick=quick, seed=seed, forward_only=forward_only, address=address, note=print
-    )
-    return _show(found, folder)
+        findings = analyze_effective_dimension(
+            found_at, place.path, quick=quick, seed=seed, forward_only=forward_only, address=address, note=print
+        )
+        return _show(findings, place)
 
 
-def _show(findings: "Findings", folder: Path) -> int:
+@contextmanager
+def _found(source: str | None) -> Iterator[Path | None]:
+    """Give what an analysis starts from as a local path; a run at a URI is fetched."""
+    from distributed_tuner.run_directory import opened
+    from distributed_tuner.storage import is_uri
+
+    if source is None or not is_uri(source):
+        yield None if source is None else Path(source)
+        return
+    with opened(source) as directory:
+        directory.require()
+        yield directory.path
+
+
+def _show(findings: "Findings", place: "Place") -> int:
     from distributed_tuner.analysis import page
 
-    written = page.write(findings, folder)
+    written = page.write(findings, place.path)
     for line in page.lines(findings):
         print(line)
-    print(f"\nanalysis: {written}")
+    print(f"\nanalysis: {place.shown(written)}")
     return 0
+
+
+def _say(message: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {message}", flush=True)
 
 
 def _command() -> str:

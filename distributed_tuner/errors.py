@@ -31,6 +31,12 @@ class LedgerError(TunerError, ValueError):
     """A ledger cannot be read as one."""
 
 
+class StorageError(TunerError, OSError):
+    """What a run writes down cannot be kept: a full disk, a store that cannot be reached."""
+
+    exit_code = 1
+
+
 class BudgetTooSmall(TunerError, ValueError):
     """The budget does not pay for a single step."""
 

@@ -8,7 +8,7 @@ from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.prompts.export import read
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.run_directory import RunDirectory, data_root
 from distributed_tuner.stages.looking import scores_of
 from distributed_tuner.values import Request, Split
 
@@ -31,7 +31,7 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
             f"the best prompt must come from a trial of its run, but config.json in {run_dir} has no trial"
             f" {prompt.trial_id!r}; copy back the files of one run"
         )
-    tree, root = trial["config"], Path(config.get("root", "."))
+    tree, root = trial["config"], data_root(config, Path())
     if task_file is not None:
         other = load_space(task_file)
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent

@@ -2,22 +2,24 @@
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.errors import RunDirectoryError, StorageError
+from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder
 from distributed_tuner.values import Array
 
 
 @dataclass(frozen=True, slots=True)
-class RunDirectory:
-    """Paths inside a run directory."""
-
-    path: Path
+class RunDirectory(Place):
+    """Paths inside a run directory, or inside the local copy of one that is kept at a URI."""
 
     @property
     def config(self) -> Path:
@@ -46,8 +48,14 @@ class RunDirectory:
 
     @property
     def tune(self) -> Path:
-        """Ray Tune's own files: checkpoints of the trials."""
+        """Ray Tune's own files, checkpoints of the trials among them, where they are kept in a directory."""
         return self.path / "tune"
+
+    def tune_storage(self, name: str = "") -> str:
+        """Return where Ray Tune keeps its files, or one of its experiments, as Tune is told: an absolute path, or a URI
+        that trials reach by themselves. The local copy of a run that is kept at a URI has none of them."""
+        place = self.tune / name
+        return str(place.resolve()) if self.mirror is None else self.shown(place)
 
     def keep_prompt(self, trial_id: str, prompt: Array | str) -> None:
         """Keep the selected prompt of one trial: its rows (L, D), or its words."""
@@ -76,10 +84,7 @@ class RunDirectory:
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             what = "holds a run" if self.config.exists() else "is not empty"
-            raise RunDirectoryError(
-                f"a run needs a directory of its own, but {self.path} {what}; continue it with --resume, or choose"
-                " another with --out DIR"
-            )
+            raise RunDirectoryError(_taken(self.name, what))
 
     def create(self) -> None:
         """Make the directory, which must be new."""
@@ -94,7 +99,7 @@ class RunDirectory:
         """
         if not self.config.is_file():
             raise RunDirectoryError(
-                f"a run directory must hold config.json, but {self.path} does not; check the path, or start a run"
+                f"a run directory must hold config.json, but {self.name} does not; check the path, or start a run"
             )
 
     def read_config(self) -> dict[str, Any]:
@@ -107,10 +112,13 @@ class RunDirectory:
         try:
             config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunDirectoryError(f"{self.config} must be JSON, but it is not ({error}); start a new run") from None
+            raise RunDirectoryError(
+                f"{self.shown(self.config)} must be JSON, but it is not ({error}); start a new run"
+            ) from None
         if not isinstance(config, dict) or "trials" not in config:
             raise RunDirectoryError(
-                f"{self.config} must list the run's trials, but it does not; check the path, or start a new run"
+                f"{self.shown(self.config)} must list the run's trials, but it does not; check the path, or start a new"
+                " run"
             )
         return config
 
@@ -120,6 +128,94 @@ class RunDirectory:
         for tree in (config["experiment"], *(trial["config"] for trial in config["trials"])):
             tree["oracle"] = oracle
         write_json(self.config, config)
+
+
+@contextmanager
+def opened(place: str) -> Iterator[RunDirectory]:
+    """Give the run at a path or URI, to be read. That of a URI is fetched into a temporary folder.
+
+    Raises:
+        RunDirectoryError: there is none.
+        StorageError: the store cannot be reached.
+    """
+    uri = remote_of(place)
+    if uri is None:
+        yield RunDirectory(path_of(place))
+        return
+    with tempfile.TemporaryDirectory(prefix="prompt-tuner-") as folder:
+        mirror = Mirror(Path(folder), Remote(uri))
+        with reaching(uri):
+            mirror.fill()
+        yield RunDirectory(Path(folder), mirror)
+
+
+@contextmanager
+def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDirectory]:
+    """Give the directory of a run that is about to begin, or to go on (``resume``), at a path or URI.
+
+    A run at a URI is worked on in a folder of this machine, and sent there while it goes on and at the end. ``say`` is
+    told what a person should know of that.
+
+    Raises:
+        RunDirectoryError: a new run would write over another; another process writes there.
+        StorageError: the store cannot be reached, or did not take the end of the run.
+    """
+    uri = remote_of(place)
+    if uri is None:
+        directory = RunDirectory(path_of(place))
+        if not resume:
+            directory.require_new()
+        yield directory
+        return
+    remote = Remote(uri)
+    folder = staging_folder(uri)
+    lease, mirror = Lease(remote, say), Mirror(folder, remote, say)
+    with reaching(uri):
+        lease.take(patient=resume)
+        try:
+            _begin(mirror, resume)
+        except BaseException:
+            lease.give_back()
+            raise
+    mirror.start(lease)
+    try:
+        yield RunDirectory(folder, mirror)
+    except BaseException:
+        try:
+            mirror.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        except StorageError as error:
+            say(str(error))
+        raise
+    mirror.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin(mirror: Mirror, resume: bool) -> None:
+    """Lay out the local copy: as it is at the remote, or empty for a new run, which needs a place of its own."""
+    if resume:
+        mirror.fill()
+        return
+    there = [found.name for found in mirror.remote.found()]
+    if there:
+        what = "holds a run" if "config.json" in there else "is not empty"
+        raise RunDirectoryError(_taken(str(mirror.remote.uri), what))
+    shutil.rmtree(mirror.folder, ignore_errors=True)
+    mirror.folder.mkdir(mode=0o700, parents=True)
+
+
+def _taken(name: str, what: str) -> str:
+    return (
+        f"a run needs a directory of its own, but {name} {what}; continue it with --resume, or choose another with"
+        " --out DIR"
+    )
+
+
+def data_root(config: Mapping[str, Any], otherwise: Path) -> Path:
+    """Return the folder in which relative data paths of a run are looked up: where its search space lay, or
+    ``otherwise`` where that is gone, as the upload of a job is."""
+    root = Path(config.get("root", otherwise))
+    return root if root.is_dir() else otherwise
 
 
 def write_json(path: Path, value: Any) -> None:

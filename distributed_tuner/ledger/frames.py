@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _TABLES = (
     *("trials", "steps", "looks", "feedbacks", "exchanges", "restarts"),
-    *("surveys", "measures", "calibrations", "parities", "curvatures", "events", "trial_ends"),
+    *("surveys", "stages", "measures", "calibrations", "parities", "curvatures", "events", "trial_ends"),
 )
 _ELSEWHERE = {"feedbacks": {"texts"}, "restarts": {"scored"}}
 """Lists of scored texts, which have a frame of their own."""

@@ -23,6 +23,7 @@ from distributed_tuner.ledger.rows import (
     Row,
     RunEndRow,
     RunRow,
+    StageRow,
     StepRow,
     SurveyRow,
     TrialEndRow,
@@ -74,6 +75,7 @@ class Ledger:
     parities: tuple[ParityRow, ...]
     curvatures: tuple[CurvatureRow, ...]
     surveys: tuple[SurveyRow, ...]
+    stages: tuple[StageRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
 
@@ -118,6 +120,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         parities=_only(latest, ParityRow),
         curvatures=_only(latest, CurvatureRow),
         surveys=_only(latest, SurveyRow),
+        stages=_only(latest, StageRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
     )
@@ -151,7 +154,7 @@ def _name(row: Row) -> Hashable:
     match row:
         case StepRow() | LookRow():
             return (row.type, row.trial_id, row.stage, row.step)
-        case FeedbackRow() | RestartRow() | SurveyRow():
+        case FeedbackRow() | RestartRow() | SurveyRow() | StageRow():
             return (row.type, row.trial_id, row.stage)
         case ExchangeRow():
             return (row.type, row.trial_id, row.stage, row.number)

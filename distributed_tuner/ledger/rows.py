@@ -304,6 +304,28 @@ class SurveyRow(_Row):
     elapsed: Seconds
 
 
+class StageRow(_Row):
+    """A stage of a trial ends. What it paid for is told by the rows before, and is no cost of this one."""
+
+    type: Literal["stage"] = "stage"
+    trial_id: str
+    stage: Count
+    kind: Literal["search", "gradient", "restart"]
+    method: str
+    """The optimizer's name, or the proposer's."""
+    steps: Count
+    """Ask/tell rounds; none in a restart stage."""
+    reason: str
+    """Why it ended."""
+    dev_loss: Score
+    """Of the trial's best prompt so far; None before the first that was selected."""
+    dev_metric: Score
+    paid: CostRow
+    """What the stage paid; a survey before its search is left out."""
+    spent: CostRow
+    elapsed: Seconds
+
+
 class EventRow(_Row):
     """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
 
@@ -351,6 +373,7 @@ Row: TypeAlias = Annotated[
     | ParityRow
     | CurvatureRow
     | SurveyRow
+    | StageRow
     | EventRow
     | TrialEndRow
     | RunEndRow,

@@ -1,64 +1,129 @@
 """Appending rows to a ledger so that a crash costs at most the line being written. Reading is left to `reader`."""
 
+import contextlib
+import fcntl
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from pydantic import ValidationError
 
-from distributed_tuner.errors import LedgerError
+from distributed_tuner.errors import LedgerError, StorageError
 from distributed_tuner.ledger.rows import ROW, Row
 
 _CHUNK = 1 << 16
 
 
 class LedgerWriter:
-    """The one writer of a ledger: a line a row, flushed at once, on disk every ``sync_every`` rows and on close.
+    """The one writer of a ledger: a line a row, written at once, on disk every ``sync_every`` rows and on close.
 
     Opening an existing file continues it. A last line without its newline was torn by a crash: it gets its newline if
     it is a whole row, and is cut off otherwise. May be shared by threads, not by processes.
 
+    A disk that takes no more: what does not fit is cut off, so that the file ends with a whole line, and its rows are
+    kept in memory, to be written before the next one once there is space. ``on_trouble`` is called with the first
+    error; without it the error is raised.
+
     Raises:
-        LedgerError: the folder does not exist, ``sync_every`` is below 1, or a row is written after `close`.
+        LedgerError: the folder does not exist, ``sync_every`` is below 1, another process writes there, or a row is
+            written after `close`.
+        StorageError: rows could not be written: at once, or with ``on_trouble`` by `close`.
     """
 
-    def __init__(self, path: Path | str, *, sync_every: int = 64) -> None:
+    def __init__(
+        self, path: Path | str, *, sync_every: int = 64, on_trouble: Callable[[StorageError], None] | None = None
+    ) -> None:
         self.path = Path(path)
         if sync_every < 1:
             raise LedgerError(f"sync_every must be at least 1, got {sync_every}. Use 1 to sync every row.")
         if not self.path.parent.is_dir():
             raise LedgerError(f"A ledger needs an existing folder, got {self.path}. Create {self.path.parent} first.")
         self._sync_every = sync_every
-        self._unsynced = 0
-        self._lock = threading.Lock()
+        self._on_trouble = on_trouble
+        self._lock = threading.RLock()  # a signal may have the same thread write again
+        self._waiting: list[bytes] = []  # lines that are not in the file
+        self._unsynced: list[bytes] = []  # lines that are in the file, but perhaps not on the disk
+        self._told = False
+        self.trouble: StorageError | None = None
+        """Why rows are missing from the file; None while none are."""
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        _lock(self._file, self.path)
         _mend_tail(self.path)
-        self._file = self.path.open("ab")
+        self._end = self._synced = os.fstat(self._file).st_size
+        self._closed = False
 
     def write(self, row: Row) -> None:
-        """Append ``row`` and flush it."""
+        """Append ``row``."""
         line = row.model_dump_json().encode() + b"\n"
         with self._lock:
-            if self._file.closed:
+            if self._closed:
                 raise LedgerError(f"A closed ledger takes no rows, got a {row.type!r} row. Open {self.path} again.")
-            self._file.write(line)
-            self._file.flush()
-            self._unsynced += 1
-            if self._unsynced >= self._sync_every:
-                self._sync()
+            self._waiting.append(line)
+            self._put(sync=len(self._unsynced) + len(self._waiting) >= self._sync_every)
+            self._tell()
 
     def close(self) -> None:
         """Put everything on disk and close the file; closing twice is harmless."""
         with self._lock:
-            if not self._file.closed:
-                self._sync()
-                self._file.close()
+            if self._closed:
+                return
+            self._put(sync=True)
+            self._closed = True
+            os.close(self._file)
+            if self.trouble is not None:
+                raise self.trouble
 
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._unsynced = 0
+    def _put(self, sync: bool) -> None:
+        """Write what waits, and sync if asked."""
+        try:
+            if os.fstat(self._file).st_size > self._end:  # a line was cut short, by an error or by a signal
+                os.ftruncate(self._file, self._end)
+            while self._waiting:
+                self._append(self._waiting[0])
+                self._unsynced.append(self._waiting.pop(0))
+        except OSError as error:
+            self._keep_aside(error, self._end)
+            return
+        try:
+            if sync:
+                os.fsync(self._file)
+                self._unsynced.clear()
+                self._synced = self._end
+        except OSError as error:
+            self._keep_aside(error, self._synced)
+            return
+        self.trouble = None
+
+    def _append(self, line: bytes) -> None:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        self._end += len(line)
+
+    def _keep_aside(self, error: OSError, whole: int) -> None:
+        """Cut the file where it was whole, and let the lines behind that wait."""
+        if whole < self._end:
+            self._waiting = self._unsynced + self._waiting
+            self._unsynced = []
+            self._end = whole
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, whole)
+        self.trouble = StorageError(
+            f"the ledger must keep every row, but {len(self._waiting)} could not be written to {self.path}"
+            f" ({error.strerror or error}); what is there is whole: make room, then go on with --resume"
+        )
+
+    def _tell(self) -> None:
+        if self.trouble is None:
+            self._told = False
+        elif self._on_trouble is None:
+            raise self.trouble
+        elif not self._told:
+            self._told = True
+            self._on_trouble(self.trouble)
 
     def __enter__(self) -> Self:
         return self
@@ -69,12 +134,24 @@ class LedgerWriter:
         self.close()
 
 
+def _lock(file: int, path: Path) -> None:
+    """Lock an open ledger for as long as it is open, where its file system has locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if not isinstance(error, BlockingIOError):  # the file system has none
+            return
+        os.close(file)
+        raise LedgerError(
+            f"one process at a time writes a ledger, but another one writes {path}; wait for the end of that run, or"
+            " stop it"
+        ) from None
+
+
 def _mend_tail(path: Path) -> None:
     """Make the file end in a whole line: complete the last one if it is a row, cut it off if it is not."""
-    if not path.exists():
-        return
     with path.open("r+b") as file:
-        start = _start_of_last_line(file)
+        start = whole_lines(file)
         file.seek(start)
         tail = file.read()
         if not tail:
@@ -85,8 +162,8 @@ def _mend_tail(path: Path) -> None:
             file.truncate(start)
 
 
-def _start_of_last_line(file: IO[bytes]) -> int:
-    """Return the offset just behind the last newline, reading backwards so that long ledgers stay cheap."""
+def whole_lines(file: IO[bytes]) -> int:
+    """Return the bytes of the file's whole lines: up to the last newline, looked for backwards, as ledgers are long."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(0, end - _CHUNK)
