@@ -10,6 +10,11 @@ from typing import Any
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.preflight import Prepared
 
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
+HEAD_SHARE = 0.001
+MARKET = "ray.io/market-type"  # Ray's own label of a machine: spot or on-demand
+NODE = "ray.io/node-id"  # ... and its id
+
 
 @contextmanager
 def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
@@ -25,7 +30,7 @@ def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
         root = str(Path(__file__).resolve().parent.parent)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None and "RAY_ADDRESS" not in os.environ:
-            cpus = max(os.cpu_count() or 1, oracle.actors * oracle.threads) + 1
+            cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.threads) + 1
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": root}}
         else:
@@ -38,6 +43,24 @@ def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
+def head() -> dict[str, float]:
+    """Return what an actor asks for to be placed on the head, nothing where the cluster knows of none.
+
+    Whatever a run cannot lose belongs there: no spot machine ends it, and no autoscaler is kept from ending a machine.
+    """
+    import ray
+
+    return {HEAD: HEAD_SHARE} if HEAD in ray.cluster_resources() else {}
+
+
+def head_for_trials() -> dict[str, float]:
+    """Return what a trial asks for to be placed on the head; nothing where the head has no CPUs for it."""
+    import ray
+
+    heads = [node for node in ray.nodes() if node["Alive"] and HEAD in node["Resources"]]
+    return {HEAD: HEAD_SHARE} if any(node["Resources"].get("CPU", 0) for node in heads) else {}
+
+
 def shortage(config: OracleConfig) -> str | None:
     """Say what the pool asks for and the cluster does not have; None when it has enough.
 
@@ -46,13 +69,21 @@ def shortage(config: OracleConfig) -> str | None:
     import ray
 
     there = ray.cluster_resources()
-    asked = {"CPU": config.actors * config.threads, "GPU": config.actors * config.gpus}
+    actors = config.first_actors
+    asked = {"CPU": actors * config.threads, "GPU": actors * config.gpus}
     short = [
         f"{asked[kind]:g} {kind}s and has {there.get(kind, 0):g}" for kind in asked if asked[kind] > there.get(kind, 0)
     ]
-    if not short:
-        return None
-    return f"the pool asks the cluster for {', '.join(short)}; it starts with the actors that fit and waits for more"
+    if short:
+        missing = ", ".join(short)
+        return f"the pool asks the cluster for {missing}; it starts with the actors that fit and waits for more"
+    markets = {node["Labels"].get(MARKET) for node in ray.nodes() if node["Alive"]}
+    if config.market is not None and markets.isdisjoint({config.market, "on-demand"}):
+        return (
+            f"the pool is for machines with the label {MARKET}: {config.market}, and the cluster has none yet; it waits"
+            " until one comes"
+        )
+    return None
 
 
 @contextmanager

@@ -1,29 +1,35 @@
-"""The dispatcher: cuts requests into tiles and spreads them over the oracle actors.
+"""The dispatcher: cuts requests into tiles and has them spread over as many oracle actors as there is work for.
 
 It decides where and when a tile is computed, never what it is: tiles follow from the request alone, and every result is
-counted once. A lost tile is evaluated again, a straggler is duplicated on an idle actor, and the first answer wins.
+counted once. A lost tile is evaluated again, a straggler is duplicated on another actor, and the first answer wins
+(spreading.py). Trials share the pool fairly (fair_queue.py), and the pool follows the work (scaling.py, members.py).
 Where a tile does not fit into memory, tiles become smaller for the whole pool, and requests that are not finished are
 cut anew, so that the numbers of a request come from one cut.
+
+Its process may die: Ray starts it again, it finds actors and memory at the keeper, and whoever asked asks again.
 """
 
 import asyncio
-import contextlib
+import itertools
 import logging
 import math
-import statistics
 import time
 from collections import Counter as Tally
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from actors.wire import Packed
+from actors.failures import cause_of
+from actors.members import Member, Members
+from actors.metrics import PoolMetrics, run_of
+from actors.scaling import Lately, needed, wanted
+from actors.spreading import Piece, Spreader, Statistics
+from actors.wire import Packed, unpack
 from distributed_tuner.config.oracle import OracleConfig, Tile
-from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout, TunerError
+from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import Cut, cut, merge
@@ -41,65 +47,79 @@ from distributed_tuner.values import (
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2  # tiles sent to an actor at a time: one computes, one waits, the device never does
-LONG_TILE_SECONDS = 0.2  # longer tiles go one at a time: the gap is nothing to them, and no tile waits twice
-TILE_TRIES = 6  # losses of one tile after which its request fails
-STRAGGLER_FACTOR = 4.0  # a tile slower than so many medians is given to an idle actor as well
-STRAGGLER_SECONDS = 5.0  # ... but not before this time
-
-
-@dataclass(eq=False, slots=True)
-class _Tile:
-    packed: Packed
-    cut: Cut
-    size: Tile  # that it was cut by
-    answer: "asyncio.Future[Evaluation]"
-    losses: int = 0
-    started: float = math.inf
-    runners: set[int] = field(default_factory=set)  # the actors that have it
+TRIES = 6  # actors lost over one question after which it fails
+PATIENCE_SECONDS = 30.0  # after which a question that is no tile is put to another actor as well
+TICK_SECONDS = 0.25  # between two looks at the size of the pool
+WATCH_TICKS = 4  # ... of which so many lie between two looks at stragglers
+DRAIN_TICKS = 8  # ... at machines that go away
+MEMORY_TICKS = 20  # ... and between two notes of the statistics
 
 
 class _CutAnew(OracleError):
     """Ends the wait for tiles of a size that is no longer in use."""
 
 
-@dataclass(slots=True)
-class Statistics:
-    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``counts``: what their answers
-    told beside (``Evaluation.counts``). ``tile``: the size in use, None where it is not known."""
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a dispatcher must know when it is started again."""
 
-    tiles: int = 0
-    retries: int = 0
-    duplicates: int = 0
-    restarts: int = 0
-    busy_seconds: float = 0.0
-    counts: Tally[str] = field(default_factory=Tally)
-    events: list[tuple[str, str]] = field(default_factory=list)
-    tile: Tile | None = None
+    planned: Tile
+    tile: Tile
+    fresh: bool
+    statistics: Statistics
 
 
 class Dispatcher:
-    """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: all methods may run at the same time."""
+    """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: all methods may run at the same time.
 
-    def __init__(self, config: OracleConfig, actors: list[Any]) -> None:
+    ``keeper``: the name of the pool's keeper, which ``find`` finds. A handle of it in here would keep Ray from starting
+    this actor again.
+    """
+
+    def __init__(self, config: OracleConfig, keeper: str, find: Callable[[str], Any] = ray.get_actor) -> None:
         self._config = config
-        self._actors = actors
+        self._limits = config.pool
+        self._keeper_name, self._find = keeper, find
+        self._keeper: Any = None
         self._counter: Counter = build_counter(config)
         self._planned = config.tile  # the size that those who ask reckon with
         self._tile = config.tile
-        self._fresh = False  # whatever oracles have kept is left aside
-        self._open: set[_Tile] = set()  # of requests under way
-        self._queues: deque[deque[_Tile]] = deque()
-        self._running: set[_Tile] = set()
-        self._work = asyncio.Condition()
-        self._lives = [0] * len(actors)  # how often each was restarted
-        self._up: set[int] = set()
-        self._gone: set[int] = set()  # for good
-        self._fatal: TunerError | None = None
-        self._durations: deque[float] = deque(maxlen=100)
-        self._statistics = Statistics()
-        self._info: OracleInfo | None = None
-        self._workers: list[asyncio.Task[None]] = []
+        self._open: set[Piece] = set()  # of requests under way
+        self._questions = 0  # that wait for an actor and are no tiles
+        self._members = Members(config, self._event, self._members_changed)
+        self._metrics = PoolMetrics(run_of(keeper))
+        self._spreader = Spreader(
+            self._members, config.may_ask_twice, self._too_large, self._event, self._metrics.tile_done
+        )
+        self._lately = Lately(self._limits.idle_seconds)
+        self._begun: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return "dispatcher"
+
+    # ------------------------------------------------------------------------------------------------ beginning
+    async def _ready(self) -> None:
+        """Begin to serve with the first call, whichever it is: after a restart nobody calls ``start``."""
+        if self._begun is None:
+            self._begun = asyncio.create_task(self._begin())
+        await asyncio.shield(self._begun)
+
+    async def _begin(self) -> None:
+        self._keeper = self._find(self._keeper_name)
+        known, memory = await self._keeper.begin.remote(self._config.first_actors)
+        if isinstance(memory, _Memory):
+            self._planned, self._tile = memory.planned, memory.tile
+            self._spreader.fresh, self._spreader.statistics = memory.fresh, memory.statistics
+            self._members.restarts, self._members.most_up = memory.statistics.restarts, memory.statistics.most_up
+            self._event(
+                "dispatcher_restart",
+                f"the dispatcher died and is restarted; it goes on with {len(known)} oracle actor(s). What it counted"
+                " in its last seconds (device seconds, tiles, events) is missing from the totals",
+            )
+        self._members.begin(self._keeper, known)
+        await self._remember()
+        self._ticking = asyncio.create_task(self._tick())
 
     async def start(self) -> OracleInfo:
         """Begin to serve; return the model's facts once the first actor has loaded it.
@@ -107,16 +127,16 @@ class Dispatcher:
         Raises:
             ModelError: the model cannot be loaded.
         """
-        for index, actor in enumerate(self._actors):
-            self._workers.append(asyncio.create_task(self._serve(index, actor)))
-        if self._config.may_ask_twice:
-            self._workers.append(asyncio.create_task(self._watch_stragglers()))
-        while self._info is None and self._fatal is None:
-            await asyncio.sleep(0.05)
-        if self._fatal is not None:
-            raise self._fatal
-        assert self._info is not None
-        return self._info
+        await self._ready()
+        self._questions += 1
+        try:
+            while self._members.info is None:
+                if self._members.fatal is not None:
+                    raise self._members.fatal
+                await asyncio.sleep(0.05)
+        finally:
+            self._questions -= 1
+        return self._members.info
 
     async def free_bytes(self) -> int | None:
         """Return the free memory of the first actor that is up; None where its device does not tell."""
@@ -125,18 +145,24 @@ class Dispatcher:
 
     async def use_tile(self, tile: Tile) -> None:
         """Cut requests by this size from here on."""
+        await self._ready()
         self._planned = self._tile = tile
+        await self._remember()
 
     async def leave_cache(self) -> None:
         """Have everything computed anew from here on, and kept no more."""
-        self._fresh = True
+        await self._ready()
+        self._spreader.fresh = True
+        await self._remember()
 
     async def cost(self, request: Request) -> Cost:
         """Return what a request costs, centres not needed."""
         return self._counter.cost(request)
 
-    async def evaluate(self, packed: Packed, timeout: float = math.inf) -> Evaluation:
-        """Answer a request from its tiles.
+    # ------------------------------------------------------------------------------------------------ requests
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    async def evaluate(self, packed: Packed, timeout: float = math.inf, asker: str = "") -> Evaluation:
+        """Answer a request from its tiles. ``asker``: who gets a fair share of the pool, a trial for example.
 
         Raises:
             OracleTimeout: not done within ``timeout`` seconds; what is left of it is dropped.
@@ -145,6 +171,7 @@ class Dispatcher:
             TunerError: the oracle refused the request.
         """
         until = time.monotonic() + timeout
+        await self._ready()
         planned = max(1, len(cut(packed.request, self._planned)))
         while True:
             size = self._tile
@@ -152,38 +179,56 @@ class Dispatcher:
             # More tiles than were reckoned with may keep more devices busy: the time shrinks as their number grows.
             left = (until - time.monotonic()) * planned / max(planned, len(cuts))
             try:
-                return merge(packed.request, cuts, await self._answers(packed, cuts, size, left))
+                answer = merge(packed.request, cuts, await self._answers(packed, cuts, size, left, asker))
             except _CutAnew:
                 continue
+            self._metrics.request_done(answer.cost.queries)
+            return answer
 
-    async def _answers(self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float) -> list[Evaluation]:
+    async def _answers(
+        self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float, asker: str
+    ) -> list[Evaluation]:
+        if self._members.fatal is not None:
+            raise self._members.fatal
         loop = asyncio.get_running_loop()
-        tiles = [_Tile(packed, piece, size, loop.create_future()) for piece in cuts]
-        queue = deque(tiles)
-        async with self._work:
-            if self._fatal is not None:
-                raise self._fatal
-            if size != self._tile:
-                raise _CutAnew
-            self._open.update(tiles)
-            self._queues.append(queue)
-            self._work.notify_all()
+        pieces = [Piece(packed, one, size, loop.create_future()) for one in cuts]
+        self._open.update(pieces)
+        self._spreader.add(asker, pieces)
+        self._fit()
         try:
             limit = None if math.isinf(timeout) else timeout
-            return list(await asyncio.wait_for(asyncio.gather(*(tile.answer for tile in tiles)), limit))
+            return list(await asyncio.wait_for(asyncio.gather(*(piece.answer for piece in pieces)), limit))
         except TimeoutError:
             raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
         finally:
-            queue.clear()
-            self._open.difference_update(tiles)
-            for tile in tiles:
-                tile.answer.cancel()
+            self._open.difference_update(pieces)
+            for piece in pieces:
+                piece.answer.cancel()  # of those without an answer
+            if any(piece.answer.cancelled() or piece.answer.exception() for piece in pieces):
+                self._spreader.forget(pieces)
 
+    def _too_large(self, piece: Piece, error: OracleMemoryError) -> None:
+        """Make tiles smaller and have all open requests cut anew. Of tiles that run out together, the first does it."""
+        if piece.answer.done() or piece.size != self._tile:
+            return
+        (c0, c1), (e0, e1) = piece.cut.candidates, piece.cut.examples
+        smaller = shrunk(self._tile, c1 - c0, e1 - e0)
+        if smaller is None:
+            smallest = f"{c1 - c0} candidate(s) on {e1 - e0} example(s)"
+            advice = "use a smaller model, a shorter prompt, shorter texts, or a device with more memory"
+            piece.fail(OracleMemoryError(f"{error}; {smallest} is the smallest tile: {advice}"))
+            return
+        sizes = f"{spelled(smaller)} instead of {spelled(self._tile)}"
+        self._event("tile_halved", f"tiles are {sizes} from here on, for the whole pool: {error}")
+        self._tile = smaller
+        self._members.beside(self._remember())
+        for other in self._open:
+            other.fail(_CutAnew())
+
+    # ------------------------------------------------------------------------------------------------ questions
     async def materialize(self, packed: Packed) -> Array:
         """Return the rows (L, D) of the request's first candidate."""
         vectors = await asyncio.gather(*packed.refs)
-        from actors.wire import unpack
-
         request = unpack(packed.request, packed.ids, tuple(vectors))
         rows: Array = await self._on_any("materialize", request.candidates[0], request.prompt)
         return rows
@@ -220,207 +265,117 @@ class Dispatcher:
 
     async def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over."""
-        current = replace(self._statistics, tile=self._tile)
-        self._statistics = replace(current, counts=Tally(current.counts), events=[])
+        current = self._counted()
+        self._spreader.statistics.events = []
         return current
 
-    # ------------------------------------------------------------------------------------------------ workers
-    async def _serve(self, index: int, actor: Any) -> None:
-        await self._until_ready(index, actor)
-        await asyncio.gather(*(self._pull(index, actor, slot) for slot in range(IN_FLIGHT)))
-
-    async def _until_ready(self, index: int, actor: Any) -> None:
-        """Wait until an actor answers, or is gone for good; the pool goes on without it then."""
-        while True:
-            try:
-                info = await actor.info.remote()
-            except (ActorDiedError, RayTaskError) as error:  # Ray restarts it no more: its start failed
-                await self._give_up(index, _cause(error))
-                return
-            except RayActorError:
-                await asyncio.sleep(0.2)
-                continue
-            self._info = self._info or info
-            async with self._work:
-                self._up.add(index)
-                self._work.notify_all()
-            return
-
-    async def _give_up(self, index: int, error: TunerError) -> None:
-        self._event("oracle_lost", f"oracle {index} cannot start: {error}")
-        async with self._work:
-            self._gone.add(index)
-            self._work.notify_all()
-        if len(self._gone) == len(self._actors):
-            self._fatal = error
-            for tile in self._open:
-                _fail(tile, error)
-
-    async def _pull(self, index: int, actor: Any, slot: int) -> None:
-        while (tile := await self._next(index, slot)) is not None:
-            if tile.answer.done():
-                continue
-            life = self._lives[index]
-            if not await self._run(tile, index, actor):
-                await self._lost(tile)
-                if life == self._lives[index]:  # of the tiles that one death takes, the first to tell of it
-                    await self._restarted(index, actor)
-
-    async def _next(self, index: int, slot: int) -> _Tile | None:
-        """Return an actor's next tile once there is one and the actor is up; None when the actor is gone for good."""
-        async with self._work:
-            while index not in self._gone:
-                ready = index in self._up and (slot == 0 or self._tiles_are_short())
-                tile = self._pop(index) if ready else None
-                if tile is not None:
-                    return tile
-                await self._work.wait()
-        return None
-
-    def _tiles_are_short(self) -> bool:
-        return not self._durations or statistics.median(self._durations) < LONG_TILE_SECONDS
-
-    def _pop(self, index: int) -> _Tile | None:
-        """Take one tile from each request in turn, so that no large population starves the others.
-
-        A straggler's duplicate is not for the actor that has it already.
-        """
-        for _ in range(len(self._queues)):
-            queue = self._queues.popleft()
-            if queue and index in queue[0].runners:
-                self._queues.append(queue)
-            elif queue:
-                tile = queue.popleft()
-                if queue:
-                    self._queues.append(queue)
-                return tile
-        return None
-
-    async def _run(self, tile: _Tile, index: int, actor: Any) -> bool:
-        """Have a tile computed. False: it was lost with its actor."""
-        tile.started = min(tile.started, time.monotonic())
-        tile.runners.add(index)
-        self._running.add(tile)
-        try:
-            request = tile.cut.of(tile.packed.request)
-            if self._fresh:
-                request = replace(request, fresh=True)
-            answer = await actor.evaluate.remote(request, tile.packed.ids, *tile.packed.refs)
-        except RayActorError:
-            return False
-        except RayTaskError as error:
-            cause = _cause(error)
-            if isinstance(cause, OracleMemoryError):
-                self._out_of_memory(tile, cause)
-            else:
-                _fail(tile, cause)
-        else:
-            self._count(tile, answer)
-        finally:
-            tile.runners.discard(index)
-            if not tile.runners:
-                self._running.discard(tile)
-        return True
-
-    def _out_of_memory(self, tile: _Tile, error: OracleMemoryError) -> None:
-        """Make tiles smaller and have all open requests cut anew. Of tiles that run out together, the first does it."""
-        if tile.answer.done() or tile.size != self._tile:
-            return
-        (c0, c1), (e0, e1) = tile.cut.candidates, tile.cut.examples
-        smaller = shrunk(self._tile, c1 - c0, e1 - e0)
-        if smaller is None:
-            smallest = f"{c1 - c0} candidate(s) on {e1 - e0} example(s)"
-            advice = "use a smaller model, a shorter prompt, shorter texts, or a device with more memory"
-            _fail(tile, OracleMemoryError(f"{error}; {smallest} is the smallest tile: {advice}"))
-            return
-        sizes = f"{spelled(smaller)} instead of {spelled(self._tile)}"
-        self._event("tile_halved", f"tiles are {sizes} from here on, for the whole pool: {error}")
-        self._tile = smaller
-        for other in self._open:
-            _fail(other, _CutAnew())
-
-    def _count(self, tile: _Tile, answer: Evaluation) -> None:
-        if answer.cost.forwards:  # what was kept from before says nothing of how long a tile takes
-            self._durations.append(answer.cost.seconds)
-        if not tile.answer.done():
-            tile.answer.set_result(answer)
-            self._statistics.tiles += 1
-            self._statistics.busy_seconds += answer.cost.seconds
-            self._statistics.counts.update(answer.counts)
-
-    async def _lost(self, tile: _Tile) -> None:
-        tile.losses += 1
-        if tile.answer.done():
-            return
-        self._statistics.retries += 1
-        if self._fatal is not None:
-            _fail(tile, self._fatal)
-        elif tile.losses < TILE_TRIES:
-            await self._requeue(tile)
-        else:
-            _fail(tile, OracleError(f"a tile was lost {tile.losses} times with its actor; see the oracle's log in Ray"))
-
-    async def _restarted(self, index: int, actor: Any) -> None:
-        self._lives[index] += 1
-        self._up.discard(index)
-        self._statistics.restarts += 1
-        self._event("oracle_restart", f"oracle {index} died and is restarted; its tiles go to whoever is free")
-        await self._until_ready(index, actor)
-
-    async def _requeue(self, tile: _Tile) -> None:
-        async with self._work:
-            self._queues.appendleft(deque([tile]))
-            self._work.notify_all()
-
-    async def _watch_stragglers(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            if len(self._durations) < 5 or any(self._queues) or len(self._up) < 2:
-                continue
-            limit = max(STRAGGLER_SECONDS, STRAGGLER_FACTOR * IN_FLIGHT * statistics.median(self._durations))
-            late = time.monotonic() - limit
-            for tile in [t for t in self._running if len(t.runners) == 1 and t.started < late and not t.answer.done()]:
-                self._statistics.duplicates += 1
-                self._event(
-                    "straggler", f"a tile has run for more than {limit:.1f} s; it is given to another actor as well"
-                )
-                await self._requeue(tile)
+    def _counted(self) -> Statistics:
+        statistics, members = self._spreader.statistics, self._members
+        return replace(
+            statistics,
+            counts=Tally(statistics.counts),
+            restarts=members.restarts,
+            tile=self._tile,
+            up=members.number_up,
+            most_up=members.most_up,
+        )
 
     async def _on_any(self, method: str, *arguments: Any) -> Any:
-        for attempt in range(TILE_TRIES):
-            up = sorted(self._up) or range(len(self._actors))
-            actor = self._actors[up[attempt % len(up)]]
-            with contextlib.suppress(RayActorError):
-                try:
-                    return await getattr(actor, method).remote(*arguments)
-                except RayTaskError as error:
-                    raise _cause(error) from None
-            await asyncio.sleep(0.5)
-        raise OracleError(f"no oracle actor answered {method} in {TILE_TRIES} tries; see the oracles' logs in Ray")
+        """Ask one actor, another where it dies, and another as well where it is silent: it may hang."""
+        await self._ready()
+        asked: dict[asyncio.Future[Any], Member] = {}
+        losses = 0
+        self._questions += 1
+        try:
+            while losses < TRIES:
+                if self._members.fatal is not None:
+                    raise self._members.fatal
+                others = [one for one in self._members.up if one not in asked.values()]
+                if others and (not asked or self._config.may_ask_twice):
+                    one = others[losses % len(others)]
+                    asked[asyncio.ensure_future(_answer_of(one, method, arguments))] = one
+                if not asked:  # nobody is up
+                    await asyncio.sleep(TICK_SECONDS)
+                    continue
+                done, _ = await asyncio.wait(asked, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    del asked[future]
+                    try:
+                        return future.result()
+                    except RayTaskError as error:
+                        raise cause_of(error) from None
+                    except RayError:
+                        losses += 1
+                        await asyncio.sleep(2 * TICK_SECONDS)
+        finally:
+            self._questions -= 1
+            for future in asked:
+                future.cancel()
+        raise OracleError(f"no oracle actor answered {method} in {TRIES} tries; see the oracles' logs in Ray")
+
+    # ------------------------------------------------------------------------------------------------ the pool
+    def _members_changed(self) -> None:
+        if self._members.fatal is not None:
+            for piece in self._open:
+                piece.fail(self._members.fatal)
+        self._spreader.members_changed()
+
+    async def _tick(self) -> None:
+        """Look after the pool, for ever."""
+        for tick in itertools.count():
+            self._fit()
+            self._show()
+            if tick % WATCH_TICKS == 0:
+                self._spreader.watch(time.monotonic())
+            try:
+                if tick % DRAIN_TICKS == 0:
+                    self._drain(await self._keeper.drained.remote())
+                if tick % MEMORY_TICKS == 0:
+                    await self._remember()
+            except RayError as error:
+                log.warning("the keeper does not answer: %s", error)
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _fit(self) -> None:
+        """Have as many actors as there is work for."""
+        late = self._spreader.late
+        enough = needed(self._limits, self._spreader.load + self._questions, len(late))
+        most = wanted(self._limits, enough, self._lately.note(enough, time.monotonic()))
+        self._members.fit(most, {member.node for member in late})
+
+    def _show(self) -> None:
+        """Tell whoever watches how the pool stands."""
+        counted = self._counted()
+        self._metrics.look(
+            up=counted.up,
+            busy=self._spreader.busy,
+            waiting=self._spreader.waiting,
+            retries=counted.retries,
+            duplicates=counted.duplicates,
+            restarts=counted.restarts,
+        )
+
+    def _drain(self, nodes: set[str]) -> None:
+        """Leave machines that are going away."""
+        leaving = self._members.on(nodes)
+        if leaving:
+            names = ", ".join(member.name for member in leaving)
+            self._event("oracle_leaves", f"the machine of {names} is going away; another actor is asked for")
+            self._spreader.leave(leaving)
+            self._fit()
+
+    async def _remember(self) -> None:
+        """Have the keeper keep what a dispatcher in this one's place would need; no events, which would come twice."""
+        statistics = replace(self._counted(), events=[])
+        await self._keeper.remember.remote(_Memory(self._planned, self._tile, self._spreader.fresh, statistics))
 
     def _event(self, kind: str, message: str) -> None:
         log.warning("%s: %s", kind, message)
-        self._statistics.events.append((kind, message))
+        self._spreader.statistics.events.append((kind, message))
 
 
-def _fail(tile: _Tile, error: TunerError) -> None:
-    if not tile.answer.done():
-        tile.answer.set_exception(error)
+async def _answer_of(member: Member, method: str, arguments: tuple[Any, ...]) -> Any:
+    return await getattr(member.actor, method).remote(*arguments)
 
 
-def _cause(error: Exception) -> TunerError:
-    """Return our own error behind one of Ray's, or an OracleError that tells what Ray said."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, TunerError):
-        return cause
-    for line in reversed(str(error).strip().splitlines()):
-        if line.startswith("distributed_tuner.errors."):
-            kind, _, message = line.removeprefix("distributed_tuner.errors.").partition(": ")
-            from distributed_tuner import errors
-
-            known = getattr(errors, kind, OracleError)
-            return known(message) if isinstance(known, type) and issubclass(known, TunerError) else OracleError(message)
-    return OracleError(f"an oracle failed: {str(error).strip().splitlines()[-1]}; see the oracle's log in Ray")
-
-
-DispatcherActor = ray.remote(num_cpus=0, max_concurrency=1000)(Dispatcher)
+DispatcherActor = ray.remote(num_cpus=0, max_concurrency=1000, max_restarts=-1, max_task_retries=-1)(Dispatcher)

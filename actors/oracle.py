@@ -3,13 +3,16 @@
 import os
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.wire import unpack
+from actors.cluster import MARKET, NODE
+from actors.wire import Opener, Tiles
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig, VllmOracleConfig
+from distributed_tuner.errors import TunerError
 from distributed_tuner.oracles.memory import free_bytes, within_memory
 from distributed_tuner.oracles.writing import writer
 from distributed_tuner.values import (
@@ -31,22 +34,39 @@ class OracleHost:
 
     def __init__(self, config: OracleConfig) -> None:
         self._oracle = oracles.build(config)
+        self._opener = Opener()
+
+    def __repr__(self) -> str:
+        """Return what Ray calls the actor in log lines and on its dashboard: "oracle-3(smollm2-135m on cuda)"."""
+        name = (ray.get_runtime_context().get_actor_name() or "oracle").rpartition("/")[2]
+        info = self._oracle.info
+        return f"{name}({Path(info.model).name} on {info.device})"
 
     def info(self) -> OracleInfo:
         """Return the facts of the model; answers once it is loaded."""
         return self._oracle.info
 
+    def node(self) -> str:
+        """Return the id of the machine that the actor is on; answers once the model is loaded."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
+
     def free_bytes(self) -> int | None:
         """Return the free bytes of the device that the model is on; None where it does not tell."""
         return free_bytes(self._oracle.info.device)
 
-    def evaluate(self, tile: Request, ids: tuple[str, ...], *vectors: Array) -> Evaluation:
-        """Answer one tile, whose centres come as ``vectors``.
+    def evaluate(self, tiles: Tiles) -> list[Evaluation | TunerError]:
+        """Answer tiles, one after the other: each with its evaluation, or the error that it met.
 
-        Raises:
-            OracleMemoryError: the tile does not fit into the device's memory.
+        An OracleMemoryError: the tile does not fit into the device's memory.
         """
-        return within_memory(lambda: self._oracle.evaluate(unpack(tile, ids, vectors)))
+        return [self._answer(request) for request in self._opener.open(tiles)]
+
+    def _answer(self, request: Request) -> Evaluation | TunerError:
+        try:
+            return within_memory(lambda: self._oracle.evaluate(request))
+        except TunerError as error:
+            return error.with_traceback(None)  # its frames would hold the computation's tensors
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         """Return the rows (L, D) of a candidate."""
@@ -81,19 +101,33 @@ class OracleHost:
 OracleActor = ray.remote(OracleHost)
 
 
-def start_oracles(config: OracleConfig, run: str) -> list[Any]:
-    """Ask Ray for the pool's actors; they load in parallel and are restarted when they die."""
-    return [
-        OracleActor.options(
-            num_cpus=config.threads,
-            num_gpus=config.gpus,
-            max_restarts=-1,
-            max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
-            name=f"{run}/oracle-{i}",
-            runtime_env=_environment(config),
-        ).remote(config)
-        for i in range(config.actors)
-    ]
+def start_oracle(config: OracleConfig, name: str, avoid: Sequence[str] = ()) -> Any:
+    """Ask Ray for an actor, which is restarted when it dies. It waits for its resources where there are none yet.
+
+    ``avoid``: ids of machines where it must not be.
+    """
+    return OracleActor.options(
+        num_cpus=config.threads,
+        num_gpus=config.gpus,
+        max_restarts=-1,
+        max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
+        name=name,
+        runtime_env=_environment(config),
+        **_placement(config, avoid),
+    ).remote(config)
+
+
+def _placement(config: OracleConfig, avoid: Sequence[str]) -> dict[str, Any]:
+    """Return what Ray is told of the machines that an actor is for. Without wishes no label is asked for."""
+    elsewhere = {NODE: f"!in({','.join(avoid)})"} if avoid else {}
+    spot, on_demand = ({"label_selector": {MARKET: market, **elsewhere}} for market in ("spot", "on-demand"))
+    match config.market:
+        case None:
+            return {"label_selector": elsewhere} if avoid else {}
+        case "spot":
+            return {**spot, "fallback_strategy": [on_demand]}
+        case "on-demand":
+            return on_demand
 
 
 def _environment(config: OracleConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pool of a run as the driver holds it: oracle actors and their dispatcher, started and stopped together."""
+"""The pool of a run as the driver holds it: keeper, oracle actors and dispatcher, started and stopped together."""
 
 import logging
 from dataclasses import dataclass
@@ -7,13 +7,17 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.dispatcher import DispatcherActor, Statistics
-from actors.oracle import start_oracles
+from actors.cluster import head
+from actors.dispatcher import DispatcherActor
+from actors.keeper import KeeperActor
 from actors.remote import RemoteOracle
+from actors.spreading import Statistics
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import TunerError
 
 log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 10.0  # for the keeper to end the oracles; those that are left end with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Pool:
     """A pool that answers. ``oracle`` is what trials hold of it."""
 
     config: OracleConfig
-    actors: list[Any]
+    keeper: Any
     dispatcher: Any
     dispatcher_name: str
     oracle: RemoteOracle
@@ -30,19 +34,23 @@ class Pool:
     def start(cls, config: OracleConfig, name: str) -> "Pool":
         """Start a pool and wait until its first actor has loaded the model.
 
+        Keeper and dispatcher are kept on the head, which is no spot machine and, unlike the others, never idle.
+
         Raises:
             ModelError: the model cannot be loaded.
         """
-        actors = start_oracles(config, name)
-        dispatcher_name = f"{name}/dispatcher"
-        dispatcher = DispatcherActor.options(name=dispatcher_name).remote(config, actors)
+        keeper_name, dispatcher_name = f"{name}/keeper", f"{name}/dispatcher"
+        keeper = KeeperActor.options(name=keeper_name, resources=head()).remote(config, name)
+        keeper.begin.remote(config.first_actors)  # they load while the dispatcher starts
+        dispatcher = DispatcherActor.options(name=dispatcher_name, resources=head()).remote(config, keeper_name)
         try:
-            oracle = RemoteOracle(dispatcher, ray.get(dispatcher.start.remote()))
-            return cls(config, actors, dispatcher, dispatcher_name, oracle)
-        except RayTaskError as error:
-            if isinstance(error.cause, TunerError):
+            info = ray.get(dispatcher.start.remote())
+        except BaseException as error:
+            _end(keeper, dispatcher)
+            if isinstance(error, RayTaskError) and isinstance(error.cause, TunerError):
                 raise error.cause from None
             raise
+        return cls(config, keeper, dispatcher, dispatcher_name, RemoteOracle(dispatcher, info))
 
     def free_bytes(self) -> int | None:
         """Return the free memory of the first actor's device; None where it does not tell."""
@@ -68,5 +76,14 @@ class Pool:
 
     def stop(self) -> None:
         """End the actors."""
-        for actor in (self.dispatcher, *self.actors):
-            ray.kill(actor)
+        _end(self.keeper, self.dispatcher)
+
+
+def _end(keeper: Any, dispatcher: Any) -> None:
+    """End the dispatcher first, which would ask for oracles again."""
+    ray.kill(dispatcher)
+    try:
+        ray.get(keeper.close.remote(), timeout=CLOSE_SECONDS)
+    except RayError as error:
+        log.warning("the oracles could not be ended one by one: %s", error)
+    ray.kill(keeper)

@@ -1,14 +1,18 @@
-"""The pool as one local object: what a trial holds, with the protocol of a single oracle."""
+"""The pool as one local object: what a trial holds, with the protocol of a single oracle.
+
+A dispatcher that dies is started again by Ray. Its answers are the same then, so whoever waited for one asks again.
+"""
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 
-from actors.wire import pack
-from distributed_tuner.errors import TunerError
+from actors.wire import PUT, Recent, pack
+from distributed_tuner.errors import OracleTimeout, TunerError
 from distributed_tuner.values import (
     Array,
     Batch,
@@ -23,19 +27,30 @@ from distributed_tuner.values import (
     TokenSpace,
 )
 
+AGAIN_SECONDS = 0.3  # between two questions to a dispatcher that is being started again
+
 
 class RemoteOracle:
-    """Answers through the dispatcher. Costs are remembered, since trials ask for the same ones at every step."""
+    """Answers through the dispatcher. Costs are remembered, since trials ask for the same ones at every step.
 
-    def __init__(self, dispatcher: Any, info: OracleInfo) -> None:
+    ``asker``: on whose behalf it asks. Each asker gets a fair share of the pool.
+    """
+
+    def __init__(self, dispatcher: Any, info: OracleInfo, asker: str = "") -> None:
         self._dispatcher = dispatcher
         self._info = info
+        self._asker = asker
+        self._put = Recent(PUT)
         self._costs: dict[tuple[int, Batch, PromptSpec, bool], Cost] = {}
         self._vocabularies: dict[TokenSpace, tuple[str, ...]] = {}
 
     @property
     def info(self) -> OracleInfo:
         return self._info
+
+    def asking_as(self, asker: str) -> "RemoteOracle":
+        """Return the same pool for another asker."""
+        return RemoteOracle(self._dispatcher, self._info, asker)
 
     def cost(self, request: Request) -> Cost:
         if any(isinstance(candidate, Text) for candidate in request.candidates):
@@ -45,12 +60,21 @@ class RemoteOracle:
         if key not in self._costs:
             if len(self._costs) > 1000:  # random mini-batches
                 self._costs.clear()
-            self._costs[key] = _get(self._dispatcher.cost.remote(pack(request).request))
+            self._costs[key] = _get(self._dispatcher.cost.remote(pack(request, self._put).request))
         return self._costs[key]
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
-        answer: Evaluation = _get(self._dispatcher.evaluate.remote(pack(request), timeout))
-        return answer
+        packed = pack(request, self._put)
+        until, left = time.monotonic() + timeout, timeout
+        while True:
+            try:
+                answer: Evaluation = _get(self._dispatcher.evaluate.remote(packed, left, self._asker))
+                return answer
+            except ActorUnavailableError:  # the time goes on meanwhile
+                time.sleep(AGAIN_SECONDS)
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise OracleTimeout(f"no answer within {timeout:.1f} s; the dispatcher was away") from None
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         nothing = Batch((), (), "train")

@@ -1,8 +1,8 @@
 """Settings of the loss oracles: which frozen model answers, on what, in how many actors, at what price."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from distributed_tuner.config.base import Config
 
@@ -32,6 +32,29 @@ class Tile(Config):
     """Examples a tile."""
 
 
+class Elastic(Config):
+    """A pool that grows with the tiles that wait and shrinks when it has too little to do."""
+
+    min: int = Field(1, ge=0)
+    """Actors that are kept when there is nothing to do. 0: none, so that the next request waits for a model to load."""
+    max: int = Field(ge=1)
+    """Most actors."""
+    queue: int = Field(4, ge=1)
+    """Tiles, computed or waiting, that one actor is enough for; another is asked for when there are more."""
+    idle_seconds: float = Field(60.0, gt=0)
+    """Seconds after which an actor that has not been needed is let go."""
+
+    @model_validator(mode="after")
+    def _from_min_to_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min must be at most max, but is {self.min} of {self.max}")
+        return self
+
+
+def _kind_of_pool(value: Any) -> str:
+    return "Elastic" if isinstance(value, dict | Elastic) else "int"
+
+
 class OracleBase(Config):
     """What every oracle pool has."""
 
@@ -40,8 +63,14 @@ class OracleBase(Config):
     white_box: ClassVar[bool] = False
     """Whether it gives gradients."""
 
-    actors: int = Field(1, ge=1)
-    """Oracle actors, each with a model of its own. Changes the speed, never the numbers."""
+    actors: Annotated[
+        Annotated[int, Field(ge=1), Tag("int")] | Annotated[Elastic, Tag("Elastic")], Discriminator(_kind_of_pool)
+    ] = 1
+    """Oracle actors, each with a model of its own: a number, or {min, max, queue, idle_seconds} for a pool that grows
+    and shrinks. Changes the speed, never the numbers."""
+    market: Literal["spot", "on-demand"] | None = None
+    """Machines that the actors are for, by Ray's node label ray.io/market-type. "spot": these, and on-demand ones where
+    there are none; "on-demand": these alone. None: any, also in a cluster without labels."""
     threads: int = Field(2, ge=1)
     """CPU threads of one actor, and the CPUs that Ray sets aside for it. Part of the numbers."""
     gpus: float = Field(0.0, ge=0)
@@ -53,6 +82,21 @@ class OracleBase(Config):
     cache: str | None = Field(None, min_length=1)
     """Directory on this machine's disk that keeps the answers to text candidates, for this run and later ones. A kept
     answer is free. None: nothing is kept."""
+
+    @property
+    def pool(self) -> Elastic:
+        """The pool's limits; those of a fixed number have no room between them."""
+        return self.actors if isinstance(self.actors, Elastic) else Elastic(min=self.actors, max=self.actors)
+
+    @property
+    def first_actors(self) -> int:
+        """Actors that are started with a run."""
+        return max(1, self.pool.min)
+
+    @property
+    def most_actors(self) -> int:
+        """Actors that the pool has at most."""
+        return self.pool.max
 
 
 class TransformersOracleConfig(OracleBase):
@@ -88,9 +132,10 @@ class AnalyticOracleConfig(OracleBase):
     white_box: ClassVar[bool] = True
 
     kind: Literal["analytic"]
-    function: Literal["logistic", "quadratic"] = "logistic"
+    function: Literal["logistic", "quadratic", "flat"] = "logistic"
     """"logistic": a linear classifier of hashed words whose weights are a random map of the prompt.
-    "quadratic": half the weighted squared distance to a hidden optimum, examples ignored."""
+    "quadratic": half the weighted squared distance to a hidden optimum, examples ignored.
+    "flat": the same for every prompt; with ``seconds``, a device that costs this machine next to nothing."""
     width: int = Field(8, ge=1)
     """Width D of a prompt row."""
     features: int = Field(256, ge=8)
@@ -99,6 +144,8 @@ class AnalyticOracleConfig(OracleBase):
     """Largest over smallest eigenvalue of the quadratic; the largest is 1."""
     seed: int = Field(0, ge=0)
     """Draws the hidden optimum and the random map."""
+    seconds: float = Field(0.0, ge=0)
+    """Least seconds that a request takes: it sleeps for what is left of them, and so stands for a device."""
 
 
 class VllmOracleConfig(OracleBase):

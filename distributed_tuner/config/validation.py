@@ -83,7 +83,7 @@ def _enter(annotation: Any, part: Any) -> tuple[Any, bool]:
         return (field.annotation if field else None), False
     if get_origin(annotation) in (Union, types.UnionType):
         for member in map(_bare, get_args(annotation)):
-            if isinstance(member, type) and issubclass(member, BaseModel) and part in _tags(member):
+            if isinstance(member, type) and issubclass(member, BaseModel) and part in (*_tags(member), member.__name__):
                 return member, True
         return None, True  # pydantic's name of a plain member, such as "str"
     if get_origin(annotation) in (tuple, list):

@@ -178,10 +178,10 @@ class OpenAICounter:
     def seconds(self, request: Request) -> float:
         """Return the seconds of one actor's share of the requests in flight, or those that the rates make of it."""
         config, cost = self._config, self._text.cost(request)
-        share = 60 * config.actors
+        share = 60 * config.most_actors
         by_requests = 0.0 if config.requests_per_minute is None else share * cost.forwards / config.requests_per_minute
         by_tokens = 0.0 if config.tokens_per_minute is None else share * cost.tokens / config.tokens_per_minute
-        in_flight = math.ceil(config.concurrency / config.actors)
+        in_flight = math.ceil(config.concurrency / config.most_actors)
         return max(SERVED_SECONDS_A_FORWARD * cost.forwards / in_flight, by_requests, by_tokens)
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
@@ -207,13 +207,14 @@ class AnalyticCounter:
         from distributed_tuner.oracles.analytic import AnalyticOracle
 
         self.width = config.width
+        self._least = config.seconds
         self._oracle = AnalyticOracle(config)
 
     def cost(self, request: Request) -> Cost:
         return self._oracle.cost(request)
 
     def seconds(self, request: Request) -> float:
-        return SECONDS_A_FORWARD * len(request.candidates) * len(request.batch.examples)
+        return max(self._least, SECONDS_A_FORWARD * len(request.candidates) * len(request.batch.examples))
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
         return "prefix"

@@ -54,7 +54,7 @@ class Pacing:
     def __init__(self, config: OpenAIOracleConfig, may_pass: Callable[[BaseException], bool], sleep: Sleep) -> None:
         import purgatory
 
-        share = config.actors
+        share = config.most_actors
         self._config = config
         self._sleep = sleep
         self._may_pass = may_pass

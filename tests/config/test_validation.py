@@ -37,6 +37,14 @@ def test_the_space_that_is_varied_below_is_sound() -> None:
         ),
         ({"oracle": "{kind: analytic, tile: {candidate: 3}}"}, ["oracle.tile.candidate is not", "'candidates'"]),
         ({"budget": "{zzzzzz: 3}"}, ["budget.zzzzzz is not", "known here: forwards, queries, seconds, tokens, usd"]),
+        (
+            {"oracle": "{kind: analytic, actors: {min: 3, max: 2}}"},
+            ["oracle.actors: value error, min must be at most max, but is 3 of 2"],
+        ),
+        ({"oracle": "{kind: analytic, actors: {maxx: 2}}"}, ["oracle.actors.maxx is not", "'max'"]),
+        ({"oracle": "{kind: analytic, actors: {min: 2}}"}, ["oracle.actors.max is required"]),
+        ({"oracle": "{kind: analytic, actors: 0}"}, ["oracle.actors: input should be greater than or equal to 1"]),
+        ({"oracle": "{kind: analytic, actors: many}"}, ["oracle.actors: input should be a valid integer", "'many'"]),
         ({"oracle": "{kind: analytic, model: gpt2}"}, ["oracle.model is not", "known here:", "function"]),
         # values out of range
         (

@@ -10,10 +10,11 @@ import ray
 from small_engine import ENGINE, LAYOUTS, mixed
 from tuner_runs import ROOT, Done, killing, numbers, raw_rows, run_space, steps_written
 
-from actors.oracle import start_oracles
-from actors.wire import pack
+from actors.oracle import start_oracle
+from actors.wire import pack, tiles_of
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.tiling import Cut
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Request
 
@@ -28,12 +29,12 @@ def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
     task: Task, transformers_oracle: Callable[[str], LossOracle]
 ) -> None:
     """The proof that no token, position or row is another: bfloat16 would hide what is small."""
-    (actor,) = start_oracles(VllmOracleConfig(**ENGINE, dtype="float32"), "exact")
+    actor = start_oracle(VllmOracleConfig(**ENGINE, dtype="float32"), "exact")
     try:
         width = ray.get(actor.info.remote(), timeout=START_SECONDS).width
         for layout in LAYOUTS:
             request = mixed(task, width, layout)
-            found = ray.get(_ask(actor, request), timeout=START_SECONDS)
+            (found,) = ray.get(_ask(actor, request), timeout=START_SECONDS)
             wanted = transformers_oracle("float32").evaluate(request)
             assert np.abs(found.losses - wanted.losses).max() < 1e-3
             assert np.abs(found.logits - wanted.logits).max() < 0.02  # logits of tens
@@ -42,8 +43,8 @@ def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
 
 
 def _ask(actor: Any, request: Request) -> Any:
-    packed = pack(request)
-    return actor.evaluate.remote(packed.request, packed.ids, *packed.refs)
+    whole = Cut((0, len(request.candidates)), (0, len(request.batch.examples)))
+    return actor.evaluate.remote(tiles_of(pack(request), [whole]))
 
 
 @pytest.fixture(scope="module")

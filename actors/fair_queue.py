@@ -1,0 +1,90 @@
+"""What waits for the pool, in fair order: no asker gets more of it than another while both want it. No Ray in here.
+
+Start-time fair queueing: an asker's clock advances by the cost of what was taken from it, and the asker whose clock is
+furthest behind is served next. One that comes back after a pause starts with the others; what it did not use is gone.
+So a trial with a large population gets as much of the pool's time as one with a small one, however each cuts its asks.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class _Line(Generic[T]):
+    """What one asker waits for: its requests, which take turns. ``clock``: the cost that it was served, and the start
+    that it was given."""
+
+    clock: float
+    requests: "deque[deque[T]]" = field(default_factory=deque)
+
+
+class FairQueue(Generic[T]):
+    """Items in the order in which they are to be served. ``cost``: what serving one takes, in any unit, above 0."""
+
+    def __init__(self, cost: Callable[[T], float]) -> None:
+        self._cost = cost
+        self._lines: dict[str, _Line[T]] = {}
+        self._clocks: dict[str, float] = {}  # of askers that wait for nothing, and have been served more than others
+        self._now = 0.0  # the clock of the asker that was served last
+        self._first: deque[T] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count + len(self._first)
+
+    def put(self, asker: str, items: Sequence[T]) -> None:
+        """Add the items of one request."""
+        if not items:
+            return
+        if asker not in self._lines:
+            self._lines[asker] = _Line(max(self._now, self._clocks.pop(asker, 0.0)))
+        self._lines[asker].requests.append(deque(items))
+        self._count += len(items)
+
+    def put_first(self, item: T) -> None:
+        """Add an item that was served before, in vain; it goes before everything else and is not charged again."""
+        self._first.append(item)
+
+    def take(self, most: int = 1, fits: Callable[[T], bool] = lambda item: True) -> list[T]:
+        """Take up to ``most`` items of one request; none: nothing waits, or what goes first does not fit.
+
+        ``fits`` is asked about the items of ``put_first`` alone; those that do not fit are passed over.
+        """
+        for at, item in enumerate(self._first):
+            if fits(item):
+                del self._first[at]
+                return [item]
+        if not self._lines:
+            return []
+        asker = min(self._lines, key=lambda name: self._lines[name].clock)
+        line = self._lines[asker]
+        request = line.requests.popleft()
+        taken = [request.popleft() for _ in range(min(most, len(request)))]
+        if request:
+            line.requests.append(request)
+        self._count -= len(taken)
+        self._now = line.clock
+        line.clock += sum(self._cost(item) for item in taken)
+        if not line.requests:
+            self._close(asker)
+        return taken
+
+    def drop(self, unwanted: Callable[[T], bool]) -> None:
+        """Forget items that nobody waits for any longer."""
+        self._first = deque(item for item in self._first if not unwanted(item))
+        for asker, line in list(self._lines.items()):
+            kept = [deque(item for item in request if not unwanted(item)) for request in line.requests]
+            line.requests = deque(request for request in kept if request)
+            if not line.requests:
+                self._close(asker)
+        self._count = sum(len(request) for line in self._lines.values() for request in line.requests)
+
+    def _close(self, asker: str) -> None:
+        """Keep the clock of an asker that may be ahead of others, so that many small requests overtake no large one."""
+        self._clocks[asker] = self._lines.pop(asker).clock
+        if len(self._clocks) > 1000:
+            self._clocks = {name: clock for name, clock in self._clocks.items() if clock > self._now}
