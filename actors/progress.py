@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import LookRow, RestartRow, SurveyRow
+from distributed_tuner.ledger.rows import LookRow, RestartRow, StageRow, SurveyRow
 from distributed_tuner.report import words
 
 _SHOWN = 60  # characters of a prompt in words
@@ -85,6 +85,14 @@ class Progress:
     def survey(self, trial_id: str, row: SurveyRow) -> None:
         """A survey has settled a search's settings."""
         self.note(f"{trial_id}: {words.survey(row)}")
+
+    def stage(self, trial_id: str, row: StageRow) -> None:
+        """A stage has ended."""
+        steps = "" if row.kind == "restart" else f"{row.steps} steps, "
+        self.note(
+            f"{trial_id}: stage {row.stage} ({row.kind}, {row.method}) ended after {steps}{row.paid.queries} queries,"
+            f" best dev {self._metric} {_number(row.dev_metric)}: {words.one_line(row.reason, 3 * _SHOWN)}"
+        )
 
     def update(self, trial_id: str, progress: dict[str, float]) -> None:
         """A trial has reported."""

@@ -8,7 +8,16 @@ from ray import tune
 
 from actors.progress import Progress
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import ROW, EventRow, LookRow, RestartRow, SurveyRow, TrialEndRow, TrialRow
+from distributed_tuner.ledger.rows import (
+    ROW,
+    EventRow,
+    LookRow,
+    RestartRow,
+    StageRow,
+    SurveyRow,
+    TrialEndRow,
+    TrialRow,
+)
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.report import words
 from distributed_tuner.run_directory import RunDirectory
@@ -80,6 +89,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._progress.restart(plan.trial_id, row)
             elif isinstance(row, SurveyRow):
                 self._progress.survey(plan.trial_id, row)
+            elif isinstance(row, StageRow):
+                self._progress.stage(plan.trial_id, row)
             elif isinstance(row, EventRow):
                 self._progress.note(f"{plan.trial_id}: {words.one_line(row.message, 500)}")
         if result.get("prompt") is not None:

@@ -1,9 +1,12 @@
 """Rules about an experiment that no single setting can know: which stages, budgets and schedules go together."""
 
+import importlib.util
+import os
 import re
 from pathlib import Path
 
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.logger import MlflowLoggerConfig, holds_key
 from distributed_tuner.config.optimizer import CmaConfig, in_words
 from distributed_tuner.config.prompt import TextPromptConfig
 from distributed_tuner.config.proposer import (
@@ -34,6 +37,7 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
     _check_white_box(experiment)
     _check_sort(experiment)
     _check_shares(experiment)
+    _check_loggers(experiment)
     if isinstance(experiment.schedule, PopulationScheduleConfig):
         _check_population(experiment, experiment.schedule)
 
@@ -128,6 +132,37 @@ def _check_shares(experiment: Experiment) -> None:
             f"{len(sharing)} stages without steps share what is left of the budget, but it limits no queries, forwards,"
             " tokens or dollars; set budget.queries, or steps for every stage"
         )
+
+
+def _check_loggers(experiment: Experiment) -> None:
+    """Loggers have their packages, and no keys in what is written down."""
+    for index, logger in enumerate(experiment.loggers):
+        if not _is_installed(logger.package):
+            raise ConfigError(
+                f"loggers.{index}: a logger of kind {logger.kind} needs the package {logger.package}, which this Python"
+                f" does not have; pip install {logger.distribution}, or leave the logger out"
+            )
+        if isinstance(logger, MlflowLoggerConfig):
+            _check_mlflow(index, logger)
+
+
+def _check_mlflow(index: int, logger: MlflowLoggerConfig) -> None:
+    if logger.tracking_uri is not None and holds_key(logger.tracking_uri):
+        raise ConfigError(  # without the value: it is no one's to read
+            f"loggers.{index}.tracking_uri must hold no user, password or query, for a run writes its settings down;"
+            " set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole as"
+            " MLFLOW_TRACKING_URI, in the environment"
+        )
+    uri = logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    if not uri.startswith(("http", "databricks")) and not _is_installed("sqlalchemy"):
+        raise ConfigError(
+            f"loggers.{index}: without a server MLflow keeps what it is told in a database, which needs sqlalchemy and"
+            " alembic, but this Python does not have them; pip install mlflow, or set tracking_uri to a server's URL"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _check_population(experiment: Experiment, schedule: PopulationScheduleConfig) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from distributed_tuner.config.base import Config
 from distributed_tuner.config.budget import BudgetConfig
+from distributed_tuner.config.logger import LoggerConfig
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.prompt import PromptConfig, SoftPromptConfig
 from distributed_tuner.config.schedule import NoScheduleConfig, ScheduleConfig
@@ -40,6 +41,8 @@ class Experiment(Config):
     """Draws of the random values for each combination of the grids. The same for all trials."""
     max_concurrent_trials: int = Field(8, ge=1)
     """Trials that run at a time; they share the oracle actors. The same for all trials."""
+    loggers: tuple[LoggerConfig, ...] = ()
+    """Who is told of the trials beside the ledger. The same for all trials."""
 
     @property
     def method(self) -> str:

@@ -18,7 +18,7 @@ from distributed_tuner.seeds import generator
 Tree = Any
 Path = tuple[str | int, ...]
 VARIANT = "variant"
-SHARED = ("name", "oracle", "schedule", "samples", "max_concurrent_trials")  # one for the whole run
+SHARED = ("name", "oracle", "schedule", "samples", "max_concurrent_trials", "loggers")  # one for the whole run
 
 
 @dataclass(frozen=True, slots=True)

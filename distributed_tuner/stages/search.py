@@ -72,6 +72,11 @@ class SearchStage:
         return self._looks.selected
 
     @property
+    def steps(self) -> int:
+        """The steps that are done."""
+        return self._step
+
+    @property
     def current(self) -> Candidate:
         """What the optimizer recommends now."""
         return self.optimizer.recommend()

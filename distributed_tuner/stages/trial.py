@@ -11,12 +11,12 @@ from typing import Any
 
 from distributed_tuner import optimizers
 from distributed_tuner.budget import Purse
-from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.experiment import Experiment, label_of
 from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig, SearchStageConfig
-from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row
+from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row, StageRow
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.budgeted import BudgetedOracle
@@ -182,11 +182,12 @@ class Trial:
             self._open_next(self._stage_index)
             return []
         self._selected = self.selected
+        ended = self._ended()
         if self._stage_index + 1 < len(self._course.stages) and not self._is_spent():
             self._close_stage()
             self._open_next(self._stage_index + 1)
-            return []
-        return self._measure()
+            return [ended]
+        return [ended, *self._measure()]
 
     def go_on(self) -> list[Row]:
         """Leave a boundary with the prompt that the trial has; return the row that says so."""
@@ -395,6 +396,23 @@ class Trial:
         if self._stage_index == 0 or self._selected is None:
             return self._space.start
         return self._space.place(self._oracle, self._selected.candidate)
+
+    def _ended(self) -> StageRow:
+        """Return the row that says how the stage has ended."""
+        config, stage, best = self._course.stages[self._stage_index], self._stage, self._selected
+        return StageRow(
+            trial_id=self.trial_id,
+            stage=self._stage_index,
+            kind=config.kind,
+            method=label_of(config),
+            steps=stage.steps if isinstance(stage, SearchStage) else 0,
+            reason=stage.reason,
+            dev_loss=None if best is None else best.dev_loss,
+            dev_metric=None if best is None else best.dev_metric,
+            paid=CostRow.of(self._purse.spent - self._opened),
+            spent=CostRow.of(self._purse.spent),
+            elapsed=self.elapsed(),
+        )
 
     def _measure(self) -> list[Row]:
         if self._selected is None:
