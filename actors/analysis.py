@@ -75,7 +75,7 @@ def analyze_effective_dimension(
                     status="done" if len(parts) == (2 if source is None else 1) else "failed",
                     wall_seconds=time.monotonic() - began,
                     oracle_busy_seconds=statistics.busy_seconds,
-                    oracle_actors=prepared.experiment.oracle.actors,
+                    oracle_actors=statistics.most_up or prepared.experiment.oracle.first_actors,
                     tiles=statistics.tiles,
                     retries=statistics.retries,
                 )

@@ -13,7 +13,6 @@ from typing import Any
 from ray.exceptions import RayError
 
 from actors.cluster import cluster, quiet_tune, shortage
-from actors.dispatcher import Statistics
 from actors.measuring import measure, measure_manual_prompts
 from actors.pool import Pool
 from actors.progress import Progress
@@ -21,6 +20,8 @@ from actors.proposer import Proposers
 from actors.recorder import Recorder
 from actors.remote import RemoteOracle
 from actors.settling import Settled, settle, settle_again
+from actors.spreading import Statistics
+from actors.stopping import Stop
 from actors.tuning import build_tuner
 from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig
@@ -57,21 +58,26 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
         RunDirectoryError: the directory is used already (without ``resume``), or holds no run (with it).
         ModelError: the model cannot be loaded, it computes too coarsely for the steps of a method, or its answers do
             not agree with each other.
+        StorageError: the disk took no more; what is on it is whole, and the run can be resumed.
     """
     if not resume:
         directory.create()
-    with cluster(prepared, address):
-        return _Run(prepared, directory, command, resume).go()
+    stop = Stop()
+    if directory.mirror is not None:
+        directory.mirror.on_lost = stop.ask
+    with cluster(prepared, address), stop.listening():
+        return _Run(prepared, directory, command, resume, stop).go()
 
 
 class _Run:
     """One run from pool to report."""
 
-    def __init__(self, prepared: Prepared, directory: RunDirectory, command: str, resume: bool) -> None:
+    def __init__(self, prepared: Prepared, directory: RunDirectory, command: str, resume: bool, stop: Stop) -> None:
         self._prepared = prepared
         self._directory = directory
         self._command = command
         self._resume = resume
+        self._stop = stop
         self._began = time.monotonic()
         self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
 
@@ -80,7 +86,7 @@ class _Run:
         metric = self._prepared.tasks[0].metric
         progress = Progress(self._prepared.plans, metric)
         model = getattr(experiment.oracle, "model", "the analytic oracle")
-        progress.note(f"loading {model} in {experiment.oracle.actors} oracle actor(s)")
+        progress.note(f"loading {model} in {experiment.oracle.first_actors} oracle actor(s)")
         for note in (shortage(experiment.oracle), self._prepared.text_cache_note):
             if note:
                 progress.note(note)
@@ -90,7 +96,7 @@ class _Run:
         if not self._resume:
             write_json(self._directory.config, self._config(oracle.info))
         status = "failed"
-        with LedgerWriter(self._directory.ledger) as writer:
+        with LedgerWriter(self._directory.ledger, on_trouble=lambda error: self._stop.ask()) as writer:
             methods = list(dict.fromkeys(plan.method for plan in self._prepared.plans))
             writer.write(
                 RunRow(
@@ -114,6 +120,7 @@ class _Run:
             except KeyboardInterrupt:
                 status = "interrupted"
             finally:
+                self._stop.over()
                 statistics = self._hear(pool)
                 _write_events(statistics, writer)
                 writer.write(
@@ -121,15 +128,17 @@ class _Run:
                         status=status,
                         wall_seconds=time.monotonic() - self._began,
                         oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
-                        oracle_actors=experiment.oracle.actors,
+                        oracle_actors=statistics.most_up or experiment.oracle.first_actors,
                         tiles=settled.before.tiles + statistics.tiles,
                         retries=settled.before.retries + statistics.retries,
                         counts=dict(settled.before.counts + statistics.counts),
                     )
                 )
+                if status == "interrupted":  # whoever stops a job gives it seconds, and the model may be slow
+                    self._try_report()
                 self._try_export(oracle)
-                report = write_report(self._directory.path)
-        pool.stop()
+                report = self._try_report()
+                pool.stop()
         return Finished(status, report, summarize(read(self._directory.ledger), self._directory.read_config()))
 
     # ------------------------------------------------------------------------------------------------ parts
@@ -176,12 +185,17 @@ class _Run:
         experiments = [plan.experiment for plan in self._prepared.plans]
         proposers = Proposers.start(experiments, self._name, self._prepared.root, pool)
         recorder = Recorder(self._prepared.plans, writer, self._directory, progress, lambda: self._hear(pool).events)
-        tuner = build_tuner(self._prepared, self._directory, pool, proposers, recorder, self._resume)
+        tuner = build_tuner(
+            self._prepared, self._directory, pool, proposers, recorder, writer, self._stop, self._resume
+        )
         try:
-            with progress, quiet_tune():
+            with progress, quiet_tune(), self._stop.polled():
                 results = tuner.fit()
                 trials = results._experiment_analysis.trials
                 interrupted = recorder.close(trials)
+        except KeyboardInterrupt:
+            recorder.close([])
+            raise
         finally:
             proposers.stop()
         if interrupted:
@@ -211,8 +225,18 @@ class _Run:
         """Export; a pool that is gone costs the export, not the report."""
         try:
             self._export(oracle)
-        except (TunerError, RayError) as error:
+        except (TunerError, RayError, OSError) as error:
             log.warning("best/ could not be written (%s); --resume writes it", error)
+
+    def _try_report(self) -> Path:
+        """Write the report; a disk that is full costs the report, not what else there is to be said."""
+        try:
+            write_report(self._directory.path)
+        except OSError as error:
+            log.warning("the report could not be written (%s); `python tune.py report` writes it", error)
+        if self._directory.mirror is not None:
+            self._directory.mirror.catch_up(0)  # have it sent now, and wait for nothing
+        return self._directory.report
 
     def _export(self, oracle: RemoteOracle) -> None:
         """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""

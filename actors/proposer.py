@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.cluster import head
 from actors.pool import Pool
 from distributed_tuner import proposers
 from distributed_tuner.config.experiment import Experiment
@@ -62,6 +63,10 @@ class ProposerHost:
         self._config = config
         self._root = root
         self._tuned = tuned
+
+    def __repr__(self) -> str:
+        """Return what Ray calls the actor in log lines and on its dashboard: "proposer(openai)"."""
+        return f"proposer({self._config.kind})"
 
     @functools.cached_property
     def _proposer(self) -> Proposer:
@@ -161,6 +166,8 @@ def _start(config: ProposerConfig, name: str, root: Path, tuned: PoolModel) -> A
     if isinstance(config, ReplayProposerConfig):  # its ledger lies where the driver is
         here = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+    elif not (isinstance(config, LocalProposerConfig) and config.gpus):  # which goes where its GPU is
+        options["resources"] = head()
     if isinstance(config, LocalProposerConfig):
         options["num_gpus"] = config.gpus
         options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actors.dispatcher import Statistics
 from actors.gate import pass_gate
 from actors.pool import Pool
+from actors.spreading import Statistics
 from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.rows import CalibrationRow, CostRow, ParityRow

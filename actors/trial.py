@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import pickle
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,30 @@ from distributed_tuner.values import Array, OracleInfo, Start
 
 REPORT_SECONDS = 2.0
 STATE_FILE = "trial.pkl"
+RECENT_REPORTS, RECENT_ROWS = 10, 1000  # the last ones, whose rows a checkpoint holds as well
+STORAGE_PATIENCE = 600.0  # seconds for which a trial waits for a store that cannot be reached
 WORDS, ROWS = "words:", "rows:"  # what a place in a trial's config begins with
 WORST_LOSS = 1e9  # what Tune sees instead of a loss that is not finite: comparable, and last
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint. reports: the rows of the trial's last reports, for a ledger that was lost before they reached it.
+    prompt: the selected prompt as it was reported last."""
+
+    state: dict[str, Any]
+    reports: list[list[dict[str, Any]]]
+    prompt: Array | str | None
+
+    def write(self, folder: Path) -> None:
+        """Write it as one file: object stores count requests."""
+        (folder / STATE_FILE).write_bytes(pickle.dumps(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Saved":
+        """Read it back; OSError or pickle's errors where it is not there or not whole."""
+        saved: Saved = pickle.loads((folder / STATE_FILE).read_bytes())
+        return saved
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]
@@ -61,15 +84,20 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             plan.trial_id,
             plan.experiment,
             self._tasks[index],
-            self._oracle,
+            self._oracle.asking_as(plan.trial_id),
             index=index,
             proposers=lambda settings: self._proposers[key_of(settings)],
         )
         self._population = isinstance(plan.experiment.schedule, PopulationScheduleConfig)
         self._restart: dict[str, Any] | None = config.get("restart")
-        self._reported: Selected | None = None
+        self._begin_reports()
         self._told = 0  # texts of the pool that were reported
         self._asked = False  # whether the boundary was reported by this process
+
+    def _begin_reports(self) -> None:
+        self._reported: Selected | None = None
+        self._prompt: Array | str | None = None  # as it was reported last
+        self._recent: deque[list[dict[str, Any]]] = deque()  # rows, by report
 
     def step(self) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
@@ -80,6 +108,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         while not (trial.done or trial.waiting) and (not rows or time.monotonic() < until):
             rows.extend(row.model_dump() for row in trial.advance())
         self._asked = trial.waiting
+        self._remember(rows)
         progress = trial.progress()
         loss = progress["dev_loss"]
         outcome = trial.outcome
@@ -104,7 +133,15 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         if self._trial.selected is self._reported:
             return None
         self._reported = self._trial.selected
-        return self._trial.selected_prompt()
+        self._prompt = self._trial.selected_prompt()
+        return self._prompt
+
+    def _remember(self, rows: list[dict[str, Any]]) -> None:
+        self._recent.append(rows)
+        while len(self._recent) > RECENT_REPORTS or (
+            len(self._recent) > 1 and sum(map(len, self._recent)) > RECENT_ROWS
+        ):
+            self._recent.popleft()
 
     def _new_texts(self) -> list[dict[str, Any]]:
         """Return the texts that were scored since the last report."""
@@ -112,12 +149,41 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._told += len(new)
         return [dataclasses.asdict(text) for text in new]
 
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Save as Tune does, once the store can be reached."""
+        self._await_storage()
+        return super().save(checkpoint_dir)
+
+    def restore(self, checkpoint_path: Any) -> None:
+        """Restore as Tune does, once the store can be reached."""
+        self._await_storage()
+        super().restore(checkpoint_path)
+
+    def _await_storage(self) -> None:
+        """Wait for a store that is out of reach: a trial that fails for it would fail again at once, and for good."""
+        import tenacity
+
+        storage = self._storage
+        if storage is None:
+            return
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_delay(STORAGE_PATIENCE),
+            wait=tenacity.wait_exponential_jitter(initial=0.5, max=10),
+            retry=tenacity.retry_if_exception_type(OSError),
+            reraise=True,
+        ):
+            with attempt:
+                storage.storage_filesystem.get_file_info(storage.experiment_fs_path)
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        Path(checkpoint_dir, STATE_FILE).write_bytes(pickle.dumps(self._trial.state_dict()))
+        Saved(self._trial.state_dict(), list(self._recent), self._prompt).write(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from a checkpoint; a restart that the scheduler has ordered since then is taken up."""
-        self._trial.load_state_dict(pickle.loads(Path(checkpoint_dir, STATE_FILE).read_bytes()))
+        saved = Saved.read(Path(checkpoint_dir))
+        self._trial.load_state_dict(saved.state)
+        self._recent = deque(saved.reports)
+        self._prompt = saved.prompt
         restart = self._restart
         here = restart is not None and self._trial.waiting and restart["boundary"] == self._trial.boundary
         if restart is not None and here and restart["id"] != self._trial.restart_id:

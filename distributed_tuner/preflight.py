@@ -26,7 +26,7 @@ from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import NO_ROWS, start_text
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rules import require_sound, wants_gradients
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.run_directory import RunDirectory, data_root
 from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.stages.prompt_space import prompt_space, words_of
@@ -122,7 +122,8 @@ def prepare(path: Path, overrides: list[str]) -> Prepared:
 
 
 def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
-    """Take the trials of a run from its config.json, as they were drawn then.
+    """Take the trials of a run from its config.json, as they were drawn then. ``root``: where relative data paths are
+    looked up when the folder of the first start is gone.
 
     Raises:
         RunDirectoryError: no run is there.
@@ -130,7 +131,7 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
     """
     config = directory.read_config()
     plans = [TrialPlan.from_json(trial) for trial in config["trials"]]
-    return prepare_plans(plans, Path(config.get("root", root)))
+    return prepare_plans(plans, data_root(config, root))
 
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:

@@ -26,8 +26,11 @@ def test_an_error_arrives_with_its_type_and_message(kind, carry) -> None:  # typ
     assert arrived.exit_code == sent.exit_code
 
 
-def test_exit_statuses_tell_bad_input_from_a_budget_that_is_too_small() -> None:
-    assert {kind.__name__: kind.exit_code for kind in ALL if kind.exit_code != 2} == {"BudgetTooSmall": 3}
+def test_exit_statuses_tell_bad_input_from_a_small_budget_and_a_full_disk() -> None:
+    assert {kind.__name__: kind.exit_code for kind in ALL if kind.exit_code != 2} == {
+        "BudgetTooSmall": 3,
+        "StorageError": 1,
+    }
     assert len(ALL) >= 10
 
 

@@ -68,10 +68,11 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
     beside = measured + prepared.calibration + prepared.parity
     total = sum((projection.search for projection in prepared.projections), beside)
     yield _cost_row("all", "-", total)
-    actors = prepared.experiment.oracle.actors
+    pool = prepared.experiment.oracle.pool
     yield ""
+    actors = f"{pool.max}" if pool.min == pool.max else f"at most {pool.max}"
     yield (
-        f"about {duration(total.seconds / actors)} on {actors} oracle actor(s) with devices like this machine's,"
+        f"about {duration(total.seconds / pool.max)} on {actors} oracle actor(s) with devices like this machine's,"
         f" {money(total.usd)} at the prices of oracle.price"
     )
     if prepared.proposer_calls:

@@ -13,9 +13,10 @@ from tuner_runs import CMA, RANDOM, ZOT, Done, numbers, raw_rows, run_alone, run
 from typer.testing import CliRunner
 
 from actors import oracle as oracle_module
-from actors.dispatcher import Statistics
 from actors.experiment import _Run, run
 from actors.oracle import OracleHost
+from actors.spreading import Statistics
+from actors.stopping import Stop
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleMemoryError
 from distributed_tuner.evaluation import evaluate
@@ -57,7 +58,7 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
             "root": str(prepared.root),
         },
     )
-    this = _Run(prepared, directory, "test", resume=False)
+    this = _Run(prepared, directory, "test", resume=False, stop=Stop())
     assert this._hear(Told()).events == [("tile_halved", "smaller")]  # type: ignore[arg-type]
     assert [oracle["tile"] for oracle in oracles_of(directory)] == [{"candidates": 2, "examples": 32}] * 3
     again = prepare_again(directory, reviews)
