@@ -33,14 +33,17 @@ class OracleHost:
     """Builds the oracle where it lives and answers for it."""
 
     def __init__(self, config: OracleConfig) -> None:
+        self._title = (ray.get_runtime_context().get_actor_name() or "oracle").rpartition("/")[2]
         self._oracle = oracles.build(config)
+        self._title += f"({Path(self._oracle.info.model).name} on {self._oracle.info.device})"
         self._opener = Opener()
 
     def __repr__(self) -> str:
-        """Return what Ray calls the actor in log lines and on its dashboard: "oracle-3(smollm2-135m on cuda)"."""
-        name = (ray.get_runtime_context().get_actor_name() or "oracle").rpartition("/")[2]
-        info = self._oracle.info
-        return f"{name}({Path(info.model).name} on {info.device})"
+        """Return what Ray calls the actor in log lines and on its dashboard: "oracle-3(smollm2-135m on cuda)".
+
+        Ray asks for it where the model cannot be loaded, too.
+        """
+        return self._title
 
     def info(self) -> OracleInfo:
         """Return the facts of the model; answers once it is loaded."""
