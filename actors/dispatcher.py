@@ -27,7 +27,7 @@ from actors.members import Member, Members
 from actors.metrics import PoolMetrics, run_of
 from actors.scaling import Lately, needed, wanted
 from actors.spreading import Piece, Spreader, Statistics
-from actors.wire import Packed, unpack
+from actors.wire import FETCHED, Packed, Recent, unpack, unpack_whole
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout
 from distributed_tuner.oracles.counting import Counter, build_counter
@@ -40,7 +40,6 @@ from distributed_tuner.values import (
     Evaluation,
     Layout,
     OracleInfo,
-    Request,
     Sampling,
     TokenSpace,
 )
@@ -84,6 +83,7 @@ class Dispatcher:
         self._counter: Counter = build_counter(config)
         self._planned = config.tile  # the size that those who ask reckon with
         self._tile = config.tile
+        self._fetched = Recent(FETCHED)
         self._open: set[Piece] = set()  # of requests under way
         self._questions = 0  # that wait for an actor and are no tiles
         self._members = Members(config, self._event, self._members_changed)
@@ -155,9 +155,9 @@ class Dispatcher:
         self._spreader.fresh = True
         await self._remember()
 
-    async def cost(self, request: Request) -> Cost:
-        """Return what a request costs, centres not needed."""
-        return self._counter.cost(request)
+    async def cost(self, packed: Packed) -> Cost:
+        """Return what a request costs."""
+        return self._counter.cost(await unpack(packed, self._fetched))
 
     # ------------------------------------------------------------------------------------------------ requests
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
@@ -172,14 +172,15 @@ class Dispatcher:
         """
         until = time.monotonic() + timeout
         await self._ready()
-        planned = max(1, len(cut(packed.request, self._planned)))
+        request = await unpack(packed, self._fetched)
+        planned = max(1, len(cut(request, self._planned)))
         while True:
             size = self._tile
-            cuts = cut(packed.request, size)
+            cuts = cut(request, size)
             # More tiles than were reckoned with may keep more devices busy: the time shrinks as their number grows.
             left = (until - time.monotonic()) * planned / max(planned, len(cuts))
             try:
-                answer = merge(packed.request, cuts, await self._answers(packed, cuts, size, left, asker))
+                answer = merge(request, cuts, await self._answers(packed, cuts, size, left, asker))
             except _CutAnew:
                 continue
             self._metrics.request_done(answer.cost.queries)
@@ -228,8 +229,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------------ questions
     async def materialize(self, packed: Packed) -> Array:
         """Return the rows (L, D) of the request's first candidate."""
-        vectors = await asyncio.gather(*packed.refs)
-        request = unpack(packed.request, packed.ids, tuple(vectors))
+        request = await unpack_whole(packed, self._fetched)
         rows: Array = await self._on_any("materialize", request.candidates[0], request.prompt)
         return rows
 

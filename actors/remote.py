@@ -54,13 +54,13 @@ class RemoteOracle:
 
     def cost(self, request: Request) -> Cost:
         if any(isinstance(candidate, Text) for candidate in request.candidates):
-            cost: Cost = _get(self._dispatcher.cost.remote(request))
+            cost: Cost = _get(self._dispatcher.cost.remote(pack(request, self._put)))
             return cost
         key = (len(request.candidates), request.batch, request.prompt, request.gradient)
         if key not in self._costs:
             if len(self._costs) > 1000:  # random mini-batches
                 self._costs.clear()
-            self._costs[key] = _get(self._dispatcher.cost.remote(pack(request, self._put).request))
+            self._costs[key] = _get(self._dispatcher.cost.remote(pack(request, self._put)))
         return self._costs[key]
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:

@@ -1,13 +1,14 @@
 """How requests and tiles travel: what many of them share is put into the object store once, and known by its reference.
 
-A request carries recipes; the centres of its candidates are references, and so are batch and prompt for the oracle
-actors. References are nested in what is sent, so that Ray leaves them be, and whoever needs them fetches each once.
+A request carries recipes; the centres of its candidates are references, and so are its batch with its prompt.
+References are nested in what is sent, so that Ray leaves them be, and whoever needs them fetches each once. Candidates
+are sent as plain tuples, which pickle small and fast.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import ray
@@ -18,6 +19,9 @@ from distributed_tuner.values import Array, Candidate, Center, Latent, Perturbat
 _EMPTY: Array = np.zeros(0, dtype=np.float32)
 PUT = 16  # batches with prompts that a trial keeps in the object store
 FETCHED = 64  # references whose values an actor keeps; trials that share it have two each in use
+
+Sent: TypeAlias = Candidate | tuple[Any, ...]
+"""A candidate on its way. The centre of a perturbation or a latent is a place in a list; None: it has none."""
 
 
 class Recent(OrderedDict[Hashable, Any]):
@@ -41,41 +45,54 @@ class Recent(OrderedDict[Hashable, Any]):
 # ------------------------------------------------------------------------------------------------------- requests
 @dataclass(frozen=True, eq=False, slots=True)
 class Packed:
-    """A request without its centres' vectors, and where these are.
+    """A request as a trial sends it. ``refs``: of its centres' vectors, whose ids are ``ids``; ``shared``: of its
+    (batch, prompt). Values may stand in place of references."""
 
-    ``shared``: the reference of its (batch, prompt), or the two themselves.
-    """
-
-    request: Request
+    candidates: tuple[Sent, ...]
     ids: tuple[str, ...]
     refs: tuple[Any, ...]
-    shared: Any = None
+    shared: Any
+    gradient: bool = False
+    fresh: bool = False
 
 
-def pack(request: Request, put: Recent | None = None) -> Packed:
-    """Put the request's centres into the object store, each once; batch and prompt too unless ``put`` has them."""
-    refs: dict[str, Any] = {}
-    bare: dict[str, Center] = {}
-    candidates = []
+def pack(request: Request, kept: Recent | None = None, put: Callable[[Any], Any] = ray.put) -> Packed:
+    """Put the request's centres into the object store, each once; batch and prompt too unless ``kept`` has them."""
+    centers: dict[str, Array] = {}
     for candidate in request.candidates:
-        center = _center(candidate)
-        if center is not None and center.id not in refs:
-            refs[center.id] = ray.put(center.vector)
-            bare[center.id] = Center(center.id, _EMPTY)
-        candidates.append(candidate if center is None else _with_center(candidate, bare[center.id]))
+        if (center := _center(candidate)) is not None:
+            centers.setdefault(center.id, center.vector)
+    ids = tuple(centers)
     both = (request.batch, request.prompt)
-    shared = (Recent(1) if put is None else put).get_or(both, lambda: ray.put(both))
-    return Packed(replace(request, candidates=tuple(candidates)), tuple(refs), tuple(refs.values()), shared)
+    return Packed(
+        candidates=tuple(_sent(candidate, ids) for candidate in request.candidates),
+        ids=ids,
+        refs=tuple(put(vector) for vector in centers.values()),
+        shared=(Recent(1) if kept is None else kept).get_or(both, lambda: put(both)),
+        gradient=request.gradient,
+        fresh=request.fresh,
+    )
 
 
-def unpack(request: Request, ids: tuple[str, ...], vectors: tuple[Array, ...]) -> Request:
-    """Give the candidates their centres' vectors back."""
-    centers = {id_: Center(id_, vector) for id_, vector in zip(ids, vectors, strict=True)}
-    candidates = []
-    for candidate in request.candidates:
-        center = _center(candidate)
-        candidates.append(candidate if center is None else _with_center(candidate, centers[center.id]))
-    return replace(request, candidates=tuple(candidates))
+async def unpack(packed: Packed, kept: Recent) -> Request:
+    """Return the request with its centres' ids alone: all that is needed to count, cut and merge."""
+    batch, prompt = await _fetched(packed.shared, kept)
+    nothing = (_EMPTY,) * len(packed.ids)
+    return Request(_received(packed.candidates, packed.ids, nothing), batch, prompt, packed.gradient, packed.fresh)
+
+
+async def unpack_whole(packed: Packed, kept: Recent) -> Request:
+    """Return the request as it was."""
+    bare = await unpack(packed, kept)
+    vectors = [await _fetched(ref, kept) for ref in packed.refs]
+    return replace(bare, candidates=_received(packed.candidates, packed.ids, vectors))
+
+
+async def _fetched(ref: Any, kept: Recent) -> Any:
+    if not isinstance(ref, ray.ObjectRef):
+        return ref
+    value = kept[ref.hex()] if ref.hex() in kept else await ref
+    return kept.get_or(ref.hex(), lambda: value)
 
 
 def _center(candidate: Candidate) -> Center | None:
@@ -88,14 +105,30 @@ def _center(candidate: Candidate) -> Center | None:
             return None
 
 
-def _with_center(candidate: Candidate, center: Center) -> Candidate:
+def _sent(candidate: Candidate, ids: Sequence[str]) -> Sent:
     match candidate:
-        case Perturbation():
-            return replace(candidate, center=center)
-        case Latent():
-            return replace(candidate, origin=center)
+        case Perturbation(center=center, key=key, sign=sign, radius=radius):
+            return (ids.index(center.id), key, sign, radius)
+        case Latent(z=z, projection=projection, origin=origin):
+            return (None if origin is None else ids.index(origin.id), z, projection)
         case _:
             return candidate
+
+
+def _received(sent: Sequence[Sent], ids: Sequence[str], vectors: Sequence[Array]) -> tuple[Candidate, ...]:
+    centers = [Center(id_, vector) for id_, vector in zip(ids, vectors, strict=True)]
+    return tuple(_candidate(one, centers) for one in sent)
+
+
+def _candidate(sent: Sent, centers: Sequence[Center]) -> Candidate:
+    if not isinstance(sent, tuple):
+        return sent
+    match sent:
+        case (place, key, sign, radius):
+            return Perturbation(centers[place], key, sign, radius)
+        case (place, z, projection):
+            return Latent(z, projection, None if place is None else centers[place])
+    raise TypeError(f"no candidate is sent as {sent!r}")
 
 
 # ------------------------------------------------------------------------------------------------------- tiles
@@ -103,7 +136,7 @@ def _with_center(candidate: Candidate, center: Center) -> Candidate:
 class Tiles:
     """What an oracle actor is sent: tiles of one request, each its candidates and a range of the batch's examples."""
 
-    pieces: tuple[tuple[tuple[Candidate, ...], tuple[int, int]], ...]
+    pieces: tuple[tuple[tuple[Sent, ...], tuple[int, int]], ...]
     ids: tuple[str, ...]
     refs: tuple[Any, ...]
     shared: Any
@@ -113,14 +146,13 @@ class Tiles:
 
 def tiles_of(packed: Packed, cuts: Sequence[Cut], fresh: bool = False) -> Tiles:
     """Return the tiles of a request as they are sent. ``fresh``: what was kept from before is left aside."""
-    request = packed.request
     return Tiles(
-        pieces=tuple((request.candidates[slice(*piece.candidates)], piece.examples) for piece in cuts),
+        pieces=tuple((packed.candidates[slice(*piece.candidates)], piece.examples) for piece in cuts),
         ids=packed.ids,
         refs=packed.refs,
-        shared=(request.batch, request.prompt) if packed.shared is None else packed.shared,
-        gradient=request.gradient,
-        fresh=fresh or request.fresh,
+        shared=packed.shared,
+        gradient=packed.gradient,
+        fresh=fresh or packed.fresh,
     )
 
 
@@ -133,12 +165,12 @@ class Opener:
     def open(self, tiles: Tiles) -> list[Request]:
         """Return each tile as a request of its own, with its centres' vectors."""
         batch, prompt = self._fetch(tiles.shared)
-        vectors = tuple(self._fetch(ref) for ref in tiles.refs)
+        vectors = [self._fetch(ref) for ref in tiles.refs]
         requests = []
-        for candidates, (first, last) in tiles.pieces:
+        for sent, (first, last) in tiles.pieces:
             part = replace(batch, examples=batch.examples[first:last])
-            bare = Request(candidates, part, prompt, tiles.gradient, tiles.fresh)
-            requests.append(unpack(bare, tiles.ids, vectors))
+            candidates = _received(sent, tiles.ids, vectors)
+            requests.append(Request(candidates, part, prompt, tiles.gradient, tiles.fresh))
         return requests
 
     def _fetch(self, ref: Any) -> Any:

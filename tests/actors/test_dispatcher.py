@@ -14,7 +14,7 @@ from actors import dispatcher as module
 from actors import stragglers
 from actors.dispatcher import Dispatcher
 from actors.spreading import IN_FLIGHT, TILE_TRIES
-from actors.wire import Opener, Packed, Tiles
+from actors.wire import Opener, Packed, Tiles, pack
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
 from distributed_tuner.errors import (
     ModelError,
@@ -130,7 +130,7 @@ class FakeKeeper:
 
 
 def packed(wanted: Request) -> Packed:
-    return Packed(wanted, (), ())
+    return pack(wanted, put=lambda value: value)
 
 
 def dispatcher_of(keeper: FakeKeeper, config: AnalyticOracleConfig = CONFIG) -> Dispatcher:
@@ -245,7 +245,7 @@ def test_gradients_come_from_the_tiles_in_the_requests_order() -> None:
         assert got.gradients.tobytes() == expected.gradients.tobytes()
         np.testing.assert_allclose(got.gradients, ORACLE.evaluate(wanted).gradients, rtol=1e-5, atol=1e-6)
         assert (got.cost.queries, got.cost.forwards) == (9, 63)
-        assert got.cost.queries == (await dispatcher.cost(wanted)).queries
+        assert got.cost.queries == (await dispatcher.cost(packed(wanted))).queries
 
     with_pool(actors, body)
     assert all(tile.gradient for actor in actors for tile in actor.tiles)
