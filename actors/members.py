@@ -22,12 +22,14 @@ BROKEN_SECONDS = 300.0  # for which an actor that could not start is not replace
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """One oracle actor. calls: those sent to it and not ended. life: how often it was restarted. node: the id of its
-    machine. leaving: it gets nothing more, and is ended when it has nothing left to do."""
+    """One oracle actor. served: it has been up before. calls: those sent to it and not ended. life: how often it was
+    restarted. node: the id of its machine. leaving: it gets nothing more, and is ended when it has nothing left to do.
+    """
 
     name: str
     actor: Any
     up: bool = False
+    served: bool = False
     leaving: bool = False
     calls: int = 0
     life: int = 0
@@ -174,7 +176,7 @@ class Members:
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
             self.info = self.info or info
-            member.up = True
+            member.up = member.served = True
             self.most_up = max(self.most_up, self.number_up)
             self._changed()
             return
@@ -184,7 +186,7 @@ class Members:
         if self._members.pop(member.name, None) is None or member.leaving:
             return
         cause = cause_of(error)
-        if _could_not_start(error):
+        if _could_not_start(error) or not member.served:
             self._broken.append(time.monotonic())
             self._tell("oracle_lost", f"{member.name} cannot start: {cause}")
             if not self._members and not self._asked:

@@ -102,6 +102,7 @@ class OracleHost:
 
 
 OracleActor = ray.remote(OracleHost)
+RESTARTS = 3  # of one actor; the pool has another started in its place then, unless it never came up
 
 
 def start_oracle(config: OracleConfig, name: str, avoid: Sequence[str] = ()) -> Any:
@@ -112,7 +113,7 @@ def start_oracle(config: OracleConfig, name: str, avoid: Sequence[str] = ()) -> 
     return OracleActor.options(
         num_cpus=config.threads,
         num_gpus=config.gpus,
-        max_restarts=-1,
+        max_restarts=RESTARTS,
         max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
         name=name,
         runtime_env=_environment(config),

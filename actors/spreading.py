@@ -186,6 +186,10 @@ class Spreader:
                 self._lost(piece)
             if isinstance(error, RayActorError):
                 self._members.lost(member, life)
+        except Exception as error:  # nobody foresaw it, and who waits for an answer must hear of it
+            for piece in pieces:
+                piece.fail(cause_of(error))
+            raise
         else:
             for piece, answer in zip(pieces, answers, strict=True):
                 self._take(piece, answer)

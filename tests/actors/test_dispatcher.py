@@ -445,6 +445,36 @@ def test_what_goes_wrong_with_an_oracle_is_told_to_who_asked() -> None:
     with_pool([FakeActor(broken)], body)
 
 
+def test_an_actor_that_dies_whenever_it_loads_its_model_is_not_waited_for_for_ever() -> None:
+    def info() -> OracleInfo:
+        raise ActorDiedError()
+
+    with pytest.raises(OracleError, match="The actor died unexpectedly"):
+        asyncio.run(dispatcher_of(FakeKeeper([FakeActor(info=info)])).start())
+
+
+def test_an_actor_that_is_gone_for_good_is_replaced() -> None:
+    died = False
+
+    async def die(tile: Request) -> Evaluation:
+        nonlocal died
+        died = True
+        raise ActorDiedError()
+
+    def info() -> OracleInfo:
+        if died:
+            raise ActorDiedError()
+        return ORACLE.info
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request()
+        assert same(await dispatcher.evaluate(packed(wanted)), TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted))
+        kinds = [kind for kind, _ in (await dispatcher.statistics()).events]
+        assert kinds == ["oracle_restart", "oracle_lost"]
+
+    with_keeper(FakeKeeper([FakeActor(die, info), FakeActor()]), body)
+
+
 def test_a_tile_lost_again_and_again_fails_its_request() -> None:
     async def die(tile: Request) -> Evaluation:
         if tile.batch.examples[0].text.startswith("killer"):
