@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ from tuner_runs import CMA, RANDOM, ZOT, Done, numbers, raw_rows, run_alone, run
 from typer.testing import CliRunner
 
 from actors import oracle as oracle_module
+from actors import pool as pool_module
 from actors.experiment import _Run, run
+from actors.keeper import Keeper
 from actors.oracle import OracleHost
 from actors.spreading import Statistics
 from actors.stopping import Stop
+from actors.wire import Tiles
 from distributed_tuner.config.oracle import Tile
-from distributed_tuner.errors import OracleMemoryError
+from distributed_tuner.errors import OracleMemoryError, TunerError
 from distributed_tuner.evaluation import evaluate
 from distributed_tuner.precision import cases
 from distributed_tuner.preflight import prepare, prepare_again
 from distributed_tuner.run_directory import RunDirectory, write_json
-from distributed_tuner.values import Array, Evaluation, Request
+from distributed_tuner.values import Evaluation
 
 COARSE = {**ZOT, "rho": 1.0}
 FINE = {**ZOT, "rho": 1e-5}
@@ -69,10 +73,20 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
 class SmallHost(OracleHost):
     """An oracle actor whose memory holds two candidates."""
 
-    def evaluate(self, tile: Request, ids: tuple[str, ...], *vectors: Array) -> Evaluation:
-        if len(tile.candidates) > 2:
-            raise OracleMemoryError("a tile must fit, but CUDA out of memory")
-        return super().evaluate(tile, ids, *vectors)
+    def evaluate(self, tiles: Tiles) -> list[Evaluation | TunerError]:
+        too_large = OracleMemoryError("a tile must fit, but CUDA out of memory")
+        answers = super().evaluate(tiles)
+        return [
+            too_large if len(sent) > 2 else answer for (sent, _), answer in zip(tiles.pieces, answers, strict=True)
+        ]
+
+
+class SmallKeeper(Keeper):
+    """A keeper that starts such actors."""
+
+    def start(self, count: int, avoid: Sequence[str] = ()) -> dict[str, Any]:
+        oracle_module.OracleActor = ray.remote(SmallHost)  # in the keeper's process
+        return super().start(count, avoid)
 
 
 @pytest.mark.ray
@@ -81,7 +95,7 @@ def test_a_pool_that_runs_out_of_memory_goes_on_with_smaller_tiles_and_records_t
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tests are not on the workers' path
-    monkeypatch.setattr(oracle_module, "OracleActor", ray.remote(SmallHost))
+    monkeypatch.setattr(pool_module, "KeeperActor", ray.remote(num_cpus=0)(SmallKeeper))
     path = write_space(space({"kind": "analytic", "tile": {}}, [ZOT, CMA]), reviews, "small.yaml")
     done = run_space(path, tmp_path / "run", "oracle.actors=2")
     assert done.status == "done"
