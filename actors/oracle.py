@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from actors.cluster import MARKET, NODE
-from actors.wire import Opener, Tiles
+from actors.wire import Opener, Reply, Tiles, reply
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig, VllmOracleConfig
 from distributed_tuner.errors import TunerError
@@ -19,7 +19,6 @@ from distributed_tuner.values import (
     Answer,
     Array,
     Candidate,
-    Evaluation,
     Layout,
     OracleInfo,
     PromptSpec,
@@ -58,16 +57,16 @@ class OracleHost:
         """Return the free bytes of the device that the model is on; None where it does not tell."""
         return free_bytes(self._oracle.info.device)
 
-    def evaluate(self, tiles: Tiles) -> list[Evaluation | TunerError]:
-        """Answer tiles, one after the other: each with its evaluation, or the error that it met.
+    def evaluate(self, tiles: Tiles) -> list[Reply | TunerError]:
+        """Answer tiles, one after the other: each with its answer, or the error that it met.
 
         An OracleMemoryError: the tile does not fit into the device's memory.
         """
         return [self._answer(request) for request in self._opener.open(tiles)]
 
-    def _answer(self, request: Request) -> Evaluation | TunerError:
+    def _answer(self, request: Request) -> Reply | TunerError:
         try:
-            return within_memory(lambda: self._oracle.evaluate(request))
+            return reply(within_memory(lambda: self._oracle.evaluate(request)))
         except TunerError as error:
             return error.with_traceback(None)  # its frames would hold the computation's tensors
 

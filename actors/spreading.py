@@ -14,7 +14,7 @@ from actors.failures import cause_of
 from actors.fair_queue import FairQueue
 from actors.members import Member, Members
 from actors.stragglers import Durations
-from actors.wire import Packed, tiles_of
+from actors.wire import Packed, Reply, read_reply, tiles_of
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, TunerError
 from distributed_tuner.oracles.tiling import Cut
@@ -154,10 +154,10 @@ class Spreader:
 
     def _pieces_a_call(self, median: float | None) -> int:
         """Return how many pieces of one request may share a call: as many as take little time together, as long as
-        there are enough for all actors."""
+        there are enough for all actors. A call costs Ray more than most tiles cost the dispatcher."""
         if not median:
             return 1
-        share = len(self._queue) // (2 * IN_FLIGHT * max(1, self._members.number_up))
+        share = len(self._queue) // (IN_FLIGHT * max(1, self._members.number_up))
         return max(1, min(CALL_TILES, int(CALL_SECONDS / median), share))
 
     def _send(self, pieces: list[Piece], member: Member) -> None:
@@ -201,14 +201,14 @@ class Spreader:
             self.assign()
 
     # ------------------------------------------------------------------------------------------------ what came of it
-    def _take(self, piece: Piece, answer: Evaluation | TunerError) -> None:
+    def _take(self, piece: Piece, answer: Reply | TunerError) -> None:
         match answer:
             case OracleMemoryError():
                 self._too_large(piece, answer)
             case TunerError():
                 piece.fail(answer)
             case _:
-                self._count(piece, answer)
+                self._count(piece, read_reply(answer))
 
     def _count(self, piece: Piece, answer: Evaluation) -> None:
         if answer.cost.forwards:  # what was kept from before says nothing of how long a tile takes

@@ -6,7 +6,6 @@ In a population it stands still at every boundary until the scheduler answers (a
 
 import base64
 import dataclasses
-import pickle
 import time
 from collections import deque
 from pathlib import Path
@@ -22,12 +21,13 @@ from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
-from distributed_tuner.stages.trial import Trial
+from distributed_tuner.stages.trial import STATE_CLASSES, Trial
+from distributed_tuner.states import read_state, write_state
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo, Start
 
 REPORT_SECONDS = 2.0
-STATE_FILE = "trial.pkl"
+STATE_FILE = "trial.state"
 RECENT_REPORTS, RECENT_ROWS = 10, 1000  # the last ones, whose rows a checkpoint holds as well
 STORAGE_PATIENCE = 600.0  # seconds for which a trial waits for a store that cannot be reached
 WORDS, ROWS = "words:", "rows:"  # what a place in a trial's config begins with
@@ -45,12 +45,12 @@ class Saved:
 
     def write(self, folder: Path) -> None:
         """Write it as one file: object stores count requests."""
-        (folder / STATE_FILE).write_bytes(pickle.dumps(self))
+        write_state(folder / STATE_FILE, self, (Saved, *STATE_CLASSES))
 
     @classmethod
     def read(cls, folder: Path) -> "Saved":
-        """Read it back; OSError or pickle's errors where it is not there or not whole."""
-        saved: Saved = pickle.loads((folder / STATE_FILE).read_bytes())
+        """Read it back; OSError or StateError where it is not there, or not whole. Runs nothing that is in it."""
+        saved: Saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
         return saved
 
 

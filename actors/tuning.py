@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.errors import StateError
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.ledger.recovery import lost
 from distributed_tuner.ledger.rows import ROW, TrialEndRow
@@ -177,7 +177,7 @@ def _saved(trial: Any) -> Saved | None:
     try:
         with trial.checkpoint.as_directory() as folder:
             return Saved.read(Path(folder))
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, StateError) as error:
         log.warning("the last checkpoint of trial %s cannot be read: %s", trial.config["trial"], error)
         return None
 

@@ -14,9 +14,10 @@ import numpy as np
 import ray
 
 from distributed_tuner.oracles.tiling import Cut
-from distributed_tuner.values import Array, Candidate, Center, Latent, Perturbation, Request
+from distributed_tuner.values import Array, Array64, Candidate, Center, Cost, Evaluation, Latent, Perturbation, Request
 
 _EMPTY: Array = np.zeros(0, dtype=np.float32)
+_NO_LOSSES: Array64 = np.zeros(0)
 PUT = 16  # batches with prompts that a trial keeps in the object store
 FETCHED = 64  # references whose values an actor keeps; trials that share it have two each in use
 
@@ -153,6 +154,39 @@ def tiles_of(packed: Packed, cuts: Sequence[Cut], fresh: bool = False) -> Tiles:
         shared=packed.shared,
         gradient=packed.gradient,
         fresh=fresh or packed.fresh,
+    )
+
+
+Reply: TypeAlias = tuple[Any, ...]
+"""The answer to a tile on its way: logits as bytes, and no losses, which are made again where tiles are merged. Ray
+takes several times as long to send an evaluation."""
+
+
+def reply(answer: Evaluation) -> Reply:
+    """Return a tile's answer as it is sent."""
+    cost = answer.cost
+    kept = None if answer.kept is None else answer.kept.tolist()
+    return (
+        answer.logits.shape,
+        answer.logits.tobytes(),
+        (cost.queries, cost.forwards, cost.tokens, cost.seconds, cost.usd),
+        answer.gradients,
+        dict(answer.counts),
+        kept,
+    )
+
+
+def read_reply(sent: Reply) -> Evaluation:
+    """Return a tile's answer without its losses."""
+    shape, logits, cost, gradients, counts, kept = sent
+    return Evaluation(
+        losses=_NO_LOSSES,
+        example_losses=_NO_LOSSES,
+        logits=np.frombuffer(logits, dtype=np.float32).reshape(shape),
+        cost=Cost(*cost),
+        gradients=gradients,
+        counts=counts,
+        kept=None if kept is None else np.array(kept, dtype=np.bool_),
     )
 
 

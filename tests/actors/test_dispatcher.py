@@ -14,7 +14,7 @@ from actors import dispatcher as module
 from actors import stragglers
 from actors.dispatcher import Dispatcher
 from actors.spreading import IN_FLIGHT, TILE_TRIES
-from actors.wire import Opener, Packed, Tiles, pack
+from actors.wire import Opener, Packed, Reply, Tiles, pack, reply
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
 from distributed_tuner.errors import (
     ModelError,
@@ -70,15 +70,15 @@ class FakeActor:
         self.info = SimpleNamespace(remote=self._on_info)
         self.node = SimpleNamespace(remote=self._on_node)
 
-    async def _on_evaluate(self, tiles: Tiles) -> list[Evaluation | TunerError]:
+    async def _on_evaluate(self, tiles: Tiles) -> list[Reply | TunerError]:
         requests = Opener().open(tiles)
         self.calls.append(len(requests))
-        answers: list[Evaluation | TunerError] = []
+        answers: list[Reply | TunerError] = []
         for tile in requests:
             self.tiles.append(tile)
             await asyncio.sleep(0)
             try:
-                answers.append(await self._evaluate(tile))
+                answers.append(reply(await self._evaluate(tile)))
             except TunerError as error:
                 answers.append(error)
         return answers

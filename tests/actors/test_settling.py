@@ -20,14 +20,13 @@ from actors.keeper import Keeper
 from actors.oracle import OracleHost
 from actors.spreading import Statistics
 from actors.stopping import Stop
-from actors.wire import Tiles
+from actors.wire import Reply, Tiles
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleMemoryError, TunerError
 from distributed_tuner.evaluation import evaluate
 from distributed_tuner.precision import cases
 from distributed_tuner.preflight import prepare, prepare_again
 from distributed_tuner.run_directory import RunDirectory, write_json
-from distributed_tuner.values import Evaluation
 
 COARSE = {**ZOT, "rho": 1.0}
 FINE = {**ZOT, "rho": 1e-5}
@@ -73,12 +72,10 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
 class SmallHost(OracleHost):
     """An oracle actor whose memory holds two candidates."""
 
-    def evaluate(self, tiles: Tiles) -> list[Evaluation | TunerError]:
+    def evaluate(self, tiles: Tiles) -> list[Reply | TunerError]:
         too_large = OracleMemoryError("a tile must fit, but CUDA out of memory")
         answers = super().evaluate(tiles)
-        return [
-            too_large if len(sent) > 2 else answer for (sent, _), answer in zip(tiles.pieces, answers, strict=True)
-        ]
+        return [too_large if len(sent) > 2 else answer for (sent, _), answer in zip(tiles.pieces, answers, strict=True)]
 
 
 class SmallKeeper(Keeper):
