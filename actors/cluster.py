@@ -13,6 +13,7 @@ from distributed_tuner.preflight import Prepared
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
 HEAD_SHARE = 0.001
 MARKET = "ray.io/market-type"  # Ray's own label of a machine: spot or on-demand
+NETWORK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own: may others reach a Ray started here?
 NODE = "ray.io/node-id"  # ... and its id
 
 
@@ -32,6 +33,7 @@ def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
         if address is None and "RAY_ADDRESS" not in os.environ:
             cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.threads) + 1
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+            stay_on_this_machine()
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": root}}
         else:
             options |= {"address": address or os.environ["RAY_ADDRESS"]}
@@ -41,6 +43,17 @@ def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def stay_on_this_machine() -> None:
+    """Have a Ray that is started here listen on the loopback alone, as it does on Macs, unless ``NETWORK`` is set to 1.
+
+    Ray's processes read the variable when they start; this one has read it before.
+    """
+    from ray._private import ray_constants
+
+    os.environ.setdefault(NETWORK, "0")
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(NETWORK, True)
 
 
 def head() -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.failures import cause_of
@@ -47,7 +48,8 @@ class Statistics:
 
 @dataclass(eq=False, slots=True)
 class Piece:
-    """One tile of a request, and the answer that somebody waits for. size: that it was cut by."""
+    """One tile of a request, and the answer that somebody waits for. size: that it was cut by. doubted: the actor whose
+    answer was no number; another is asked as well."""
 
     packed: Packed
     cut: Cut
@@ -57,6 +59,7 @@ class Piece:
     sent: float = math.inf  # for the first time, by time.monotonic
     again: bool = False  # waits to be computed once more
     runners: set[Member] = field(default_factory=set)  # the actors that have it
+    doubted: Member | None = None
 
     @property
     def forwards(self) -> int:
@@ -105,6 +108,7 @@ class Spreader:
         self._calls: set[_Call] = set()
         self._durations = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told_of_nan = False
         self.fresh = False
         """Whatever oracles have kept is left aside."""
         self.statistics = Statistics()
@@ -145,12 +149,16 @@ class Spreader:
         while len(self._queue):
             most = self._pieces_a_call(median)
             for member in self._members.with_room(limit):
-                taken = self._queue.take(most, lambda piece: member not in piece.runners)  # noqa: B023
+                taken = self._queue.take(most, lambda piece: self._may_run(piece, member))  # noqa: B023
                 if taken:
                     self._send([piece for piece in taken if not piece.answer.done()], member)
                     break
             else:
                 return
+
+    def _may_run(self, piece: Piece, member: Member) -> bool:
+        """Tell whether an actor may have a piece that another had before."""
+        return member not in piece.runners and (piece.doubted is not member or self._members.number_up == 1)
 
     def _pieces_a_call(self, median: float | None) -> int:
         """Return how many pieces of one request may share a call: as many as take little time together, as long as
@@ -192,7 +200,7 @@ class Spreader:
             raise
         else:
             for piece, answer in zip(pieces, answers, strict=True):
-                self._take(piece, answer)
+                self._take(piece, answer, member)
         finally:
             self._calls.discard(call)
             for piece in pieces:
@@ -201,14 +209,30 @@ class Spreader:
             self.assign()
 
     # ------------------------------------------------------------------------------------------------ what came of it
-    def _take(self, piece: Piece, answer: Reply | TunerError) -> None:
+    def _take(self, piece: Piece, answer: Reply | TunerError, member: Member) -> None:
         match answer:
             case OracleMemoryError():
                 self._too_large(piece, answer)
             case TunerError():
                 piece.fail(answer)
             case _:
-                self._count(piece, read_reply(answer))
+                self._receive(piece, read_reply(answer), member)
+
+    def _receive(self, piece: Piece, answer: Evaluation, member: Member) -> None:
+        """Count an answer. What is no number is asked for once more: the device may be at fault, or the candidate."""
+        if piece.answer.done() or piece.doubted or not self._twice or not np.isnan(answer.logits).any():
+            self._count(piece, answer)
+            return
+        piece.doubted = member
+        self.statistics.retries += 1
+        if not self._told_of_nan:
+            self._told_of_nan = True
+            self._tell(
+                "not_a_number",
+                f"{member.name} answered with a loss that is no number; the tile is asked for once more, as are later"
+                " ones, and what is no number again counts as failed",
+            )
+        self._again(piece)
 
     def _count(self, piece: Piece, answer: Evaluation) -> None:
         if answer.cost.forwards:  # what was kept from before says nothing of how long a tile takes

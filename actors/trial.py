@@ -6,6 +6,7 @@ In a population it stands still at every boundary until the scheduler answers (a
 
 import base64
 import dataclasses
+import logging
 import time
 from collections import deque
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 from ray import tune
 
+from actors.checkpoints import newest, number_of
 from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
+from distributed_tuner.errors import StateError
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
@@ -25,6 +28,8 @@ from distributed_tuner.stages.trial import STATE_CLASSES, Trial
 from distributed_tuner.states import read_state, write_state
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo, Start
+
+log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 2.0
 STATE_FILE = "trial.state"
@@ -52,6 +57,21 @@ class Saved:
         """Read it back; OSError or StateError where it is not there, or not whole. Runs nothing that is in it."""
         saved: Saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
         return saved
+
+    @classmethod
+    def within(cls, checkpoint: Any) -> "Saved | None":
+        """Read one of Tune's checkpoints; None where it is not there, or not whole."""
+        try:
+            with checkpoint.as_directory() as folder:
+                return cls.read(Path(folder))
+        except (OSError, StateError) as error:
+            log.warning("a checkpoint cannot be read: %s", error)
+            return None
+
+    @classmethod
+    def newest(cls, checkpoint: Any) -> Any:
+        """Return the newest whole checkpoint of the trial whose one is given."""
+        return newest(checkpoint, lambda one: cls.within(one) is not None)
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]
@@ -155,8 +175,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return super().save(checkpoint_dir)
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Restore as Tune does, once the store can be reached."""
+        """Restore as Tune does, once the store can be reached, from the newest checkpoint: a driver that was killed may
+        not have known of it. Trials of a population go on from where their scheduler knows them to be."""
         self._await_storage()
+        if not self._population:
+            chosen = Saved.newest(checkpoint_path.checkpoint)
+            checkpoint_path = type(checkpoint_path)(chosen, checkpoint_path.metrics)
+            self._storage.current_checkpoint_index = number_of(chosen)
         super().restore(checkpoint_path)
 
     def _await_storage(self) -> None:

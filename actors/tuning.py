@@ -22,7 +22,6 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.stage import RestartStageConfig
-from distributed_tuner.errors import StateError
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.ledger.recovery import lost
 from distributed_tuner.ledger.rows import ROW, TrialEndRow
@@ -35,7 +34,7 @@ from distributed_tuner.storage import Mirror, is_uri
 log = logging.getLogger(__name__)
 
 TUNE_NAME = "trials"
-CHECKPOINT_EVERY = 3  # reports of some seconds each
+CHECKPOINT_EVERY = 1  # report: a step, or as many as fit into REPORT_SECONDS
 CHECKPOINTS_KEPT = 20  # Tune's own snapshot may point to one that is this old
 TRIAL_FAILURES = 3
 LAST_RUNG = 10**9  # queries that no trial reaches; a raced one may ask more than was projected
@@ -141,10 +140,10 @@ def recover(trials: Sequence[Any], plans: Sequence[TrialPlan], directory: RunDir
     """
     ended = {row.trial_id for row in read(writer.path).trial_ends if row.status != "interrupted"}
     for trial in trials:
-        saved = _saved(trial)
+        plan = plans[trial.config["trial"]]
+        saved = _saved(trial, plan)
         if saved is None:
             continue
-        plan = plans[trial.config["trial"]]
         for row in lost(writer.path, [ROW.validate_python(raw) for report in saved.reports for raw in report]):
             writer.write(row)
         if trial.is_finished():
@@ -169,17 +168,13 @@ def _end_of(trial_id: str, trial: Any) -> TrialEndRow:
     )
 
 
-def _saved(trial: Any) -> Saved | None:
+def _saved(trial: Any, plan: TrialPlan) -> Saved | None:
     """Return the checkpoint that a trial goes on from; None where it has none, or none that can be read: the trial
     itself will have to say so."""
     if trial.checkpoint is None:
         return None
-    try:
-        with trial.checkpoint.as_directory() as folder:
-            return Saved.read(Path(folder))
-    except (OSError, StateError) as error:
-        log.warning("the last checkpoint of trial %s cannot be read: %s", trial.config["trial"], error)
-        return None
+    population = isinstance(plan.experiment.schedule, PopulationScheduleConfig)
+    return Saved.within(trial.checkpoint if population else Saved.newest(trial.checkpoint))
 
 
 def _can_restore(experiment: Path | str) -> bool:

@@ -24,6 +24,7 @@ import typer
 from benchmarks import emulated, node_growth, round_trips, split_threads, wire_bytes
 from benchmarks.emulated import Crowd, Load
 from benchmarks.populations import INTRINSIC, Asks
+from benchmarks.tables import table
 from benchmarks.targets import Verdict
 
 Part: TypeAlias = Literal["devices", "limit", "queries", "bytes", "threads", "nodes"]
@@ -131,16 +132,16 @@ def report(results: Results, judged: Sequence[Verdict]) -> list[str]:
     lines = []
     if results.devices:
         lines += [f"emulated devices, {1e3 * results.devices[0].service:.0f} ms a tile of 2 candidates"]
-        lines += [*_table(DEVICES, [device_cells(row) for row in results.devices]), ""]
+        lines += [*table(DEVICES, [device_cells(row) for row in results.devices]), ""]
     if results.limit:
         lines += ["devices that take no time: what the machine carries"]
-        lines += [*_table(DEVICES, [device_cells(row) for row in results.limit]), ""]
+        lines += [*table(DEVICES, [device_cells(row) for row in results.limit]), ""]
     if results.queries:
         lines += ["one request at a time, directly and through dispatcher and Ray, medians"]
-        lines += [*_table(QUERIES, [query_cells(row) for row in results.queries]), ""]
+        lines += [*table(QUERIES, [query_cells(row) for row in results.queries]), ""]
     if results.bytes:
         lines += [f"bytes as sent, {wire_bytes.CANDIDATES} candidates of {wire_bytes.LENGTH} rows, 32 messages"]
-        lines += [*_table(BYTES, [byte_cells(row) for row in results.bytes]), ""]
+        lines += [*table(BYTES, [byte_cells(row) for row in results.bytes]), ""]
     if results.threads is not None:
         one, two = results.threads.rates()
         lines += [
@@ -268,10 +269,6 @@ def _numbers(option: str, given: str, default: tuple[int, ...]) -> tuple[int, ..
             message = f"it must be numbers from 1 with commas between, like 1,2,4, but got {given!r}"
             raise typer.BadParameter(message, param_hint=f"--{option}")
     return tuple(sorted({int(name) for name in names})) or default
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
 
 
 def _say(line: str) -> None:

@@ -31,6 +31,10 @@ class LedgerError(TunerError, ValueError):
     """A ledger cannot be read as one."""
 
 
+class StateError(TunerError, ValueError):
+    """A saved state is torn, of another version, or holds what no state of ours does."""
+
+
 class StorageError(TunerError, OSError):
     """What a run writes down cannot be kept: a full disk, a store that cannot be reached."""
 

@@ -1,6 +1,7 @@
 """What all who ask OpenAI-compatible servers share: the key, refusals in words, what may pass and how long to wait.
 
-The key comes from the environment, goes to the client, and nowhere else: no message, log line or repr holds it.
+The key comes from the environment or a mounted file, goes to the client, and nowhere else: no message, log line or
+repr holds it.
 Messages name status codes and settings, never what a server wrote, which may repeat what it was sent.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -67,18 +69,31 @@ class Endpoint:
         """Return what a client of the openai package is made with; retries are for others to make.
 
         Raises:
-            TunerError: of the kind ``error``; there is no key although OpenAI wants one, or it is no ASCII.
+            TunerError: of the kind ``error``; there is no key although OpenAI wants one, its file cannot be read, or it
+                is no ASCII.
         """
         name = self.settings.api_key_env
-        key = os.environ.get(name, "").strip()
+        key = os.environ.get(name, "").strip() or self._mounted_key(f"{name}_FILE")
         if not key and self.base_url is None:
             raise self.error(
                 f"OpenAI wants a key, but the environment variable {name} is not set where the {self.part} runs; set"
-                " it before the run starts"
+                f" it, or {name}_FILE to a file that holds the key, before the run starts"
             )
         if not (key.isascii() and key.isprintable()):
             raise self.error(f"a key is plain ASCII, but that in the variable {name} is not; set it again")
         return {"api_key": key or "none", "base_url": self.base_url, "max_retries": 0}  # local servers want no key
+
+    def _mounted_key(self, variable: str) -> str:
+        """Return what the file holds that ``variable`` names, as mounted secrets do; empty where it names none."""
+        path = os.environ.get(variable, "")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip() if path else ""
+        except (OSError, UnicodeDecodeError) as error:
+            told = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise self.error(
+                f"the file that {variable} names must hold a key, but {path} cannot be read where the {self.part} runs"
+                f" ({told}); mount it there, or unset {variable}"
+            ) from None
 
     def where(self) -> str:
         """Return what messages call the server."""

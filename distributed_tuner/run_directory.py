@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from distributed_tuner.errors import RunDirectoryError, StorageError
-from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder
+from distributed_tuner.storage import (
+    Lease,
+    Mirror,
+    Place,
+    Remote,
+    path_of,
+    reaching,
+    remote_of,
+    require_guarded,
+    staging_folder,
+)
 from distributed_tuner.values import Array
 
 
@@ -74,6 +84,10 @@ class RunDirectory(Place):
         return np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
 
     def _prompt_of(self, trial_id: str, ending: str) -> Path:
+        if Path(trial_id).name != trial_id or trial_id in ("", ".."):  # a config.json that somebody has changed
+            raise RunDirectoryError(
+                f"a trial's name is one folder's, but {self.shown(self.config)} has {trial_id!r}; start a new run"
+            )
         return self.path / "trials" / trial_id / f"prompt.{ending}"
 
     def require_new(self) -> None:
@@ -157,7 +171,8 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
     told what a person should know of that.
 
     Raises:
-        RunDirectoryError: a new run would write over another; another process writes there.
+        RunDirectoryError: a new run would write over another; another process writes there; somebody else could have
+            put something into the directory of a run that is to go on.
         StorageError: the store cannot be reached, or did not take the end of the run.
     """
     uri = remote_of(place)
@@ -165,6 +180,8 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
         directory = RunDirectory(path_of(place))
         if not resume:
             directory.require_new()
+        elif directory.path.exists():
+            require_guarded(directory.path)
         yield directory
         return
     remote = Remote(uri)

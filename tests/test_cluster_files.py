@@ -270,9 +270,12 @@ def test_no_secret_stands_in_a_file() -> None:
     cluster = read(RAYJOB)["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
-        names = {variable["name"] for variable in container["env"]}
-        assert names == {"HF_TOKEN", "OPENAI_API_KEY"}
-        for variable in container["env"]:
+        assert [variable for variable in container["env"] if "value" in variable] == [
+            {"name": "PROMPT_TUNER_SHARED", "value": "1"}
+        ]
+        secrets = [variable for variable in container["env"] if "value" not in variable]
+        assert {variable["name"] for variable in secrets} == {"HF_TOKEN", "OPENAI_API_KEY"}
+        for variable in secrets:
             assert variable.keys() == {"name", "valueFrom"}
             assert variable["valueFrom"]["secretKeyRef"]["optional"]
 

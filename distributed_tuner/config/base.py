@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+LABEL = r"^[^/\\\x00-\x1f\x7f]+$"
+"""Names of methods become parts of file names: neither slashes nor control characters."""
+
 
 class Config(BaseModel):
     """Frozen settings. Unknown keys are refused; docstrings below fields are their descriptions."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import LABEL, Config
 from distributed_tuner.config.estimator import (
     EstimatorConfig,
     MomentumEstimatorConfig,
@@ -24,7 +24,7 @@ AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 class OptimizerSettings(Config):
     """What every optimizer's settings share."""
 
-    name: str | None = Field(default=None, min_length=1)
+    name: str | None = Field(default=None, pattern=LABEL)
     """Label in tables and reports; the kind when it is not given."""
 
     @property

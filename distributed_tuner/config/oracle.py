@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from distributed_tuner.config.base import Config
 
+KEY_NAME = r"^[A-Z_][A-Z0-9_]*$"  # keys themselves have small letters in them
 SERVER_URL = r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$"
 
 
@@ -194,8 +195,9 @@ class OpenAIOracleConfig(OracleBase):
     base_url: str | None = Field(None, pattern=SERVER_URL)
     """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
     own."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Environment variable that holds the key. The key itself never stands in a file."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=KEY_NAME)
+    """Environment variable, in capitals, that holds the key; with ``_FILE`` behind it, one that names a file with the
+    key. The key itself never stands in the settings."""
     api: Literal["completions", "chat"] = "chat"
     """"completions": the model goes on after the cue, as a base model should be asked; "chat": prompt, text and cue are
     one user message, and the label word is the beginning of the answer."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from distributed_tuner.config.base import Config
-from distributed_tuner.config.oracle import SERVER_URL
+from distributed_tuner.config.oracle import KEY_NAME, SERVER_URL
 
 
 class ProposerSettings(Config):
@@ -54,8 +54,9 @@ class OpenAIProposerConfig(ChatSettings):
     base_url: str | None = Field(None, pattern=SERVER_URL)
     """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
     own."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Environment variable that holds the key. The key itself never stands in a file."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=KEY_NAME)
+    """Environment variable, in capitals, that holds the key; with ``_FILE`` behind it, one that names a file with the
+    key. The key itself never stands in the settings."""
     timeout: float = Field(60.0, gt=0)
     """Seconds that one attempt may take."""
     attempts: int = Field(4, ge=1)

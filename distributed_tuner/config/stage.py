@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import LABEL, Config
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
 from distributed_tuner.config.proposer import ProposerConfig
 
@@ -52,7 +52,7 @@ class RestartStageConfig(Config):
     """An LLM reads the trajectory of scored prompts and proposes others; the best becomes the start of what follows."""
 
     kind: Literal["restart"]
-    name: str | None = Field(None, min_length=1)
+    name: str | None = Field(None, pattern=LABEL)
     """Label in tables and reports; the proposer's kind when left out."""
     proposer: ProposerConfig
     """Who proposes."""

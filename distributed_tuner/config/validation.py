@@ -36,6 +36,13 @@ def _message(error: ValidationError) -> str:
         return _unknown_kind(path, problem)
     rule = problem["msg"][0].lower() + problem["msg"][1:]
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
+    if location[-1:] == ("api_key_env",):  # a key may stand there, so what was given is not shown
+        return (
+            f"{path} must be the name of an environment variable, in capitals, never a key itself, so what was given is"
+            f" not shown; put the key into a variable and write the variable's name{more}"
+        )
+    if location[-1:] == ("base_url",):
+        return f"{path}: {rule}; what was given is not shown, since it may hold a key; give that by api_key_env{more}"
     return f"{path}: {rule}, but got {problem['input']!r}; change it in the search space or with --set{more}"
 
 

@@ -176,7 +176,7 @@ class Optimizer(ABC):
 
     # --------------------------------------------------------------------------------------------------- the state
     def state_dict(self) -> dict[str, Any]:
-        """Return numbers, strings, bytes, lists and arrays from which ``load_state_dict`` restores exactly.
+        """Return numbers, strings, lists, dicts and arrays from which ``load_state_dict`` restores exactly.
 
         Raises ConfigError between an ask and its tell.
         """
@@ -196,8 +196,7 @@ class Optimizer(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``; an ask that still waits is forgotten.
 
-        States may hold pickled bytes (CMA, Nevergrad): load only what your own runs wrote. Raises ConfigError when the
-        state is of another kind or size.
+        Raises ConfigError when the state is of another kind or size.
         """
         for name, mine in (("kind", self.kind), ("dim", self.dim)):
             if state.get(name) != mine:

@@ -3,7 +3,6 @@
 The projection to prompt coordinates happens beside the model; which generation is scored on dev is the stage's choice.
 """
 
-import pickle
 import warnings
 from importlib import import_module
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.maths.bbt import solve_projection
 from distributed_tuner.optimizers.base import Optimizer, Race, ranked_last
 from distributed_tuner.optimizers.latent import LatentSpace
+from distributed_tuner.optimizers.strategy_state import put, taken
 from distributed_tuner.prompts.recipes import projection_matrix
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.values import Array, Array64, Candidate
@@ -47,7 +47,7 @@ class Cma(Optimizer):
     ``inject`` makes the point's nearest one in the subspace, by least squares, a solution of the next generation; what
     of the point lies outside the subspace, or beyond ``bound``, is lost. Of several, the last counts.
 
-    Noise belongs to the key ``(*key, step)``. The state holds the strategy as pickled bytes.
+    Noise belongs to the key ``(*key, step)``. The state holds the strategy's numbers, which are put into a new one.
     """
 
     kind: ClassVar[str] = "cma"
@@ -56,7 +56,8 @@ class Cma(Optimizer):
         super().__init__(dim, key)
         self._config = config
         self._space = LatentSpace.around(start, config, key)
-        self._es: Any = _make_strategy(config, StepNoise(key))
+        self._options = {"sigma": config.sigma, "popsize": config.popsize, "bound": config.bound}
+        self._es: Any = _make_strategy(config.intrinsic_dim, **self._options, noise=StepNoise(key))
         self._solutions_C_K: list[Array64] = []
         self._directions: list[Array64] = []
         self._injected: list[Array64] = []
@@ -116,7 +117,7 @@ class Cma(Optimizer):
         origin = self._space.origin
         away = x if origin is None else x - origin.vector
         z_K = solve_projection(a_P_K, away * np.float32(unit))
-        if bound := self._config.bound:
+        if bound := self._options["bound"]:
             z_K = np.clip(z_K, -bound, bound)
         geno_K = self._es.gp.geno(z_K, from_bounds=self._es.boundary_handler.inverse)
         self._es.pop_injection_solutions = []
@@ -125,7 +126,8 @@ class Cma(Optimizer):
 
     def _save(self) -> dict[str, Any]:
         return {
-            "strategy": pickle.dumps(self._es),
+            "options": dict(self._options),
+            "strategy": taken(self._es),
             "space": self._space.state(),
             "best": self._best_K.copy(),
             "stop_reason": self._stop_reason or "",
@@ -133,13 +135,18 @@ class Cma(Optimizer):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
-        self._es = pickle.loads(state["strategy"])
+        self._options = {name: float(state["options"][name]) for name in self._options}
+        self._es = _make_strategy(self._config.intrinsic_dim, **self._options, noise=StepNoise(self.key))
+        put(self._es, state["strategy"])
         self._best_K = np.array(state["best"], dtype=np.float64)
         self._stop_reason = state["stop_reason"] or None
 
 
-def _make_strategy(config: CmaConfig, noise: StepNoise) -> Any:
-    """Return pycma's CMAEvolutionStrategy with its defaults, silent, without files, without global randomness."""
+def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, noise: StepNoise) -> Any:
+    """Return pycma's CMAEvolutionStrategy with its defaults, silent, without files, without global randomness.
+
+    popsize, bound: 0 for pycma's own, and for none.
+    """
     options: dict[str, Any] = {
         "randn": noise,
         "seed": np.nan,  # "do nothing" in pycma: numpy's global generator is left alone
@@ -147,11 +154,13 @@ def _make_strategy(config: CmaConfig, noise: StepNoise) -> Any:
         "verb_log": 0,
         "signals_filename": "",  # otherwise stop() looks for a file in the working directory
     }
-    if config.popsize:
-        options["popsize"] = config.popsize
-    if config.bound:
-        options["bounds"] = [-config.bound, config.bound]
+    if popsize:
+        options["popsize"] = int(popsize)
+    if bound:
+        options["bounds"] = [-bound, bound]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing pycma warns where matplotlib is missing
         cma: Any = import_module("cma")
-    return cma.CMAEvolutionStrategy(np.zeros(config.intrinsic_dim), config.sigma, options)
+    strategy = cma.CMAEvolutionStrategy(np.zeros(dim), sigma, options)
+    strategy.timer = import_module("cma.utilities.utils").ElapsedWCTime()  # made by the first ask, where there is one
+    return strategy

@@ -26,10 +26,10 @@ class Nevergrad(NevergradSearch):
         self._space = LatentSpace.around(start, config, key) if config.space == "latent" else None
         self._begin(0)
 
-    def _parametrization(self, ng: Any) -> Any:
-        size = self.dim if self._config.space == "full" else self._config.intrinsic_dim
+    def _parametrization(self, ng: Any, config: NevergradConfig) -> Any:
+        size = self.dim if config.space == "full" else config.intrinsic_dim
         coordinates = ng.p.Array(shape=(size,))
-        coordinates.set_mutation(sigma=self._config.sigma)
+        coordinates.set_mutation(sigma=config.sigma)
         return coordinates
 
     def _candidate(self, value: Array64) -> Candidate:

@@ -4,8 +4,8 @@ The spaces are ``nevergrad.py`` (coordinates) and ``nevergrad_words.py`` (words)
 """
 
 import math
-import pickle
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -19,7 +19,18 @@ from distributed_tuner.optimizers.nevergrad_import import import_nevergrad
 from distributed_tuner.seeds import Key, seed_of
 from distributed_tuner.values import Array, Array64, Candidate
 
+SAME = 1e-6  # of the marks of a step that is taken again: other machines round otherwise
 UNKNOWN_WORST = 1e3  # told for failures before any finite loss: above any cross-entropy of a handful of label words
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Steps that a search took under one key. told: the losses of each. marks: a number for each step's candidates."""
+
+    key: Key
+    workers: int
+    told: list[Array64] = field(default_factory=list)
+    marks: list[float] = field(default_factory=list)
 
 
 class NevergradSearch(Optimizer):
@@ -35,9 +46,10 @@ class NevergradSearch(Optimizer):
     **Moving.** The state of nevergrad's members cannot be moved in general: ``relocate`` makes the new place the origin
     and begins the search afresh around it, with the budget of the steps that are left. The count of steps goes on.
 
-    **State** is the pickled nevergrad object. Members that cannot be pickled are replayed instead: the state keeps all
-    losses told since the search began, and loading asks and tells them again, under the same key and settings only. On
-    the whole prompt the state grows with every query, since nevergrad archives what it asked.
+    **State** is what the search was told: loading asks and tells it again. nevergrad's own objects are never written
+    down, since only pickle could, and loading pickles runs what is in them. Where the state is loaded under another key
+    (a clone, the next round) the search goes on from the same place with noise of its own, and the state names both.
+    The state keeps a number of every answer as well, so that a member that does not do the same again is found out.
     """
 
     kind: ClassVar[str] = "nevergrad"
@@ -51,10 +63,13 @@ class NevergradSearch(Optimizer):
 
     def _begin(self, step: int) -> None:
         """Begin the search at its origin, ``step`` steps into the stage."""
-        self._begun = step
-        self._ng = self._make(self._search_key(step), max(1, self._steps - step))
+        self._start_search(self._config, self._search_key(step), step, max(1, self._steps - step))
+        self._stretches = [Stretch(self.key, self._config.num_workers)]
+
+    def _start_search(self, config: NevergradConfig, key: Key, step: int, steps: int) -> None:
+        self._begun, self._horizon, self._origin_key = step, steps, key
+        self._ng = self._make(config, key, steps)
         self._asked: list[Any] = []
-        self._told: list[Array64] = []
         self._worst = -math.inf
         self._recommended: Array64 = np.array(self._ng.parametrization.value, dtype=np.float64)
 
@@ -71,7 +86,7 @@ class NevergradSearch(Optimizer):
 
     # ------------------------------------------------------------------------------------------- what the spaces write
     @abstractmethod
-    def _parametrization(self, ng: Any) -> Any:
+    def _parametrization(self, ng: Any, config: NevergradConfig) -> Any:
         """Return nevergrad's picture of the space, the origin being its value. ``ng``: the module."""
 
     @abstractmethod
@@ -88,18 +103,21 @@ class NevergradSearch(Optimizer):
 
     # -------------------------------------------------------------------------------------------------- ask and tell
     def _ask(self) -> list[Candidate]:
-        self._propose(self.steps_told)
+        self._propose(self.steps_told, self._stretches[-1])
         return [self._candidate(np.asarray(asked.value)) for asked in self._asked]
 
     def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
-        self._learn(self.steps_told, losses)
+        stretch = self._stretches[-1]
+        stretch.told.append(losses.copy())
+        stretch.marks.append(self._mark())
+        self._learn(self.steps_told, stretch, losses)
         if not np.isnan(losses).all():
             self._metrics = {"step_loss": float(np.nanmin(losses)), "num_ask": float(self._ng.num_ask)}
 
-    def _propose(self, step: int) -> None:
+    def _propose(self, step: int, stretch: Stretch) -> None:
         self._asked = []
-        with isolated_randomness((*self.key, step, "ask")):
-            for _ in range(self._config.num_workers):
+        with isolated_randomness((*stretch.key, step, "ask")):
+            for _ in range(stretch.workers):
                 try:
                     self._asked.append(self._ng.ask())
                 except RuntimeError as error:
@@ -110,13 +128,17 @@ class NevergradSearch(Optimizer):
                         ) from error
                     break  # the open generation must be told first
 
-    def _learn(self, step: int, losses: Array64) -> None:
-        self._told.append(losses.copy())
+    def _mark(self) -> float:
+        """Return a number that other candidates would not have."""
+        values = np.concatenate([np.ravel(np.asarray(asked.value, dtype=np.float64)) for asked in self._asked])
+        return float(values @ np.cos(np.arange(len(values))))
+
+    def _learn(self, step: int, stretch: Stretch, losses: Array64) -> None:
         if not np.isnan(losses).all():
             self._worst = max(self._worst, float(np.nanmax(losses)))
         seen_finite = math.isfinite(self._worst)
         answers = ranked_last(losses, self._worst if seen_finite else UNKNOWN_WORST)
-        with isolated_randomness((*self.key, step, "tell")):
+        with isolated_randomness((*stretch.key, step, "tell")):
             for asked, answer in zip(self._asked, answers, strict=True):
                 self._ng.tell(asked, float(answer))
             if seen_finite:  # here and not in recommend(), which may be called any number of times
@@ -127,14 +149,21 @@ class NevergradSearch(Optimizer):
     # --------------------------------------------------------------------------------------------------------- state
     def _save(self) -> dict[str, Any]:
         return {
-            "settings": self._config.model_dump_json(),
-            "key": list(self.key),
+            "settings": self._built.model_dump_json(),
             **self._save_space(),
-            "pickled": _pickled(self._ng),
             "begun": self._begun,
-            "told": [losses.copy() for losses in self._told],
-            "worst": self._worst,
-            "recommended": self._recommended.copy(),
+            "horizon": self._horizon,
+            "origin": list(self._origin_key),
+            "stretches": [
+                {
+                    "key": list(stretch.key),
+                    "workers": stretch.workers,
+                    "sizes": [len(losses) for losses in stretch.told],
+                    "told": np.concatenate([np.zeros(0), *stretch.told]),
+                    "marks": np.array(stretch.marks),
+                }
+                for stretch in self._stretches
+            ],
         }
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -144,56 +173,56 @@ class NevergradSearch(Optimizer):
                 f"a nevergrad state fits only the settings it was made with; {', '.join(differing)} differ: use "
                 + ", ".join(f"{name}={getattr(theirs, name)}" for name in differing)
             )
-        if not state["pickled"]:
-            self._require_same(state, theirs)
         self._load_space(state)
-        if not state["pickled"]:
-            self._begin(int(state["begun"]))
-            for step, losses in enumerate(state["told"], start=self._begun):
-                self._propose(step)
-                self._learn(step, np.array(losses))
-            return
-        self._begun = int(state["begun"])
-        self._ng = pickle.loads(state["pickled"])
-        self._asked = []
-        self._told = [np.array(losses) for losses in state["told"]]
-        self._worst = float(state["worst"])
-        self._recommended = np.array(state["recommended"], dtype=np.float64)
-        if tuple(state["key"]) != self.key:  # a clone in another trial: same place, noise of its own
-            fresh = np.random.RandomState(seed_of((*self.key, int(state["steps_told"]), "clone")))
+        self._start_search(theirs, tuple(state["origin"]), int(state["begun"]), int(state["horizon"]))
+        self._stretches = []
+        step = self._begun
+        for saved in state["stretches"]:
+            stretch = self._go_on_as(tuple(saved["key"]), int(saved["workers"]), step)
+            steps = np.split(np.array(saved["told"]), np.cumsum(saved["sizes"])[:-1]) if saved["sizes"] else []
+            for losses, mark in zip(steps, saved["marks"], strict=True):
+                self._again(step, stretch, losses, float(mark))
+                step += 1
+        if self._stretches[-1].key != self.key:  # a clone in another trial: same place, noise of its own
+            self._go_on_as(self.key, self._config.num_workers, step)
+
+    def _go_on_as(self, key: Key, workers: int, step: int) -> Stretch:
+        """Go on under a key from ``step`` on; all but the first begin with randomness of their own."""
+        if self._stretches:
+            fresh = np.random.RandomState(seed_of((*key, step, "clone")))
             self._ng.parametrization.random_state.set_state(fresh.get_state())
+        self._stretches.append(Stretch(key, workers))
+        return self._stretches[-1]
 
-    def _require_same(self, state: dict[str, Any], theirs: NevergradConfig) -> None:
-        """Check that replaying ``state`` here gives what it was."""
-        same_settings = theirs.model_dump(exclude={"name"}) == self._config.model_dump(exclude={"name"})
-        if not same_settings or tuple(state["key"]) != self.key:
+    def _again(self, step: int, stretch: Stretch, losses: Array64, mark: float) -> None:
+        """Take a step that was taken before; raise ConfigError where the member proposes something else now."""
+        self._propose(step, stretch)
+        again = self._mark()
+        same = np.isclose(again, mark, rtol=SAME, atol=SAME, equal_nan=True)
+        if len(self._asked) != len(losses) or not same:
             raise ConfigError(
-                f"{self._config.optimizer} can only be resumed under its own key and settings, not copied into "
-                f"another trial; the state is of {tuple(state['key'])}, this is {self.key}: choose one that pickles"
+                f"{self._built.optimizer} must propose the same candidates again to be resumed or to go on in the next"
+                f" round, but does not in step {step}: choose another optimizer, or the restart stage's state reset"
             )
+        stretch.told.append(losses)
+        stretch.marks.append(mark)
+        self._learn(step, stretch, losses)
 
-    def _make(self, key: Key, steps: int) -> Any:
+    def _make(self, config: NevergradConfig, key: Key, steps: int) -> Any:
         """Return the nevergrad object; raise ConfigError for a name or number of workers that cannot be."""
+        self._built = config
         with isolated_randomness((*key, "build")):
             ng = import_nevergrad()
-            registry, name = ng.optimizers.registry, self._config.optimizer
+            registry, name = ng.optimizers.registry, config.optimizer
             if name not in registry:
                 near = get_close_matches(name, list(registry), n=3, cutoff=0.4)
                 raise ConfigError(
                     f"optimizer must be in nevergrad's registry; got {name!r}: "
                     + (f"did you mean {' or '.join(near)}?" if near else "see nevergrad.optimizers.registry")
                 )
-            family, workers = registry[name], self._config.num_workers
+            family, workers = registry[name], config.num_workers
             if getattr(family, "no_parallelization", False) and workers > 1:
                 raise ConfigError(f"{name} proposes one candidate at a time; got num_workers {workers}: set 1")
-            parametrization = self._parametrization(ng)
+            parametrization = self._parametrization(ng, config)
             parametrization.random_state = np.random.RandomState(seed_of((*key, "nevergrad")))
             return family(parametrization=parametrization, budget=steps * workers, num_workers=workers)
-
-
-def _pickled(optimizer: Any) -> bytes:
-    """Return the pickle, or no bytes where the object holds what cannot be pickled (threads, local functions)."""
-    try:
-        return pickle.dumps(optimizer)
-    except (TypeError, AttributeError, ValueError, pickle.PicklingError):
-        return b""

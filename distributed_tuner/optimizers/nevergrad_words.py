@@ -83,7 +83,7 @@ class NevergradWords(NevergradSearch):
         self._slots = Slots.of(start, (*words, *[""] * empty), self.dim)
         self._begin(step)
 
-    def _parametrization(self, ng: Any) -> Any:
+    def _parametrization(self, ng: Any, config: NevergradConfig) -> Any:
         count = len(self._slots.values)
         indices = ng.p.Array(init=np.full(self.dim, count / 2)).set_bounds(0, count, method="gaussian")
         return (indices - 0.5).set_integer_casting()

@@ -20,6 +20,7 @@ from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from actors.pool import Pool
+from benchmarks.machines import add_worker, by_hand, freeze
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.oracles.tiled import TiledOracle
@@ -113,19 +114,19 @@ def autoscaled(folder: Path) -> dict[str, Any]:
 
 def frozen(folder: Path) -> dict[str, Any]:
     """One of two machines falls silent; then the only one does, until another comes."""
-    with fake_cluster.by_hand() as cluster:
-        first, second = fake_cluster.add_worker(cluster), fake_cluster.add_worker(cluster)
+    with by_hand() as cluster:
+        first, second = add_worker(cluster), add_worker(cluster)
         pool = Pool.start(config(0.05, {"min": 2, "max": 3, "queue": 50}), "frozen")
         wait_for(lambda: pool.statistics().up == 2)
         trials = Trials(pool, 2, 6)
         wait_for(lambda: pool.statistics().tiles > 20)
-        fake_cluster.freeze(first)
+        freeze(first)
         wait_for(lambda: pool.statistics().duplicates > 0)
         one_silent = trials.stop()
-        fake_cluster.freeze(second)
+        freeze(second)
         trials = Trials(pool, 1, 4)
         time.sleep(1.0)
-        fake_cluster.add_worker(cluster)
+        add_worker(cluster)
         all_silent = trials.stop()
         statistics = pool.statistics()
         pool.stop()
@@ -135,13 +136,13 @@ def frozen(folder: Path) -> dict[str, Any]:
 
 def drained(folder: Path) -> dict[str, Any]:
     """A machine is drained: its actor is replaced on another, and ends when its tiles have ended."""
-    with fake_cluster.by_hand() as cluster:
-        fake_cluster.add_worker(cluster)
+    with by_hand() as cluster:
+        add_worker(cluster)
         pool = Pool.start(config(0.3, 1), "drained")
         (before,) = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         trials = Trials(pool, 1, 4)
         wait_for(lambda: pool.statistics().tiles > 3)
-        fake_cluster.add_worker(cluster)
+        add_worker(cluster)
         deadline = (time.time_ns() // 10**6) + 60_000
         reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         accepted, _ = GcsClient(address=cluster.address).drain_node(before, reason, "spot", deadline)

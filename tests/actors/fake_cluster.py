@@ -1,4 +1,4 @@
-"""Clusters of several machines on this one: with an autoscaler that starts and ends workers, or with workers by hand.
+"""A cluster on this machine with an autoscaler that starts and ends workers.
 
 Everything is ended by its pid: Ray's own helpers call ``ray stop``, which ends every Ray of the machine, and Ray's
 ``AutoscalingCluster`` needs a file that the wheel lacks.
@@ -7,7 +7,6 @@ Everything is ended by its pid: Ray's own helpers call ``ray stop``, which ends 
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from typing import Any
 import psutil
 import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
-from ray.cluster_utils import Cluster
+
+from benchmarks.machines import forget
 
 PORT, DASHBOARD, AGENT, CLIENT = 6911, 8911, 52911, 20911  # outside 10002 to 19999, where workers listen
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-CURRENT = Path("/tmp/ray/ray_current_cluster")  # left behind without `ray stop`; a bare ray.init() would try to join it
 HEAD = "ray.head.default"  # the name that the fake provider gives its head
 MIB = 2**20
 
@@ -118,58 +117,4 @@ def _end(head: "subprocess.Popen[bytes]", address: str) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(ours, timeout=10)
-    _forget(address)
-
-
-def _forget(address: str) -> None:
-    with contextlib.suppress(OSError):
-        if CURRENT.read_text().strip() == address:
-            CURRENT.unlink()
-
-
-# ------------------------------------------------------------------------------------------------ workers by hand
-@contextlib.contextmanager
-def by_hand(**head: Any) -> Iterator[Cluster]:
-    """Run a head without CPUs that this process has joined; workers are added to it with ``add_worker``."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * MIB, **head},
-    )
-    try:
-        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-        yield cluster
-    finally:
-        ray.shutdown()
-        for node in [*cluster.worker_nodes, cluster.head_node]:
-            thaw(node)
-            node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-        _forget(cluster.address)
-
-
-def add_worker(cluster: Cluster, cpus: int = 1) -> Any:
-    """Add a machine and return it once the cluster knows it."""
-    return cluster.add_node(num_cpus=cpus, object_store_memory=80 * MIB)
-
-
-def freeze(node: Any) -> None:
-    """Stop every process of a machine where it is: to others it is silent, and not gone."""
-    for process in _processes(node):
-        process.send_signal(signal.SIGSTOP)
-
-
-def thaw(node: Any) -> None:
-    """Let the processes of a machine go on."""
-    for process in _processes(node):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGCONT)
-
-
-def _processes(node: Any) -> list[psutil.Process]:
-    found: list[psutil.Process] = []
-    for kind in node.all_processes.values():
-        for info in kind:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(info.process.pid)
-                found += [process, *process.children(recursive=True)]
-    return found
+    forget(address)

@@ -475,6 +475,35 @@ def test_an_actor_that_is_gone_for_good_is_replaced() -> None:
     with_keeper(FakeKeeper([FakeActor(die, info), FakeActor()]), body)
 
 
+def test_what_is_no_number_is_asked_of_another_actor() -> None:
+    async def broken(tile: Request) -> Evaluation:
+        answer = ORACLE.evaluate(tile)
+        return replace(answer, logits=np.full_like(answer.logits, np.nan))
+
+    async def body(dispatcher: Dispatcher) -> None:
+        wanted = request(8, 6)
+        assert same(await dispatcher.evaluate(packed(wanted)), TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted))
+        statistics = await dispatcher.statistics()
+        assert [kind for kind, _ in statistics.events] == ["not_a_number"]
+        assert 0 < statistics.retries <= statistics.tiles
+
+    with_pool([FakeActor(broken), FakeActor()], body)
+
+
+def test_what_is_no_number_twice_is_none() -> None:
+    async def wild(tile: Request) -> Evaluation:
+        answer = ORACLE.evaluate(tile)
+        return replace(answer, logits=np.full_like(answer.logits, np.nan))
+
+    fake = FakeActor(wild)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert np.isnan((await dispatcher.evaluate(packed(request(2, 3)))).losses).all()
+        assert len(fake.tiles) == 2
+
+    with_pool([fake], body)
+
+
 def test_a_tile_lost_again_and_again_fails_its_request() -> None:
     async def die(tile: Request) -> Evaluation:
         if tile.batch.examples[0].text.startswith("killer"):

@@ -1,20 +1,20 @@
 """What a resumed run takes from checkpoints that its ledger has lost. No Ray is started: trials are stand-ins."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
+from ray.tune import Checkpoint
 
 from actors.trial import RECENT_REPORTS, RECENT_ROWS, Saved, TuneTrial
 from actors.tuning import recover
 from distributed_tuner.ledger import CostRow, LedgerWriter, RunRow, StepRow, TrialEndRow, read
 from distributed_tuner.run_directory import RunDirectory
 
-PLANS: list[Any] = [SimpleNamespace(trial_id="a"), SimpleNamespace(trial_id="b")]
+PLANS: list[Any] = [SimpleNamespace(trial_id=name, experiment=SimpleNamespace(schedule=None)) for name in ("a", "b")]
 
 
 def step(number: int, trial_id: str = "a") -> StepRow:
@@ -33,20 +33,11 @@ def step(number: int, trial_id: str = "a") -> StepRow:
 
 
 @dataclass
-class Checkpoint:
-    folder: Path
-
-    @contextmanager
-    def as_directory(self) -> Iterator[str]:
-        yield str(self.folder)
-
-
-@dataclass
 class RestoredTrial:
     """A trial as Tune restores it."""
 
     index: int
-    checkpoint: Checkpoint | None
+    checkpoint: Any
     status: str = "PENDING"
     last_result: dict[str, Any] = field(default_factory=dict)
     ERROR = "ERROR"
@@ -59,10 +50,10 @@ class RestoredTrial:
         return self.status in ("TERMINATED", "ERROR")
 
 
-def saved(folder: Path, *reports: list[StepRow], prompt: str | None = None) -> Checkpoint:
+def saved(folder: Path, *reports: list[StepRow], prompt: str | None = None) -> Any:
     folder.mkdir()
     Saved({}, [[row.model_dump() for row in report] for report in reports], prompt).write(folder)
-    return Checkpoint(folder)
+    return Checkpoint(str(folder), LocalFileSystem())
 
 
 def recovered(directory: RunDirectory, *trials: RestoredTrial) -> list[int]:
@@ -115,10 +106,14 @@ def test_an_interruption_is_no_end(directory: RunDirectory, tmp_path: Path) -> N
 
 def test_without_a_checkpoint_or_with_a_broken_one_nothing_is_added(directory: RunDirectory, tmp_path: Path) -> None:
     broken = saved(tmp_path / "broken", [step(9)])
-    file = next(broken.folder.iterdir())
+    file = next(Path(broken.path).iterdir())
     file.write_bytes(file.read_bytes()[:40])
     (tmp_path / "empty").mkdir()
-    trials = [RestoredTrial(0, None), RestoredTrial(0, broken), RestoredTrial(1, Checkpoint(tmp_path / "empty"))]
+    trials = [
+        RestoredTrial(0, None),
+        RestoredTrial(0, broken),
+        RestoredTrial(1, Checkpoint(str(tmp_path / "empty"), LocalFileSystem())),
+    ]
     assert recovered(directory, *trials) == [1, 2]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
@@ -20,6 +19,8 @@ from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, space, wait_for, writ
 from actors.trial import STATE_FILE, Saved
 from distributed_tuner.ledger.reader import Ledger, read
 from distributed_tuner.run_directory import opened
+from distributed_tuner.stages.trial import STATE_CLASSES
+from distributed_tuner.states import decode
 
 pytestmark = pytest.mark.ray
 
@@ -124,7 +125,7 @@ def without_the_end(ledger: bytes, store: ObjectStore) -> bytes:
     lines = ledger.splitlines(keepends=True)
     first = len(lines)
     for name in oldest.values():
-        saved: Saved = pickle.loads(store.read(f"lost/{name}"))
+        saved: Saved = decode(store.read(f"lost/{name}"), name, (Saved, *STATE_CLASSES))
         steps = [row for report in saved.reports for row in report if row["type"] == "step"]
         lost = steps[-4]
         marks = [b'"trial_id":"%s"' % lost["trial_id"].encode(), b'"step":%d,' % lost["step"], b'"type":"step"']

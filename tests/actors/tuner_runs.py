@@ -15,13 +15,12 @@ from typing import Any
 import yaml
 from tuned_models import OracleModel
 
-from distributed_tuner import oracles, proposers
-from distributed_tuner.ledger.reader import Ledger, collect, read
-from distributed_tuner.ledger.rows import Row
-from distributed_tuner.oracles.tiled import TiledOracle
+from benchmarks.sameness import numbers as numbers
+from benchmarks.sameness import run_without_ray
+from distributed_tuner import proposers
+from distributed_tuner.ledger.reader import Ledger, read
 from distributed_tuner.preflight import prepare
 from distributed_tuner.run_directory import RunDirectory
-from distributed_tuner.stages.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ["good", "great", "bright", "liked", "positive"]
@@ -119,62 +118,10 @@ def run_space(path: Path, out: Path, *overrides: str, resume: bool = False) -> D
 
 def run_alone(path: Path) -> Ledger:
     """Run a space's trials one after the other in this process, without Ray."""
-    prepared = prepare(path, [])
-    config = prepared.experiment.oracle
-    oracle = TiledOracle(oracles.build(config), config.tile)
-    rows: list[Row] = []
-    for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
-        trial = Trial(
-            plan.trial_id,
-            plan.experiment,
-            task,
-            oracle,
-            index=plan.index,
-            proposers=lambda settings: proposers.build(settings, root=path.parent, tuned=OracleModel(oracle)),
-        )
-        while not trial.done:
-            rows.extend(trial.advance())
-    return collect(rows)
-
-
-def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """Return everything of the trials' rows that must not depend on machines, deaths or interruptions, by its name."""
-    steps = {
-        ("step", r.trial_id, r.stage, r.step): (
-            r.loss,
-            r.best_loss,
-            r.failed,
-            r.metrics,
-            _counts(r.cost),
-            _counts(r.spent),
-        )
-        for r in ledger.steps
-    }
-    looks = {
-        ("look", r.trial_id, r.stage, r.step): (
-            r.train_loss,
-            r.dev_loss,
-            r.dev_metrics,
-            r.selected,
-            _counts(r.cost),
-            _counts(r.spent),
-        )
-        for r in ledger.looks
-    }
-    restarts = {
-        (r.type, r.trial_id, r.stage): (r.model_dump(exclude={"time", "elapsed", "cost", "spent"}), _counts(r.spent))
-        for r in (*ledger.feedbacks, *ledger.restarts)
-    }
-    tests = {
-        ("test", r.trial_id, r.split): (r.loss, r.metrics, _counts(r.cost))
-        for r in ledger.measures
-        if r.trial_id is not None
-    }
-    return {**steps, **looks, **restarts, **tests}
-
-
-def _counts(cost: Any) -> tuple[int, int, int]:
-    return (cost.queries, cost.forwards, cost.tokens)
+    return run_without_ray(
+        path,
+        lambda oracle: lambda settings: proposers.build(settings, root=path.parent, tuned=OracleModel(oracle)),
+    )
 
 
 def raw_rows(directory: RunDirectory, kind: str) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ import pytest
 
 from distributed_tuner.config.optimizer import NevergradConfig
 from distributed_tuner.errors import ConfigError
-from distributed_tuner.optimizers import build
+from distributed_tuner.optimizers import Optimizer, build
+from distributed_tuner.states import decode, encode
 from distributed_tuner.values import Latent, Point
 
 KEY = (7, "trial-a", 0)
@@ -77,3 +78,48 @@ def test_a_waiting_thread_does_not_keep_the_process_alive():
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "asked"), done.stderr
+
+
+def latent_step(optimizer: Optimizer) -> list[list[float]]:
+    asked = [candidate.z for candidate in optimizer.ask() if isinstance(candidate, Latent)]
+    optimizer.tell([float(np.sum((z - 1) ** 2)) for z in asked])
+    return [z.tolist() for z in asked]
+
+
+@pytest.mark.parametrize("name", ["DE", "NGOpt", "Cobyla"])
+def test_a_state_that_went_through_several_keys_is_taken_up_again(name: str) -> None:
+    """As one that goes through the rounds of a trial does, with other settings at last."""
+    config = NevergradConfig(optimizer=name, intrinsic_dim=5, num_workers=1 if name == "Cobyla" else 4)
+    first = build(config, dim=40, key=KEY, steps=30)
+    for _ in range(5):
+        latent_step(first)
+    second = build(config, dim=40, key=(7, "trial-a", 2), steps=30)
+    second.load_state_dict(first.state_dict())
+    for _ in range(5):
+        latent_step(second)
+    third = build(config.model_copy(update={"sigma": 9.0}), dim=40, key=(7, "trial-a", 4), steps=30)
+    third.load_state_dict(second.state_dict())
+    latent_step(third)
+    again = build(config, dim=40, key=(7, "trial-a", 4), steps=99)
+    again.load_state_dict(decode(encode(third.state_dict()), "the state"))
+    assert [latent_step(again) for _ in range(5)] == [latent_step(third) for _ in range(5)]
+
+
+def test_a_state_holds_what_was_told_and_is_small() -> None:
+    optimizer = build(NevergradConfig(optimizer="PSO", space="full"), dim=4000, key=KEY, steps=50)
+    for _ in range(50):
+        optimizer.tell(np.arange(len(optimizer.ask())))
+    state = optimizer.state_dict()
+    state.pop("start")
+    assert len(encode(state)) < 20_000
+
+
+def test_a_member_that_does_not_do_the_same_again_is_found_out() -> None:
+    config = NevergradConfig(optimizer="DE", intrinsic_dim=5)
+    optimizer = build(config, dim=40, key=KEY, steps=9)
+    for _ in range(3):
+        latent_step(optimizer)
+    state = optimizer.state_dict()
+    state["stretches"][0]["marks"][1] += 0.01
+    with pytest.raises(ConfigError, match=r"DE must propose the same candidates again .* step 1: choose another"):
+        build(config, dim=40, key=KEY, steps=9).load_state_dict(state)

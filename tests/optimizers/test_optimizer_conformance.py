@@ -23,6 +23,7 @@ from distributed_tuner.config.optimizer import (
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
+from distributed_tuner.states import decode, encode
 from distributed_tuner.values import Array, Start, Text
 
 DIM, STEPS = 40, 60
@@ -129,7 +130,7 @@ def test_global_generators_are_left_alone(config, run):
 def test_a_clone_equals_its_original(config, run, materialise, before):
     original = make(config)
     run(original, before)
-    state = pickle.loads(pickle.dumps(original.state_dict()))
+    state = decode(encode(original.state_dict()), "the state")
     clone = make(config)
     run(clone, 1)  # what a clone did before does not matter
     clone.load_state_dict(state)
@@ -152,10 +153,6 @@ def test_a_clone_brings_its_start_along(config, run):
 def test_a_clone_under_another_key_goes_on_with_noise_of_its_own(config, run, materialise):
     original, clone = make(config), make(config, (7, "trial-b", 0))
     run(original, 4)
-    if isinstance(config, NevergradConfig) and config.optimizer == "Cobyla":
-        with pytest.raises(ConfigError, match="resumed under its own key"):
-            clone.load_state_dict(original.state_dict())
-        return
     clone.load_state_dict(original.state_dict())
     np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
     draws_once = isinstance(config, TrainableConfig)  # where a rank-one slope starts, which is part of the state
@@ -330,7 +327,7 @@ def test_a_moved_optimizer_is_restored_to_the_same_bits(config, run, materialise
     run(original, after)
     clone = make(config)
     run(clone, 1)
-    clone.load_state_dict(pickle.loads(pickle.dumps(original.state_dict())))
+    clone.load_state_dict(decode(encode(original.state_dict()), "the state"))
     np.testing.assert_array_equal(materialise(clone.recommend()), materialise(original.recommend()))
     assert same(run(clone, 3), run(original, 3))
 

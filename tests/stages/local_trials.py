@@ -15,7 +15,8 @@ from distributed_tuner.ledger.rows import FeedbackRow, LookRow, MeasureRow, Rest
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.proposers.base import Ask, Proposer
-from distributed_tuner.stages.trial import Trial
+from distributed_tuner.stages.trial import STATE_CLASSES, Trial
+from distributed_tuner.states import decode, encode
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Answer,
@@ -197,3 +198,9 @@ def paid(rows: list[Row]) -> Cost:
     """Return the sum of what everything on the trial's budget cost."""
     bought = StepRow | LookRow | FeedbackRow | RestartRow
     return sum((row.cost.value() for row in rows if isinstance(row, bought)), Cost())
+
+
+def travelled(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state as a checkpoint gives it back."""
+    back: dict[str, Any] = decode(encode(state, STATE_CLASSES), "the state", STATE_CLASSES)
+    return back

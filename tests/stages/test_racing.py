@@ -1,7 +1,6 @@
 """Racing: the rule on made-up losses, and races inside trials, where everything is paid for."""
 
 import math
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from local_trials import OPTIMIZERS, TimedOracle, looks_of, make_experiment, make_task, make_trial, paid, run, steps_of
+from local_trials import (
+    OPTIMIZERS,
+    TimedOracle,
+    looks_of,
+    make_experiment,
+    make_task,
+    make_trial,
+    paid,
+    run,
+    steps_of,
+    travelled,
+)
 
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.ledger.rows import LookRow, Row, StepRow
@@ -337,7 +347,7 @@ def test_a_raced_trial_goes_on_from_its_state_with_the_same_bits(after: int) -> 
     first = make_trial(experiment, task)
     rows = [row for _ in range(after) for row in first.advance()]
     again = make_trial(experiment, task)
-    again.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    again.load_state_dict(travelled(first.state_dict()))
     rows += run(again)
     bits = [[row.model_dump(exclude={"time"}) for row in some] for some in (rows, whole)]
     assert bits[0] == bits[1]

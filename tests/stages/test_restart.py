@@ -1,7 +1,6 @@
 """Restart stages in whole trials: what is read, asked, adopted and paid, and what a bad proposer costs."""
 
 import math
-import pickle
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +17,7 @@ from local_trials import (
     paid,
     run,
     steps_of,
+    travelled,
 )
 
 from distributed_tuner.config.experiment import Experiment
@@ -333,7 +333,7 @@ def test_a_trial_goes_on_with_the_same_bits_from_any_moment(optimizer: str) -> N
         rows: list[Row] = []
         for _ in range(stop):
             rows.extend([] if first.done else first.advance())
-        state = pickle.loads(pickle.dumps(first.state_dict()))
+        state = travelled(first.state_dict())
         second = make_trial(made, oracle=favoured(made, "judge", 9.0), proposer=again(first))
         second.load_state_dict(state)
         rows.extend(run(second))
@@ -416,7 +416,7 @@ def test_a_restart_survives_a_checkpoint_with_its_settings() -> None:
     made = experiment(more=POPULATION)
     trial = standing(Scripted([ANSWER]), made)
     trial.take_over(takeover(np.zeros(6, dtype=np.float32), settings={"stages.0.optimizer.rho": 0.3}))
-    state = pickle.loads(pickle.dumps(trial.state_dict()))
+    state = travelled(trial.state_dict())
     other = make_trial(made, proposer=Scripted([ANSWER]))
     other.load_state_dict(state)
     assert (other.restart_id, other.settings) == ("r1", {"stages.0.optimizer.rho": 0.3})

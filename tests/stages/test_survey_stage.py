@@ -1,11 +1,10 @@
 """Settings that are left to be measured: what the survey asks and costs, and what the search then does."""
 
-import pickle
 from typing import Any
 
 import numpy as np
 import pytest
-from local_trials import TimedOracle, looks_of, make_experiment, make_task, make_trial, paid, run, steps_of
+from local_trials import TimedOracle, looks_of, make_experiment, make_task, make_trial, paid, run, steps_of, travelled
 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.optimizer import ZotConfig
@@ -91,7 +90,7 @@ def test_a_trial_goes_on_with_the_same_bits_around_its_survey(at: int) -> None:
     rows: list[Row] = []
     for _ in range(at):
         rows.extend(trial.advance())
-    state = pickle.loads(pickle.dumps(trial.state_dict()))
+    state = travelled(trial.state_dict())
     again = make_trial(experiment)
     again.load_state_dict(state)
     rows.extend(run(again))

@@ -1,10 +1,10 @@
 """The prompts that stand for a stage: best and last always, others spread over it, however long it was."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
+from local_trials import travelled
 
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.values import Point
@@ -56,7 +56,7 @@ def test_failed_steps_are_never_the_best() -> None:
 def test_it_goes_on_from_its_state() -> None:
     whole, first = recorded([4.0, 3.0, 2.0, 3.0, 9.0], kept=3), recorded([4.0, 3.0, 2.0], kept=3)
     second = Trajectory(3)
-    second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    second.load_state_dict(travelled(first.state_dict()))
     for step, loss in ((4, 3.0), (5, 9.0)):
         second.record(step, Point(np.array([step], dtype=np.float32)), loss)
     assert steps(second, 3) == steps(whole, 3)

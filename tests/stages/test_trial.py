@@ -1,6 +1,5 @@
 """A whole trial in this process: budgets that hold exactly, states that go on with the same bits, stages in a row."""
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from local_trials import (
     paid,
     run,
     steps_of,
+    travelled,
 )
 
 from distributed_tuner.config.experiment import Experiment
@@ -301,10 +301,10 @@ def test_a_trial_goes_on_from_its_state_with_the_same_bits(optimizer: dict[str, 
     whole = run(make_trial(experiment))
     first = make_trial(experiment)
     rows = [row for _ in range(after) for row in first.advance()]
-    state = pickle.dumps(first.state_dict())
+    state = travelled(first.state_dict())
     run(first)  # what the original does afterwards must not leak into the copy
     again = make_trial(experiment)
-    again.load_state_dict(pickle.loads(state))
+    again.load_state_dict(state)
     rows += run(again)
     assert [_bits(row) for row in rows] == [_bits(row) for row in whole]
     assert again.outcome == first.outcome or again.outcome.reason == first.outcome.reason  # type: ignore[union-attr]
@@ -318,7 +318,7 @@ def test_a_state_of_the_second_stage_goes_on_in_the_second_stage(optimizer: dict
     while not any(row.stage == 1 for row in steps_of(rows)):
         rows += first.advance()
     again = make_trial(experiment)
-    again.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    again.load_state_dict(travelled(first.state_dict()))
     rows += run(again)
     assert [_bits(row) for row in rows] == [_bits(row) for row in whole]
 
