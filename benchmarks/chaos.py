@@ -3,8 +3,8 @@
     python -m benchmarks.chaos --minutes 30 --seed 0 --json runs/chaos.json
 
 Every 20 to 60 seconds something is killed: an oracle, the dispatcher, the keeper, a trial, the raylet of a worker,
-whose place another machine takes, or the driver, which is started again with --resume. Which, and when, follows from the
-seed. In the end all numbers must be those of the same run without Ray and without faults.
+whose place another machine takes, or the driver, which is started again with --resume. Which, and when, follows from
+the seed. In the end all numbers must be those of the same run without Ray and without faults.
 """
 
 import json
