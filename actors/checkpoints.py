@@ -1,11 +1,11 @@
 """The checkpoints of a trial on its storage. Tune's snapshot of a run may be seconds behind them."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
+from ray.tune import Checkpoint
 
 FOLDER = re.compile(r"checkpoint_(\d{6})")
 
@@ -16,14 +16,11 @@ def number_of(checkpoint: Any) -> int:
     return int(match[1]) if match else -1
 
 
-def newest(checkpoint: Any, whole: Callable[[Any], bool]) -> Any:
-    """Return the newest checkpoint beside one that Tune knows of: that one, or a younger that is ``whole``."""
-    known, files = number_of(checkpoint), checkpoint.filesystem
-    selector = pyarrow.fs.FileSelector(str(Path(checkpoint.path).parent), allow_not_found=True)
-    others = [type(checkpoint)(info.path, files) for info in files.get_file_info(selector)]
-    for one in sorted(others, key=number_of, reverse=True):
-        if number_of(one) <= known:
-            break
-        if whole(one):
-            return one
-    return checkpoint
+def younger(files: Any, folder: str, known: int = -1) -> list[Any]:
+    """Return the checkpoints in a trial's folder with numbers beyond ``known``, the newest first, whole or not.
+
+    files: the file system (pyarrow's) of the folder, which need not be there.
+    """
+    selector = pyarrow.fs.FileSelector(folder, allow_not_found=True)
+    found = [Checkpoint(info.path, files) for info in files.get_file_info(selector)]
+    return sorted((one for one in found if number_of(one) > known), key=number_of, reverse=True)

@@ -9,13 +9,14 @@ import dataclasses
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import tune
 
-from actors.checkpoints import newest, number_of
+from actors.checkpoints import number_of, younger
 from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
 from distributed_tuner.config.schedule import PopulationScheduleConfig
@@ -71,7 +72,17 @@ class Saved:
     @classmethod
     def newest(cls, checkpoint: Any) -> Any:
         """Return the newest whole checkpoint of the trial whose one is given."""
-        return newest(checkpoint, lambda one: cls.within(one) is not None)
+        beside = younger(checkpoint.filesystem, str(Path(checkpoint.path).parent), number_of(checkpoint))
+        return cls._first_whole(beside) or checkpoint
+
+    @classmethod
+    def newest_in(cls, storage: Any) -> Any:
+        """Return the newest whole checkpoint of a trial by Tune's storage of it; None where there is none."""
+        return cls._first_whole(younger(storage.storage_filesystem, storage.trial_fs_path))
+
+    @classmethod
+    def _first_whole(cls, checkpoints: Sequence[Any]) -> Any:
+        return next((one for one in checkpoints if cls.within(one) is not None), None)
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]
@@ -113,6 +124,16 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._begin_reports()
         self._told = 0  # texts of the pool that were reported
         self._asked = False  # whether the boundary was reported by this process
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Go on from a checkpoint that Tune does not know of: a driver that was killed early has written none down."""
+        if self._storage is None or self._population:
+            return
+        if (mine := Saved.newest_in(self._storage)) is not None:
+            self._storage.current_checkpoint_index = number_of(mine)
+            with mine.as_directory() as folder:
+                self.load_checkpoint(folder)
 
     def _begin_reports(self) -> None:
         self._reported: Selected | None = None

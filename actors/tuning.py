@@ -171,10 +171,13 @@ def _end_of(trial_id: str, trial: Any) -> TrialEndRow:
 def _saved(trial: Any, plan: TrialPlan) -> Saved | None:
     """Return the checkpoint that a trial goes on from; None where it has none, or none that can be read: the trial
     itself will have to say so."""
-    if trial.checkpoint is None:
-        return None
-    population = isinstance(plan.experiment.schedule, PopulationScheduleConfig)
-    return Saved.within(trial.checkpoint if population else Saved.newest(trial.checkpoint))
+    if isinstance(plan.experiment.schedule, PopulationScheduleConfig):
+        known = trial.checkpoint
+    elif trial.checkpoint is not None:
+        known = Saved.newest(trial.checkpoint)
+    else:
+        known = Saved.newest_in(trial.storage) if trial.storage is not None else None
+    return None if known is None else Saved.within(known)
 
 
 def _can_restore(experiment: Path | str) -> bool:

@@ -1,12 +1,13 @@
 """Which checkpoint a trial goes on from, when Tune knows of an older one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 from ray.tune import Checkpoint
 
-from actors.checkpoints import newest, number_of
+from actors.checkpoints import number_of, younger
 from actors.trial import Saved
 
 
@@ -37,14 +38,24 @@ def test_one_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_none_that_is_older_is_even_looked_at(tmp_path: Path) -> None:
-    known = [checkpoint(tmp_path, number) for number in (5, 6)][-1]
-    looked: list[Any] = []
-    assert newest(known, lambda one: not looked.append(one)) is known
-    assert not looked
+    for number in (5, 6, 7):
+        checkpoint(tmp_path, number)
+    (tmp_path / "result.json").write_text("{}")
+    assert [number_of(one) for one in younger(LocalFileSystem(), str(tmp_path), 5)] == [7, 6]
+    assert younger(LocalFileSystem(), str(tmp_path), 7) == []
+    assert younger(LocalFileSystem(), str(tmp_path / "nowhere")) == []
+
+
+def test_a_trial_of_which_tune_knows_none_finds_its_own(tmp_path: Path) -> None:
+    storage: Any = SimpleNamespace(storage_filesystem=LocalFileSystem(), trial_fs_path=str(tmp_path))
+    assert Saved.newest_in(storage) is None
+    checkpoint(tmp_path, 0)
+    checkpoint(tmp_path, 1, None)
+    assert number_of(Saved.newest_in(storage)) == 0
 
 
 def test_a_folder_of_another_name_is_the_only_one(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     known = Checkpoint(str(tmp_path / "own"), LocalFileSystem())
     assert number_of(known) == -1
-    assert newest(known, lambda one: False) is known
+    assert Saved.newest(known) is known

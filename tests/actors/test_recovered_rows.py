@@ -40,6 +40,7 @@ class RestoredTrial:
     checkpoint: Any
     status: str = "PENDING"
     last_result: dict[str, Any] = field(default_factory=dict)
+    storage: Any = None
     ERROR = "ERROR"
 
     @property
