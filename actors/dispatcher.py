@@ -161,8 +161,12 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------------ requests
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    async def evaluate(self, packed: Packed, timeout: float = math.inf, asker: str = "") -> Evaluation:
-        """Answer a request from its tiles. ``asker``: who gets a fair share of the pool, a trial for example.
+    async def evaluate(
+        self, packed: Packed, timeout: float = math.inf, asker: str = "", priority: float = 1.0
+    ) -> Evaluation:
+        """Answer a request from its tiles.
+
+        asker: who gets a fair share of the pool, a trial for example. priority: its share beside those of others.
 
         Raises:
             OracleTimeout: not done within ``timeout`` seconds; what is left of it is dropped.
@@ -180,21 +184,21 @@ class Dispatcher:
             # More tiles than were reckoned with may keep more devices busy: the time shrinks as their number grows.
             left = (until - time.monotonic()) * planned / max(planned, len(cuts))
             try:
-                answer = merge(request, cuts, await self._answers(packed, cuts, size, left, asker))
+                answer = merge(request, cuts, await self._answers(packed, cuts, size, left, asker, priority))
             except _CutAnew:
                 continue
             self._metrics.request_done(answer.cost.queries)
             return answer
 
     async def _answers(
-        self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float, asker: str
+        self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float, asker: str, priority: float
     ) -> list[Evaluation]:
         if self._members.fatal is not None:
             raise self._members.fatal
         loop = asyncio.get_running_loop()
         pieces = [Piece(packed, one, size, loop.create_future()) for one in cuts]
         self._open.update(pieces)
-        self._spreader.add(asker, pieces)
+        self._spreader.add(asker, pieces, priority)
         self._fit()
         try:
             limit = None if math.isinf(timeout) else timeout

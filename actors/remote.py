@@ -33,13 +33,14 @@ AGAIN_SECONDS = 0.3  # between two questions to a dispatcher that is being start
 class RemoteOracle:
     """Answers through the dispatcher. Costs are remembered, since trials ask for the same ones at every step.
 
-    ``asker``: on whose behalf it asks. Each asker gets a fair share of the pool.
+    asker: on whose behalf it asks. Each asker gets a fair share of the pool. priority: how large beside other shares.
     """
 
-    def __init__(self, dispatcher: Any, info: OracleInfo, asker: str = "") -> None:
+    def __init__(self, dispatcher: Any, info: OracleInfo, asker: str = "", priority: float = 1.0) -> None:
         self._dispatcher = dispatcher
         self._info = info
         self._asker = asker
+        self._priority = priority
         self._put = Recent(PUT)
         self._costs: dict[tuple[int, Batch, PromptSpec, bool], Cost] = {}
         self._vocabularies: dict[TokenSpace, tuple[str, ...]] = {}
@@ -48,9 +49,9 @@ class RemoteOracle:
     def info(self) -> OracleInfo:
         return self._info
 
-    def asking_as(self, asker: str) -> "RemoteOracle":
+    def asking_as(self, asker: str, priority: float = 1.0) -> "RemoteOracle":
         """Return the same pool for another asker."""
-        return RemoteOracle(self._dispatcher, self._info, asker)
+        return RemoteOracle(self._dispatcher, self._info, asker, priority)
 
     def cost(self, request: Request) -> Cost:
         if any(isinstance(candidate, Text) for candidate in request.candidates):
@@ -68,7 +69,7 @@ class RemoteOracle:
         until, left = time.monotonic() + timeout, timeout
         while True:
             try:
-                answer: Evaluation = _get(self._dispatcher.evaluate.remote(packed, left, self._asker))
+                answer: Evaluation = _get(self._dispatcher.evaluate.remote(packed, left, self._asker, self._priority))
                 return answer
             except ActorUnavailableError:  # the time goes on meanwhile
                 time.sleep(AGAIN_SECONDS)

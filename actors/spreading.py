@@ -133,9 +133,9 @@ class Spreader:
         """Actors that cannot be counted on: what they have takes far longer than anything else."""
         return {call.member for call in self._calls if call.late and not call.member.leaving}
 
-    def add(self, asker: str, pieces: list[Piece]) -> None:
+    def add(self, asker: str, pieces: list[Piece], priority: float = 1.0) -> None:
         """Have the pieces of a request computed."""
-        self._queue.put(asker, pieces)
+        self._queue.put(asker, pieces, priority)
         self.assign()
 
     def forget(self, pieces: Iterable[Piece]) -> None:

@@ -115,7 +115,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             plan.trial_id,
             plan.experiment,
             self._tasks[index],
-            self._oracle.asking_as(plan.trial_id),
+            self._oracle.asking_as(plan.trial_id, plan.experiment.priority),
             index=index,
             proposers=lambda settings: self._proposers[key_of(settings)],
         )

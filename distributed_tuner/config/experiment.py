@@ -41,6 +41,9 @@ class Experiment(Config):
     """Draws of the random values for each combination of the grids. The same for all trials."""
     max_concurrent_trials: int = Field(8, ge=1)
     """Trials that run at a time; they share the oracle actors. The same for all trials."""
+    priority: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """A trial's share of the oracle actors beside those of others: at 2 it gets twice the forwards of one at 1, as long
+    as both wait."""
     loggers: tuple[LoggerConfig, ...] = ()
     """Who is told of the trials beside the ledger. The same for all trials."""
 

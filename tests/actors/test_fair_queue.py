@@ -36,6 +36,15 @@ def test_a_large_population_does_not_starve_a_small_one() -> None:
     assert len(waiting) == 0
 
 
+def test_a_priority_is_a_share_and_starves_nobody() -> None:
+    waiting = queue()
+    waiting.put("urgent", items("urgent", 90), priority=3.0)
+    waiting.put("patient", items("patient", 90))
+    order = [asker for asker, _, _ in drained(waiting)]
+    assert Counter(order[:40]) == {"urgent": 30, "patient": 10}
+    assert Counter(order) == {"urgent": 90, "patient": 90}
+
+
 def test_askers_share_by_cost_and_not_by_number() -> None:
     waiting = queue()
     waiting.put("heavy", items("heavy", 100, cost=8.0))
