@@ -11,10 +11,10 @@ from small_engine import ENGINE, LAYOUTS, mixed
 from tuner_runs import ROOT, Done, killing, numbers, raw_rows, run_space, steps_written
 
 from actors.oracle import start_oracle
-from actors.wire import pack, tiles_of
+from actors.wire import pack, read_reply, tiles_of
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.tiling import Cut
+from distributed_tuner.oracles.tiling import Cut, merge
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Request
 
@@ -34,7 +34,8 @@ def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
         width = ray.get(actor.info.remote(), timeout=START_SECONDS).width
         for layout in LAYOUTS:
             request = mixed(task, width, layout)
-            (found,) = ray.get(_ask(actor, request), timeout=START_SECONDS)
+            (answer,) = ray.get(_ask(actor, request), timeout=START_SECONDS)
+            found = merge(request, [_whole(request)], [read_reply(answer)])
             wanted = transformers_oracle("float32").evaluate(request)
             assert np.abs(found.losses - wanted.losses).max() < 1e-3
             assert np.abs(found.logits - wanted.logits).max() < 0.02  # logits of tens
@@ -43,8 +44,11 @@ def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
 
 
 def _ask(actor: Any, request: Request) -> Any:
-    whole = Cut((0, len(request.candidates)), (0, len(request.batch.examples)))
-    return actor.evaluate.remote(tiles_of(pack(request), [whole]))
+    return actor.evaluate.remote(tiles_of(pack(request), [_whole(request)]))
+
+
+def _whole(request: Request) -> Cut:
+    return Cut((0, len(request.candidates)), (0, len(request.batch.examples)))
 
 
 @pytest.fixture(scope="module")
