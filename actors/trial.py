@@ -124,12 +124,14 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._begin_reports()
         self._told = 0  # texts of the pool that were reported
         self._asked = False  # whether the boundary was reported by this process
-        self._take_up()
+        self._new = True  # nothing was done or restored
 
     def _take_up(self) -> None:
         """Go on from a checkpoint that Tune does not know of: a driver that was killed early has written none down."""
+        self._new = False
         if self._storage is None or self._population:
             return
+        self._await_storage()
         if (mine := Saved.newest_in(self._storage)) is not None:
             self._storage.current_checkpoint_index = number_of(mine)
             with mine.as_directory() as folder:
@@ -141,6 +143,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._recent: deque[list[dict[str, Any]]] = deque()  # rows, by report
 
     def step(self) -> dict[str, Any]:
+        if self._new:
+            self._take_up()
         rows: list[dict[str, Any]] = []
         trial = self._trial
         if trial.waiting and self._asked:  # Tune calls again: the scheduler said to continue
@@ -226,6 +230,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from a checkpoint; a restart that the scheduler has ordered since then is taken up."""
+        self._new = False
         saved = Saved.read(Path(checkpoint_dir))
         self._trial.load_state_dict(saved.state)
         self._recent = deque(saved.reports)

@@ -16,13 +16,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import typer
 
+from benchmarks import machines
+from benchmarks.fault_kinds import DISPATCHER, KEEPER, ORACLE, TRIAL, WORKER_CPUS, Scene
 from benchmarks.faults import ROOT, drive
+from benchmarks.sameness import numbers, run_without_ray
+from distributed_tuner.ledger.reader import read
 
 Victim: TypeAlias = Literal["oracle", "dispatcher", "keeper", "trial", "raylet", "driver"]
 WEIGHTS: dict[Victim, float] = {"oracle": 4, "dispatcher": 2, "keeper": 1, "trial": 1, "raylet": 2, "driver": 1}
@@ -120,15 +124,12 @@ def run(
         RuntimeError: it failed, or did not end.
     """
     os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
-    from benchmarks.fault_kinds import WORKER_CPUS, Scene
-    from benchmarks.machines import add_worker, by_hand
-
     space, out = folder / "chaos.yaml", folder / "run"
     space.write_text(SPACE.format(seconds=SERVICE, queries=queries(minutes)), encoding="utf-8")
     soak = Soak()
-    with by_hand(num_cpus=1) as cluster:
+    with machines.by_hand(num_cpus=1) as cluster:
         for _ in range(ACTORS):
-            add_worker(cluster, WORKER_CPUS)
+            machines.add_worker(cluster, WORKER_CPUS)
         driver = drive(space, out, cluster.address)
         began = time.monotonic()
         next_kill, next_sample = began + draw.uniform(*every), began
@@ -169,12 +170,14 @@ def _choose(draw: np.random.Generator, soak: Soak) -> Victim:
     return names[int(draw.choice(len(names), p=shares / shares.sum()))]
 
 
-def _strike(victim: Victim, scene: Any, draw: np.random.Generator) -> bool:
+def _strike(victim: Victim, scene: Scene, draw: np.random.Generator) -> bool:
     """Kill something; False: it was not there, as right after another kill."""
-    from benchmarks import machines
-    from benchmarks.fault_kinds import DISPATCHER, KEEPER, ORACLE, TRIAL, WORKER_CPUS
-
-    titles = {"oracle": ORACLE, "dispatcher": DISPATCHER, "keeper": KEEPER, "trial": TRIAL}
+    titles: dict[Victim, str | tuple[str, ...]] = {
+        "oracle": ORACLE,
+        "dispatcher": DISPATCHER,
+        "keeper": KEEPER,
+        "trial": TRIAL,
+    }
     try:
         match victim:
             case "driver":
@@ -192,10 +195,8 @@ def _strike(victim: Victim, scene: Any, draw: np.random.Generator) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ what is seen
-def sample(scene: Any, second: float) -> list[Sample]:
+def sample(scene: Scene, second: float) -> list[Sample]:
     """Return the memory of driver and dispatcher, those that are there."""
-    from benchmarks.fault_kinds import DISPATCHER
-
     found = []
     for role in ("driver", "dispatcher"):
         try:
@@ -234,9 +235,6 @@ def _memory(samples: list[Sample]) -> str:
 
 def compare(folder: Path, minutes: float) -> tuple[list[str], int]:
     """Return a line for each number that differs from that of the run without Ray, and how many there are."""
-    from benchmarks.sameness import numbers, run_without_ray
-    from distributed_tuner.ledger.reader import read
-
     space = folder / "alone.yaml"
     space.write_text(SPACE.format(seconds=0.0, queries=queries(minutes)), encoding="utf-8")
     both = (run_without_ray(space), read(folder / "run" / "ledger.jsonl"))

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import ray
+from ray._private.internal_api import memory_summary
 from ray.cluster_utils import Cluster
 
 import actors.oracle
@@ -98,9 +99,9 @@ Happening = Callable[[Scene], None]
 class Fault:
     """One row of the matrix.
 
-    happen: called while the run is under way. flaw: holds from its start. resumed: the run ends of it, and is gone on
-    with by ``--resume``. spare: there is a machine more, for what is lost. event: the kind of row that the ledger tells
-    it by, if it does.
+    happen: called while the run is under way. flaw: holds from its start. resumed: the run ends of it, by the death of
+    its driver if something happens, and is gone on with by ``--resume``. spare: there is a machine more, for what is
+    lost. event: the kind of row that the ledger tells it by, if it does.
     """
 
     name: str
@@ -146,8 +147,15 @@ def _slow_down(scene: Scene) -> None:
 
 
 def _fill_object_store(scene: Scene) -> None:
-    """Put more into the object store than it holds, so that Ray spills to disk."""
+    """Put more into the object store than it holds, so that Ray spills to disk.
+
+    Raises:
+        RuntimeError: it does not.
+    """
     scene.held.extend(ray.put(np.ones(FILLER, dtype=np.uint8)) for _ in range(FILLERS))
+    said = memory_summary(address=scene.cluster.address, stats_only=True)
+    if "Spilled" not in said:
+        raise RuntimeError(f"nothing was spilled; Ray says:\n{said}")
 
 
 # ------------------------------------------------------------------------------------------------ flaws
@@ -163,7 +171,7 @@ class NanHost(OracleHost):
 
 
 class SmallHost(OracleHost):
-    """An oracle actor whose memory holds one candidate less than a tile has."""
+    """An oracle actor whose memory holds two candidates."""
 
     def evaluate(self, tiles: Tiles) -> list[Reply | TunerError]:
         full = OracleMemoryError("a tile must fit, but the device is out of memory")
@@ -190,13 +198,13 @@ def hosted_by(host: type[OracleHost]) -> Callable[[], AbstractContextManager[Non
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Let the ledger's disk take ROOM bytes and no more."""
+def full_disk(room: int = ROOM) -> Iterator[None]:
+    """Let the ledger's disk take so many bytes and no more."""
     write, written = os.write, 0
 
     def limited(file: int, data: memoryview) -> int:
         nonlocal written
-        if written + len(data) > ROOM:
+        if written + len(data) > room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written += len(data)
         return write(file, data)
@@ -225,7 +233,7 @@ FAULTS = (
         event="straggler",
     ),
     Fault("driver killed", "--resume goes on from the last reports", _kill_driver, resumed=True),
-    Fault("oracle ten times slower", "its tiles are given to others as well", _slow_down),
+    Fault("oracle ten times slower", "others do what it does not come to", _slow_down),
     Fault("loss that is no number", "asked for once more", flaw=hosted_by(NanHost), event="not_a_number"),
     Fault("out of memory", "smaller tiles, for the whole pool", flaw=hosted_by(SmallHost), event="tile_halved"),
     Fault("ledger's disk full", "the run ends, --resume goes on", flaw=full_disk, resumed=True),

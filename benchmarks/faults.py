@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,16 @@ from typing import Annotated, Any
 
 import typer
 
+from actors.experiment import run
+from benchmarks.fault_kinds import FAULTS, WORKER_CPUS, Fault, Scene
+from benchmarks.machines import add_worker, by_hand
+from benchmarks.sameness import numbers
 from benchmarks.tables import table
+from distributed_tuner.errors import StorageError
+from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.rows import LookRow, StepRow
+from distributed_tuner.preflight import prepare, prepare_again
+from distributed_tuner.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 QUERIES = 240  # of each trial
@@ -45,16 +55,7 @@ stages:
       - {kind: nevergrad, optimizer: TwoPointsDE, intrinsic_dim: 8, num_workers: 8}
 budget: {queries: 240}
 """
-HEADINGS = (
-    "fault",
-    "expected",
-    "same numbers and prompt",
-    "rows lost",
-    "steps made again",
-    "over budget",
-    "s longer",
-    "told",
-)
+HEADINGS = ("fault", "expected", "same", "rows lost", "made again", "over budget", "s longer", "told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,6 @@ def measure(folder: Path, only: Sequence[str] | None, say: Callable[[str], None]
         ValueError: there is no fault of a name.
     """
     os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
-    from benchmarks.fault_kinds import FAULTS, WORKER_CPUS
-    from benchmarks.machines import add_worker, by_hand
-
     unknown = set(only or ()) - {fault.name for fault in FAULTS}
     if unknown:
         raise ValueError(f"a fault is one of {[fault.name for fault in FAULTS]}, but got {sorted(unknown)}")
@@ -152,11 +150,12 @@ def measure(folder: Path, only: Sequence[str] | None, say: Callable[[str], None]
         return rows
 
 
-def suffer(fault: Any, cluster: Any, space: Path, out: Path, whole: Outcome) -> Row:
-    """Have a fault happen to a run, and compare it with the undisturbed one."""
-    from benchmarks.fault_kinds import WORKER_CPUS, Scene
-    from benchmarks.machines import add_worker
+def suffer(fault: Fault, cluster: Any, space: Path, out: Path, whole: Outcome) -> Row:
+    """Have a fault happen to a run, and compare it with the undisturbed one.
 
+    Raises:
+        RuntimeError: the fault did not happen, or did not end the run that it should have ended.
+    """
     apart = fault.resumed and fault.happen is not None  # the driver itself dies
     if fault.spare:
         add_worker(cluster, WORKER_CPUS)
@@ -165,10 +164,9 @@ def suffer(fault: Any, cluster: Any, space: Path, out: Path, whole: Outcome) -> 
     began = time.perf_counter()
     try:
         with happening(fault, scene, out), fault.flaw():
-            if process is not None:
-                process.wait(RUN_SECONDS)
-            else:
-                attempt(space, out, fault.resumed)
+            ended = not finished(space, out) if process is None else process.wait(RUN_SECONDS) == -signal.SIGKILL
+        if ended != fault.resumed:
+            raise RuntimeError(f"the fault {fault.name!r} must {'' if fault.resumed else 'not '}end the run")
         if fault.resumed:
             finish(space, out, resume=True)
     finally:
@@ -188,13 +186,13 @@ def suffer(fault: Any, cluster: Any, space: Path, out: Path, whole: Outcome) -> 
 
 
 @contextlib.contextmanager
-def happening(fault: Any, scene: Any, out: Path) -> Iterator[None]:
+def happening(fault: Fault, scene: Scene, out: Path) -> Iterator[None]:
     """Have a fault happen from a thread, as soon as the run beside it is under way.
 
     Raises:
         RuntimeError: it did not happen.
     """
-    if fault.happen is None:
+    if (happens := fault.happen) is None:
         yield
         return
     failed: list[BaseException] = []
@@ -207,7 +205,7 @@ def happening(fault: Any, scene: Any, out: Path) -> Iterator[None]:
                 if scene.over.is_set() or time.monotonic() > until:
                     raise TimeoutError(f"the run made no {STEPS} steps")
                 time.sleep(0.02)
-            fault.happen(scene)
+            happens(scene)
         except Exception as error:
             failed.append(error)
 
@@ -228,12 +226,13 @@ def drive(space: Path, out: Path, address: str, *, resume: bool = False) -> "sub
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=space.parent)
 
 
-def attempt(space: Path, out: Path, may_end: bool) -> None:
-    """Run here; ``may_end``: an error that ends the run is what was expected."""
-    from distributed_tuner.errors import StorageError
-
-    with contextlib.suppress(StorageError) if may_end else contextlib.nullcontext():
+def finished(space: Path, out: Path) -> bool:
+    """Run here; tell whether it came to its end, or its storage took no more."""
+    try:
         finish(space, out, resume=False)
+    except StorageError:
+        return False
+    return True
 
 
 def finish(space: Path, out: Path, *, resume: bool) -> float:
@@ -242,10 +241,6 @@ def finish(space: Path, out: Path, *, resume: bool) -> float:
     Raises:
         RuntimeError: the run is not done then.
     """
-    from actors.experiment import run
-    from distributed_tuner.preflight import prepare, prepare_again
-    from distributed_tuner.run_directory import RunDirectory
-
     directory = RunDirectory(out)
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -258,11 +253,6 @@ def finish(space: Path, out: Path, *, resume: bool) -> float:
 
 def outcome(out: Path, seconds: float) -> Outcome:
     """Read what can be compared of a run."""
-    from benchmarks.sameness import numbers
-    from distributed_tuner.ledger.reader import read
-    from distributed_tuner.ledger.rows import LookRow, StepRow
-    from distributed_tuner.run_directory import RunDirectory
-
     directory = RunDirectory(out)
     ledger = read(directory.ledger)
     rows: list[LookRow | StepRow] = [*ledger.looks, *ledger.steps]

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import ray
+from ray._common.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
 
-CURRENT = Path("/tmp/ray/ray_current_cluster")  # left behind without `ray stop`; a bare ray.init() would try to join it
 MIB = 2**20
 
 
@@ -56,6 +56,7 @@ def thaw(node: Any) -> None:
 
 
 def processes(node: Any) -> list[psutil.Process]:
+    """Return the processes of a machine: what Ray started there, and whatever they started."""
     found: list[psutil.Process] = []
     for kind in node.all_processes.values():
         for info in kind:
@@ -81,5 +82,6 @@ def remove(cluster: Cluster, node: Any) -> None:
 def forget(address: str) -> None:
     """Leave no trace of a cluster that a bare ``ray.init()`` would try to join."""
     with contextlib.suppress(OSError):
-        if CURRENT.read_text(encoding="utf-8").strip() == address:
-            CURRENT.unlink()
+        left = Path(get_ray_address_file(None))  # without `ray stop` it stays
+        if left.read_text(encoding="utf-8").strip() == address:
+            left.unlink()

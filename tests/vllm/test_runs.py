@@ -1,6 +1,7 @@
 """vLLM in actors: exact in float32, the shipped space to its report, and to the same numbers after a SIGKILL."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiling import Cut, merge
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Request
+from distributed_tuner.values import Evaluation, Request
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -34,21 +35,20 @@ def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
         width = ray.get(actor.info.remote(), timeout=START_SECONDS).width
         for layout in LAYOUTS:
             request = mixed(task, width, layout)
-            (answer,) = ray.get(_ask(actor, request), timeout=START_SECONDS)
-            found = merge(request, [_whole(request)], [read_reply(answer)])
-            wanted = transformers_oracle("float32").evaluate(request)
+            found, wanted = _answer(actor, request), transformers_oracle("float32").evaluate(request)
             assert np.abs(found.losses - wanted.losses).max() < 1e-3
             assert np.abs(found.logits - wanted.logits).max() < 0.02  # logits of tens
+            hinged = replace(request, batch=replace(request.batch, loss="hinge"))
+            found, wanted = _answer(actor, hinged), transformers_oracle("float32").evaluate(hinged)
+            assert np.abs(found.losses - wanted.losses).max() < 0.04  # a difference of two logits
     finally:
         ray.kill(actor)
 
 
-def _ask(actor: Any, request: Request) -> Any:
-    return actor.evaluate.remote(tiles_of(pack(request), [_whole(request)]))
-
-
-def _whole(request: Request) -> Cut:
-    return Cut((0, len(request.candidates)), (0, len(request.batch.examples)))
+def _answer(actor: Any, request: Request) -> Evaluation:
+    whole = [Cut((0, len(request.candidates)), (0, len(request.batch.examples)))]
+    (answer,) = ray.get(actor.evaluate.remote(tiles_of(pack(request), whole)), timeout=START_SECONDS)
+    return merge(request, whole, [read_reply(answer)])
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,10 @@ from distributed_tuner.values import Center, Embedded, Perturbation, PromptSpec,
 
 pytestmark = pytest.mark.vllm
 LENGTH = 12
-MORE = ("--max-model-len", "1024", "--block-size", "32", "--kv-cache-memory-bytes", str(2**29))
+MORE = (
+    *("--max-model-len", "1024", "--block-size", "32", "--kv-cache-memory-bytes", str(2**29)),
+    *("--dtype", "float32"),  # in bfloat16 rounding would hide what is small, and differs from processor to processor
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def test_losses_over_http_are_the_transformers_oracles(
     pair = (Perturbation(center, ("a",), 1, 1.0), Perturbation(center, ("a",), -1, 1.0))
     spec = PromptSpec(LENGTH, "zeros" if layout == "add" else "text", task.manual_prompt, layout, "embedding")  # type: ignore[arg-type]
     request = Request((*pair, Embedded("Route the message"), Text(task.manual_prompt)), task.batch("train"), spec)
-    found, wanted = served.evaluate(request), transformers_oracle("bfloat16").evaluate(request)
-    assert (np.abs(found.losses - wanted.losses) / np.maximum(1.0, wanted.losses)).max() < 0.03  # bfloat16 in both
+    found, wanted = served.evaluate(request), transformers_oracle("float32").evaluate(request)
+    assert np.abs(found.losses - wanted.losses).max() < 1e-3
     assert np.ptp(wanted.losses) > 0.05
     assert found.cost.queries == wanted.cost.queries and found.cost.forwards == wanted.cost.forwards
