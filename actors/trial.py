@@ -24,8 +24,9 @@ from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import StateError
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.state_classes import STATE_CLASSES
 from distributed_tuner.stages.takeover import Takeover
-from distributed_tuner.stages.trial import STATE_CLASSES, Trial
+from distributed_tuner.stages.trial import Trial
 from distributed_tuner.states import read_state, write_state
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo, Start

@@ -28,27 +28,14 @@ from distributed_tuner.stages.course import Course, TunedStageConfig
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.prompt_space import prompt_space
-from distributed_tuner.stages.restart import Adopted, RestartStage
+from distributed_tuner.stages.restart import RestartStage
 from distributed_tuner.stages.search import SearchStage, train_batch
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.survey import SurveyStage
 from distributed_tuner.stages.takeover import Takeover
-from distributed_tuner.stages.trajectory import Trajectory, Waypoint
+from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import (
-    Array,
-    Candidate,
-    Center,
-    Cost,
-    Embedded,
-    Latent,
-    Perturbation,
-    Point,
-    Projection,
-    Request,
-    Start,
-    Text,
-)
+from distributed_tuner.values import Array, Candidate, Cost, Request, Start
 
 PUBLISHED_WAYPOINTS = 1024  # the published code records every step of a stage
 
@@ -68,27 +55,6 @@ class Left:
 
     state: dict[str, Any]
     horizon: int
-
-
-STATE_CLASSES = (
-    Adopted,
-    Center,
-    Cost,
-    Embedded,
-    Latent,
-    Left,
-    Memory,
-    Outcome,
-    Perturbation,
-    Point,
-    PooledText,
-    Projection,
-    Selected,
-    Takeover,
-    Text,
-    Waypoint,
-)
-"""Whatever is in a trial's state beside plain data and arrays."""
 
 
 class Trial:

@@ -1,12 +1,11 @@
 """A run whose ledger's disk fills up, and goes on once there is room."""
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
 from tuner_runs import ZOT, numbers, raw_rows, run_alone, run_space, space, write_space
 
+from benchmarks.fault_kinds import full_disk
 from distributed_tuner.errors import StorageError
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.run_directory import RunDirectory
@@ -16,26 +15,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 ROOM = 6000  # bytes: some steps
 
 
-def test_a_full_disk_ends_a_run_with_one_error_and_resume_makes_what_is_missing(
-    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_a_run_with_one_error_and_resume_makes_what_is_missing(reviews: Path, tmp_path: Path) -> None:
     path = write_space(space({"kind": "analytic"}, [ZOT], budget={"queries": 200}), reviews, "full.yaml")
     directory = RunDirectory(tmp_path / "run")
-    write, written = os.write, 0
-
-    def limited(file: int, data: memoryview) -> int:
-        nonlocal written
-        if written + len(data) > ROOM:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written += len(data)
-        return write(file, data)
-
-    monkeypatch.setattr("distributed_tuner.ledger.writer.os.write", limited)
-    with pytest.raises(StorageError, match="No space left on device") as told:
+    with full_disk(ROOM), pytest.raises(StorageError, match="No space left on device") as told:
         run_space(path, directory.path)
     assert told.value.exit_code == 1
     assert "--resume" in str(told.value)
-    monkeypatch.undo()
     before = directory.ledger.read_bytes()
     assert before.endswith(b"\n") and len(before) <= ROOM
     steps = len(read(directory.ledger).steps)

@@ -19,7 +19,7 @@ from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, space, wait_for, writ
 from actors.trial import STATE_FILE, Saved
 from distributed_tuner.ledger.reader import Ledger, read
 from distributed_tuner.run_directory import opened
-from distributed_tuner.stages.trial import STATE_CLASSES
+from distributed_tuner.stages.state_classes import STATE_CLASSES
 from distributed_tuner.states import decode
 
 pytestmark = pytest.mark.ray

@@ -2,27 +2,18 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-from ray import cloudpickle
 from tuner_runs import CMA, RANDOM, ZOT, Done, numbers, raw_rows, run_alone, run_space, space, write_space
 from typer.testing import CliRunner
 
-from actors import oracle as oracle_module
-from actors import pool as pool_module
 from actors.experiment import _Run, run
-from actors.keeper import Keeper
-from actors.oracle import OracleHost
 from actors.spreading import Statistics
 from actors.stopping import Stop
-from actors.wire import Reply, Tiles
+from benchmarks.fault_kinds import SmallHost, hosted_by
 from distributed_tuner.config.oracle import Tile
-from distributed_tuner.errors import OracleMemoryError, TunerError
 from distributed_tuner.evaluation import evaluate
 from distributed_tuner.precision import cases
 from distributed_tuner.preflight import prepare, prepare_again
@@ -69,32 +60,14 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
     assert [plan.drawn for plan in again.plans] == [plan.drawn for plan in prepared.plans]
 
 
-class SmallHost(OracleHost):
-    """An oracle actor whose memory holds two candidates."""
-
-    def evaluate(self, tiles: Tiles) -> list[Reply | TunerError]:
-        too_large = OracleMemoryError("a tile must fit, but CUDA out of memory")
-        answers = super().evaluate(tiles)
-        return [too_large if len(sent) > 2 else answer for (sent, _), answer in zip(tiles.pieces, answers, strict=True)]
-
-
-class SmallKeeper(Keeper):
-    """A keeper that starts such actors."""
-
-    def start(self, count: int, avoid: Sequence[str] = ()) -> dict[str, Any]:
-        oracle_module.OracleActor = ray.remote(SmallHost)  # in the keeper's process
-        return super().start(count, avoid)
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_pool_that_runs_out_of_memory_goes_on_with_smaller_tiles_and_records_them(
-    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reviews: Path, tmp_path: Path
 ) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tests are not on the workers' path
-    monkeypatch.setattr(pool_module, "KeeperActor", ray.remote(num_cpus=0)(SmallKeeper))
     path = write_space(space({"kind": "analytic", "tile": {}}, [ZOT, CMA]), reviews, "small.yaml")
-    done = run_space(path, tmp_path / "run", "oracle.actors=2")
+    with hosted_by(SmallHost)():
+        done = run_space(path, tmp_path / "run", "oracle.actors=2")
     assert done.status == "done"
     events = [event for event in done.ledger.events if event.kind == "tile_halved"]
     assert len(events) == 1
