@@ -37,6 +37,8 @@ def test_losses_over_http_are_the_transformers_oracles(
     spec = PromptSpec(LENGTH, "zeros" if layout == "add" else "text", task.manual_prompt, layout, "embedding")  # type: ignore[arg-type]
     request = Request((*pair, Embedded("Route the message"), Text(task.manual_prompt)), task.batch("train"), spec)
     found, wanted = served.evaluate(request), transformers_oracle("float32").evaluate(request)
-    assert np.abs(found.losses - wanted.losses).max() < 1e-3
+    apart = np.abs(found.losses - wanted.losses)
+    assert apart.max() < 0.01  # embeddings travel in bfloat16
+    assert apart[-1] < 1e-4  # words do not
     assert np.ptp(wanted.losses) > 0.05
     assert found.cost.queries == wanted.cost.queries and found.cost.forwards == wanted.cost.forwards
