@@ -1,13 +1,74 @@
-"""The checkpoints of a trial on its storage. Tune's snapshot of a run may be seconds behind them."""
+"""The checkpoints of a trial on its storage: what is in one, and which of them a trial goes on from.
 
+A trial finds them by its own name, whatever Tune knows of them. They hold data and run nothing.
+"""
+
+import logging
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
 from ray.tune import Checkpoint
 
+from distributed_tuner.errors import StateError
+from distributed_tuner.stages.state_classes import STATE_CLASSES
+from distributed_tuner.states import read_state, write_state
+from distributed_tuner.values import Array
+
+log = logging.getLogger(__name__)
+
 FOLDER = re.compile(r"checkpoint_(\d{6})")
+STATE_FILE = "trial.state"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a checkpoint holds.
+
+    state: the trial. reports: the rows of its last reports, for a ledger that was lost before they reached it. report:
+    the rest of the last one. prompt: the selected prompt as it was reported last.
+    """
+
+    state: dict[str, Any]
+    reports: list[list[dict[str, Any]]]
+    report: dict[str, Any]
+    prompt: Array | str | None
+
+    def write(self, folder: Path) -> None:
+        """Write it as one file: object stores count requests."""
+        write_state(folder / STATE_FILE, self, (Saved, *STATE_CLASSES))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Saved":
+        """Read it back; OSError or StateError where it is not there, or not whole. Runs nothing that is in it."""
+        saved: Saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
+        return saved
+
+    @classmethod
+    def within(cls, checkpoint: Any) -> "Saved | None":
+        """Read a checkpoint; None where it is not there, or not whole."""
+        try:
+            with checkpoint.as_directory() as folder:
+                return cls.read(Path(folder))
+        except (OSError, StateError) as error:
+            log.warning("a checkpoint cannot be read: %s", error)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint on its storage, and what is in it."""
+
+    checkpoint: Any
+    saved: Saved
+
+    @property
+    def number(self) -> int:
+        """Which of its trial's it is, from 0."""
+        return number_of(self.checkpoint)
 
 
 def number_of(checkpoint: Any) -> int:
@@ -16,11 +77,28 @@ def number_of(checkpoint: Any) -> int:
     return int(match[1]) if match else -1
 
 
-def younger(files: Any, folder: str, known: int = -1) -> list[Any]:
-    """Return the checkpoints in a trial's folder with numbers beyond ``known``, the newest first, whole or not.
+def numbered(files: Any, folder: str) -> list[Any]:
+    """Return the checkpoints in a trial's folder, the newest first, whole or not.
 
     files: the file system (pyarrow's) of the folder, which need not be there.
     """
     selector = pyarrow.fs.FileSelector(folder, allow_not_found=True)
     found = [Checkpoint(info.path, files) for info in files.get_file_info(selector)]
-    return sorted((one for one in found if number_of(one) > known), key=number_of, reverse=True)
+    return sorted((one for one in found if number_of(one) >= 0), key=number_of, reverse=True)
+
+
+def newest(files: Any, folder: str) -> Found | None:
+    """Return the newest whole checkpoint in a trial's folder; None where there is none."""
+    for checkpoint in numbered(files, folder):
+        if (saved := Saved.within(checkpoint)) is not None:
+            return Found(checkpoint, saved)
+    return None
+
+
+def remove(checkpoints: Iterable[Any]) -> None:
+    """Remove checkpoints that nobody goes on from; one that cannot be removed stays."""
+    for checkpoint in checkpoints:
+        try:
+            checkpoint.filesystem.delete_dir(checkpoint.path)
+        except OSError as error:
+            log.warning("an old checkpoint stays: %s", error)

@@ -21,6 +21,7 @@ NODE = "ray.io/node-id"  # ... and its id
 def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
     """Join the Ray cluster at ``address`` ("auto" or ray://...), or start one on this machine for the run."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots: nobody reads them
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner at any verbosity
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

@@ -285,7 +285,8 @@ class Dispatcher:
         )
 
     async def _on_any(self, method: str, *arguments: Any) -> Any:
-        """Ask one actor, another where it dies, and another as well where it is silent: it may hang."""
+        """Ask one actor, another where it dies, and another as well where it is silent: it may hang. One that is late
+        with its tiles is asked last, however little it has to do."""
         await self._ready()
         asked: dict[asyncio.Future[Any], Member] = {}
         losses = 0
@@ -295,6 +296,7 @@ class Dispatcher:
                 if self._members.fatal is not None:
                     raise self._members.fatal
                 others = [one for one in self._members.up if one not in asked.values()]
+                others.sort(key=self._spreader.late.__contains__)
                 if others and (not asked or self._config.may_ask_twice):
                     one = others[losses % len(others)]
                     asked[asyncio.ensure_future(_answer_of(one, method, arguments))] = one

@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from actors.cluster import cluster, quiet_tune, shortage
 from actors.measuring import measure, measure_manual_prompts
+from actors.past import Past
 from actors.pool import Pool
 from actors.progress import Progress
 from actors.proposer import Proposers
@@ -182,25 +183,23 @@ class _Run:
     def _run_trials(self, pool: Pool, writer: LedgerWriter, progress: Progress) -> str:
         _write_events(self._hear(pool), writer)
         pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
-        experiments = [plan.experiment for plan in self._prepared.plans]
-        proposers = Proposers.start(experiments, self._name, self._prepared.root, pool)
-        recorder = Recorder(self._prepared.plans, writer, self._directory, progress, lambda: self._hear(pool).events)
-        tuner = build_tuner(
-            self._prepared, self._directory, pool, proposers, recorder, writer, self._stop, self._resume
-        )
+        plans = self._prepared.plans
+        past = Past.of(self._directory, plans, writer) if self._resume else Past()
+        proposers = Proposers.start([plan.experiment for plan in plans], self._name, self._prepared.root, pool)
+        recorder = Recorder(plans, writer, self._directory, progress, lambda: self._hear(pool).events, past.ended)
         try:
-            with progress, quiet_tune(), self._stop.polled():
-                results = tuner.fit()
-                trials = results._experiment_analysis.trials
-                interrupted = recorder.close(trials)
+            if len(past.ended) < len(plans):
+                tuner = build_tuner(
+                    self._prepared, self._directory, pool, proposers, recorder, self._stop, past, self._resume
+                )
+                with progress, quiet_tune(), self._stop.polled():
+                    tuner.fit()
+            return recorder.close()
         except KeyboardInterrupt:
-            recorder.close([])
+            recorder.close()
             raise
         finally:
             proposers.stop()
-        if interrupted:
-            return "interrupted"
-        return "failed" if all(str(trial.status) == "ERROR" for trial in trials) else "done"
 
     def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any]] | None:
         """Return the best trial with its task, its prompt and its line in the summary, if its prompt is known."""

@@ -1,7 +1,9 @@
 """Tune's callback in the driver: the ledger's one writer, and what a person sees while the run goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -24,7 +26,10 @@ from distributed_tuner.run_directory import RunDirectory
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
-    """Writes what trials report. ``pool_events`` hands over what the dispatcher has to tell."""
+    """Writes what trials report.
+
+    pool_events: hands over what the dispatcher has to tell. ended: how trials ended before this driver began, by name.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         directory: RunDirectory,
         progress: Progress,
         pool_events: Callable[[], list[tuple[str, str]]],
+        ended: Mapping[str, str],
     ) -> None:
         self._plans = plans
         self._writer = writer
@@ -40,19 +46,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._progress = progress
         self._pool_events = pool_events
         self._attempts: dict[str, int] = {}
-        self._ended: set[str] = set()
-        self._begun = False
+        self._ended = dict(ended)
         self._last: dict[str, dict[str, Any]] = {}
         self._next_poll = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the experiment; a ledger being written has no place there."""
         return {}
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if not self._begun:  # of a resumed run, some trials may have ended before
-            self._begun = True
-            self._ended.update(self._plan(trial).trial_id for trial in trials if trial.is_finished())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         plan = self._plan(trial)
@@ -107,8 +107,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._end(plan.trial_id, "stopped", "stopped by the schedule")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        text = str(trial.get_pickled_error() or "see Ray's log of the trial").strip()
-        self._end(self._plan(trial).trial_id, "failed", text.splitlines()[-1][:500])
+        self._end(self._plan(trial).trial_id, "failed", _last_line(trial)[:500])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._poll()
@@ -118,21 +117,19 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._writer.write(EventRow(trial_id=trial_id, kind=kind, message=message))
         self._progress.note(f"{trial_id or 'pool'}: {message}")
 
-    def close(self, trials: list[Any]) -> bool:
-        """Write how the trials that have not ended stand. Returns True when the run was interrupted.
+    def close(self) -> str:
+        """Write how the trials that have not ended stand; return the run's status: done, interrupted or failed.
 
-        Tune's own status does not tell: at the end it calls every trial terminated that it has had to stop. A resumed
-        run with nothing left to do takes no step; its trials' last results say that they are done.
+        Tune's own status does not tell: at the end it calls every trial terminated that it has had to stop.
         """
-        if not self._begun:
-            done = [trial for trial in trials if trial.is_finished() and (trial.last_result or {}).get("done")]
-            self._ended.update(self._plan(trial).trial_id for trial in done)
         self._drain()
         unfinished = [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]
         for trial_id in unfinished:
             if trial_id in self._attempts:
                 self._end(trial_id, "interrupted", "stopped by a person; --resume goes on from its last checkpoint")
-        return bool(unfinished)
+        if unfinished:
+            return "interrupted"
+        return "failed" if set(self._ended.values()) == {"failed"} else "done"
 
     # ------------------------------------------------------------------------------------------------ parts
     def _plan(self, trial: Any) -> TrialPlan:
@@ -140,7 +137,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return plan
 
     def _end(self, trial_id: str, status: Any, reason: str) -> None:
-        self._ended.add(trial_id)
+        self._ended[trial_id] = status
         elapsed = self._last.get(trial_id, {}).get("progress", {}).get("elapsed", 0.0)
         self._writer.write(TrialEndRow(trial_id=trial_id, status=status, reason=reason, wall_seconds=elapsed))
         self._progress.status(trial_id, status)
@@ -153,3 +150,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def _drain(self) -> None:
         for kind, message in self._pool_events():
             self.event(None, kind, message)
+
+
+def _last_line(trial: Any) -> str:
+    """Return the last line of what Tune wrote down of a trial's error."""
+    text = ""
+    if trial.error_file is not None:
+        with suppress(OSError):
+            text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip()
+    return text.splitlines()[-1] if text else "see Ray's log of the trial"

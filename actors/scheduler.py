@@ -1,15 +1,15 @@
 """A population's schedule under Ray Tune: carries out what ``distributed_tuner.schedule`` decides.
 
 A trial that reports ``waiting`` stands at a boundary. CONTINUE lets it go on with its own prompt. PAUSE saves it; what
-it shall do is written into its config, and it runs again from there, in a new process or in one that is free. What was
-decided is kept in the trials' configs alone, which Tune stores: the scheduler itself is no part of Tune's checkpoints,
-and ``on_trial_add`` rebuilds all else from the trials' last results.
+it shall do is written into its config, and it runs again from there, in a new process or in one that is free. A
+decision is handed over to be kept before anything follows from it, so that a resumed run knows of every one that a
+trial's checkpoint can build on.
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -19,20 +19,20 @@ from actors.trial import WORST_LOSS
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.prompts.pool import PooledText, best_of
 from distributed_tuner.schedule.barrier import lowest_barrier
+from distributed_tuner.schedule.decisions import Decisions, Restart
 from distributed_tuner.schedule.population import Decision, Standing, decide, decide_all
 from distributed_tuner.seeds import Key
 
 CONTINUE: str = TrialScheduler.CONTINUE
 PAUSE: str = TrialScheduler.PAUSE
-DECIDED = "decided"  # in a trial's config: what was decided, by boundary
-MET = "met"  # in a trial's config: how all stood that met at its last barrier
 RESTART = "restart"  # in a trial's config: the restart that it shall carry out, or has carried out last
 
 Say = Callable[[str, str, str], None]
+Keep = Callable[[Decisions], None]
 
 
-def silent(trial_id: str, kind: str, message: str) -> None:
-    """Say nothing: what a scheduler that was unpickled has to say reaches no ledger."""
+def silent(*said: Any) -> None:
+    """Say and keep nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,8 +52,11 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     stages: places of the restart stages in a trial's course, boundary by boundary, the same for all trials. settings:
     what each trial explores and where it begins, by trial and path. shown: texts of the whole population's
-    pool that a restart is given. pool: texts that were scored before this scheduler began. say: takes (trial_id, kind,
-    message) for the ledger. clock: seconds, for patience alone.
+    pool that a restart is given. say: takes (trial_id, kind, message) for the ledger. keep: writes down what is
+    decided. clock: seconds, for patience alone.
+
+    Of a run that is resumed: decisions: those of before. reports: the last one of every trial that made any. failed:
+    trials that are given up. pool: texts that were scored.
     """
 
     _supports_buffered_results = False  # the report of a boundary must not be passed over
@@ -67,8 +70,12 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         *,
         key: Key,
         shown: int,
+        decisions: Decisions | None = None,
+        reports: Mapping[str, Mapping[str, Any]] | None = None,
+        failed: Collection[str] = (),
         pool: Iterable[PooledText] = (),
         say: Say = silent,
+        keep: Keep = silent,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -80,40 +87,45 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         self._shown = shown
         self._pool = dict.fromkeys(pool)  # in the order in which they were scored, each once
         self._say = say
+        self._keep = keep
         self._clock = clock
+        self._decisions = decisions or Decisions()
+        self._kept = True  # nothing was decided since they were handed over
+        self._failed = frozenset(failed)
         self._known: dict[str, Known] = {}
-        self._met: dict[int, list[Standing]] = {}  # by boundary: who met there and how they stood ("sync")
+        for name, report in (reports or {}).items():
+            self._note(name, report)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles the scheduler into the experiment; a ledger being written has no place there."""
-        return {**self.__dict__, "_say": silent}
+        """Tune pickles the scheduler into the experiment; what writes files has no place there."""
+        return {**self.__dict__, "_say": silent, "_keep": silent}
 
     # ------------------------------------------------------------------------------------------------ Tune's calls
     def on_trial_add(self, controller: Any, trial: Trial) -> None:
-        """Learn what a restored trial reported last; one that only died and comes back is known already."""
-        report = trial.last_result or {}
-        if self._name(trial) not in self._known and "boundary" in report:
-            self._note(trial, report)
-        met = trial.config.get(MET)
-        if met is not None:
-            self._met.setdefault(met["boundary"], [Standing(**standing) for standing in met["standings"]])
+        """Tell a trial of a resumed run what it was told before; one that only died and comes back knows it."""
+        name = self._name(trial)
+        known = self._known.get(name)
+        restart = self._decisions.restart_of(name, known.boundary) if known is not None else None
+        if restart is not None:
+            _tell(trial, restart)
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Let a trial go on, or pause it at its boundary: to wait for the others, or to restart."""
-        if not self._note(trial, result).waiting:
+        self._pool.update(dict.fromkeys(PooledText(**text) for text in result["scored"]))
+        if not self._note(self._name(trial), result).waiting:
             return CONTINUE
         if self._decided(trial) is None:
             self._decide(controller, trial)
         decision = self._decided(trial)
-        if decision is None:
-            return PAUSE
-        if not decision.go_on:
+        if decision is not None and not decision.go_on:
             self._order(trial, decision)
-        return CONTINUE if decision.go_on else PAUSE
+        self._hand_over()
+        return CONTINUE if decision is not None and decision.go_on else PAUSE
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """Return a paused trial whose boundary is decided; Tune starts those by itself that have yet to begin."""
         self._open_barrier(controller)
+        self._hand_over()
         for trial in controller.get_trials():
             if trial.status == Trial.PAUSED and self._decided(trial) is not None:
                 return trial
@@ -129,8 +141,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         index: int = trial.config["trial"]
         return self._names[index]
 
-    def _note(self, trial: Trial, report: Mapping[str, Any]) -> Known:
-        name = self._name(trial)
+    def _note(self, name: str, report: Mapping[str, Any]) -> Known:
         before = self._known.get(name)
         again = before is not None and before.waiting and before.boundary == report["boundary"]
         loss = report["dev_loss"]
@@ -143,35 +154,27 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             since=before.since if before is not None and again else self._clock(),
         )
         self._known[name] = known
-        self._pool.update(dict.fromkeys(PooledText(**text) for text in report["scored"]))
         return known
 
     def _decided(self, trial: Trial) -> Decision | None:
         """Return what was decided for the boundary at which the trial stands, None while nothing is."""
-        known = self._known.get(self._name(trial))
-        decision = trial.config.get(DECIDED, {}).get(str(known.boundary)) if known is not None else None
-        return Decision(**decision) if decision is not None else None
+        name = self._name(trial)
+        known = self._known.get(name)
+        return self._decisions.of(name, known.boundary) if known is not None else None
 
     def _standings(self, controller: Any) -> list[Standing]:
         """Return how every trial stands that has not failed, those included that have yet to begin."""
         trials = {self._name(trial): trial for trial in controller.get_trials()}
-        failed = {name for name, trial in trials.items() if trial.status == Trial.ERROR}
+        failed = self._failed | {name for name, trial in trials.items() if trial.status == Trial.ERROR}
         return [self._standing(name, trials.get(name)) for name in self._names if name not in failed]
 
     def _standing(self, name: str, trial: Trial | None) -> Standing:
         known = self._known.get(name)
         ended = trial is not None and trial.status == Trial.TERMINATED
+        settings = self._settings[name] | self._decisions.settings_of(name)
         if known is None:
-            return Standing(name, 0, None, self._explored(name, trial), ended)
-        return Standing(name, known.boundary, known.loss, self._explored(name, trial), ended or known.ended)
-
-    def _explored(self, name: str, trial: Trial | None) -> dict[str, float]:
-        """Return the settings that a trial runs with: where it began, and what it has taken over since."""
-        settings = dict(self._settings[name])
-        decided = trial.config.get(DECIDED, {}) if trial is not None else {}
-        for boundary in sorted(decided, key=int):
-            settings |= decided[boundary]["settings"]
-        return settings
+            return Standing(name, 0, None, settings, ended)
+        return Standing(name, known.boundary, known.loss, settings, ended or known.ended)
 
     # ------------------------------------------------------------------------------------------------ decisions
     def _decide(self, controller: Any, trial: Trial) -> None:
@@ -194,7 +197,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             known = self._known.get(name)
             if known is None or not known.waiting or trial.is_finished() or self._decided(trial) is not None:
                 continue
-            if known.boundary in self._met:
+            if known.boundary in self._decisions.met:
                 self._write(trial, self._late(name, trial))
             else:
                 waiting[name] = known.since
@@ -209,28 +212,23 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
                 f"not at restart stage {barrier.boundary} within {self._schedule.patience:g} s of the first; the others"
                 " go on without it",
             )
-        met = [standing for standing in standings if standing.trial_id in barrier.there or standing.ended]
-        self._met[barrier.boundary] = met
+        met = tuple(standing for standing in standings if standing.trial_id in barrier.there or standing.ended)
+        self._decisions.met[barrier.boundary] = met
         decisions = decide_all(met, self._schedule.quantile, self._schedule.explore, self._key)
         for name in barrier.there:
             self._write(trials[name], decisions[name])
 
     def _late(self, name: str, trial: Trial) -> Decision:
         """Decide for a trial whose barrier is open, upon those who met there; after a restore it may be one of them."""
-        met = self._met[self._known[name].boundary]
+        met = self._decisions.met[self._known[name].boundary]
         there = any(standing.trial_id == name for standing in met)
         return self._decision(name, met if there else [*met, self._standing(name, trial)])
 
     def _write(self, trial: Trial, decision: Decision) -> None:
-        """Put a decision into the trial's config, and in "sync" mode what it was decided upon."""
+        """Take a decision down, and tell the trial."""
         name = self._name(trial)
-        boundary = self._known[name].boundary
-        decided = {**trial.config.get(DECIDED, {}), str(boundary): dataclasses.asdict(decision)}
-        config = {**trial.config, DECIDED: decided}
-        if boundary in self._met:
-            standings = [dataclasses.asdict(standing) for standing in self._met[boundary]]
-            config[MET] = {"boundary": boundary, "standings": standings}
-        trial.set_config(config)
+        self._decisions.decided.setdefault(name, {})[self._known[name].boundary] = decision
+        self._kept = False
         if not decision.go_on:
             self._order(trial, decision)
             self._say(name, "restart", self._told(name, decision))
@@ -239,18 +237,28 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         """Put the restart that was decided into the trial's config, where the trial looks for it when it begins."""
         name = self._name(trial)
         boundary = self._known[name].boundary
-        if trial.config.get(RESTART, {}).get("boundary") == boundary:
+        told = self._decisions.restart_of(name, boundary)
+        if told is not None:
+            _tell(trial, told)
             return
         donor = self._known.get(decision.donor) if decision.donor is not None else None
-        restart = {
-            "id": f"{name}/{boundary}",
-            "boundary": boundary,
-            "donor": decision.donor,
-            "settings": decision.settings,
-            "place": donor.place if donor is not None else "",
-            "pool": [dataclasses.asdict(text) for text in best_of(self._texts(boundary), self._shown)],
-        }
-        trial.set_config({**trial.config, RESTART: restart})
+        restart = Restart(
+            id=f"{name}/{boundary}",
+            boundary=boundary,
+            donor=decision.donor,
+            settings=decision.settings,
+            place=donor.place if donor is not None else "",
+            pool=tuple(best_of(self._texts(boundary), self._shown)),
+        )
+        self._decisions.order(name, restart)
+        self._kept = False
+        _tell(trial, restart)
+
+    def _hand_over(self) -> None:
+        """Have what is new written down."""
+        if not self._kept:
+            self._keep(self._decisions)
+            self._kept = True
 
     def _texts(self, boundary: int) -> list[PooledText]:
         """Return the texts that a restart at a boundary is given: all that were scored.
@@ -274,3 +282,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     def _shown_loss(self, name: str) -> str:
         known = self._known.get(name)
         return "none" if known is None or known.loss is None else f"{known.loss:.4g}"
+
+
+def _tell(trial: Trial, restart: Restart) -> None:
+    trial.set_config({**trial.config, RESTART: dataclasses.asdict(restart)})

@@ -6,84 +6,31 @@ In a population it stands still at every boundary until the scheduler answers (a
 
 import base64
 import dataclasses
-import logging
 import time
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import tune
 
-from actors.checkpoints import number_of, younger
+from actors.checkpoints import Saved, newest, numbered, remove
 from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.errors import StateError
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.selection import Selected
-from distributed_tuner.stages.state_classes import STATE_CLASSES
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trial import Trial
-from distributed_tuner.states import read_state, write_state
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo, Start
 
-log = logging.getLogger(__name__)
-
 REPORT_SECONDS = 2.0
-STATE_FILE = "trial.state"
 RECENT_REPORTS, RECENT_ROWS = 10, 1000  # the last ones, whose rows a checkpoint holds as well
 STORAGE_PATIENCE = 600.0  # seconds for which a trial waits for a store that cannot be reached
 WORDS, ROWS = "words:", "rows:"  # what a place in a trial's config begins with
 WORST_LOSS = 1e9  # what Tune sees instead of a loss that is not finite: comparable, and last
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Saved:
-    """A checkpoint. reports: the rows of the trial's last reports, for a ledger that was lost before they reached it.
-    prompt: the selected prompt as it was reported last."""
-
-    state: dict[str, Any]
-    reports: list[list[dict[str, Any]]]
-    prompt: Array | str | None
-
-    def write(self, folder: Path) -> None:
-        """Write it as one file: object stores count requests."""
-        write_state(folder / STATE_FILE, self, (Saved, *STATE_CLASSES))
-
-    @classmethod
-    def read(cls, folder: Path) -> "Saved":
-        """Read it back; OSError or StateError where it is not there, or not whole. Runs nothing that is in it."""
-        saved: Saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
-        return saved
-
-    @classmethod
-    def within(cls, checkpoint: Any) -> "Saved | None":
-        """Read one of Tune's checkpoints; None where it is not there, or not whole."""
-        try:
-            with checkpoint.as_directory() as folder:
-                return cls.read(Path(folder))
-        except (OSError, StateError) as error:
-            log.warning("a checkpoint cannot be read: %s", error)
-            return None
-
-    @classmethod
-    def newest(cls, checkpoint: Any) -> Any:
-        """Return the newest whole checkpoint of the trial whose one is given."""
-        beside = younger(checkpoint.filesystem, str(Path(checkpoint.path).parent), number_of(checkpoint))
-        return cls._first_whole(beside) or checkpoint
-
-    @classmethod
-    def newest_in(cls, storage: Any) -> Any:
-        """Return the newest whole checkpoint of a trial by Tune's storage of it; None where there is none."""
-        return cls._first_whole(younger(storage.storage_filesystem, storage.trial_fs_path))
-
-    @classmethod
-    def _first_whole(cls, checkpoints: Sequence[Any]) -> Any:
-        return next((one for one in checkpoints if cls.within(one) is not None), None)
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]
@@ -128,20 +75,22 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._new = True  # nothing was done or restored
 
     def _take_up(self) -> None:
-        """Go on from a checkpoint that Tune does not know of: a driver that was killed early has written none down."""
+        """Go on from the newest checkpoint of this trial's that is whole, if there is one."""
         self._new = False
-        if self._storage is None or self._population:
+        if self._storage is None:
             return
         self._await_storage()
-        if (mine := Saved.newest_in(self._storage)) is not None:
-            self._storage.current_checkpoint_index = number_of(mine)
-            with mine.as_directory() as folder:
-                self.load_checkpoint(folder)
+        files, folder = self._storage.storage_filesystem, self._storage.trial_fs_path
+        if (found := newest(files, folder)) is not None:
+            self._storage.current_checkpoint_index = found.number
+            self._go_on_from(found.saved)
+            remove(one for one in numbered(files, folder) if one.path != found.checkpoint.path)  # Tune knows of none
 
     def _begin_reports(self) -> None:
         self._reported: Selected | None = None
         self._prompt: Array | str | None = None  # as it was reported last
         self._recent: deque[list[dict[str, Any]]] = deque()  # rows, by report
+        self._report: dict[str, Any] = {}  # the rest of the last one
 
     def step(self) -> dict[str, Any]:
         if self._new:
@@ -160,19 +109,18 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         outcome = trial.outcome
         prompt = self._new_prompt()
         told = self._population and (prompt is not None or trial.waiting or trial.done)  # a donor's prompt
-        return {
+        self._report = {
             "progress": progress,
             "dev_loss": loss if abs(loss) < WORST_LOSS else WORST_LOSS,
             "queries": progress["queries"],
-            "rows": rows,
             "reason": outcome.reason if outcome else "",
-            "prompt": prompt,
             "boundary": trial.boundary,
             "waiting": trial.waiting,
-            "scored": self._new_texts(),
-            "place": encoded(trial.place()) if told else "",
+            "place": encoded(trial.place()) if told else self._report.get("place", ""),
             "done": trial.done,
         }
+        new = {} if told else {"place": ""}  # it is long
+        return self._report | new | {"rows": rows, "prompt": prompt, "scored": self._new_texts()}
 
     def _new_prompt(self) -> Array | str | None:
         """Return the selected prompt's rows or words if they have not been reported yet."""
@@ -201,13 +149,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return super().save(checkpoint_dir)
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Restore as Tune does, once the store can be reached, from the newest checkpoint: a driver that was killed may
-        not have known of it. Trials of a population go on from where their scheduler knows them to be."""
+        """Restore as Tune does, but from the newest checkpoint, which Tune may not have heard of."""
         self._await_storage()
-        if not self._population:
-            chosen = Saved.newest(checkpoint_path.checkpoint)
-            checkpoint_path = type(checkpoint_path)(chosen, checkpoint_path.metrics)
-            self._storage.current_checkpoint_index = number_of(chosen)
+        known = checkpoint_path.checkpoint
+        found = newest(known.filesystem, str(Path(known.path).parent))
+        if found is not None:
+            checkpoint_path = type(checkpoint_path)(found.checkpoint, checkpoint_path.metrics)
+            self._storage.current_checkpoint_index = found.number
         super().restore(checkpoint_path)
 
     def _await_storage(self) -> None:
@@ -227,14 +175,17 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 storage.storage_filesystem.get_file_info(storage.experiment_fs_path)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        Saved(self._trial.state_dict(), list(self._recent), self._prompt).write(Path(checkpoint_dir))
+        Saved(self._trial.state_dict(), list(self._recent), self._report, self._prompt).write(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
+        self._go_on_from(Saved.read(Path(checkpoint_dir)))
+
+    def _go_on_from(self, saved: Saved) -> None:
         """Go on from a checkpoint; a restart that the scheduler has ordered since then is taken up."""
         self._new = False
-        saved = Saved.read(Path(checkpoint_dir))
         self._trial.load_state_dict(saved.state)
         self._recent = deque(saved.reports)
+        self._report = saved.report
         self._prompt = saved.prompt
         restart = self._restart
         here = restart is not None and self._trial.waiting and restart["boundary"] == self._trial.boundary

@@ -1,9 +1,5 @@
-"""Ray Tune's side of a run: one trial for each plan, restored from its checkpoints when the run is resumed."""
+"""Ray Tune's side of a run: one trial for each plan that has not ended."""
 
-import json
-import logging
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -12,36 +8,27 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from actors.cluster import head_for_trials
 from actors.loggers import Meter, build_loggers
 from actors.metrics import TrialMetrics, run_of
+from actors.past import TUNE_NAME, Past
 from actors.pool import Pool
 from actors.proposer import Proposers
 from actors.recorder import Recorder
+from actors.resets import survive_resets
 from actors.scheduler import PopulationScheduler
 from actors.stopping import Poll, Stop
-from actors.trial import Saved, TuneTrial
+from actors.trial import TuneTrial
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
-from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.ledger.reader import read
-from distributed_tuner.ledger.recovery import lost
-from distributed_tuner.ledger.rows import ROW, TrialEndRow
-from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.schedule.history import scored_before
-from distributed_tuner.storage import Mirror, is_uri
 
-log = logging.getLogger(__name__)
-
-TUNE_NAME = "trials"
 CHECKPOINT_EVERY = 1  # report: a step, or as many as fit into REPORT_SECONDS
-CHECKPOINTS_KEPT = 20  # Tune's own snapshot may point to one that is this old
+CHECKPOINTS_KEPT = 3  # of each trial: a machine that dies may leave the last one torn
 TRIAL_FAILURES = 3
 LAST_RUNG = 10**9  # queries that no trial reaches; a raced one may ask more than was projected
 TRIAL_CPUS = 0.01  # a trial waits for the pool nearly all the time
-
-
-SNAPSHOT_SECONDS = 10.0  # for which one of Tune's snapshots waits until the ledger is at a URI
 
 
 def build_tuner(
@@ -50,14 +37,13 @@ def build_tuner(
     pool: Pool,
     proposers: Proposers,
     recorder: Recorder,
-    writer: LedgerWriter,
     stop: Stop,
+    past: Past,
     resume: bool,
 ) -> Any:
-    """Return the tuner of a run; a resumed one goes on with the trials that have not ended.
-
-    What of a resumed run's ledger was lost with a machine, and is known from checkpoints, is written to it first.
-    """
+    """Return the tuner of the trials that have not ended. Those of a resumed run find their checkpoints by themselves,
+    since their folders have their names."""
+    survive_resets()
     trainable = tune.with_resources(
         tune.with_parameters(
             TuneTrial,
@@ -69,32 +55,27 @@ def build_tuner(
         ),
         {"cpu": TRIAL_CPUS, **head_for_trials()},
     )
-    experiment = directory.tune_storage(TUNE_NAME)
-    tuner = None
-    if resume and _can_restore(experiment):
-        tuner = tune.Tuner.restore(experiment, trainable=trainable, resume_unfinished=True)
-        restored = tuner._local_tuner._experiment_analysis
-        recover(restored.trials if restored is not None else [], prepared.plans, directory, writer)
-    scheduler = build_scheduler(prepared, directory, recorder, resume)
-    callbacks = [recorder, *_told_beside(prepared, directory, pool, recorder, resume), Poll(stop)]
-    if directory.mirror is not None:
-        callbacks.append(LedgerFirst(directory.mirror))
-    if tuner is not None:
-        tuner._local_tuner._run_config.callbacks = callbacks  # the pickled ones hold the first run's ledger
-        tuner._local_tuner._tune_config.scheduler = scheduler  # the pickled one knows nothing of what has been since
-        return tuner
+    names = [plan.trial_id for plan in prepared.plans]
+    going = [index for index, name in enumerate(names) if name not in past.ended]
+
+    def name_of(trial: Any) -> str:
+        index: int = trial.config["trial"]
+        return names[index]
+
     return tune.Tuner(
         trainable,
-        param_space={"trial": tune.grid_search(list(range(len(prepared.plans))))},
+        param_space={"trial": tune.grid_search(going)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=_most_at_a_time(prepared.experiment),
-            scheduler=scheduler,
+            scheduler=build_scheduler(prepared, directory, recorder, past),
             reuse_actors=True,  # a process that has ended one trial runs the next: starting one takes seconds
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
         ),
         run_config=tune.RunConfig(
             name=TUNE_NAME,
             storage_path=directory.tune_storage(),
-            callbacks=callbacks,
+            callbacks=[recorder, *_told_beside(prepared, directory, pool, recorder, resume), Poll(stop)],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             checkpoint_config=tune.CheckpointConfig(
@@ -116,88 +97,8 @@ def _told_beside(
     return [meter, *build_loggers(loggers, prepared.plans, directory.path, began, resume, recorder.event)]
 
 
-class LedgerFirst(tune.Callback):  # type: ignore[misc]
-    """Has the rows sent to a run's URI before Tune's snapshot is: no snapshot there knows of a checkpoint whose rows
-    are not there as well."""
-
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks into the experiment; a mirror has no place there."""
-        return {}
-
-    def get_state(self) -> None:
-        """Tune asks for this when it has written a snapshot down, and sends it then."""
-        self._mirror.catch_up(SNAPSHOT_SECONDS)
-
-
-def recover(trials: Sequence[Any], plans: Sequence[TrialPlan], directory: RunDirectory, writer: LedgerWriter) -> None:
-    """Write down what the checkpoints of restored trials know and the ledger does not.
-
-    That is so when a machine was lost with the end of the ledger. A trial goes on behind its checkpoint, and one that
-    has ended does not go on at all; neither makes these rows again.
-    """
-    ended = {row.trial_id for row in read(writer.path).trial_ends if row.status != "interrupted"}
-    for trial in trials:
-        plan = plans[trial.config["trial"]]
-        saved = _saved(trial, plan)
-        if saved is None:
-            continue
-        for row in lost(writer.path, [ROW.validate_python(raw) for report in saved.reports for raw in report]):
-            writer.write(row)
-        if trial.is_finished():
-            if saved.prompt is not None:
-                directory.keep_prompt(plan.trial_id, saved.prompt)
-            if plan.trial_id not in ended:
-                writer.write(_end_of(plan.trial_id, trial))
-
-
-def _end_of(trial_id: str, trial: Any) -> TrialEndRow:
-    """Return the row of a trial that Tune knows to have ended."""
-    result = trial.last_result or {}
-    elapsed = result.get("progress", {}).get("elapsed", 0.0)
-    if trial.status == trial.ERROR:
-        return TrialEndRow(trial_id=trial_id, status="failed", reason="failed before", wall_seconds=elapsed)
-    done = bool(result.get("reason"))
-    return TrialEndRow(
-        trial_id=trial_id,
-        status="done" if done else "stopped",
-        reason=result["reason"] if done else "stopped by the schedule",
-        wall_seconds=elapsed,
-    )
-
-
-def _saved(trial: Any, plan: TrialPlan) -> Saved | None:
-    """Return the checkpoint that a trial goes on from; None where it has none, or none that can be read: the trial
-    itself will have to say so."""
-    if isinstance(plan.experiment.schedule, PopulationScheduleConfig):
-        known = trial.checkpoint
-    elif trial.checkpoint is not None:
-        known = Saved.newest(trial.checkpoint)
-    else:
-        known = Saved.newest_in(trial.storage) if trial.storage is not None else None
-    return None if known is None else Saved.within(known)
-
-
-def _can_restore(experiment: Path | str) -> bool:
-    """Tell whether Tune can go on from its snapshot. One that a crash cut off is set aside: the trials begin anew, and
-    make the same rows again, of which the ledger's reader keeps one. At a URI a snapshot is whole or not there."""
-    if is_uri(str(experiment)):
-        return bool(tune.Tuner.can_restore(experiment))
-    snapshots = sorted(Path(experiment).glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
-    if snapshots:
-        try:
-            json.loads(snapshots[-1].read_text(encoding="utf-8"))
-        except ValueError:
-            log.warning("Tune's snapshot %s was cut off by a crash; its trials begin anew", snapshots[-1])
-            snapshots[-1].rename(snapshots[-1].with_suffix(".torn"))
-            return False
-    return bool(tune.Tuner.can_restore(str(experiment)))
-
-
-def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recorder, resume: bool) -> Any:
-    """Return Tune's scheduler for the run's schedule; a population's is told which texts were scored before."""
+def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recorder, past: Past) -> Any:
+    """Return Tune's scheduler for the run's schedule; a population's is told all that has been before."""
     schedule = prepared.experiment.schedule
     plans = prepared.plans
     if isinstance(schedule, PopulationScheduleConfig):
@@ -211,8 +112,12 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recor
             {plan.trial_id: {path: _number_at(plan.experiment, path) for path in schedule.explore} for plan in plans},
             key=(prepared.experiment.seed,),
             shown=max(stage.shown for stage in restarts),
-            pool=scored_before(read(directory.ledger)) if resume else [],
+            decisions=past.decisions,
+            reports=past.reports,
+            failed=[name for name, status in past.ended.items() if status == "failed"],
+            pool=scored_before(read(directory.ledger)),
             say=recorder.event,
+            keep=directory.keep_decisions,
         )
     if isinstance(schedule, AshaScheduleConfig):
         most = max(projection.search.queries for projection in prepared.projections)

@@ -13,18 +13,11 @@ from typing import Any
 import numpy as np
 
 from distributed_tuner.errors import RunDirectoryError, StorageError
-from distributed_tuner.storage import (
-    Lease,
-    Mirror,
-    Place,
-    Remote,
-    path_of,
-    reaching,
-    remote_of,
-    require_guarded,
-    staging_folder,
-)
+from distributed_tuner.schedule.decisions import Decisions
+from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder
 from distributed_tuner.values import Array
+
+DECISION_SECONDS = 10.0  # for which a decision waits until it is at the run's URI
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,18 @@ class RunDirectory(Place):
         """Ray Tune's own files, checkpoints of the trials among them, where they are kept in a directory."""
         return self.path / "tune"
 
+    @property
+    def population(self) -> Path:
+        """What the schedule of a population has decided, as JSON."""
+        return self.path / "population.json"
+
+    def keep_decisions(self, decisions: Decisions) -> None:
+        """Write down what a population's schedule has decided, and have it at the run's URI before anybody acts on it:
+        trials write their checkpoints there by themselves."""
+        write_json(self.population, decisions.to_json())
+        if self.mirror is not None:
+            self.mirror.catch_up(DECISION_SECONDS)
+
     def tune_storage(self, name: str = "") -> str:
         """Return where Ray Tune keeps its files, or one of its experiments, as Tune is told: an absolute path, or a URI
         that trials reach by themselves. The local copy of a run that is kept at a URI has none of them."""
@@ -84,11 +89,19 @@ class RunDirectory(Place):
         return np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
 
     def _prompt_of(self, trial_id: str, ending: str) -> Path:
+        self.require_trial_name(trial_id)
+        return self.path / "trials" / trial_id / f"prompt.{ending}"
+
+    def require_trial_name(self, trial_id: str) -> None:
+        """Check that a trial's name, of which folders are named, leads nowhere else.
+
+        Raises:
+            RunDirectoryError: it does.
+        """
         if Path(trial_id).name != trial_id or trial_id in ("", ".."):  # a config.json that somebody has changed
             raise RunDirectoryError(
                 f"a trial's name is one folder's, but {self.shown(self.config)} has {trial_id!r}; start a new run"
             )
-        return self.path / "trials" / trial_id / f"prompt.{ending}"
 
     def require_new(self) -> None:
         """Check that nothing is here yet.
@@ -171,8 +184,7 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
     told what a person should know of that.
 
     Raises:
-        RunDirectoryError: a new run would write over another; another process writes there; somebody else could have
-            put something into the directory of a run that is to go on.
+        RunDirectoryError: a new run would write over another; another process writes there.
         StorageError: the store cannot be reached, or did not take the end of the run.
     """
     uri = remote_of(place)
@@ -180,8 +192,6 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
         directory = RunDirectory(path_of(place))
         if not resume:
             directory.require_new()
-        elif directory.path.exists():
-            require_guarded(directory.path)
         yield directory
         return
     remote = Remote(uri)

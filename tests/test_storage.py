@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -282,23 +283,26 @@ def test_two_runs_never_write_to_one_uri(store: ObjectStore) -> None:
 
 
 def test_of_many_that_begin_at_once_one_at_most_goes_on(store: ObjectStore) -> None:
-    taken, begin = list[Lease](), threading.Barrier(6)
+    begin = threading.Barrier(6)
 
-    def take() -> None:
+    def take() -> bool:
         one = Lease(Remote(Uri.parse(store.uri("race"))), quiet)
         begin.wait()
         try:
             one.take(patient=False)
         except RunDirectoryError:
-            return
-        taken.append(one)
+            return False
+        return True
 
-    threads = [threading.Thread(target=take) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(taken) <= 1
+    with ThreadPoolExecutor(6) as threads:
+        taken = [threads.submit(take) for _ in range(6)]
+        assert sum(one.result() for one in taken) <= 1
+
+
+def test_what_another_deletes_at_the_same_time_is_deleted(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote(Uri.parse(store.uri("gone")))
+    monkeypatch.setattr(remote, "exists", lambda _: True)  # as it was when it was asked
+    remote.delete("claim.json")
 
 
 def test_a_dead_runs_claim_is_outlived_and_the_dead_one_does_not_come_back(store: ObjectStore) -> None:

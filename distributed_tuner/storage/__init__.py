@@ -1,6 +1,5 @@
 """What is kept in an object store: a local copy that is worked in, and the remote one that lasts."""
 
-from distributed_tuner.storage.guard import require_guarded
 from distributed_tuner.storage.lease import Lease
 from distributed_tuner.storage.mirror import Mirror
 from distributed_tuner.storage.place import Place, delivered, path_of, reaching, remote_of, staging_folder
@@ -18,6 +17,5 @@ __all__ = [
     "path_of",
     "reaching",
     "remote_of",
-    "require_guarded",
     "staging_folder",
 ]

@@ -1,5 +1,6 @@
 """Objects below one URI: listed, read, written whole, deleted. What they mean is left to the others."""
 
+import contextlib
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -109,9 +110,10 @@ class Remote:
                 size -= len(chunk)
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object, if it is there; another may delete it at the same time."""
         if self.exists(name):
-            self._store.delete_file(self._at(name))
+            with contextlib.suppress(FileNotFoundError):
+                self._store.delete_file(self._at(name))
 
     def _at(self, name: str) -> str:
         return f"{self._base}/{name}".rstrip("/")

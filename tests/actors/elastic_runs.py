@@ -1,4 +1,4 @@
-"""Pools on clusters that change, each in a process of its own: ``python elastic_runs.py SCENARIO FOLDER``.
+"""Pools on clusters that change, each in a process of its own: ``python elastic_runs.py SCENARIO``.
 
 The last line printed is JSON: what was seen. Emulated devices: the analytic oracle, whose tiles take a fixed time.
 """
@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fake_cluster
 import numpy as np
 import ray
 from ray._raylet import GcsClient
@@ -79,40 +78,8 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> float:
     return time.monotonic() - began
 
 
-def machines() -> int:
-    """Return how many machines there are beside the head."""
-    return sum(node["Alive"] for node in ray.nodes()) - 1
-
-
 # ------------------------------------------------------------------------------------------------ scenarios
-def autoscaled(folder: Path) -> dict[str, Any]:
-    """From no machine to two and back, with spot machines preferred."""
-    kind = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-    kinds = {
-        "plain": {**kind, "labels": {"ray.io/market-type": "on-demand"}},
-        "spot": {**kind, "labels": {"ray.io/market-type": "spot"}, "priority": 10},
-    }
-    with fake_cluster.autoscaling(kinds, folder) as address:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, runtime_env=environment())
-        before = machines()
-        limits = {"min": 0, "max": 2, "queue": 2, "idle_seconds": 2.0}
-        pool = Pool.start(config(0.05, limits, market="spot"), "autoscaled")
-        trials = Trials(pool, 2, 8)
-        wait_for(lambda: pool.statistics().up == 2)
-        markets = [node["Labels"].get("ray.io/market-type") for node in ray.nodes() if node["Alive"]]
-        time.sleep(1)
-        steps = trials.stop()
-        wait_for(lambda: pool.statistics().up == 0)
-        wait_for(lambda: machines() == 0)
-        asked = request(7, 4)  # from nothing again
-        again = pool.oracle.evaluate(asked).logits.tobytes() == EXACT.evaluate(asked).logits.tobytes()
-        statistics = pool.statistics()
-        pool.stop()
-        ray.shutdown()
-    return {"before": before, "steps": steps, "again": again, "most": statistics.most_up, "spot": markets.count("spot")}
-
-
-def frozen(folder: Path) -> dict[str, Any]:
+def frozen() -> dict[str, Any]:
     """One of two machines falls silent; then the only one does, until another comes."""
     with by_hand() as cluster:
         first, second = add_worker(cluster), add_worker(cluster)
@@ -134,7 +101,7 @@ def frozen(folder: Path) -> dict[str, Any]:
     return {"one_silent": one_silent, "all_silent": all_silent, "events": sorted(kinds)}
 
 
-def drained(folder: Path) -> dict[str, Any]:
+def drained() -> dict[str, Any]:
     """A machine is drained: its actor is replaced on another, and ends when its tiles have ended."""
     with by_hand() as cluster:
         add_worker(cluster)
@@ -166,11 +133,7 @@ def drained(folder: Path) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    return {"env_vars": {"PYTHONPATH": str(ROOT)}}
-
-
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
-    scenarios = {"autoscaled": autoscaled, "frozen": frozen, "drained": drained}
-    print(json.dumps(scenarios[sys.argv[1]](Path(sys.argv[2]))))
+    scenarios = {"frozen": frozen, "drained": drained}
+    print(json.dumps(scenarios[sys.argv[1]]()))

@@ -1,6 +1,6 @@
 """As much of Ray Tune as a population's scheduler sees, without Ray."""
 
-import pickle
+import json
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -8,6 +8,7 @@ from toy_population import RATE
 
 from actors.scheduler import PAUSE, PopulationScheduler
 from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.schedule.decisions import Decisions
 
 Said = list[tuple[str, str, str]]
 
@@ -33,6 +34,7 @@ class FakeTune:
     def __init__(self, count: int = 3, mode: str = "sync", **more: Any) -> None:
         self.now = 0.0
         self.said: Said = []
+        self.kept = json.dumps(Decisions().to_json())
         self.names = [f"t{index}" for index in range(count)]
         self._settings = {name: {RATE: 1.0 + index} for index, name in enumerate(self.names)}
         self._config = PopulationScheduleConfig.model_validate(
@@ -54,19 +56,22 @@ class FakeTune:
             key=(0,),
             shown=2,
             say=lambda *said: self.said.append(said),
-            **{"clock": lambda: self.now, **self._more, **more},
+            **{"clock": lambda: self.now, "keep": self._keep, **self._more, **more},
         )
+
+    def _keep(self, decisions: Decisions) -> None:
+        self.kept = json.dumps(decisions.to_json())
 
     def get_trials(self) -> list[FakeTrial]:
         return self.trials
 
     def report(self, index: int, boundary: int, loss: float, waiting: bool = True, **more: Any) -> str:
-        trial = self.trials[index]
+        trial = self.trial(index)
         trial.status = Trial.RUNNING
         result = {"boundary": boundary, "waiting": waiting, "dev_loss": loss, "scored": [], "done": False}
         result |= {"place": f"prompt of t{index} at {boundary}" if waiting else "", **more}
         answer = self.scheduler.on_trial_result(self, trial, result)
-        trial.last_result = result
+        trial.last_result = {name: value for name, value in result.items() if name != "scored"}
         if answer == PAUSE:
             trial.status = Trial.PAUSED
         return answer
@@ -82,15 +87,20 @@ class FakeTune:
     def end(self, index: int, status: str) -> None:
         self.trials[index].status = status
 
-    def restore(self) -> None:
-        """As ``Tuner.restore``: the trials as they were, all that are not over pending, and another scheduler."""
-        self.scheduler = self.fresh()
-        self.trials = [pickle.loads(pickle.dumps(trial)) for trial in self.trials]
+    def resume(self) -> None:
+        """As a run whose driver was killed: new trials for those that are not over, and another scheduler, which is
+        told what was kept and what the trials reported last."""
+        reports = {self.names[trial.config["trial"]]: trial.last_result for trial in self.trials if trial.last_result}
+        failed = [self.names[trial.config["trial"]] for trial in self.trials if trial.status == Trial.ERROR]
+        decisions = Decisions.from_json(json.loads(self.kept))
+        self.scheduler = self.fresh(decisions=decisions, reports=reports, failed=failed)
+        self.trials = [FakeTrial(trial.config["trial"]) for trial in self.trials if not trial.is_finished()]
         for trial in self.trials:
-            if not trial.is_finished():
-                trial.status = Trial.PENDING
             self.scheduler.on_trial_add(self, trial)
 
+    def trial(self, index: int) -> FakeTrial:
+        return next(trial for trial in self.trials if trial.config["trial"] == index)
+
     def restart(self, index: int) -> dict[str, Any]:
-        restart: dict[str, Any] = self.trials[index].config["restart"]
+        restart: dict[str, Any] = self.trial(index).config["restart"]
         return restart

@@ -1,14 +1,14 @@
-"""Which checkpoint a trial goes on from, when Tune knows of an older one."""
+"""Which checkpoint a trial goes on from, when some are torn or stray."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 from ray.tune import Checkpoint
 
-from actors.checkpoints import number_of, younger
-from actors.trial import Saved
+from actors.checkpoints import Saved, newest, number_of, numbered, remove
+
+FILES = LocalFileSystem()
 
 
 def checkpoint(folder: Path, number: int, step: int | None = 0) -> Any:
@@ -16,46 +16,44 @@ def checkpoint(folder: Path, number: int, step: int | None = 0) -> Any:
     place = folder / f"checkpoint_{number:06d}"
     place.mkdir()
     if step is not None:
-        Saved({"step": step}, [], None).write(place)
-    return Checkpoint(str(place), LocalFileSystem())
+        Saved({"step": step}, [], {"done": False}, None).write(place)
+    return Checkpoint(str(place), FILES)
 
 
-def test_a_younger_one_is_taken(tmp_path: Path) -> None:
-    known, *_ = [checkpoint(tmp_path, number, number) for number in (3, 4, 12)]
+def test_the_newest_is_taken(tmp_path: Path) -> None:
+    for number in (3, 12, 4):
+        checkpoint(tmp_path, number, number)
     (tmp_path / "result.json").write_text("{}")
-    chosen = Saved.newest(known)
-    assert number_of(chosen) == 12
-    saved = Saved.within(chosen)
-    assert saved is not None and saved.state == {"step": 12}
+    found = newest(FILES, str(tmp_path))
+    assert found is not None and found.number == 12
+    assert found.saved.state == {"step": 12}
+    assert found.saved.report == {"done": False}
 
 
 def test_one_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
-    known, _, torn = checkpoint(tmp_path, 0), checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
+    _, _, torn = checkpoint(tmp_path, 0), checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
     file = next(Path(torn.path).iterdir())
     file.write_bytes(file.read_bytes()[:50])
     checkpoint(tmp_path, 3, None)
-    assert number_of(Saved.newest(known)) == 1
+    found = newest(FILES, str(tmp_path))
+    assert found is not None and found.number == 1
 
 
-def test_none_that_is_older_is_even_looked_at(tmp_path: Path) -> None:
-    for number in (5, 6, 7):
+def test_only_what_has_a_number_is_a_checkpoint(tmp_path: Path) -> None:
+    for number in (5, 7, 6):
         checkpoint(tmp_path, number)
-    (tmp_path / "result.json").write_text("{}")
-    assert [number_of(one) for one in younger(LocalFileSystem(), str(tmp_path), 5)] == [7, 6]
-    assert younger(LocalFileSystem(), str(tmp_path), 7) == []
-    assert younger(LocalFileSystem(), str(tmp_path / "nowhere")) == []
+    (tmp_path / "checkpoint_of_mine").mkdir()
+    assert [number_of(one) for one in numbered(FILES, str(tmp_path))] == [7, 6, 5]
+    assert number_of(Checkpoint(str(tmp_path / "checkpoint_of_mine"), FILES)) == -1
 
 
-def test_a_trial_of_which_tune_knows_none_finds_its_own(tmp_path: Path) -> None:
-    storage: Any = SimpleNamespace(storage_filesystem=LocalFileSystem(), trial_fs_path=str(tmp_path))
-    assert Saved.newest_in(storage) is None
-    checkpoint(tmp_path, 0)
-    checkpoint(tmp_path, 1, None)
-    assert number_of(Saved.newest_in(storage)) == 0
+def test_where_there_is_none_none_is_found(tmp_path: Path) -> None:
+    assert newest(FILES, str(tmp_path / "nowhere")) is None
+    checkpoint(tmp_path, 0, None)
+    assert newest(FILES, str(tmp_path)) is None
 
 
-def test_a_folder_of_another_name_is_the_only_one(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    known = Checkpoint(str(tmp_path / "own"), LocalFileSystem())
-    assert number_of(known) == -1
-    assert Saved.newest(known) is known
+def test_old_ones_are_removed_and_one_that_is_gone_costs_nothing(tmp_path: Path) -> None:
+    old, kept = checkpoint(tmp_path, 0), checkpoint(tmp_path, 1)
+    remove([old, old])
+    assert [one.path for one in numbered(FILES, str(tmp_path))] == [kept.path]

@@ -97,7 +97,9 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     summary = json.loads(directory.summary.read_text())
     assert summary["status"] == "done"
     assert all(trial["queries"] <= QUERIES for trial in summary["trials"])
-    assert before < len(raw_rows(directory, "step")), "the second process has written to the same ledger"
+    written = len(raw_rows(directory, "step"))
+    assert before < written, "the second process has written to the same ledger"
+    assert written - len(ledger.steps) < before, "and its trials have not begun anew"
     assert len([row for row in raw_rows(directory, "measure") if row["what"] == "manual_prompt"]) == 2
     if interrupt is interrupt_group:
         assert_resuming_a_run_that_is_done_changes_nothing(long_space, directory)

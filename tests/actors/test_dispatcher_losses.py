@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,6 +225,43 @@ def test_a_tile_lost_again_and_again_fails_its_request() -> None:
         assert (await dispatcher.statistics()).retries == TILE_TRIES
 
     with_pool([FakeActor(die)], body)
+
+
+def test_an_actor_that_is_late_with_its_tiles_is_asked_last_whatever_the_others_have_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stragglers, "SECONDS", 0.2)
+    gate, asked = asyncio.Event(), list[str]()
+
+    async def hang(tile: Request) -> Evaluation:
+        await gate.wait()
+        return ORACLE.evaluate(tile)
+
+    async def busy(tile: Request) -> Evaluation:
+        await asyncio.sleep(0.01)
+        return ORACLE.evaluate(tile)
+
+    def answering(name: str) -> Any:
+        async def free() -> int:
+            asked.append(name)
+            return 7
+
+        return SimpleNamespace(remote=free)
+
+    silent, sound = FakeActor(hang), FakeActor(busy)
+    silent.free_bytes, sound.free_bytes = answering("silent"), answering("sound")  # type: ignore[attr-defined]
+
+    async def body(dispatcher: Dispatcher) -> None:
+        await dispatcher.evaluate(packed(request(20, 6)))  # by now the silent one is late
+        more = asyncio.create_task(dispatcher.evaluate(packed(request(200, 6, "b"))))
+        await asyncio.sleep(0.05)
+        for _ in range(5):
+            assert await dispatcher.free_bytes() == 7
+        gate.set()
+        await more
+        assert asked == ["sound"] * 5
+
+    with_pool([silent, sound], body)
 
 
 def test_a_straggler_is_given_to_another_actor_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

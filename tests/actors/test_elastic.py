@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuner_runs import CMA, ZOT, killing, numbers, run_alone, run_space, space, steps_written, write_space
+from tuner_runs import CMA, ZOT, numbers, run_alone, run_space, space, write_space
 
 from actors.pool import Pool
 from distributed_tuner.config.oracle import AnalyticOracleConfig
@@ -18,12 +18,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def scenario(name: str, folder: Path) -> dict[str, Any]:
-    """Run a scenario of elastic_runs.py in a process of its own, beside the test run's cluster."""
+def seen_by(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script beside this one in a process of its own, beside the test run's cluster."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
-        [sys.executable, str(HERE / "elastic_runs.py"), name, str(folder)],
+        [sys.executable, str(HERE / script), *arguments],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -35,43 +35,27 @@ def scenario(name: str, folder: Path) -> dict[str, Any]:
     return seen
 
 
-def test_a_pool_on_an_autoscaled_cluster_comes_from_nothing_and_goes_back_to_it(tmp_path: Path) -> None:
-    seen = scenario("autoscaled", tmp_path)
+def test_a_pool_on_an_autoscaled_cluster_comes_from_nothing_and_goes_back_to_it() -> None:
+    seen = seen_by("autoscaled_runs.py")
     assert seen["before"] == 0
     assert seen["most"] == seen["spot"] == 2
     assert seen["steps"] >= 2
     assert seen["again"]
 
 
-def test_machines_that_fall_silent_cost_neither_a_number_nor_the_run(tmp_path: Path) -> None:
-    seen = scenario("frozen", tmp_path)
+def test_machines_that_fall_silent_cost_neither_a_number_nor_the_run() -> None:
+    seen = seen_by("elastic_runs.py", "frozen")
     assert seen["one_silent"] >= 3
     assert seen["all_silent"] >= 1
     assert seen["events"] == ["pool_grows", "straggler"], "no death: Ray would take a minute to tell of it"
 
 
-def test_a_machine_that_is_drained_is_left_and_loses_nothing(tmp_path: Path) -> None:
-    seen = scenario("drained", tmp_path)
+def test_a_machine_that_is_drained_is_left_and_loses_nothing() -> None:
+    seen = seen_by("elastic_runs.py", "drained")
     assert seen["accepted"]
     assert seen["events"] == ["oracle_leaves"]
     assert (seen["retries"], seen["restarts"]) == (0, 0)
     assert seen["steps"] >= 2
-
-
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("title", "told"), [("ray::Dispatcher", "dispatcher_restart"), ("ray::Keeper", "oracle_lost")])
-def test_a_killed_dispatcher_or_keeper_changes_no_number(title: str, told: str, reviews: Path, tmp_path: Path) -> None:
-    tree = space({"kind": "analytic", "seconds": 0.02, "actors": 2}, [ZOT, CMA], budget={"queries": 300})
-    path, killed = write_space(tree, reviews, "killed_dispatcher.yaml"), list[int]()
-    with killing(title, steps_written(tmp_path / "run", 4), killed):
-        done = run_space(path, tmp_path / "run")
-    assert killed
-    assert done.status == "done"
-    assert numbers(done.ledger) == numbers(run_alone(path))
-    assert [trial.attempt for trial in done.ledger.trials] == [0, 0]
-    assert told in {event.kind for event in done.ledger.events}
-    for row in (*done.ledger.steps, *done.ledger.looks):
-        assert row.spent.queries <= 300
 
 
 @pytest.mark.usefixtures("ray_cluster")

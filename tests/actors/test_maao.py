@@ -30,7 +30,7 @@ from tuner_runs import (
 )
 
 from distributed_tuner.ledger.reader import Ledger, read
-from distributed_tuner.ledger.rows import ExchangeRow, RestartRow
+from distributed_tuner.ledger.rows import ExchangeRow
 
 pytestmark = pytest.mark.ray
 
@@ -238,29 +238,6 @@ def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
     explore = {"stages.0.optimizer.learning_rate": {"low": 0.0001, "high": 10.0}}
     schedule = {"kind": "population", "mode": mode, "quantile": 0.25, "explore": explore}
     return alternating(proposer) | {"stages": stages, "schedule": schedule, "budget": {"queries": 150}}
-
-
-def restarted(ledger: Ledger) -> list[RestartRow]:
-    return [row for row in ledger.restarts if row.donor is not None]
-
-
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_laggards_of_a_population_take_after_leaders(mode: str, reviews: Path, tmp_path: Path) -> None:
-    path = write_space(population({"kind": "random"}, mode), reviews, f"population_{mode}.yaml")
-    done = run_space(path, tmp_path / "run")
-    assert done.status == "done"
-    assert all(trial["status"] == "done" for trial in done.summary["trials"])
-    rows = restarted(done.ledger)
-    assert rows
-    for row in rows:
-        assert row.donor != row.trial_id
-        assert row.adopted in ("proposal", "donor")
-        assert list(row.settings) == ["stages.0.optimizer.learning_rate"]
-    by_trial = {row.trial_id: [r.stage for r in done.ledger.restarts if r.trial_id == row.trial_id] for row in rows}
-    assert all(stages == [1, 3] for stages in by_trial.values())
-    if mode == "sync":
-        again = run_space(path, tmp_path / "again")
-        assert numbers(again.ledger) == numbers(done.ledger)
 
 
 def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_lineage(

@@ -22,6 +22,7 @@ from tuner_runs import (
 from typer.testing import CliRunner
 
 from actors.pool import Pool
+from actors.spreading import CALL_TILES, IN_FLIGHT
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.evaluation import evaluate
@@ -78,13 +79,12 @@ def test_evaluating_the_best_prompt_again_gives_exactly_the_runs_test_metric(und
     assert f"{best['metric']} {best['test_metric']:.6f}" in printed.stdout
 
 
-@pytest.mark.parametrize("actors", [1, 2])
-def test_a_killed_oracle_actor_changes_no_number(
-    actors: int, llama_space: Path, undisturbed: Done, tmp_path: Path
+def test_the_only_oracle_actor_is_killed_and_no_number_changes(
+    llama_space: Path, undisturbed: Done, tmp_path: Path
 ) -> None:
     out, killed = tmp_path / "run", []
     with killing(ORACLE, steps_written(out, 1), killed):
-        done = run_space(llama_space, out, f"oracle.actors={actors}")
+        done = run_space(llama_space, out, "oracle.actors=1")
     assert killed
     assert done.status == "done"
     assert numbers(done.ledger) == numbers(undisturbed.ledger)
@@ -93,15 +93,14 @@ def test_a_killed_oracle_actor_changes_no_number(
     assert_budgets_hold(done, QUERIES)
     end = done.ledger.end
     assert end is not None
-    assert 1 <= end.retries <= 2  # what was in flight on one actor
+    assert 1 <= end.retries <= IN_FLIGHT * CALL_TILES  # what was in flight on one actor
     assert [event.kind for event in done.ledger.events] == ["oracle_restart"]
     assert done.summary["status"] == "done"
 
 
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
-    reviews: Path, llama: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("actors.tuning.CHECKPOINT_EVERY", 1)
     long = space(llama, [ZOT], budget={"queries": 1500}, look_every=100)
     path = write_space(long, reviews, "long.yaml")
     out, killed = tmp_path / "run", []

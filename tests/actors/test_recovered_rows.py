@@ -1,20 +1,25 @@
-"""What a resumed run takes from checkpoints that its ledger has lost. No Ray is started: trials are stand-ins."""
+"""What a resumed run has behind it, and what it takes from checkpoints that its ledger has lost. No Ray is started."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pyarrow.fs import LocalFileSystem
-from ray.tune import Checkpoint
 
-from actors.trial import RECENT_REPORTS, RECENT_ROWS, Saved, TuneTrial
-from actors.tuning import recover
+from actors.checkpoints import STATE_FILE, Saved
+from actors.past import TUNE_NAME, Past
+from actors.trial import RECENT_REPORTS, RECENT_ROWS, TuneTrial
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.config.space import TrialPlan
+from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger import CostRow, LedgerWriter, RunRow, StepRow, TrialEndRow, read
 from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.schedule.decisions import Decisions
+from distributed_tuner.schedule.population import Decision
 
-PLANS: list[Any] = [SimpleNamespace(trial_id=name, experiment=SimpleNamespace(schedule=None)) for name in ("a", "b")]
+PLANS = [TrialPlan(name, index, "zot", {}, Experiment.model_construct()) for index, name in enumerate(("a", "b"))]
 
 
 def step(number: int, trial_id: str = "a") -> StepRow:
@@ -32,35 +37,20 @@ def step(number: int, trial_id: str = "a") -> StepRow:
     )
 
 
-@dataclass
-class RestoredTrial:
-    """A trial as Tune restores it."""
-
-    index: int
-    checkpoint: Any
-    status: str = "PENDING"
-    last_result: dict[str, Any] = field(default_factory=dict)
-    storage: Any = None
-    ERROR = "ERROR"
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"trial": self.index}
-
-    def is_finished(self) -> bool:
-        return self.status in ("TERMINATED", "ERROR")
+def save(directory: RunDirectory, name: str, *reports: list[StepRow], prompt: str | None = None, **report: Any) -> Path:
+    """Write a trial's checkpoint; return its file."""
+    folder = Path(directory.tune_storage(TUNE_NAME), name, "checkpoint_000000")
+    folder.mkdir(parents=True)
+    Saved({}, [[row.model_dump() for row in rows] for rows in reports], report, prompt).write(folder)
+    return folder / STATE_FILE
 
 
-def saved(folder: Path, *reports: list[StepRow], prompt: str | None = None) -> Any:
-    folder.mkdir()
-    Saved({}, [[row.model_dump() for row in report] for report in reports], prompt).write(folder)
-    return Checkpoint(str(folder), LocalFileSystem())
-
-
-def recovered(directory: RunDirectory, *trials: RestoredTrial) -> list[int]:
-    """Recover what the trials know; return the steps in the ledger, line by line."""
+def past_of(directory: RunDirectory, plans: Sequence[TrialPlan] = PLANS) -> Past:
     with LedgerWriter(directory.ledger) as writer:
-        recover(trials, PLANS, directory, writer)
+        return Past.of(directory, plans, writer)
+
+
+def steps(directory: RunDirectory) -> list[int]:
     return [row.step for row in read(directory.ledger).steps]
 
 
@@ -75,47 +65,82 @@ def directory(tmp_path: Path) -> RunDirectory:
     return directory
 
 
-def test_rows_that_only_a_checkpoint_knows_are_written_down_once(directory: RunDirectory, tmp_path: Path) -> None:
-    trial = RestoredTrial(0, saved(tmp_path / "checkpoint", [step(1), step(2)], [step(3)], [step(4), step(5)]))
-    assert recovered(directory, trial) == [1, 2, 3, 4, 5]
+def test_rows_that_only_a_checkpoint_knows_are_written_down_once(directory: RunDirectory) -> None:
+    save(directory, "a", [step(1), step(2)], [step(3)], [step(4), step(5)], done=False, dev_loss=0.5)
+    past = past_of(directory)
+    assert steps(directory) == [1, 2, 3, 4, 5]
+    assert past.ended == {}
+    assert past.reports == {"a": {"done": False, "dev_loss": 0.5}}
     before = directory.ledger.read_bytes()
-    assert recovered(directory, trial) == [1, 2, 3, 4, 5]
+    assert past_of(directory) == past
     assert directory.ledger.read_bytes() == before
 
 
-def test_a_trial_that_has_ended_gets_its_end_and_its_prompt_back(directory: RunDirectory, tmp_path: Path) -> None:
-    end = {"reason": "its budget is spent", "progress": {"elapsed": 7.0}}
-    done = RestoredTrial(0, saved(tmp_path / "a", [step(3)], prompt="be kind"), "TERMINATED", end)
-    stopped = RestoredTrial(1, saved(tmp_path / "b", [step(1, "b")]), "TERMINATED")
+def test_a_trial_that_has_ended_gets_its_end_and_its_prompt_back(directory: RunDirectory) -> None:
+    end = {"done": True, "reason": "its budget is spent", "progress": {"elapsed": 7.0}}
+    save(directory, "a", [step(3)], prompt="be kind", **end)
+    save(directory, "b", [step(1, "b")], prompt="be brief", done=False)
     for _ in range(2):
-        recovered(directory, done, stopped)
-    ends = {row.trial_id: row for row in read(directory.ledger).trial_ends}
-    assert (ends["a"].status, ends["a"].reason, ends["a"].wall_seconds) == ("done", "its budget is spent", 7.0)
-    assert ends["b"].status == "stopped"
-    assert directory.ledger.read_text().count('"trial_end"') == 2
+        assert past_of(directory).ended == {"a": "done"}
+    (row,) = read(directory.ledger).trial_ends
+    assert (row.trial_id, row.status, row.reason, row.wall_seconds) == ("a", "done", "its budget is spent", 7.0)
+    assert directory.ledger.read_text().count('"trial_end"') == 1
     assert directory.prompt_of("a") == "be kind"
-    assert directory.prompt_of("b") is None
+    assert directory.prompt_of("b") is None, "it goes on, and will tell"
 
 
-def test_an_interruption_is_no_end(directory: RunDirectory, tmp_path: Path) -> None:
+def test_an_interruption_is_no_end_and_the_ledgers_word_counts(directory: RunDirectory) -> None:
     with LedgerWriter(directory.ledger) as writer:
         writer.write(TrialEndRow(trial_id="a", status="interrupted", reason="a person", wall_seconds=1.0))
-    failed = RestoredTrial(0, saved(tmp_path / "a", [step(3)]), "ERROR")
-    recovered(directory, failed)
-    assert [row.status for row in read(directory.ledger).trial_ends] == ["failed"]
+        writer.write(TrialEndRow(trial_id="b", status="stopped", reason="by the schedule", wall_seconds=1.0))
+    save(directory, "b", [step(1, "b")], prompt="be brief", done=False)
+    assert past_of(directory).ended == {"b": "stopped"}
+    assert directory.prompt_of("b") == "be brief"
 
 
-def test_without_a_checkpoint_or_with_a_broken_one_nothing_is_added(directory: RunDirectory, tmp_path: Path) -> None:
-    broken = saved(tmp_path / "broken", [step(9)])
-    file = next(Path(broken.path).iterdir())
-    file.write_bytes(file.read_bytes()[:40])
-    (tmp_path / "empty").mkdir()
-    trials = [
-        RestoredTrial(0, None),
-        RestoredTrial(0, broken),
-        RestoredTrial(1, Checkpoint(str(tmp_path / "empty"), LocalFileSystem())),
-    ]
-    assert recovered(directory, *trials) == [1, 2]
+def test_who_may_be_taken_after_ends_once_more_if_its_end_was_not_saved(directory: RunDirectory) -> None:
+    schedule = PopulationScheduleConfig(kind="population")
+    population = [replace(plan, experiment=Experiment.model_construct(schedule=schedule)) for plan in PLANS]
+    with LedgerWriter(directory.ledger) as writer:
+        for name, status in (("a", "done"), ("b", "failed")):
+            writer.write(TrialEndRow(trial_id=name, status=status, reason="it is over", wall_seconds=1.0))
+    assert past_of(directory, population).ended == {"b": "failed"}
+    save(directory, "a", [step(2)], done=False)
+    assert past_of(directory, population).ended == {"b": "failed"}
+    assert past_of(directory).ended == {"a": "done", "b": "failed"}, "elsewhere the ledger has all that is needed"
+    directory.tune.rename(directory.path / "older")
+    save(directory, "a", [step(2)], done=True, reason="it is over", progress={"elapsed": 1.0})
+    assert past_of(directory, population).ended == {"a": "done", "b": "failed"}
+
+
+def test_without_a_checkpoint_or_with_a_broken_one_nothing_is_added(directory: RunDirectory) -> None:
+    assert past_of(directory) == Past()
+    broken = save(directory, "a", [step(9)], done=True)
+    broken.write_bytes(broken.read_bytes()[:40])
+    Path(directory.tune_storage(TUNE_NAME), "b", "checkpoint_000000").mkdir(parents=True)
+    assert past_of(directory) == Past()
+    assert steps(directory) == [1, 2]
+
+
+def test_a_populations_decisions_come_back_as_they_were(directory: RunDirectory) -> None:
+    decisions = Decisions({"a": {1: Decision(False, "b", {"rate": 0.1 + 0.2}), 2: Decision(True)}})
+    directory.keep_decisions(decisions)
+    assert past_of(directory).decisions == decisions
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"decided": {"a": {"1": {"go_on": "perhaps"}}}}', '{"met": {"x": []}}'])
+def test_decisions_that_no_run_wrote_are_refused(directory: RunDirectory, text: str) -> None:
+    directory.population.write_text(text)
+    with pytest.raises(RunDirectoryError, match=r"population\.json must hold what a population's schedule decided"):
+        past_of(directory)
+
+
+@pytest.mark.parametrize("name", ["..", "../elsewhere", "a/b", ""])
+def test_a_trials_name_that_leads_elsewhere_is_refused(directory: RunDirectory, name: str) -> None:
+    before = directory.ledger.read_bytes()
+    with pytest.raises(RunDirectoryError, match="a trial's name is one folder's"):
+        past_of(directory, [replace(PLANS[0], trial_id=name)])
+    assert directory.ledger.read_bytes() == before
 
 
 def test_a_checkpoint_holds_the_last_reports_within_bounds() -> None:

@@ -1,6 +1,7 @@
 """A population's scheduler: decisions carried out, and neither lost nor made twice, whatever dies."""
 
 import dataclasses
+import json
 import pickle
 import time
 from typing import Any
@@ -25,7 +26,7 @@ def scored(words: str, loss: float) -> dict[str, Any]:
 def test_between_boundaries_every_trial_goes_on() -> None:
     tune = FakeTune()
     assert tune.report(0, 0, 1e9, waiting=False) == CONTINUE
-    assert "decided" not in tune.trials[0].config
+    assert tune.trials[0].config == {"trial": 0}
 
 
 def test_sync_trials_wait_for_each_other_and_the_last_one_opens_the_barrier() -> None:
@@ -185,14 +186,15 @@ def test_a_restart_of_an_earlier_boundary_is_ordered_again_where_a_trial_fell_be
     assert [order["settings"] for order in orders[:2]] == [order["settings"] for order in orders[2:]]
 
 
-# ------------------------------------------------------------------------------------------------ restored
+# ------------------------------------------------------------------------------------------------ resumed
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_restored_trial_that_was_decided_but_had_not_begun_gets_the_same_order(mode: str) -> None:
+def test_a_trial_that_was_decided_but_had_not_begun_gets_the_same_order_when_resumed(mode: str) -> None:
     tune = FakeTune(2, mode)
     tune.report(0, 1, 1.0)
     tune.report(1, 1, 2.0)
     before = [trial.config for trial in tune.trials]
-    tune.restore()
+    tune.resume()
+    assert [trial.config for trial in tune.trials] == before
     assert tune.report(0, 1, 1.0) == CONTINUE
     assert tune.report(1, 1, 2.0) == PAUSE
     assert [trial.config for trial in tune.trials] == before
@@ -200,12 +202,12 @@ def test_a_restored_trial_that_was_decided_but_had_not_begun_gets_the_same_order
     assert len(tune.said) == 1
 
 
-def test_restored_trials_that_waited_meet_again() -> None:
+def test_resumed_trials_that_waited_meet_again() -> None:
     tune = FakeTune(3)
     tune.report(0, 1, 1.0)
     tune.report(1, 1, 3.0)
     tune.report(2, 0, 2.0, waiting=False)
-    tune.restore()
+    tune.resume()
     assert tune.run_paused() == []
     assert tune.report(1, 1, 3.0) == PAUSE
     assert tune.report(2, 1, 2.0) == CONTINUE
@@ -215,35 +217,62 @@ def test_restored_trials_that_waited_meet_again() -> None:
     assert tune.restart(1)["place"] == "prompt of t0 at 1"
 
 
-def test_a_decision_that_tune_had_not_stored_yet_is_made_again_as_it_was() -> None:
-    """Tune stores trials one by one: of one barrier's decisions some may be lost, while their donors have gone on."""
-    tune = FakeTune(4)
-    losses = [4.0, 1.0, 2.0, 3.0]
-    for index, loss in enumerate(losses):
-        tune.report(index, 1, loss)
-    first = tune.trials[0].config
-    tune.report(1, 1, 0.001, waiting=False)
-    tune.report(2, 2, 0.0001)
-    tune.trials[0].config = {"trial": 0}
-    tune.restore()
-    assert tune.run_paused() == []
-    assert tune.report(0, 1, 4.0) == PAUSE
-    assert tune.trials[0].config["decided"] == first["decided"]
-    assert tune.restart(0)["settings"] == first["restart"]["settings"]
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_decision_is_kept_before_anything_follows_from_it_and_once(mode: str) -> None:
+    kept: list[dict[str, Any]] = []
+    tune = FakeTune(2, mode, keep=lambda decisions: kept.append(json.loads(json.dumps(decisions.to_json()))))
+    tune.report(0, 1, 1.0)
+    assert tune.report(1, 1, 2.0) == PAUSE
+    assert kept[-1]["decided"]["t1"]["1"]["donor"] == "t0"
+    assert kept[-1]["restarts"]["t1"]["1"]["place"] == "prompt of t0 at 1"
+    count = len(kept)
+    assert tune.run_paused() == ([0, 1] if mode == "sync" else [1])
+    tune.report(0, 1, 1.0)
+    assert len(kept) == count
 
 
-def test_finished_trials_are_still_known_after_a_restore() -> None:
+def test_a_trial_whose_checkpoint_is_a_boundary_behind_gets_the_order_of_then() -> None:
+    """Its process died after a report and before that was saved; its donor has gone on since."""
+    tune = FakeTune(2)
+    tune.report(0, 1, 1.0, scored=[scored("early", 1.0)])
+    tune.report(1, 1, 2.0)
+    first = tune.restart(1)
+    before = tune.trial(1).last_result
+    tune.report(0, 2, 0.1, scored=[scored("late", 0.1)])
+    tune.report(1, 2, 0.5)
+    assert tune.restart(1)["boundary"] == 2
+    tune.trial(1).last_result = before
+    tune.resume()
+    assert tune.restart(1) == first
+    assert tune.report(1, 1, 2.0) == PAUSE
+    assert tune.restart(1) == first
+
+
+def test_a_late_trial_is_measured_by_those_who_met_in_a_resumed_run_too() -> None:
+    tune = FakeTune(3)
+    tune.report(0, 1, 1.0)
+    tune.report(1, 1, 2.0)
+    tune.now = 60.0
+    assert tune.run_paused() == [0, 1]
+    tune.report(1, 2, 0.001)
+    tune.resume()
+    assert tune.report(2, 1, 5.0) == PAUSE
+    assert tune.restart(2)["donor"] == "t0", "t1 was the worse one when they met"
+
+
+def test_trials_that_were_over_are_still_known_and_failed_ones_are_nobodys_donor() -> None:
     tune = FakeTune(3)
     tune.report(0, 0, 0.1, waiting=False, done=True)
     tune.end(0, Trial.TERMINATED)
     tune.report(1, 0, 0.01, waiting=False)
     tune.end(1, Trial.ERROR)
-    tune.restore()
+    tune.resume()
+    assert len(tune.trials) == 1
     assert tune.report(2, 1, 5.0) == PAUSE
     assert tune.restart(2)["donor"] == "t0"
 
 
-def test_texts_that_were_scored_before_a_restore_are_shown() -> None:
+def test_texts_that_were_scored_before_a_run_was_resumed_are_shown() -> None:
     tune = FakeTune(1, pool=[text("old", 0.1), text("worse", 9.0), text("worst", 10.0)])
     tune.report(0, 1, 1.0, scored=[scored("old", 0.1), scored("new", 0.5)])
     assert [entry["text"] for entry in tune.restart(0)["pool"]] == ["new", "old"]

@@ -1,19 +1,14 @@
-"""Populations of toys under Tune: async and sync, with processes, trials and drivers that die."""
+"""Populations of toys under Tune: async and sync, with processes and trials that die."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from fake_tune import Said
-from toy_population import Course, restored, tuner
-from tuner_runs import ROOT, wait_for
+from toy_population import Course, tuner
+from tuner_runs import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 RATES = (0.02, 0.3, 0.2, 0.01)
@@ -106,43 +101,3 @@ def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path: Path) -> None:
     assert ended(course) == {"toy-0000", "toy-0002", "toy-0003"}
     at_second = {donor for (_, boundary), (donor, _, _) in restarts(course).items() if boundary == 2}
     assert at_second == {"toy-0003"}  # the best of those that are left, since it took over the failed one's rate
-
-
-def kill_between_snapshots(process: subprocess.Popen[bytes], experiment: Path) -> None:
-    """SIGKILL a driver while it is not writing Tune's snapshot, which Tune does not replace as a whole."""
-
-    def stopped_with_a_snapshot() -> bool:
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            return all(json.loads(path.read_text()) for path in experiment.glob("experiment_state-*.json"))
-        except ValueError:
-            os.kill(process.pid, signal.SIGCONT)
-            return False
-
-    wait_for(stopped_with_a_snapshot)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-
-def test_a_killed_driver_s_run_is_restored_to_the_same_decisions(synced: tuple[Course, Said], tmp_path: Path) -> None:
-    undisturbed, _ = synced
-    course = Course(str(tmp_path), RATES, "sync", seconds=0.3)
-    path = tmp_path / "course.json"
-    path.write_text(json.dumps(course.__dict__))
-    here = ROOT / "tests" / "actors"
-    address = ray.get_runtime_context().gcs_address
-    process = subprocess.Popen(
-        [sys.executable, str(here / "toy_population.py"), address, str(path)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{here}", "TUNE_GLOBAL_CHECKPOINT_S": "0", "RAY_AUTH_MODE": "token"},
-        cwd=tmp_path,
-    )
-    wait_for(lambda: process.poll() is not None or lines(course, "toy-0003", "restart"), 60)
-    kill_between_snapshots(process, tmp_path / "toys")
-    said: Said = []
-    results = restored(course, lambda *what: said.append(what)).fit()
-    assert results.num_errors == 0
-    assert ended(course) == set(course.names)
-    assert restarts(course) == restarts(undisturbed)
-    assert [name for name, kind, _ in said if kind == "restart"] == [
-        name for name, boundary in restarts(course) if boundary == 2
-    ]

@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from tuner_runs import RANDOM, ZOT, Done, Grid, numbers, processes, raw_rows, run_alone, run_space, space, write_space
 
+from actors.trial import TuneTrial
+from actors.tuning import TRIAL_FAILURES
+from distributed_tuner.preflight import prepare
+
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 ANALYTIC = {"kind": "analytic", "actors": 2, "price": {"usd_per_million_input_tokens": 1.0}}
@@ -125,3 +129,32 @@ def test_the_schedule_stops_trials_and_the_best_is_still_measured_on_test(review
     assert done.summary["best"]["test_metric"] is not None
     stopped = [row for row in raw_rows(done.directory, "trial_end") if row["status"] == "stopped"]
     assert stopped[0]["reason"] == "stopped by the schedule"
+
+
+def test_a_trial_that_fails_for_good_says_why_and_is_not_begun_again(
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(TuneTrial):
+        """Its second trial can make no step."""
+
+        def step(self) -> dict[str, Any]:
+            if self._trial.trial_id == names[1]:
+                raise ValueError("the second trial is broken")
+            return super().step()
+
+    path = write_space(budget_space([{"queries": 77}, {"queries": 78}]), reviews, "broken.yaml")
+    names = [plan.trial_id for plan in prepare(path, []).plans]
+    monkeypatch.setattr("actors.tuning.TuneTrial", Broken)
+    done = run_space(path, tmp_path / "run")
+    assert done.status == "done", "the other trial has a result"
+    ends = {end.trial_id: (end.status, end.reason) for end in done.ledger.trial_ends}
+    assert ends[names[0]][0] == "done"
+    assert ends[names[1]] == ("failed", "ValueError: the second trial is broken")
+    assert len(raw_rows(done.directory, "trial")) == 2 + TRIAL_FAILURES
+
+    monkeypatch.undo()
+    before = raw_rows(done.directory, "trial")
+    resumed = run_space(path, tmp_path / "run", resume=True)
+    assert resumed.status == "done"
+    assert raw_rows(done.directory, "trial") == before
+    assert {end.trial_id: (end.status, end.reason) for end in resumed.ledger.trial_ends} == ends

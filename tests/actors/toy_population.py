@@ -1,7 +1,4 @@
-"""A population of toys: trials of milliseconds a step that follow what actors/trial.py reports and is told.
-
-As a program it is a driver that can be killed: ``python toy_population.py ADDRESS COURSE.json``.
-"""
+"""A population of toys: trials of milliseconds a step that follow what actors/trial.py reports and is told."""
 
 import dataclasses
 import json
@@ -166,24 +163,3 @@ def tuner(course: Course, say: Say = silent) -> tune.Tuner:
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True, num_to_keep=10),
         ),
     )
-
-
-def restored(course: Course, say: Say = silent) -> tune.Tuner:
-    """Return the run whose driver was killed, with a scheduler that knows nothing yet."""
-    run = tune.Tuner.restore(str(Path(course.folder, "toys")), trainable=trainable(course), resume_unfinished=True)
-    run._local_tuner._tune_config.scheduler = scheduler(course, say)
-    return run
-
-
-def main() -> None:
-    import ray
-
-    address, path = sys.argv[1:]
-    paths = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=paths)
-    raw = json.loads(Path(path).read_text())
-    tuner(Course(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})).fit()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,95 @@
+"""What a run has behind it when its driver begins: by its ledger, the trials' checkpoints and what a schedule decided.
+
+All of that is data. Ray Tune's own snapshots, which can hold code, are written by Tune and read by nobody.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.fs
+
+from actors.checkpoints import newest
+from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.config.space import TrialPlan
+from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.recovery import lost
+from distributed_tuner.ledger.rows import ROW, Row, TrialEndRow
+from distributed_tuner.ledger.writer import LedgerWriter
+from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.schedule.decisions import Decisions
+
+TUNE_NAME = "trials"
+"""What Tune calls every run's trials: a folder in which each has one of its own, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Of a new run, nothing. ended: how trials ended, by name. reports: what each told last, but for rows and prompt.
+    decisions: those of a population."""
+
+    ended: dict[str, str] = field(default_factory=dict)
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
+
+    @classmethod
+    def of(cls, directory: RunDirectory, plans: Sequence[TrialPlan], writer: LedgerWriter) -> "Past":
+        """Return what a run has behind it, and write down what the checkpoints know and the ledger does not.
+
+        That is so when a machine was lost with the end of the ledger. A trial goes on behind its checkpoint, and one
+        that has ended does not go on at all; neither makes these rows again.
+
+        Raises:
+            RunDirectoryError: what the schedule decided cannot be read, or a trial's name is none.
+        """
+        decisions = read_decisions(directory)
+        ended = {row.trial_id: str(row.status) for row in read(writer.path).trial_ends if row.status != "interrupted"}
+        files, folder = pyarrow.fs.FileSystem.from_uri(directory.tune_storage(TUNE_NAME))
+        reports: dict[str, dict[str, Any]] = {}
+        rows: list[Row] = []
+        for plan in plans:
+            name = plan.trial_id
+            directory.require_trial_name(name)
+            found = newest(files, f"{folder}/{name}")
+            if found is not None:
+                reports[name] = found.saved.report
+                rows += [ROW.validate_python(raw) for report in found.saved.reports for raw in report]
+            done = reports.get(name, {}).get("done", False)
+            if done and name not in ended:
+                ended[name] = "done"
+                rows.append(_end_of(name, reports[name]))
+            elif not done and ended.get(name) == "done" and _may_be_taken_after(plan):
+                del ended[name]  # its driver died before its last report was saved: it ends once more
+            if found is not None and found.saved.prompt is not None and name in ended:
+                directory.keep_prompt(name, found.saved.prompt)
+        for row in lost(writer.path, rows):
+            writer.write(row)
+        return cls(ended, reports, decisions)
+
+
+def _end_of(trial_id: str, report: dict[str, Any]) -> TrialEndRow:
+    elapsed = report["progress"]["elapsed"]
+    return TrialEndRow(trial_id=trial_id, status="done", reason=report["reason"], wall_seconds=elapsed)
+
+
+def _may_be_taken_after(plan: TrialPlan) -> bool:
+    return isinstance(plan.experiment.schedule, PopulationScheduleConfig)
+
+
+def read_decisions(directory: RunDirectory) -> Decisions:
+    """Return what the schedule of a run's population has decided so far; nothing where there is none.
+
+    Raises:
+        RunDirectoryError: the file holds something else.
+    """
+    if not directory.population.exists():
+        return Decisions()
+    try:
+        return Decisions.from_json(json.loads(directory.population.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise RunDirectoryError(
+            f"{directory.shown(directory.population)} must hold what a population's schedule decided, but it does not"
+            f" ({' '.join(str(error).split())[:200]}); start a new run"
+        ) from None

@@ -1,0 +1,71 @@
+"""What a population's schedule has decided, as a resumed run must know it. Data alone: JSON in, JSON out."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from distributed_tuner.prompts.pool import PooledText
+from distributed_tuner.schedule.population import Decision, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """What a trial is told to do at a boundary. place: of the donor's prompt, encoded, empty without one. pool: the
+    texts that it is shown."""
+
+    id: str
+    boundary: int
+    donor: str | None
+    settings: dict[str, float]
+    place: str
+    pool: tuple[PooledText, ...]
+
+
+@dataclass(slots=True)
+class Decisions:
+    """All decisions so far.
+
+    decided: by trial and boundary. met: by boundary, how all stood that met there ("sync"). restarts: by trial and
+    boundary, the last two: a trial's checkpoint may be a boundary behind.
+    """
+
+    decided: dict[str, dict[int, Decision]] = field(default_factory=dict)
+    met: dict[int, tuple[Standing, ...]] = field(default_factory=dict)
+    restarts: dict[str, dict[int, Restart]] = field(default_factory=dict)
+
+    def of(self, trial_id: str, boundary: int) -> Decision | None:
+        """Return what was decided for a trial at a boundary; None while nothing is."""
+        return self.decided.get(trial_id, {}).get(boundary)
+
+    def restart_of(self, trial_id: str, boundary: int) -> Restart | None:
+        """Return what a trial was told to do at a boundary; None where it was told nothing, or that is long ago."""
+        return self.restarts.get(trial_id, {}).get(boundary)
+
+    def order(self, trial_id: str, restart: Restart) -> None:
+        """Note what a trial is told to do."""
+        recent = {at: one for at, one in self.restarts.get(trial_id, {}).items() if at >= restart.boundary - 1}
+        self.restarts[trial_id] = recent | {restart.boundary: restart}
+
+    def settings_of(self, trial_id: str) -> dict[str, float]:
+        """Return the settings that a trial has taken over so far, by path."""
+        settings: dict[str, float] = {}
+        for _, decision in sorted(self.decided.get(trial_id, {}).items()):
+            settings |= decision.settings
+        return settings
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "Decisions":
+        """Return the decisions of ``to_json``, read back from JSON.
+
+        Raises:
+            ValueError: this is something else.
+        """
+        return _ADAPTER.validate_python(raw)
+
+
+_ADAPTER = TypeAdapter(Decisions)
