@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil  # type: ignore[import-untyped]
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+HEAD_KIND = "ray.head.default"
 HEAD_NODE = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # what that provider takes the head for
 PORTS = range(20_000, 32_000)  # neither Ray's own range for workers nor the system's for clients
 START_SECONDS = 60.0
@@ -27,19 +28,18 @@ STOP_SECONDS = 20.0
 OBJECT_STORE_BYTES = 200_000_000
 TOKEN = {"RAY_AUTH_MODE": "token"}
 
+Kind: TypeAlias = dict[str, Any]
+
 
 @contextmanager
-def autoscaling(
-    head: Mapping[str, int], node: Mapping[str, int], most: int, idle_seconds: float = 6.0
-) -> Iterator[str]:
+def autoscaling(head: Mapping[str, int], kinds: Mapping[str, Kind], idle_seconds: float = 6.0) -> Iterator[str]:
     """Run a cluster for as long as a block of code runs, and join it; yield its address.
 
     Must be called in a process that has not imported ray: it sets what Ray reads when it is imported.
 
     Args:
         head: resources of the head, such as {"CPU": 2}.
-        node: resources of a node that the autoscaler brings.
-        most: nodes at a time.
+        kinds: of nodes that the autoscaler brings, by name, as ``kind`` makes them.
         idle_seconds: after which a node goes.
 
     Raises:
@@ -55,7 +55,7 @@ def autoscaling(
         ports = _free_ports(4)
         address = f"{ray.util.get_node_ip_address()}:{ports[0]}"
         settings = Path(folder) / "cluster.json"
-        settings.write_text(json.dumps(_settings(address, head, node, most, idle_seconds)), encoding="utf-8")
+        settings.write_text(json.dumps(_settings(address, head, kinds, idle_seconds)), encoding="utf-8")
         log = Path(folder) / "head.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -70,9 +70,12 @@ def autoscaling(
             _stop(process)
 
 
-def _settings(
-    address: str, head: Mapping[str, int], node: Mapping[str, int], most: int, idle_seconds: float
-) -> dict[str, Any]:
+def kind(resources: Mapping[str, int], most: int, **more: Any) -> Kind:
+    """Return a kind of node, of which there are none at first and so many at most. more: as in cluster.yaml."""
+    return {"resources": dict(resources), "node_config": {}, "min_workers": 0, "max_workers": most, **more}
+
+
+def _settings(address: str, head: Mapping[str, int], kinds: Mapping[str, Kind], idle_seconds: float) -> dict[str, Any]:
     """Return what the autoscaler reads: the launcher's format, most of it empty since nothing is launched by SSH."""
     provider = {
         "type": "external",
@@ -84,17 +87,14 @@ def _settings(
         "launch_multiple": True,
         "head_node_id": HEAD_NODE,
     }
-    types = {
-        "ray.head.default": {"resources": dict(head), "node_config": {}, "max_workers": 0},
-        "worker": {"resources": dict(node), "node_config": {}, "min_workers": 0, "max_workers": most},
-    }
+    types = {HEAD_KIND: {"resources": dict(head), "node_config": {}, "max_workers": 0}, **kinds}
     commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     return {
         "cluster_name": "emulated",
-        "max_workers": most,
+        "max_workers": sum(one["max_workers"] for one in kinds.values()),
         "provider": provider,
         "available_node_types": types,
-        "head_node_type": "ray.head.default",
+        "head_node_type": HEAD_KIND,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": idle_seconds / 60,
         "auth": {},

@@ -28,7 +28,7 @@ from benchmarks import machines
 from distributed_tuner.errors import OracleMemoryError, TunerError
 
 ORACLE, DISPATCHER, KEEPER = "ray::OracleHost", "ray::Dispatcher", "ray::Keeper"
-TRIAL = ("ray::TuneTrial", "ray::ResourceTrainable")  # waiting, working
+TRIAL = "ray::ResourceTrainable.train"  # at work: one that has ended may be there still, to run another
 SLOWER = 10
 SLICE = 0.02  # seconds that a slowed process runs at a time
 FIND_SECONDS = 30.0
@@ -124,7 +124,7 @@ def _kill_driver(scene: Scene) -> None:
 
 
 def _kill_raylet(scene: Scene) -> None:
-    """Kill the raylet of a worker, whose processes go with it."""
+    """Kill the raylet of a worker and its processes with it."""
     scene.lose(scene.worker(), machines.kill_raylet)
 
 

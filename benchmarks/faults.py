@@ -169,9 +169,10 @@ def suffer(fault: Fault, cluster: Any, space: Path, out: Path, whole: Outcome) -
             raise RuntimeError(f"the fault {fault.name!r} must {'' if fault.resumed else 'not '}end the run")
         if fault.resumed:
             finish(space, out, resume=True)
+        seconds = time.perf_counter() - began
     finally:
         scene.end()
-    got = outcome(out, time.perf_counter() - began)
+    got = outcome(out, seconds)
     return Row(
         fault=fault.name,
         expected=fault.expected,

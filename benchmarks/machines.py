@@ -67,9 +67,16 @@ def processes(node: Any) -> list[psutil.Process]:
 
 
 def kill_raylet(node: Any) -> None:
-    """Kill the raylet of a machine, whose workers end of it: the machine is gone."""
+    """Kill the raylet of a machine and what it has started: the machine is gone.
+
+    Workers end by themselves once they see that their raylet is dead, but may go on answering for seconds until then.
+    """
+    there = processes(node)
     for info in node.all_processes["raylet"]:
         os.kill(info.process.pid, signal.SIGKILL)
+    for process in there:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def remove(cluster: Cluster, node: Any) -> None:

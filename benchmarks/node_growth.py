@@ -55,9 +55,9 @@ def measure_here() -> Found:
     Raises:
         RuntimeError: no node came while there was work.
     """
-    from benchmarks.fake_cluster import autoscaling
+    from benchmarks.fake_cluster import autoscaling, kind
 
-    with autoscaling(head={"CPU": 2}, node={"CPU": 1, "GPU": 1}, most=NODES):
+    with autoscaling({"CPU": 2}, {"worker": kind({"CPU": 1, "GPU": 1}, NODES)}):
         from actors.pool import Pool
         from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
 
