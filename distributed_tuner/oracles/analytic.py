@@ -164,7 +164,7 @@ class AnalyticOracle:
     def _logistic(self, x_C_P: Array, batch: Batch) -> Array:
         phi_E_F = self._all_features(batch)
         labels, features = len(batch.label_words), self._config.features
-        classifier = x_C_P @ self._map(x_C_P.shape[1], labels * features)
+        classifier = _each(x_C_P, self._map(x_C_P.shape[1], labels * features))
         weights_C_W_F = classifier.reshape(len(x_C_P), labels, features)
         logits: Array = np.einsum("ef,cwf->cew", phi_E_F, weights_C_W_F).astype(np.float32)
         return logits
@@ -172,7 +172,7 @@ class AnalyticOracle:
     def _logistic_gradient(self, slopes_C_E_W: Array64, dim: int, batch: Batch) -> Array:
         """Return M' applied to the loss's slopes by the classifier, shape (C, P)."""
         by_classifier = np.einsum("cew,ef->cwf", slopes_C_E_W, self._all_features(batch)).reshape(len(slopes_C_E_W), -1)
-        return np.asarray(by_classifier @ self._map(dim, by_classifier.shape[1]).T, dtype=np.float32)
+        return _each(by_classifier, self._map(dim, by_classifier.shape[1]).T).astype(np.float32, copy=False)
 
     def _curvature(self, dim: int) -> tuple[Array64, Array64]:
         """Return lambda and x* of the quadratic, (P,) each."""
@@ -213,6 +213,12 @@ class AnalyticOracle:
             phi[zlib.crc32(word.encode()) % self._config.features] += 1.0
         norm = float(np.linalg.norm(phi))
         return phi / np.float32(norm) if norm else phi
+
+
+def _each(rows: Array, by: Array) -> Array:
+    """Return rows @ by, each row alone: of several at a time, a BLAS may round each as their number has it, and a
+    candidate's loss would depend on who shares its tile."""
+    return np.stack([row @ by for row in rows])
 
 
 def _cosine(rows_L_D: Array, tokens_V_D: Array64) -> Array64:

@@ -55,7 +55,7 @@ class Block:
     shared: SharedTokens | SharedCache | None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Segments:
     """The blocks of one forward pass, which cover its sequence. ``kept``: filled with each layer's (keys, values)."""
 

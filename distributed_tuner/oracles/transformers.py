@@ -43,7 +43,7 @@ from distributed_tuner.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORWARD_TOKENS = {"cpu": 2048, "cuda": 16384}  # a forward pass's; on a CPU what its caches hold
+FORWARD_TOKENS = {"cpu": 2048, "cuda": 32768}  # a forward pass's; on a CPU what its caches hold
 FORWARD_TOKENS_ELSEWHERE = 8192
 
 

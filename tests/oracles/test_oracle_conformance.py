@@ -127,6 +127,19 @@ def test_tiles_change_nothing_but_rounding(member: Member, layout: str, tile: tu
     assert costs[0] == costs[1]
 
 
+@pytest.mark.parametrize("member", MEMBERS[:2], indirect=True)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_tiles_of_an_analytic_oracle_do_not_even_round_otherwise(member: Member, gradient: bool) -> None:
+    request = replace(member.request("prefix", texts=not gradient), gradient=gradient)
+    whole = member.oracle.evaluate(request)
+    assert len(request.candidates) > 4
+    for candidates in (2, 4):
+        tiled = TiledOracle(member.oracle, Tile(candidates=candidates, examples=64)).evaluate(request)
+        assert same_bits(tiled, whole)
+        if gradient:
+            np.testing.assert_array_equal(tiled.gradients, whole.gradients)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_order_of_candidates_is_irrelevant_to_each(member: Member, layout: str) -> None:
     request = member.request(layout, texts=True)

@@ -1,5 +1,6 @@
 """The vLLM oracle in this process: losses of the transformers oracle, and nothing that one candidate has of another."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,14 @@ from distributed_tuner.values import (
 pytestmark = pytest.mark.vllm
 DTYPES = ("bfloat16", "float32")
 Transformers = Callable[[str], LossOracle]
+ROUNDING = 0.05
+"""Of a loss, by which two ways of computing it in bfloat16 may differ: on these few rows each is one to three
+hundredths from float32, and how a row is computed hangs on the machine's kernels and on what else is in the batch."""
+
+
+def apart(found: Any, wanted: Any) -> float:
+    """Return how far losses are apart, as shares of those above 1."""
+    return float((np.abs(np.subtract(found, wanted)) / np.maximum(1.0, wanted)).max())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -37,8 +46,7 @@ def test_losses_are_the_transformers_oracles(
 ) -> None:
     request = mixed(task, engine.info.width, layout, examples=16)
     found, wanted = engine.evaluate(request), transformers_oracle("bfloat16").evaluate(request)
-    apart = np.abs(found.losses - wanted.losses) / np.maximum(1.0, wanted.losses)
-    assert apart.max() < 0.03  # each of the two is a hundredth or two from float32, on these few rows
+    assert apart(found.losses, wanted.losses) < ROUNDING
     assert np.ptp(wanted.losses) > 0.2  # the candidates differ by far more than the tolerance
     assert replace(found.cost, seconds=0) == replace(wanted.cost, seconds=0) == engine.cost(request)
 
@@ -69,12 +77,15 @@ def test_candidates_share_no_keys_and_values(layout: Any, task: Task, engine: Lo
     request = mixed(task, engine.info.width, layout)
     together = engine.evaluate(request).losses
     alone = [float(engine.evaluate(replace(request, candidates=(one,))).losses[0]) for one in request.candidates]
-    assert np.abs(together - alone).max() < 0.02
-    first, second = request.candidates[:2]
+    assert apart(together, alone) < ROUNDING
+    draw = np.random.default_rng(9)
+    first, second = (
+        Point((scale * draw.standard_normal(LENGTH * engine.info.width)).astype(np.float32)) for scale in (1, 10)
+    )
     behind = engine.evaluate(replace(request, candidates=(first, second))).losses
     before = engine.evaluate(replace(request, candidates=(second, first))).losses
-    assert np.abs(behind - before[::-1]).max() < 0.02
-    assert abs(behind[0] - behind[1]) > 0.005
+    assert apart(behind, before[::-1]) < ROUNDING
+    assert apart(behind[:1], behind[1:]) > 3 * ROUNDING
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -87,7 +98,7 @@ def test_a_row_that_differs_late_is_not_taken_for_another(layout: Any, task: Tas
     request = Request((Point(one), Point(other)), task.batch("train", range(FEW)), spec_of(task, layout))
     losses = engine.evaluate(request).losses
     swapped = engine.evaluate(replace(request, candidates=(Point(other), Point(one)))).losses
-    assert np.abs(losses - swapped[::-1]).max() < 0.02
+    assert apart(losses, swapped[::-1]) < ROUNDING
     assert losses[0] != losses[1]
 
 
@@ -154,11 +165,9 @@ def test_greedy_answers_are_those_of_the_model_in_transformers(engine: LossOracl
 
 
 def test_a_request_of_more_rows_than_are_in_flight_is_answered_in_order(task: Task, engine: LossOracle) -> None:
-    spec = replace(spec_of(task, "prefix"), length=2)
-    draw = np.random.default_rng(12)
-    points = tuple(Point(draw.standard_normal(2 * engine.info.width).astype(np.float32)) for _ in range(9))
-    batch = task.batch("train", range(8))
-    assert len(points) * len(batch.examples) > ENGINE["max_num_seqs"]
-    many = engine.evaluate(Request(points, batch, spec)).losses
-    few = [float(engine.evaluate(Request((points[i],), batch, spec)).losses[0]) for i in (0, 4, 8)]
-    assert np.abs(many[[0, 4, 8]] - few).max() < 0.02
+    request = mixed(task, engine.info.width, "prefix")
+    many = replace(request, candidates=3 * request.candidates)
+    assert len(many.candidates) * FEW > ENGINE["max_num_seqs"]
+    alone = [float(engine.evaluate(replace(request, candidates=(one,))).losses[0]) for one in request.candidates]
+    assert apart(engine.evaluate(many).losses, 3 * alone) < ROUNDING
+    assert min(apart(*pair) for pair in itertools.pairwise(alone)) > 3 * ROUNDING  # none could stand for its neighbour
