@@ -23,7 +23,7 @@ run: setup ## the quickstart: a real model, four methods, a report
 
 test: setup ## everything that needs no GPU: in two processes what needs no Ray, then one Ray cluster for the rest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not vllm"
-	$(BIN)/python -m pytest -m "ray and not vllm"
+	$(BIN)/python -m pytest -m "ray and not vllm" --durations 10
 
 test-fast: setup ## what needs neither Ray nor a model: under a minute on 2 quiet cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not model and not slow and not vllm"
