@@ -16,7 +16,7 @@ from distributed_tuner.analysis.problems import Problem
 from distributed_tuner.analysis.prompts import prompt_tuning
 
 PENALTY, BATCH = 0.01, 16
-PROMPT_ROWS, PROMPT_SHOTS, PROMPT_BATCH = 4, 8, 8
+PROMPT_ROWS, PROMPT_SHOTS, PROMPT_BATCH = 4, 8, 4
 
 PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "logistic-breast-cancer-plain": partial(logistic, "breast_cancer", 0.0, BATCH),

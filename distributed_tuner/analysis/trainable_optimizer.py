@@ -40,7 +40,7 @@ FULL: Mapping[str, Plan] = {
     **dict.fromkeys(CONVEX, Plan(CONVEX_RATES, 4, tuning_seeds=4, seeds=20, course=_harmonic(1000), watch=60)),
     "perceptron": Plan(NETWORK_RATES, 4, tuning_seeds=2, seeds=10, course=_cosine(400), watch=30),
     "convolutional": Plan(NETWORK_RATES, 4, tuning_seeds=1, seeds=8, course=_cosine(300), watch=15),
-    "prompt": Plan(PROMPT_RATES, 2, tuning_seeds=1, seeds=3, course=_cosine(30), watch=7, ablation=False),
+    "prompt": Plan(PROMPT_RATES, 2, tuning_seeds=1, seeds=3, course=_cosine(24), watch=5, ablation=False),
 }
 QUICK: Mapping[str, Plan] = {
     **dict.fromkeys(CONVEX, Plan(CONVEX_RATES, 4, tuning_seeds=2, seeds=8, course=_harmonic(300), watch=30)),
