@@ -39,7 +39,7 @@ from distributed_tuner.run_directory import RunDirectory
 ROOT = Path(__file__).resolve().parent.parent
 QUERIES = 240  # of each trial
 STEPS = 30  # of about 90 in the ledger when a fault happens
-RUN_SECONDS = 240.0  # in which a run must end
+RUN_SECONDS = 600.0  # in which a run must end
 SPACE = """\
 name: faults
 seed: 3

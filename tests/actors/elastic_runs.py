@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from patience import PATIENCE
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -66,10 +67,10 @@ class Trials:
     def stop(self) -> int:
         """Return how many steps there were, all with the right answers."""
         self._stop.set()
-        return sum(future.result(timeout=120) for future in self._futures)
+        return sum(future.result(timeout=PATIENCE) for future in self._futures)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> float:
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> float:
     """Return the seconds until the condition held."""
     began = time.monotonic()
     while not condition():
@@ -97,8 +98,11 @@ def frozen() -> dict[str, Any]:
         all_silent = trials.stop()
         statistics = pool.statistics()
         pool.stop()
-    kinds = {kind for kind, _ in statistics.events}
-    return {"one_silent": one_silent, "all_silent": all_silent, "events": sorted(kinds)}
+    return {
+        "one_silent": one_silent,
+        "all_silent": all_silent,
+        "events": list(dict.fromkeys(kind for kind, _ in statistics.events)),
+    }
 
 
 def drained() -> dict[str, Any]:

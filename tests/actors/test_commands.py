@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from tuner_runs import (
     CMA,
     ROOT,
@@ -70,9 +71,9 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
         text=True,
         start_new_session=True,
     )
-    wait_for(steps_written(out, 30), 120)
+    wait_for(steps_written(out, 30))
     interrupt(process)
-    stdout, stderr = process.communicate(timeout=90)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 130, stderr
     assert stderr.splitlines() == [f"interrupted; go on with: python tune.py run {long_space} --out {out} --resume"]
@@ -85,7 +86,11 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     before = len(raw_rows(directory, "step"))
 
     resumed = subprocess.run(
-        command("run", long_space, "--out", out, "--resume"), cwd=tmp_path, capture_output=True, text=True, timeout=180
+        command("run", long_space, "--out", out, "--resume"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stderr == ""
@@ -108,7 +113,10 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
 def assert_resuming_a_run_that_is_done_changes_nothing(long_space: Path, directory: RunDirectory) -> None:
     steps = len(raw_rows(directory, "step"))
     again = subprocess.run(
-        command("run", long_space, "--out", directory.path, "--resume"), capture_output=True, text=True, timeout=180
+        command("run", long_space, "--out", directory.path, "--resume"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(directory.summary.read_text())["status"] == "done"
@@ -140,7 +148,7 @@ def foreign_cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     assert process.poll() is None, "runs leave the cluster running"
     own = processes("", process.pid)
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     for pid in own:
         if Path(f"/proc/{pid}").exists():
             os.kill(pid, signal.SIGKILL)
@@ -158,7 +166,7 @@ def test_a_run_joins_a_cluster_and_leaves_it_running(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from benchmarks.fault_kinds import FAULTS, Fault
 
@@ -27,7 +28,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=PATIENCE,
     )
     assert found.exists(), done.stderr[-4000:]
     return {row["fault"]: row for row in json.loads(found.read_text(encoding="utf-8"))}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from tuner_runs import (
     CMA,
     ROOT,
@@ -84,7 +85,7 @@ def jobs() -> Iterator[Any]:
     finally:
         own = processes("", process.pid)
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         for pid in own:
             if Path(f"/proc/{pid}").exists():
                 os.kill(pid, 9)
@@ -128,7 +129,7 @@ def submit(jobs: Any, folder: Path, arguments: str) -> str:
 
 def ended(jobs: Any, job: str) -> Any:
     """Return the job's details once it has ended."""
-    wait_for(lambda: jobs.get_job_status(job).is_terminal(), 240)
+    wait_for(lambda: jobs.get_job_status(job).is_terminal())
     return jobs.get_job_info(job)
 
 
@@ -141,7 +142,7 @@ def test_a_job_is_stopped_and_another_upload_ends_it_as_if_nothing_had_been(
     run = f"run mine/space.yaml --address auto --out {directory.path}"
 
     first = submit(jobs, upload(reviews, tmp_path / "first", slow, "first"), run)
-    wait_for(steps_written(directory.path, 12), 240)
+    wait_for(steps_written(directory.path, 12))
     assert jobs.stop_job(first)
     info = ended(jobs, first)
     logs = jobs.get_job_logs(first)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from markupsafe import escape
+from patience import PATIENCE
 from tuner_runs import run_space, write_space
 
 from distributed_tuner import oracles, tasks
@@ -49,7 +50,7 @@ def server() -> Iterator[dict[str, Any]]:
         "concurrency": 2,
     }
     process.stdin.close()
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
 
 
 def test_its_losses_are_those_of_the_same_model_in_transformers(server: dict[str, Any]) -> None:

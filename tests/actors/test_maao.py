@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from tuner_runs import (
     CMA,
     ROOT,
@@ -192,20 +193,20 @@ def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     restart = {"adopt": "always", "state": "keep"}
     path = write_space(alternating(proposer, rounds=4, restart=restart), reviews, "served.yaml")
     whole, out = tmp_path / "whole", tmp_path / "run"
-    subprocess.run(command(path, whole), cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    subprocess.run(command(path, whole), cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
     assert server.calls == 3
 
     server.hold = server.calls + 2
     process = subprocess.Popen(
         command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wait_for(server.held.is_set, 120)
+    wait_for(server.held.is_set)
     os.killpg(process.pid, signal.SIGKILL)  # driver, raylet and workers: nothing is told to anyone
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
     server.release.set()
     assert len(read(out / "ledger.jsonl").restarts) < 3
 
-    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
     undisturbed, resumed = read(whole / "ledger.jsonl"), read(out / "ledger.jsonl")
     assert lineage(resumed) == lineage(undisturbed)
     assert len(lineage(resumed)) == 3
@@ -222,11 +223,11 @@ def test_other_trials_search_while_one_waits_for_its_proposer(server: Server, re
     process = subprocess.Popen(
         command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wait_for(server.held.is_set, 120)
+    wait_for(server.held.is_set)
     told = (out / "ledger.jsonl").read_text().count('"type":"step"')
-    wait_for(steps_written(out, told + 20), 60)  # nothing comes of the trial that waits
+    wait_for(steps_written(out, told + 20))  # nothing comes of the trial that waits
     server.release.set()
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert len(lineage(read(out / "ledger.jsonl"))) == 4
 
 
@@ -255,12 +256,12 @@ def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_l
         command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     ledger = out / "ledger.jsonl"
-    wait_for(lambda: ledger.exists() and '"type":"exchange"' in ledger.read_text(), 120)
+    wait_for(lambda: ledger.exists() and '"type":"exchange"' in ledger.read_text())
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
     assert len(read(ledger).restarts) < len(whole.ledger.restarts)
 
-    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
     resumed = read(ledger)
     assert sorted(lineage(resumed)) == sorted(lineage(whole.ledger))
     assert numbers(resumed) == numbers(whole.ledger)

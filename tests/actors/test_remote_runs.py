@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from object_store import ObjectStore, object_store
+from patience import PATIENCE
 from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, space, wait_for, write_space
 
 from actors.checkpoints import STATE_FILE, Saved
@@ -62,7 +63,7 @@ def start(temporary: Path, *arguments: object) -> subprocess.Popen[str]:
 
 def run_to_the_end(temporary: Path, *arguments: object) -> str:
     process = start(temporary, *arguments)
-    stdout, stderr = process.communicate(timeout=240)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stdout + stderr
     assert stderr == ""
     return stdout
@@ -89,7 +90,7 @@ def test_no_row_is_lost_when_the_drivers_machine_is(
     place = store.uri("lost")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
     try:
-        wait_for(lambda: process.poll() is not None or both_have_checkpoints(store, "lost"), 120)
+        wait_for(lambda: process.poll() is not None or both_have_checkpoints(store, "lost"))
         assert process.poll() is None, process.communicate()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -150,10 +151,10 @@ def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
 ) -> None:
     place = store.uri("mine")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
-    wait_for(lambda: process.poll() is not None or "ledger.jsonl" in store.names("mine"), 120)
-    wait_for(lambda: process.poll() is not None or store.read("mine/ledger.jsonl").count(b'"step"') > 20, 120)
+    wait_for(lambda: process.poll() is not None or "ledger.jsonl" in store.names("mine"))
+    wait_for(lambda: process.poll() is not None or store.read("mine/ledger.jsonl").count(b'"step"') > 20)
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stdout + stderr
     assert stderr.startswith("interrupted; go on with: ") and place in stderr
     assert f"report: {store.uri('mine/report.html')}" in stdout

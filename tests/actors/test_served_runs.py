@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from completions_server import HANGS, Asked, CompletionsServer, Reply, opinion, refusal
+from patience import PATIENCE
 from tuner_runs import ROOT, numbers, processes, raw_rows, space, steps_written, wait_for, write_space
 
 from distributed_tuner.ledger.reader import read
@@ -76,7 +77,7 @@ def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change
 ) -> None:
     path = write_space(served(server, cache=None, timeout=2.0), reviews, "served.yaml")
     undisturbed = start(path, tmp_path / "whole", sessions)
-    said = undisturbed.communicate(timeout=180)
+    said = undisturbed.communicate(timeout=PATIENCE)
     assert undisturbed.returncode == 0, said[1]
     asked = len(server.asked)
 
@@ -100,12 +101,12 @@ def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change
     server.answer = moody
     out = tmp_path / "run"
     process = start(path, out, sessions)
-    wait_for(steps_written(out, 3), 120)
+    wait_for(steps_written(out, 3))
     os.kill(processes("ray::OracleHost", process.pid)[0], signal.SIGKILL)
     server.stop()
     back = threading.Timer(1.0, server.start)
     back.start()
-    said = process.communicate(timeout=180)
+    said = process.communicate(timeout=PATIENCE)
     back.join()
     assert process.returncode == 0, said[1]
 
@@ -126,7 +127,7 @@ def test_what_was_asked_once_is_free_in_the_next_run(
     for name in ("first", "again"):
         before = len(server.asked)
         process = start(path, tmp_path / name, sessions)
-        said = process.communicate(timeout=180)
+        said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said[1]
         totals.append((read_summary(tmp_path / name)["totals"], len(server.asked) - before))
     (first, asked_first), (again, asked_again) = totals
@@ -141,7 +142,7 @@ def test_a_server_that_says_no_ends_the_run_at_once_with_what_to_change(
 ) -> None:
     server.answer = lambda asked: refusal(status, f"no {asked.key}")
     process = start(write_space(served(server), reviews, "refused.yaml"), tmp_path / "run", sessions)
-    _, stderr = process.communicate(timeout=180)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     (line,) = stderr.splitlines()
     assert line.startswith("error: ") and names in line and str(status) in line and KEY not in line

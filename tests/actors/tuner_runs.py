@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from patience import PATIENCE
 from tuned_models import OracleModel
 
 from benchmarks.sameness import numbers as numbers
@@ -155,7 +156,7 @@ def _below(pid: int, root: int, parents: dict[int, int]) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Return what the condition gives once it is true."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -174,7 +175,7 @@ def steps_written(out: Path, count: int) -> Callable[[], bool]:
 
 @contextmanager
 def killing(
-    title: str | tuple[str, ...], when: Callable[[], bool], killed: list[int], seconds: float = 60.0
+    title: str | tuple[str, ...], when: Callable[[], bool], killed: list[int], seconds: float = PATIENCE
 ) -> Iterator[None]:
     """SIGKILL the first process with that title as soon as the condition holds, from a thread beside the run.
 
@@ -190,4 +191,4 @@ def killing(
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     yield
-    thread.join(timeout=60)
+    thread.join(timeout=60)  # the run is over
