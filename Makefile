@@ -21,9 +21,9 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 run: setup ## the quickstart: a real model, four methods, a report
 	$(BIN)/python tune.py
 
-test: setup ## everything that needs no GPU, in two processes: first what needs no Ray, then the rest, a Ray cluster in each
+test: setup ## everything that needs no GPU: in two processes what needs no Ray, then one Ray cluster for the rest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not vllm"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not vllm" --durations 10
+	$(BIN)/python -m pytest -m "ray and not vllm" --durations 10
 
 test-fast: setup ## what needs neither Ray nor a model: under a minute on 2 quiet cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not model and not slow and not vllm"

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from distributed_tuner.config.oracle import OracleConfig
-from distributed_tuner.preflight import Prepared
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
 HEAD_SHARE = 0.001
 MARKET = "ray.io/market-type"  # Ray's own label of a machine: spot or on-demand
 NETWORK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own: may others reach a Ray started here?
 NODE = "ray.io/node-id"  # ... and its id
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
-    """Join the Ray cluster at ``address`` ("auto" or ray://...), or start one on this machine for the run."""
+def cluster(oracle: OracleConfig, address: str | None) -> Iterator[None]:
+    """Join the Ray cluster at ``address`` ("auto" or ray://...), or start one on this machine for the oracle's pool."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots: nobody reads them
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner at any verbosity
@@ -28,14 +28,12 @@ def cluster(prepared: Prepared, address: str | None) -> Iterator[None]:
 
     joined = ray.is_initialized()
     if not joined:
-        oracle = prepared.experiment.oracle
-        root = str(Path(__file__).resolve().parent.parent)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None and "RAY_ADDRESS" not in os.environ:
             cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.threads) + 1
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
             stay_on_this_machine()
-            options["runtime_env"] = {"env_vars": {"PYTHONPATH": root}}
+            lend_path()
         else:
             options |= {"address": address or os.environ["RAY_ADDRESS"]}
         ray.init(**options)
@@ -55,6 +53,15 @@ def stay_on_this_machine() -> None:
 
     os.environ.setdefault(NETWORK, "0")
     ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(NETWORK, True)
+
+
+def lend_path() -> None:
+    """Have the workers of a Ray that is started here find this package.
+
+    They inherit the variable. Told of it by a runtime environment, Ray would leave those unused that it starts ahead.
+    """
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
 def head() -> dict[str, float]:

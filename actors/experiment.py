@@ -66,7 +66,7 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
     stop = Stop()
     if directory.mirror is not None:
         directory.mirror.on_lost = stop.ask
-    with cluster(prepared, address), stop.listening():
+    with cluster(prepared.experiment.oracle, address), stop.listening():
         return _Run(prepared, directory, command, resume, stop).go()
 
 

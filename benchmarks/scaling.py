@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import typer
 
+from actors.cluster import lend_path
 from benchmarks import emulated, node_growth, round_trips, split_threads, wire_bytes
 from benchmarks.emulated import Crowd, Load
 from benchmarks.populations import INTRINSIC, Asks
@@ -38,7 +39,6 @@ LIMIT_ACTORS = 4  # devices that take no time: enough to keep a dispatcher busy
 THREAD_ROUNDS = 5  # requests of each pool of real oracles
 TARGETS = {16: 0.95, 64: 0.90}  # throughput over ideal, by emulated devices
 ZOT_BYTES, CMA_BYTES = 200, 8192  # a candidate
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(slots=True)
@@ -112,13 +112,13 @@ def cluster(cpus: int) -> Iterator[None]:
 
     joined = ray.is_initialized()
     if not joined:
+        lend_path()
         ray.init(
             address="local",
             num_cpus=cpus,
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
         )
     try:
         yield

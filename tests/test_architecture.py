@@ -144,7 +144,14 @@ def test_the_entry_point_loads_nothing_of_ours_or_heavy() -> None:
 def test_check_starts_no_ray_and_needs_no_torch_without_a_model() -> None:
     loaded = loaded_after(command("check", "search_spaces/debug.yaml"))
     assert "distributed_tuner" in loaded
-    assert loaded & {"ray", "torch", "actors"} == set()
+    assert loaded & {"ray", "torch", "cma", "actors"} == set()
+
+
+def test_actors_of_the_pool_load_no_more_than_they_need() -> None:
+    loaded = loaded_after(
+        "import actors.dispatcher, actors.keeper\nassert 'distributed_tuner.preflight' not in sys.modules"
+    )
+    assert loaded & {"torch", "transformers", "pandas", "pyarrow"} == set()
 
 
 def test_report_needs_neither_ray_nor_torch(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 The projection to prompt coordinates happens beside the model; which generation is scored on dev is the stage's choice.
 """
 
+import math
 import warnings
+from functools import cached_property
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -57,16 +59,23 @@ class Cma(Optimizer):
         self._config = config
         self._space = LatentSpace.around(start, config, key)
         self._options = {"sigma": config.sigma, "popsize": config.popsize, "bound": config.bound}
-        self._es: Any = _make_strategy(config.intrinsic_dim, **self._options, noise=StepNoise(key))
         self._solutions_C_K: list[Array64] = []
         self._directions: list[Array64] = []
         self._injected: list[Array64] = []
         self._best_K: Array64 = np.zeros(config.intrinsic_dim)
         self._stop_reason: str | None = None
 
+    @cached_property
+    def _es(self) -> Any:
+        """pycma's strategy, made when it is first needed: pycma takes seconds to import, and a plan does without."""
+        return self._new_strategy()
+
+    def _new_strategy(self) -> Any:
+        return _make_strategy(self._config.intrinsic_dim, **self._options, noise=StepNoise(self.key))
+
     @property
     def queries_per_step(self) -> int:
-        return int(self._es.popsize)
+        return int(self._options["popsize"]) or 4 + int(3 * math.log(self._config.intrinsic_dim))  # pycma's own
 
     @property
     def race(self) -> Race | None:
@@ -136,7 +145,7 @@ class Cma(Optimizer):
     def _load(self, state: dict[str, Any]) -> None:
         self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
         self._options = {name: float(state["options"][name]) for name in self._options}
-        self._es = _make_strategy(self._config.intrinsic_dim, **self._options, noise=StepNoise(self.key))
+        self._es = self._new_strategy()
         put(self._es, state["strategy"])
         self._best_K = np.array(state["best"], dtype=np.float64)
         self._stop_reason = state["stop_reason"] or None

@@ -15,15 +15,13 @@ pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import json
-from types import SimpleNamespace
 
 import psutil
 import ray.exceptions  # as the driver has it before it knows where its cluster is
 from actors.cluster import cluster
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 
-prepared = SimpleNamespace(experiment=SimpleNamespace(oracle=AnalyticOracleConfig(kind="analytic")))
-with cluster(prepared, None):
+with cluster(AnalyticOracleConfig(kind="analytic"), None):
     actor = ray.remote(num_cpus=0)(type("Actor", (), {"ready": lambda self: None})).remote()
     ray.get(actor.ready.remote())
     own = [psutil.Process(), *psutil.Process().children(recursive=True)]

@@ -30,6 +30,12 @@ def test_popsize(popsize, expected):
     assert optimizer.queries_per_step == expected == len(optimizer.ask())
 
 
+@pytest.mark.parametrize("intrinsic_dim", [2, 3, 7, 20, 55, 1000])
+def test_what_is_asked_is_known_before_pycma_is_there(intrinsic_dim):
+    optimizer = build(CmaConfig(intrinsic_dim=intrinsic_dim), dim=1000, key=KEY, steps=5)
+    assert optimizer.queries_per_step == len(optimizer.ask())
+
+
 def test_a_population_of_one_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
         CmaConfig(popsize=1)
