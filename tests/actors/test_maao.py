@@ -116,17 +116,16 @@ COURSES = {
 }
 
 
-@pytest.mark.parametrize("course", COURSES)
-def test_every_kind_of_stage_runs_on_a_model_in_bfloat16(
-    course: str, llama: dict[str, Any], reviews: Path, tmp_path: Path
-) -> None:
-    tree = alternating({}, stages=COURSES[course], oracle=llama | {"dtype": "bfloat16", "threads": 1}, rounds=3)
-    done = run_space(write_space(tree, reviews, "course.yaml"), tmp_path / "run")
+def test_every_kind_of_stage_runs_on_a_model_in_bfloat16(llama: dict[str, Any], reviews: Path, tmp_path: Path) -> None:
+    oracle = llama | {"dtype": "bfloat16", "threads": 1}
+    tree = alternating({}, stages=Grid(list(COURSES.values())), oracle=oracle, rounds=3)
+    done = run_space(write_space(tree, reviews, "courses.yaml"), tmp_path / "run")
     assert done.status == "done"
-    (trial,) = done.summary["trials"]
-    assert trial["test_metric"] is not None
-    assert 60 < trial["queries"] <= 120 or course == "texts alone"
-    assert len(done.ledger.restarts) == {"gradient": 0, "texts alone": 3}.get(course, 2)
+    for course, trial in zip(COURSES, done.summary["trials"], strict=True):
+        assert trial["test_metric"] is not None, course
+        assert 60 < trial["queries"] <= 120 or course == "texts alone"
+        restarts = [row for row in done.ledger.restarts if row.trial_id == trial["trial_id"]]
+        assert len(restarts) == {"gradient": 0, "texts alone": 3}.get(course, 2), course
 
 
 # --------------------------------------------------------------------------------------------------- a kill

@@ -17,6 +17,7 @@ from patience import PATIENCE
 from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, space, wait_for, write_space
 
 from actors.checkpoints import STATE_FILE, Saved
+from actors.tuning import CHECKPOINTS_KEPT
 from distributed_tuner.ledger.reader import Ledger, read
 from distributed_tuner.run_directory import opened
 from distributed_tuner.stages.state_classes import STATE_CLASSES
@@ -79,9 +80,10 @@ def checkpoints(store: ObjectStore, path: str) -> list[str]:
 
 
 def both_have_checkpoints(store: ObjectStore, path: str) -> bool:
-    """Tell whether both trials have had some: the third goes with the first of those that are kept."""
+    """Tell whether both trials have more behind them than are kept of each."""
     time.sleep(0.3)  # between two looks
-    return len({name.split("/")[2] for name in checkpoints(store, path) if "_000003/" in name}) == 2
+    folders = [name.split("/") for name in checkpoints(store, path)]
+    return len({trial for _, _, trial, folder, _ in folders if int(folder.rpartition("_")[2]) >= CHECKPOINTS_KEPT}) == 2
 
 
 def test_no_row_is_lost_when_the_drivers_machine_is(
