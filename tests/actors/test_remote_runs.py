@@ -25,7 +25,7 @@ from distributed_tuner.states import decode
 
 pytestmark = pytest.mark.ray
 
-QUERIES = 400
+QUERIES = 280
 STEP_SECONDS = 0.05  # of one tile
 
 

@@ -25,7 +25,7 @@ from distributed_tuner.run_directory import RunDirectory
 pytestmark = pytest.mark.ray
 
 KEY = "sk-RECOGNISABLE-0123456789"
-QUERIES = 60
+QUERIES = 40
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ ENGINE: dict[str, Any] = {
     "kind": "vllm",
     "kv_cache_gib": 0.5,
     "max_model_len": 1024,
-    "max_num_seqs": 64,
+    "max_num_seqs": 32,
     "threads": THREADS,
 }
 LENGTH = 36  # longer than a block of the prefix cache, so that it has something to share
-FEW = 5  # examples, where more would show no more
+FEW = 3  # examples, where more would show no more
 LAYOUTS = ("prefix", "suffix", "add")
 
 

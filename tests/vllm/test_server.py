@@ -35,7 +35,9 @@ def test_losses_over_http_are_the_transformers_oracles(
     center = Center("c", np.random.default_rng(3).standard_normal(LENGTH * served.info.width).astype(np.float32))
     pair = (Perturbation(center, ("a",), 1, 1.0), Perturbation(center, ("a",), -1, 1.0))
     spec = PromptSpec(LENGTH, "zeros" if layout == "add" else "text", task.manual_prompt, layout, "embedding")  # type: ignore[arg-type]
-    request = Request((*pair, Embedded("Route the message"), Text(task.manual_prompt)), task.batch("train"), spec)
+    request = Request(
+        (*pair, Embedded("Route the message"), Text(task.manual_prompt)), task.batch("train", range(6)), spec
+    )
     found, wanted = served.evaluate(request), transformers_oracle("float32").evaluate(request)
     apart = np.abs(found.losses - wanted.losses)
     assert apart.max() < 0.01  # embeddings travel in bfloat16
