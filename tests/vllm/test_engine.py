@@ -51,13 +51,13 @@ def test_losses_are_the_transformers_oracles(
     assert replace(found.cost, seconds=0) == replace(wanted.cost, seconds=0) == engine.cost(request)
 
 
-def test_its_logits_are_those_of_its_dtype_but_for_rounding(
+def test_it_rounds_no_worse_than_the_plain_way_in_its_dtype(
     task: Task, engine: LossOracle, transformers_oracle: Transformers
 ) -> None:
     """Logits, not log-probabilities, whose level is another, and from a head in float32."""
-    request = mixed(task, engine.info.width, "prefix")
+    request = mixed(task, engine.info.width, "prefix", examples=5)
     found, plain, exact = (one.evaluate(request).logits for one in (engine, *map(transformers_oracle, DTYPES)))
-    assert np.abs(found - exact).mean() < 3 * np.abs(plain - exact).mean()  # another level would be tens away
+    assert np.abs(found - exact).mean() < 1.5 * np.abs(plain - exact).mean()
     assert len(np.unique(found)) > 0.9 * found.size  # bfloat16 has 8 bits: logits near 16 would repeat
 
 
