@@ -8,7 +8,6 @@ the seed. In the end all numbers must be those of the same run without Ray and w
 """
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -22,9 +21,10 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import typer
 
+from actors.cluster import lend_path
 from benchmarks import machines
 from benchmarks.fault_kinds import DISPATCHER, KEEPER, ORACLE, TRIAL, WORKER_CPUS, Scene
-from benchmarks.faults import ROOT, drive
+from benchmarks.faults import drive
 from benchmarks.sameness import numbers, run_without_ray
 from distributed_tuner.ledger.reader import read
 
@@ -123,7 +123,7 @@ def run(
     Raises:
         RuntimeError: it failed, or did not end.
     """
-    os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
+    lend_path()
     space, out = folder / "chaos.yaml", folder / "run"
     space.write_text(SPACE.format(seconds=SERVICE, queries=queries(minutes)), encoding="utf-8")
     soak = Soak()

@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import typer
 
+from actors.cluster import lend_path
 from actors.experiment import run
 from benchmarks.fault_kinds import FAULTS, WORKER_CPUS, Fault, Scene
 from benchmarks.machines import add_worker, by_hand
@@ -130,7 +131,7 @@ def measure(folder: Path, only: Sequence[str] | None, say: Callable[[str], None]
     Raises:
         ValueError: there is no fault of a name.
     """
-    os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
+    lend_path()
     unknown = set(only or ()) - {fault.name for fault in FAULTS}
     if unknown:
         raise ValueError(f"a fault is one of {[fault.name for fault in FAULTS]}, but got {sorted(unknown)}")

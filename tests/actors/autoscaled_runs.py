@@ -4,15 +4,12 @@ The last line printed is JSON: what was seen.
 """
 
 import json
-import os
 import time
-from pathlib import Path
 from typing import Any
 
+from actors.cluster import MARKET, lend_path
 from benchmarks.fake_cluster import autoscaling, kind
 
-ROOT = Path(__file__).resolve().parents[2]
-MARKET = "ray.io/market-type"
 KINDS = {
     "plain": kind({"CPU": 1}, 2, labels={MARKET: "on-demand"}),
     "spot": kind({"CPU": 1}, 2, labels={MARKET: "spot"}, priority=10),
@@ -47,6 +44,6 @@ def autoscaled() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
+    lend_path()
     with autoscaling({"CPU": 0}, KINDS):
         print(json.dumps(autoscaled()))

@@ -4,13 +4,11 @@ The last line printed is JSON: what was seen. Emulated devices: the analytic ora
 """
 
 import json
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from patience import PATIENCE
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
+from actors.cluster import lend_path
 from actors.pool import Pool
 from benchmarks.machines import add_worker, by_hand, freeze
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
@@ -30,7 +29,6 @@ TILE = Tile(candidates=2, examples=4)
 PROMPT = PromptSpec(2, "zeros", "", "prefix", "paper")
 EXAMPLES = tuple(Example(f"e{i}", f"good film {i}", " It was", i % 2) for i in range(8))
 EXACT = TiledOracle(AnalyticOracle(AnalyticOracleConfig(kind="analytic", width=4)), TILE)
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def config(seconds: float, actors: int | dict[str, Any], **more: Any) -> AnalyticOracleConfig:
@@ -98,11 +96,8 @@ def frozen() -> dict[str, Any]:
         all_silent = trials.stop()
         statistics = pool.statistics()
         pool.stop()
-    return {
-        "one_silent": one_silent,
-        "all_silent": all_silent,
-        "events": list(dict.fromkeys(kind for kind, _ in statistics.events)),
-    }
+    kinds = {kind for kind, _ in statistics.events}
+    return {"one_silent": one_silent, "all_silent": all_silent, "events": sorted(kinds)}
 
 
 def drained() -> dict[str, Any]:
@@ -138,6 +133,6 @@ def drained() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
+    lend_path()
     scenarios = {"frozen": frozen, "drained": drained}
     print(json.dumps(scenarios[sys.argv[1]]()))
