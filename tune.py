@@ -124,10 +124,14 @@ def run(
 @command
 def check(space: Space, overrides: Overrides = None) -> int:
     """Validate a search space and project what it will cost, before anything is spent."""
+    from distributed_tuner.oracles.memory import free_bytes
+    from distributed_tuner.oracles.pool_size import usable_cores
     from distributed_tuner.preflight import prepare
     from distributed_tuner.report.text import projection_lines
 
-    for line in projection_lines(prepare(space, overrides or [])):
+    prepared = prepare(space, overrides or [])
+    slots = 1 if prepared.experiment.oracle.gpus else usable_cores()  # as if on this machine, with one GPU
+    for line in projection_lines(prepared.sized(slots, free_bytes("cpu"))):
         print(line)
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.cluster import cluster
+from actors.cluster import cluster, room
 from actors.pool import Pool
 from actors.settling import Settled, settle
 from distributed_tuner import __version__, optimizers
@@ -62,6 +62,7 @@ def analyze_effective_dimension(
         parts.append(analysis.on_quadratics(sizes, seed))
     began = time.monotonic()
     with cluster(prepared.experiment.oracle, address), LedgerWriter(folder / "ledger.jsonl") as writer:
+        prepared = prepared.sized(*room(prepared.experiment.oracle))
         writer.write(RunRow(name="effective-dimension", version=__version__, seed=seed, methods=[]))
         settled = _settled(prepared, note)
         try:

@@ -2,12 +2,15 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.oracles.memory import free_bytes
+from distributed_tuner.oracles.pool_size import usable_cores
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
 HEAD_SHARE = 0.001
@@ -24,13 +27,14 @@ def cluster(oracle: OracleConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots: nobody reads them
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner at any verbosity
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", str(oracle.nice))  # Ray's own 15 leaves a run what others leave
     import ray
 
     joined = ray.is_initialized()
     if not joined:
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None and "RAY_ADDRESS" not in os.environ:
-            cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.threads) + 1
+            cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.thread_count) + 1
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
             stay_on_this_machine()
             lend_path()
@@ -64,6 +68,20 @@ def lend_path() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
+def room(oracle: OracleConfig) -> tuple[int, int | None]:
+    """Return how many cores, or GPUs where an actor has some, the cluster has for the pool's actors, and the bytes of
+    memory that are free for them; None where they are on other machines or have memory of their own."""
+    import ray
+
+    there = ray.cluster_resources()
+    if oracle.gpus:
+        return int(there.get("GPU", 0)), None
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
+        return min(int(there.get("CPU", 0)), usable_cores()), free_bytes("cpu")
+    return int(there.get("CPU", 0)), None
+
+
 def head() -> dict[str, float]:
     """Return what an actor asks for to be placed on the head, nothing where the cluster knows of none.
 
@@ -91,7 +109,7 @@ def shortage(config: OracleConfig) -> str | None:
 
     there = ray.cluster_resources()
     actors = config.first_actors
-    asked = {"CPU": actors * config.threads, "GPU": actors * config.gpus}
+    asked = {"CPU": actors * config.thread_count, "GPU": actors * config.gpus}
     short = [
         f"{asked[kind]:g} {kind}s and has {there.get(kind, 0):g}" for kind in asked if asked[kind] > there.get(kind, 0)
     ]

@@ -66,6 +66,7 @@ class _Memory:
     tile: Tile
     fresh: bool
     statistics: Statistics
+    info: OracleInfo | None
 
 
 class Dispatcher:
@@ -112,6 +113,7 @@ class Dispatcher:
             self._planned, self._tile = memory.planned, memory.tile
             self._spreader.fresh, self._spreader.statistics = memory.fresh, memory.statistics
             self._members.restarts, self._members.most_up = memory.statistics.restarts, memory.statistics.most_up
+            self._members.info = memory.info
             self._event(
                 "dispatcher_restart",
                 f"the dispatcher died and is restarted; it goes on with {len(known)} oracle actor(s). What it counted"
@@ -373,7 +375,8 @@ class Dispatcher:
     async def _remember(self) -> None:
         """Have the keeper keep what a dispatcher in this one's place would need; no events, which would come twice."""
         statistics = replace(self._counted(), events=[])
-        await self._keeper.remember.remote(_Memory(self._planned, self._tile, self._spreader.fresh, statistics))
+        memory = _Memory(self._planned, self._tile, self._spreader.fresh, statistics, self._members.info)
+        await self._keeper.remember.remote(memory)
 
     def _event(self, kind: str, message: str) -> None:
         log.warning("%s: %s", kind, message)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from actors.cluster import cluster, quiet_tune, shortage
+from actors.cluster import cluster, quiet_tune, room, shortage
 from actors.measuring import measure, measure_manual_prompts
 from actors.past import Past
 from actors.pool import Pool
@@ -67,6 +67,7 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
     if directory.mirror is not None:
         directory.mirror.on_lost = stop.ask
     with cluster(prepared.experiment.oracle, address), stop.listening():
+        prepared = prepared.sized(*room(prepared.experiment.oracle))
         return _Run(prepared, directory, command, resume, stop).go()
 
 

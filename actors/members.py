@@ -168,6 +168,8 @@ class Members:
         while member.name in self._members:
             try:
                 info = await member.actor.info.remote()
+                if self.info is not None and info.extra != self.info.extra:
+                    await member.actor.compute_as.remote(self.info)
                 member.node = await member.actor.node.remote()
             except (ActorDiedError, RayTaskError) as error:  # Ray restarts it no more
                 self._gone(member, error)

@@ -11,7 +11,7 @@ import ray
 from actors.cluster import MARKET, NODE
 from actors.wire import Opener, Reply, Tiles, reply
 from distributed_tuner import oracles
-from distributed_tuner.config.oracle import OracleConfig, VllmOracleConfig
+from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig, VllmOracleConfig
 from distributed_tuner.errors import TunerError
 from distributed_tuner.oracles.memory import free_bytes, within_memory
 from distributed_tuner.oracles.writing import writer
@@ -32,6 +32,7 @@ class OracleHost:
     """Builds the oracle where it lives and answers for it."""
 
     def __init__(self, config: OracleConfig) -> None:
+        self._config = config
         self._title = (ray.get_runtime_context().get_actor_name() or "oracle").rpartition("/")[2]
         self._oracle = oracles.build(config)
         self._title += f"({Path(self._oracle.info.model).name} on {self._oracle.info.device})"
@@ -47,6 +48,15 @@ class OracleHost:
     def info(self) -> OracleInfo:
         """Return the facts of the model; answers once it is loaded."""
         return self._oracle.info
+
+    def compute_as(self, other: OracleInfo) -> None:
+        """Compute products as another actor of the pool does, which chose the way by a measurement of its own.
+
+        Their bits would differ otherwise. Loads the model anew where the ways differ.
+        """
+        linear = other.extra.get("linear")
+        if isinstance(self._config, TransformersOracleConfig) and linear != self._oracle.info.extra.get("linear"):
+            self._oracle = oracles.build(self._config.model_copy(update={"linear": linear}))
 
     def node(self) -> str:
         """Return the id of the machine that the actor is on; answers once the model is loaded."""
@@ -110,7 +120,7 @@ def start_oracle(config: OracleConfig, name: str, avoid: Sequence[str] = ()) -> 
     ``avoid``: ids of machines where it must not be.
     """
     return OracleActor.options(
-        num_cpus=config.threads,
+        num_cpus=config.thread_count,
         num_gpus=config.gpus,
         max_restarts=RESTARTS,
         max_task_retries=0,  # the dispatcher sends a lost tile elsewhere
@@ -138,7 +148,7 @@ def _environment(config: OracleConfig) -> dict[str, Any]:
 
     A path is made absolute but not resolved: the link in a virtual environment is what makes it one.
     """
-    environment: dict[str, Any] = {"env_vars": _thread_settings(config.threads)}
+    environment: dict[str, Any] = {"env_vars": _thread_settings(config.thread_count)}
     if isinstance(config, VllmOracleConfig) and config.python is not None:
         named = config.python
         environment["py_executable"] = shlex.quote(os.path.abspath(named) if os.sep in named else named)

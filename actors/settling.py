@@ -113,7 +113,7 @@ def _recorded(config: OracleConfig, pool: Pool, tile: Tile) -> OracleConfig:
     """Return the settings as config.json holds them: nothing in them is left to be chosen again."""
     settled: dict[str, object] = {"tile": tile}
     if isinstance(config, TransformersOracleConfig):
-        settled["dtype"] = pool.oracle.info.dtype
+        settled |= {"dtype": pool.oracle.info.dtype, "linear": pool.oracle.info.extra["linear"]}
     return config.model_copy(update=settled)
 
 

@@ -3,6 +3,7 @@
 Reads data, tokenizer and model configuration; loads no weights and starts no Ray.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
+from distributed_tuner.oracles.pool_size import sized
+from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import NO_ROWS, start_text
 from distributed_tuner.proposers.instruction import template_source
@@ -53,7 +56,8 @@ class Prepared:
     """Sound trials, the task of each, and what each will cost.
 
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
-    model may compute in few bits on a device like this machine's. parity: what the parity gate costs.
+    model may compute in few bits on a device like this machine's. parity: what the parity gate costs. model_bytes: what
+    one actor's model takes, 0 without one.
     """
 
     plans: list[TrialPlan]
@@ -62,6 +66,7 @@ class Prepared:
     baseline: Cost
     calibration: Cost
     parity: Cost
+    model_bytes: int
     root: Path
 
     @property
@@ -100,6 +105,26 @@ class Prepared:
         """Return the same trials with another oracle: what a run decides of it is decided for all of them."""
         plans = [replace(p, experiment=p.experiment.model_copy(update={"oracle": oracle})) for p in self.plans]
         return replace(self, plans=plans)
+
+    @property
+    def tiles_at_once(self) -> int:
+        """The most tiles that all trials together have the pool compute at the same time."""
+        experiment = self.experiment
+        tile = experiment.oracle.tile
+        of_trials = []
+        for task, projection in zip(self.tasks, self.projections, strict=True):
+            candidates = max(stage.candidates for stage in projection.plans)
+            examples = len(task.batch("train").examples)
+            of_trials.append(math.ceil(candidates / even_candidates(tile)) * math.ceil(examples / tile.examples))
+        return sum(sorted(of_trials)[-(experiment.max_concurrent_trials or len(of_trials)) :])
+
+    def sized(self, slots: int, free: int | None) -> "Prepared":
+        """Return the same trials with a pool whose actors and threads are numbers. ``slots``: cores, or GPUs where the
+        actors have some; ``free``: bytes of memory that they share, None where it is not known."""
+        oracle = self.experiment.oracle
+        return self.with_oracle(
+            sized(oracle, slots=slots, tiles=self.tiles_at_once, model_bytes=self.model_bytes, free=free)
+        )
 
     def baselines(self) -> list[tuple[int, Task]]:
         """Return (split_seed, task) for each distinct task among the trials."""
@@ -147,7 +172,7 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     counter = build_counter(plans[0].experiment.oracle)
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
-    prepared = Prepared(decided, built, projections, Cost(), Cost(), Cost(), root)
+    prepared = Prepared(decided, built, projections, Cost(), Cost(), Cost(), counter.model_bytes, root)
     return replace(
         prepared,
         baseline=_baseline_cost(prepared, counter),

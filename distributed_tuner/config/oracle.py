@@ -53,7 +53,7 @@ class Elastic(Config):
 
 
 def _kind_of_pool(value: Any) -> str:
-    return "Elastic" if isinstance(value, dict | Elastic) else "int"
+    return "Elastic" if isinstance(value, dict | Elastic) else "auto" if value == "auto" else "int"
 
 
 class OracleBase(Config):
@@ -64,16 +64,29 @@ class OracleBase(Config):
     white_box: ClassVar[bool] = False
     """Whether it gives gradients."""
 
+    auto_threads: ClassVar[int] = 1
+    """What threads: auto stands for."""
+    many_actors: ClassVar[bool] = True
+    """Whether actors: auto may be more than one."""
+
     actors: Annotated[
-        Annotated[int, Field(ge=1), Tag("int")] | Annotated[Elastic, Tag("Elastic")], Discriminator(_kind_of_pool)
-    ] = 1
+        Annotated[int, Field(ge=1), Tag("int")]
+        | Annotated[Literal["auto"], Tag("auto")]
+        | Annotated[Elastic, Tag("Elastic")],
+        Discriminator(_kind_of_pool),
+    ] = "auto"
     """Oracle actors, each with a model of its own: a number, or {min, max, queue, idle_seconds} for a pool that grows
-    and shrinks. Changes the speed, never the numbers."""
+    and shrinks. "auto": as many as there are cores (GPUs, with ``gpus``) and tiles to compute at the same time, if
+    memory suffices; settled once a run and recorded in config.json. Changes the speed, never the numbers."""
     market: Literal["spot", "on-demand"] | None = None
     """Machines that the actors are for, by Ray's node label ray.io/market-type. "spot": these, and on-demand ones where
     there are none; "on-demand": these alone. None: any, also in a cluster without labels."""
-    threads: int = Field(2, ge=1)
-    """CPU threads of one actor, and the CPUs that Ray sets aside for it. Part of the numbers."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """CPU threads of one actor, and the CPUs that Ray sets aside for it. Part of the numbers. "auto": one, since more
+    wait for each other at every product, and for long where other processes want the cores."""
+    nice: int = Field(0, ge=0, le=19)
+    """How much the processes of a Ray that the run starts yield to others, beyond the driver: what is added to its nice
+    value. A cluster that is joined has its own."""
     gpus: float = Field(0.0, ge=0)
     """GPUs that Ray sets aside for one actor."""
     tile: Tile = Tile()
@@ -85,9 +98,17 @@ class OracleBase(Config):
     answer is free. None: nothing is kept."""
 
     @property
+    def thread_count(self) -> int:
+        """CPU threads of one actor."""
+        return self.auto_threads if self.threads == "auto" else self.threads
+
+    @property
     def pool(self) -> Elastic:
-        """The pool's limits; those of a fixed number have no room between them."""
-        return self.actors if isinstance(self.actors, Elastic) else Elastic(min=self.actors, max=self.actors)
+        """The pool's limits; those of a fixed number have no room between them. One actor where it is not settled."""
+        if isinstance(self.actors, Elastic):
+            return self.actors
+        number = 1 if self.actors == "auto" else self.actors
+        return Elastic(min=number, max=number)
 
     @property
     def first_actors(self) -> int:
@@ -118,6 +139,10 @@ class TransformersOracleConfig(OracleBase):
     compile: bool = False
     """Compile the model's layers with torch.compile: minutes at the start, on a GPU for fewer and longer kernels. On a
     CPU it gains less than the packed weights, which it excludes (see docs/performance.md)."""
+    linear: Literal["auto", "plain", "packed", "packed_fused"] = "auto"
+    """On a CPU: how products are computed. "plain": as torch does it; "packed": with weights laid out for the matrix
+    units once; "packed_fused": and a gated MLP's activation in its product. "auto": the fastest, by a short measurement
+    when the model is loaded; recorded in config.json, since it is part of the numbers."""
     text_cache_gib: float = Field(2.0, ge=0)
     """Memory for the keys and values of example texts that the suffix layout keeps on the device."""
     gradients: bool = False
@@ -151,6 +176,9 @@ class AnalyticOracleConfig(OracleBase):
 
 class VllmOracleConfig(OracleBase):
     """A vLLM engine in each actor: serving kernels, many rows in flight, prompts shared by its prefix cache."""
+
+    auto_threads: ClassVar[int] = 2
+    many_actors: ClassVar[bool] = False  # one engine batches for all
 
     kind: Literal["vllm"]
     model: str = "smollm2-135m"
@@ -186,12 +214,11 @@ class OpenAIOracleConfig(OracleBase):
     """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can."""
 
     may_ask_twice: ClassVar[bool] = False  # it would bill both, and be no faster
+    many_actors: ClassVar[bool] = False  # one waits for all
 
     kind: Literal["openai"]
     model: str = Field(min_length=1)
     """The server's name of the model."""
-    threads: int = Field(1, ge=1)
-    """CPUs that Ray sets aside for an actor, which only waits for the server."""
     base_url: str | None = Field(None, pattern=SERVER_URL)
     """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
     own."""

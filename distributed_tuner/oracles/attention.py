@@ -44,24 +44,49 @@ class SharedCache:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Places:
+    """Where a block's queries, keys and values lie among the rows (N * W, d) of a layer, and where its answers go.
+
+    A token's W = heads + 2 * kv_heads rows are its queries, keys and values. ``gather``: the rows of queries, keys and
+    values as attention wants them. ``scatter`` (tokens * heads,): which row of the answer each query head's is.
+    """
+
+    gather: "Tensor"
+    scatter: "Tensor"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Block:
-    """A planned block on the device. ``places``/``real``: gather and scatter of padded rows; None when none is."""
+    """A planned block on the device."""
 
     plan: BlockPlan
     causal: bool
-    places: "Tensor | None"
-    real: "Tensor | None"
+    device: "torch.device"
     mask: "Tensor | None"
     shared: SharedTokens | SharedCache | None
+    known: dict[tuple[int, int], Places] = field(default_factory=dict)
+
+    def places(self, heads: int, kv_heads: int) -> Places:
+        """Return the block's rows in layers of so many heads; found once, since all layers are alike."""
+        key = (heads, kv_heads)
+        if key not in self.known:
+            self.known[key] = _places(self, heads, kv_heads)
+        return self.known[key]
 
 
 @dataclass(eq=False, slots=True)
 class Segments:
-    """The blocks of one forward pass, which cover its sequence. ``kept``: filled with each layer's (keys, values)."""
+    """The blocks of one forward pass, in the order of its sequence, which they cover.
+
+    ``answers``: the places whose hidden states are wanted; None for all. ``kept``: filled with each layer's (keys,
+    values). ``rotation``: the pass's rotary embedding, once some layer has made it.
+    """
 
     blocks: tuple[Block, ...]
     keep: bool = False
+    answers: "Tensor | None" = None
     kept: "list[tuple[Tensor, Tensor]]" = field(default_factory=list)
+    rotation: "Tensor | None" = None
 
 
 def block_on(
@@ -71,14 +96,12 @@ def block_on(
     causal: bool = True,
     shared: SharedTokens | SharedCache | None = None,
 ) -> Block:
-    """Put a block's indices and its own mask on the device.
+    """Put a block and its own mask on the device.
 
     Among a causal row's own tokens padding needs no mask: it comes last, where no real token looks.
     """
     import torch
 
-    places = torch.from_numpy(plan.places()).to(device) if plan.padded else None
-    real = torch.from_numpy(plan.real()).to(device) if plan.padded else None
     lowest = torch.finfo(dtype).min
     mask = None
     if causal:
@@ -86,7 +109,32 @@ def block_on(
     elif plan.padded:
         seen = np.arange(plan.slots)[None, :] < plan.lengths[:, None]
         mask = torch.where(torch.from_numpy(seen).to(device), 0.0, lowest).to(dtype)[:, None, None, :]
-    return Block(plan, causal, places, real, mask, shared)
+    return Block(plan, causal, device, mask, shared)
+
+
+def _places(block: Block, heads: int, kv_heads: int) -> Places:
+    """Work out a block's rows: see ``Places``.
+
+    Queries are laid out (G, Hkv, M, g, S) where something is shared, else (G*M, heads, S), and keys and values likewise
+    without the g query heads that look at the same; without anything shared they are repeated for each of those.
+    """
+    import torch
+
+    plan, g = block.plan, heads // kv_heads
+    width = heads + 2 * kv_heads
+    first = width * plan.places().reshape(plan.groups, 1, plan.members, 1, plan.slots)
+    kv, of_group = np.arange(kv_heads)[:, None, None, None], np.arange(g)[:, None]
+    queries = first + kv * g + of_group  # (G, Hkv, M, g, S)
+    keys = first + heads + kv
+    if block.shared is None:
+        queries = np.moveaxis(queries, 2, 1)  # (G, M, Hkv, g, S)
+        keys = np.broadcast_to(np.moveaxis(keys, 2, 1), queries.shape)
+    gather = np.concatenate([part.reshape(-1) for part in (queries, keys, keys + kv_heads)])
+    at = np.arange(queries.size).reshape(queries.shape)
+    by_slot = at.transpose((0, 1, 4, 2, 3) if block.shared is None else (0, 2, 4, 1, 3)).reshape(-1, heads)
+    scatter = by_slot[plan.real()].reshape(-1)
+    on = block.device
+    return Places(torch.from_numpy(gather).to(on), torch.from_numpy(scatter).to(on))
 
 
 def padding_mask(lengths: Sequence[int], longest: int, device: "torch.device", dtype: "torch.dtype") -> "Tensor | None":
@@ -132,64 +180,93 @@ def segmented_attention(
             f"the oracle's attention needs a model with plain attention, but {type(module).__name__} uses {what};"
             " choose GPT-2, OPT, LLaMA, Qwen2, Mistral, RoBERTa or BERT"
         )
-    heads, kv_heads, width = query.shape[1], key.shape[1], query.shape[3]
-    q = query[0].transpose(0, 1) * (width**-0.5 if scaling is None else scaling)
-    q = q.reshape(-1, kv_heads, heads // kv_heads, width)  # (N, Hkv, g, d): g query heads look at the same keys
-    k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)  # (N, Hkv, d)
-    if segments.keep:
-        segments.kept.append((k.contiguous(), v.contiguous()))
-    out = q.new_empty(q.shape)
-    layer = getattr(module, "layer_idx", None)
-    for block in segments.blocks:
-        plan = block.plan
-        here: Any = slice(plan.start, plan.start + plan.tokens)
-        source = here if block.places is None else block.places
-        attended = _block(block, q[source], k, v, k[source], v[source], layer)
-        out[here] = attended if block.real is None else attended[block.real]
-    return out.flatten(1, 2)[None], None
+    import torch
+
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    parts = [part[0].transpose(0, 1) for part in (query * scale, key, value)]
+    out = attend(torch.cat(parts, dim=1), query.shape[1], segments, getattr(module, "layer_idx", None))
+    return out.view(1, len(out), query.shape[1], -1), None
 
 
-def _block(
-    block: Block, q: "Tensor", k: "Tensor", v: "Tensor", own_k: "Tensor", own_v: "Tensor", layer: int | None
+def attend(
+    qkv_N_W_d: "Tensor", heads: int, segments: Segments, layer: int | None, out_N_Hd: "Tensor | None" = None
 ) -> "Tensor":
-    """Attend within one block: q (G*M*S, Hkv, g, d) padded, own_k and own_v (G*M*S, Hkv, d); returns what q is."""
+    """Return what each token's heads attend to, (N, heads * d).
+
+    ``qkv_N_W_d``: each token's scaled queries, keys and values, W = heads + 2 * kv_heads; contiguous.
+    """
+    import torch
+
+    count, width, d = qkv_N_W_d.shape
+    kv_heads = (width - heads) // 2
+    if segments.keep:
+        keys, values = qkv_N_W_d[:, heads : heads + kv_heads], qkv_N_W_d[:, heads + kv_heads :]
+        segments.kept.append((keys.clone(), values.clone()))
+    flat = qkv_N_W_d.view(count * width, d)
+    found = []
+    for block in segments.blocks:
+        places = block.places(heads, kv_heads)
+        own = flat.index_select(0, places.gather)
+        attended = _alone(block, own, heads) if block.shared is None else _shared(block, own, qkv_N_W_d, heads, layer)
+        if torch.is_grad_enabled():
+            found.append(attended.index_select(0, places.scatter))
+            continue
+        if out_N_Hd is None:
+            out_N_Hd = qkv_N_W_d.new_empty((count, heads * d))
+        rows = out_N_Hd[block.plan.start : block.plan.start + block.plan.tokens]
+        torch.index_select(attended, 0, places.scatter, out=rows.view(-1, d))
+    if found:
+        return torch.cat(found).view(count, heads * d)
+    assert out_N_Hd is not None
+    return out_N_Hd
+
+
+def _alone(block: Block, own: "Tensor", heads: int) -> "Tensor":
+    """Attend in rows that share nothing: ``own`` as gathered; returns the answers' rows (G*M*heads*S, d)."""
+    import torch
+
+    rows, d = block.plan.groups * block.plan.members, own.shape[1]
+    q, k, v = own.view(3, rows, heads, block.plan.slots, d)
+    mask = None if block.causal else block.mask
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=block.causal, scale=1.0)
+    return out.reshape(-1, d)
+
+
+def _shared(block: Block, own: "Tensor", qkv_N_W_d: "Tensor", heads: int, layer: int | None) -> "Tensor":
+    """Attend in rows that share something; returns the answers' rows (G*Hkv*M*g*S, d)."""
     import torch
 
     G, M, S = block.plan.groups, block.plan.members, block.plan.slots
-    _, kv_heads, g, d = q.shape
-    if block.shared is None:
-        q = q.view(G * M, S, kv_heads * g, d).transpose(1, 2)
-        own_k, own_v = (
-            part.view(G * M, S, kv_heads, d).transpose(1, 2).repeat_interleave(g, dim=1) for part in (own_k, own_v)
-        )
-        out = torch.nn.functional.scaled_dot_product_attention(
-            q, own_k, own_v, attn_mask=None if block.causal else block.mask, is_causal=block.causal, scale=1.0
-        )
-        return out.transpose(1, 2).reshape(G * M * S, kv_heads, g, d)
-    q = q.view(G, M, S, kv_heads, g, d).permute(0, 3, 1, 4, 2, 5).reshape(G, kv_heads, M, g * S, d)
-    own_k, own_v = (part.view(G, M, S, kv_heads, d).permute(0, 3, 1, 2, 4) for part in (own_k, own_v))
-    shared_k, shared_v, shared_mask = _shared(block.shared, k, v, G, layer)
+    kv_heads, d = (qkv_N_W_d.shape[1] - heads) // 2, own.shape[1]
+    g, members = heads // kv_heads, G * kv_heads * M
+    q, k, v = torch.split(own, [members * g * S, members * S, members * S])
+    k, v = k.view(members, S, d), v.view(members, S, d)
+    shared_k, shared_v, shared_mask = _what_is_shared(block, qkv_N_W_d, heads, layer)
     length = shared_k.shape[2]
     # scores against what is shared: one product a group, whatever the number of its members
-    to_shared = (q.flatten(2, 3) @ shared_k.transpose(2, 3)).view(G, kv_heads, M, g * S, length)
+    to_shared = (q.view(G, kv_heads, M * g * S, d) @ shared_k.transpose(2, 3)).view(G, kv_heads, M, g * S, length)
     if shared_mask is not None:
         to_shared = to_shared + shared_mask
-    to_own = q @ own_k.transpose(3, 4)
+    to_own = torch.bmm(q.view(members, g * S, d), k.transpose(1, 2))
     if block.mask is not None:
-        to_own.view(G, kv_heads, M, g, S, S).add_(block.mask)
+        to_own.view(members, g, S, S).add_(block.mask)
+    to_own = to_own.view(G, kv_heads, M, g * S, S)
     weights = torch.softmax(torch.cat([to_shared, to_own], dim=-1), dim=-1)
-    from_shared = weights[..., :length].reshape(G, kv_heads, M * g * S, length) @ shared_v
-    out = from_shared.view(G, kv_heads, M, g * S, d) + weights[..., length:] @ own_v
-    return out.view(G, kv_heads, M, g, S, d).permute(0, 2, 4, 1, 3, 5).reshape(G * M * S, kv_heads, g, d)
+    from_shared = weights[..., :length].flatten(2, 3) @ shared_v
+    to_own = weights[..., length:].flatten(0, 2)
+    return torch.baddbmm(from_shared.view(members, g * S, d), to_own, v).view(-1, d)
 
 
-def _shared(
-    shared: SharedTokens | SharedCache, k: "Tensor", v: "Tensor", groups: int, layer: int | None
+def _what_is_shared(
+    block: Block, qkv_N_W_d: "Tensor", heads: int, layer: int | None
 ) -> "tuple[Tensor, Tensor, Tensor | None]":
     """Return shared keys and values (G, Hkv, T, d), and their mask."""
+    shared = block.shared
     if isinstance(shared, SharedCache):
         assert layer is not None, "a causal model of transformers numbers its layers"
         return shared.keys[layer], shared.values[layer], shared.mask
-    here = slice(shared.start, shared.start + groups * shared.length)
-    keys, values = (part[here].view(groups, shared.length, *part.shape[1:]).transpose(1, 2) for part in (k, v))
+    assert shared is not None
+    groups, kv_heads = block.plan.groups, (qkv_N_W_d.shape[1] - heads) // 2
+    there = qkv_N_W_d[shared.start : shared.start + groups * shared.length, heads:]
+    keys, values = there.view(groups, shared.length, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
     return keys, values, None

@@ -36,7 +36,8 @@ FAILURES = (sqlite3.Error, diskcache.Timeout, OSError)
 # that a new setting makes answers anew until it is known to belong here.
 OUTSIDE = frozenset(
     {
-        *("actors", "gpus", "price", "tile", "cache"),  # the examples of a tile are in the key themselves
+        *("actors", "gpus", "nice", "price", "tile", "cache"),  # the examples of a tile are in the key themselves
+        "linear",  # the facts say which it is
         *("text_cache_gib", "python", "gpu_memory_utilization", "kv_cache_gib", "prefix_caching"),
         *("max_num_seqs", "max_num_batched_tokens"),
         *("api_key_env", "prompt_embeds", "concurrency", "requests_per_minute", "tokens_per_minute"),

@@ -29,6 +29,11 @@ class Counter(Protocol):
     width: int
 
     @property
+    def model_bytes(self) -> int:
+        """Bytes of the model's weights on a device; 0 where there are none."""
+        ...
+
+    @property
     def soft(self) -> bool:
         """Whether the model takes soft candidates; one that does not has the width 0."""
         ...
@@ -76,6 +81,7 @@ class TextualCounter:
     """What all that count with a model's tokenizer share. ``context``: a limit of tokens beside the model's own."""
 
     soft = True
+    model_bytes = 0
 
     def __init__(self, config: TransformersOracleConfig | VllmOracleConfig, context: int | None = None) -> None:
         from distributed_tuner.oracles.models import is_masked, load_model_config, load_tokenizer
@@ -161,6 +167,7 @@ class OpenAICounter:
     """Counts for a server, whose model is not here: with its tokenizer where one is named, else from above."""
 
     rounds = False
+    model_bytes = 0
 
     def __init__(self, config: OpenAIOracleConfig) -> None:
         from distributed_tuner.oracles.models import load_model_config
@@ -202,6 +209,7 @@ class AnalyticCounter:
 
     soft = True
     rounds = False
+    model_bytes = 0
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
         from distributed_tuner.oracles.analytic import AnalyticOracle

@@ -1,14 +1,16 @@
-"""Linear layers of a frozen model laid out for the CPU's matrix units, once.
+"""Linear layers of a frozen model on a CPU: as torch multiplies them, or packed once for the CPU's matrix units.
 
-torch lays a weight out anew in every product (oneDNN's blocked format). Weights that never change can be kept that way,
-which matters most for a small model's shapes (docs/performance.md). The activation of a gated MLP (LLaMA, Qwen2,
-Mistral, ...) is computed while its product is still in the cache.
+torch lays a weight out anew in every product (oneDNN's blocked format). Weights that never change can be kept that way.
+Whether that pays differs from processor to processor, and so does fusing a gated MLP's activation into its product:
+``fastest`` measures it.
 
-The operations are those that torch.compile emits for the CPU when it freezes weights. They have no gradient.
+The packed operations are those that torch.compile emits for the CPU when it freezes weights. They have no gradient.
 """
 
 import logging
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     import torch
@@ -16,87 +18,199 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Linear: TypeAlias = Literal["plain", "packed", "packed_fused"]
+LINEARS: tuple[Linear, ...] = get_args(Linear)
+"""How products are computed; "packed_fused": packed, and a gated MLP's activation while its product is in the cache."""
+
 ROWS = 1024  # tokens a product is expected to have, which oneDNN picks its layout by
+MEASURED_ROWS, MEASURED_TIMES = 512, 5
+MARGIN = 1.1  # by which a way must be faster than torch's own, whose weights processes can share
 TOLERANCE = 0.02  # of a packed product's largest entry, in bfloat16: far above rounding, far below a wrong layout
 FUSED = {"SiLU": "swish", "SiLUActivation": "swish"}
 
 
-def pack_linears(trunk: Any) -> int:
-    """Replace the linear layers in ``trunk`` by packed ones where this torch and CPU can; returns how many.
+class Product:
+    """y = x W^T + b as torch multiplies it; ``weight`` (out, in)."""
+
+    def __init__(self, weight: "Tensor", bias: "Tensor | None" = None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def into(self, x: "Tensor", out: "Tensor") -> "Tensor":
+        """Return y, in ``out`` where the product can be written there."""
+        import torch
+
+        if self.bias is None:
+            return torch.mm(x, self.weight.t(), out=out)
+        return torch.addmm(self.bias, x, self.weight.t(), out=out)
+
+    def add_to(self, residual: "Tensor", x: "Tensor") -> None:
+        """Add y to ``residual``, in place."""
+        residual.addmm_(x, self.weight.t())
+        if self.bias is not None:
+            residual.add_(self.bias)
+
+
+class PackedProduct(Product):
+    """y = x W^T + b with W packed."""
+
+    def __init__(self, weight: "Tensor", bias: "Tensor | None" = None) -> None:
+        import torch
+
+        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS), bias)
+        self._multiply = torch.ops.mkldnn._linear_pointwise
+
+    def __call__(self, x: "Tensor", activation: str = "none") -> "Tensor":
+        """Return y, its activation taken while it is in the cache."""
+        y: Tensor = self._multiply(x, self.weight, self.bias, activation, [], "")
+        return y
+
+    def times(self, x: "Tensor", factor: "Tensor") -> "Tensor":
+        """Return y * factor."""
+        y: Tensor = self._multiply.binary(x, factor, self.weight, self.bias, "mul")
+        return y
+
+    def into(self, x: "Tensor", out: "Tensor") -> "Tensor":
+        return self(x)
+
+    def add_to(self, residual: "Tensor", x: "Tensor") -> None:
+        residual.add_(self(x))
+
+
+def product(linear: Linear, weight: "Tensor", bias: "Tensor | None" = None) -> Product:
+    """Return a product with a weight (out, in), computed the given way."""
+    return Product(weight, bias) if linear == "plain" else PackedProduct(weight, bias)
+
+
+def pack_linears(trunk: Any, linear: Linear) -> int:
+    """Replace the linear layers in ``trunk`` by packed ones; returns how many. "plain" leaves them as they are.
 
     The trunk must be on the CPU, in float32 or bfloat16, and must not share the layers' weights with anything else.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    if not _works(trunk.dtype):
+    if linear == "plain":
         return 0
-    modules = _classes()
+    packed_linear, packed_mlp = _modules()
     count = 0
     for name, module in list(trunk.named_modules()):
         if isinstance(module, torch.nn.Linear | Conv1D):
             weight = module.weight.detach()
-            packed = modules["linear"](weight.T.contiguous() if isinstance(module, Conv1D) else weight, module.bias)
-            trunk.set_submodule(name, packed)
+            bias = None if module.bias is None else module.bias.detach()
+            packed = PackedProduct(weight.T if isinstance(module, Conv1D) else weight, bias)
+            trunk.set_submodule(name, packed_linear(packed))
             count += 1
-    for name, module in list(trunk.named_modules()):
-        parts = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj")]
-        activation = FUSED.get(type(getattr(module, "act_fn", None)).__name__)
-        if activation and all(isinstance(part, modules["linear"]) for part in parts):
-            trunk.set_submodule(name, modules["gated"](*parts, activation))
+    if linear == "packed_fused":
+        for name, module in list(trunk.named_modules()):
+            parts = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj")]
+            activation = FUSED.get(type(getattr(module, "act_fn", None)).__name__)
+            if activation and all(isinstance(part, packed_linear) for part in parts):
+                trunk.set_submodule(name, packed_mlp(*parts, activation))
     return count
 
 
-def _classes() -> "dict[str, Any]":
+def _modules() -> "tuple[Any, Any]":
     """Return the two modules. Made when asked for, since torch is imported only where a model is built."""
     import torch
 
-    packed = torch.ops.mkldnn._linear_pointwise
-
     class PackedLinear(torch.nn.Module):
-        """y = x W^T + b with W packed."""
+        """A packed product as a module."""
 
-        def __init__(self, weight: "Tensor", bias: "Tensor | None") -> None:
+        def __init__(self, packed: PackedProduct) -> None:
             super().__init__()
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
-            self.bias = None if bias is None else bias.detach()
+            self.product = packed
 
-        def forward(self, x: "Tensor", activation: str = "none") -> "Tensor":
-            y: Tensor = packed(x, self.weight, self.bias, activation, [], "")
-            return y
+        def forward(self, x: "Tensor") -> "Tensor":
+            return self.product(x)
 
     class PackedGatedMlp(torch.nn.Module):
         """down(act(gate(x)) * up(x)), the activation and the product fused into the matrix products."""
 
         def __init__(self, gate: Any, up: Any, down: Any, activation: str) -> None:
             super().__init__()
-            self.gate_proj, self.up_proj, self.down_proj, self._activation = gate, up, down, activation
+            self.gate, self.up, self.down, self.activation = gate.product, up.product, down.product, activation
 
         def forward(self, x: "Tensor") -> "Tensor":
-            gate = self.gate_proj(x, self._activation)
-            y: Tensor = self.down_proj(packed.binary(x, gate, self.up_proj.weight, self.up_proj.bias, "mul"))
+            y: Tensor = self.down(self.up.times(x, self.gate(x, self.activation)))
             return y
 
-    return {"linear": PackedLinear, "gated": PackedGatedMlp}
+    return PackedLinear, PackedGatedMlp
 
 
-def _works(dtype: "torch.dtype") -> bool:
+def fastest(trunk: Any) -> Linear:
+    """Return the fastest way to multiply by a model's weights here, by a measurement of some milliseconds.
+
+    What is measured is a gated MLP with the shape of the model's largest weight. "plain" unless another is faster by
+    ``MARGIN``. Ways that this torch or CPU lacks, or computes wrongly, are out.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    weights = [module.weight for module in trunk.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    if not weights:
+        return "plain"
+    largest = max(weights, key=lambda weight: weight.numel())
+    dtype, inner, hidden = largest.dtype, max(largest.shape), min(largest.shape)
+    stream = torch.Generator().manual_seed(0)
+    x, gate, up, down = (
+        torch.randn(size, generator=stream).to(dtype)
+        for size in ((MEASURED_ROWS, hidden), (inner, hidden), (inner, hidden), (hidden, inner))
+    )
+    ways: tuple[Linear, ...] = LINEARS if packing_works(dtype) else ("plain",)
+    seconds = dict.fromkeys(ways, float("inf"))
+    with torch.inference_mode():
+        runs = {way: _gated_mlp(way, gate, up, down) for way in ways}
+        # One thread's own time does not count what other processes take of its core.
+        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+        for _ in range(1 + MEASURED_TIMES):  # the least of each counts, so that the first only warms up
+            for way, run in runs.items():
+                began = clock()
+                run(x)
+                seconds[way] = min(seconds[way], clock() - began)
+    best = min(ways, key=lambda way: seconds[way] * (1 if way == "plain" else MARGIN))
+    log.info("a product of this model's width: %s", {way: f"{1e3 * took:.2f} ms" for way, took in seconds.items()})
+    return best
+
+
+def _gated_mlp(linear: Linear, gate: "Tensor", up: "Tensor", down: "Tensor") -> "Callable[[Tensor], Tensor]":
+    """Return down(silu(gate(x)) * up(x)) computed the given way."""
+    gates, ups, downs = (product(linear, weight) for weight in (gate, up, down))
+
+    def run(x: "Tensor") -> "Tensor":
+        y = x.new_zeros(x.shape)
+        inside = gated(linear, gates, ups, x, x.new_empty((len(x), len(gate))), x.new_empty((len(x), len(gate))))
+        downs.add_to(y, inside)
+        return y
+
+    return run
+
+
+def gated(linear: Linear, gate: Product, up: Product, x: "Tensor", out: "Tensor", more: "Tensor") -> "Tensor":
+    """Return silu(gate(x)) * up(x), (N, F); ``out`` and ``more`` (N, F) are memory to work in."""
+    import torch
+
+    if linear == "packed_fused":
+        assert isinstance(gate, PackedProduct) and isinstance(up, PackedProduct)
+        return up.times(x, gate(x, "swish"))
+    inside = torch.nn.functional.silu(gate.into(x, out), inplace=True)
+    return inside.mul_(up.into(x, more))
+
+
+def packing_works(dtype: "torch.dtype") -> bool:
     """Tell whether packed products are there and right; anything else costs speed, not numbers."""
     import torch
 
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
-        modules = _classes()
         stream = torch.Generator().manual_seed(0)
-        x, up, gate, down = (
+        x, gate, up, down = (
             torch.randn(size, generator=stream).to(dtype) for size in ((3, 40), (24, 40), (24, 40), (40, 24))
         )
-        mlp = modules["gated"](*(modules["linear"](weight, None) for weight in (gate, up, down)), "swish")
         with torch.inference_mode():
-            got = mlp(x[None])[0].float()
+            got = _gated_mlp("packed_fused", gate, up, down)(x).float()
         wanted = (torch.nn.functional.silu(x.float() @ gate.float().T) * (x.float() @ up.float().T)) @ down.float().T
     except (AttributeError, RuntimeError) as error:
-        log.warning("packed linear layers are not available (%s); queries take longer", error)
+        log.warning("packed linear layers are not available (%s)", error)
         return False
     return bool((got - wanted).abs().max() <= TOLERANCE * wanted.abs().max())

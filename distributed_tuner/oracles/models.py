@@ -191,6 +191,17 @@ def find_file(source: ModelSource, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
+def weight_files(source: ModelSource) -> list[Path]:
+    """Return the files that a model's weights and settings are read from.
+
+    Raises:
+        ModelError: the model cannot be found.
+    """
+    config = find_file(source, "config.json")
+    folder = Path() if config is None else config.parent
+    return [file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin")] if config else []
+
+
 def input_embeddings(source: ModelSource, model_config: Any) -> str:
     """Return the name of a causal model's embedding matrix among its modules, without its weights.
 

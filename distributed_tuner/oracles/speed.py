@@ -16,7 +16,7 @@ def seconds_per_token(config: TransformersOracleConfig, model_config: Any) -> fl
 
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    return 2 * trunk_parameters(model_config) / (USEFUL_SHARE * matmul_rate(device, dtype, config.threads))
+    return 2 * trunk_parameters(model_config) / (USEFUL_SHARE * matmul_rate(device, dtype, config.thread_count))
 
 
 def trunk_parameters(model_config: Any) -> int:

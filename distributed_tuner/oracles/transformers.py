@@ -24,7 +24,7 @@ from distributed_tuner.oracles.attention import Segments, SharedTokens
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.gradients import groups, logits_and_gradient, no_graph, require_white_box
-from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer
+from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer, weight_files
 from distributed_tuner.oracles.packing import RowPlan, plan_even, plan_rows
 from distributed_tuner.oracles.prompt_rows import AnswersByRows, PromptRows
 from distributed_tuner.oracles.text_cache import TextCache, stack
@@ -60,10 +60,11 @@ class TransformersOracle(AnswersByRows):
     def __init__(self, config: TransformersOracleConfig, model: Any = None, tokenizer: Any = None) -> None:
         import torch
 
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.thread_count)
         self._config = config
+        files = weight_files(config) if model is None else []
         model = load_model(config) if model is None else model
-        self._trunk = Trunk(model, config)
+        self._trunk = Trunk(model, config, files)
         self._tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
         self._encoder = Encoder(self._tokenizer, context_of(model.config), self._trunk.masked)
         self._rows = PromptRows(self._tokenizer, self._encoder, self._trunk.embed, self._trunk.table)
@@ -71,7 +72,8 @@ class TransformersOracle(AnswersByRows):
         self._forward_tokens = FORWARD_TOKENS.get(self._trunk.device.type, FORWARD_TOKENS_ELSEWHERE)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
-        self._info = OracleInfo(config.model, self._rows.width, size, self._encoder.context, std, dtype, device)
+        extra: dict[str, str] = {"linear": self._trunk.linear}
+        self._info = OracleInfo(config.model, self._rows.width, size, self._encoder.context, std, dtype, device, extra)
 
     @property
     def info(self) -> OracleInfo:
@@ -167,8 +169,10 @@ class TransformersOracle(AnswersByRows):
                 blocks.insert(0, self._trunk.block(plan_even(count, 1, length)))
             positions = np.concatenate([np.tile(np.arange(length), count), length + plan.offset])
             embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(_ids(lines, plan))])
-            out = self._trunk.forward(embeds, self._index(positions), Segments(tuple(blocks)))
-            hidden.append(out[self._index(plan.first + [len(line) - 1 for line in lines])])
+            answers = self._index(plan.first + [len(line) - 1 for line in lines])
+            segments = Segments(tuple(blocks), answers=answers.flatten())
+            out = self._trunk.forward(embeds, self._index(positions), segments)
+            hidden.append(out.view(*answers.shape, -1))
         return torch.cat(hidden)
 
     def _whole(self, rows_C_L_D: "Tensor", batch: Batch, add: bool, prompt: str = "") -> "Tensor":
@@ -189,9 +193,11 @@ class TransformersOracle(AnswersByRows):
             soft = np.flatnonzero((inside >= 0) & (inside < length))
             target = embeds if added is None else added
             target[self._index(soft)] = rows_C_L_D[self._index(at + plan.candidate[soft]), self._index(inside[soft])]
-            segments = Segments(tuple(self._trunk.block(block) for block in plan.blocks))
+            answers = self._index(plan.first + places)
+            blocks = tuple(self._trunk.block(block) for block in plan.blocks)
+            segments = Segments(blocks, answers=answers.flatten())
             out = self._trunk.forward(embeds, self._index(plan.offset), segments, added)
-            hidden.append(out[self._index(plan.first + places)])
+            hidden.append(out.view(*answers.shape, -1))
         return torch.cat(hidden)
 
     def _suffix(self, rows_C_L_D: "Tensor", batch: Batch) -> "Tensor":
@@ -226,8 +232,9 @@ class TransformersOracle(AnswersByRows):
         starts = np.repeat([len(text) for text in texts], count)
         positions = self._index((starts[:, None] + np.arange(slots)).reshape(-1))
         embeds = sequence_C_S_D.reshape(count * slots, width).repeat(len(texts), 1)
-        out = self._trunk.forward(embeds, positions, Segments((block,)))
-        return out.view(len(texts), count, slots, -1)[:, :, -1]
+        answers = self._index(np.arange(slots - 1, len(embeds), slots))
+        out = self._trunk.forward(embeds, positions, Segments((block,), answers=answers))
+        return out.view(len(texts), count, -1)
 
     def _one_text(self, text: tuple[int, ...]) -> "list[tuple[Tensor, Tensor]]":
         return self._many_texts([text])[0]

@@ -52,7 +52,7 @@ class VllmEngine:
         self.version: str = vllm.__version__
         self.device: str = current_platform.device_type
         self._prefix_caching = config.prefix_caching
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.thread_count)
         if config.enforce_eager:  # vLLM compiles some functions of its sampler even so, a minute's work
             import torch._dynamo
 

@@ -16,12 +16,14 @@ class StagePlan:
     """What a stage will do if nothing stops it early: steps, looks, and what they cost together.
 
     ``most`` is the number of steps after which the stage ends however much budget is left, as when steps were raced.
+    ``candidates``: those of one step.
     """
 
     steps: int
     looks: int
     cost: Cost
     most: int
+    candidates: int = 1
 
 
 def plan_stage(
@@ -50,7 +52,7 @@ def plan_stage(
             spent, looks, since = spent + look, looks + 1, 0
     if since:
         spent, looks = spent + look, looks + 1
-    return StagePlan(steps, looks, spent - before, most)
+    return StagePlan(steps, looks, spent - before, most, step.queries)
 
 
 def fits(cost: Cost, limits: BudgetConfig) -> bool:

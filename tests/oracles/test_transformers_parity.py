@@ -21,7 +21,6 @@ from tiny_models import (
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
-from distributed_tuner.oracles import trunk as module
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.transformers import TransformersOracle
 from distributed_tuner.seeds import standard_normal
@@ -112,16 +111,16 @@ def test_a_mask_in_the_text_is_refused(tiny_oracle: Any) -> None:
         oracle.evaluate(Request(points(oracle, 1), batch_of(["a <mask> film"]), SPEC))
 
 
+@pytest.mark.parametrize("linear", ["plain", "packed", "packed_fused"])
 @pytest.mark.parametrize(("architecture", "layout"), [("llama", "prefix"), ("gpt2", "suffix"), ("roberta", "add")])
-def test_packed_weights_change_nothing_but_rounding(
-    architecture: str, layout: str, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+def test_how_products_are_computed_changes_nothing_but_rounding(
+    architecture: str, layout: str, linear: str, tiny_config: Any
 ) -> None:
-    packed = TransformersOracle(tiny_config(architecture))
-    monkeypatch.setattr(module, "pack_linears", lambda trunk: 0)
-    loose = TransformersOracle(tiny_config(architecture))
-    assert packed._trunk.packed > 0 == loose._trunk.packed
-    request = Request(points(packed, 2), MIXED, spec_of(layout))
-    np.testing.assert_allclose(packed.evaluate(request).logits, loose.evaluate(request).logits, atol=1e-5)
+    oracle = TransformersOracle(tiny_config(architecture, linear=linear))
+    modules = TransformersOracle(tiny_config(architecture, gradients=True))  # transformers' own layers
+    assert oracle.info.extra["linear"] == linear
+    request = Request(points(oracle, 2), MIXED, spec_of(layout))
+    np.testing.assert_allclose(oracle.evaluate(request).logits, modules.evaluate(request).logits, atol=1e-5)
 
 
 @pytest.mark.slow
