@@ -1,0 +1,203 @@
+"""Queries a second of both sides, of pools and of oracles with one thread, and the exactness of their losses."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.busy import busy
+from benchmarks.plain import candidate_rows
+from benchmarks.ratios import LOSSES, ONE_PREFIX, ONE_SUFFIX, POOL_PREFIX, POOL_QUICKSTART, Pair, Row, take_turns
+from benchmarks.rows import Block, Case, useful_tokens
+from benchmarks.sides import Asker, Name, Sides
+from benchmarks.texts import TextsName, batch
+from benchmarks.worker import Ask, Facts, Setup, Worker
+from distributed_tuner.values import Layout, PromptSpec
+
+WARM_CANDIDATES = 2  # of each request of the first turn of all
+LOSS_LENGTH, LOSS_CANDIDATES, LOSS_EXAMPLES = 8, 2, 8
+LAYOUTS: tuple[Layout, ...] = ("prefix", "suffix", "add")
+QUICKSTART_PROMPT = PromptSpec(3, "text", "\nIssue type.", "suffix", "embedding")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is asked in a turn: so many requests of so many candidates."""
+
+    candidates: int
+    requests: int
+
+
+POOL_SIZES = (Size(16, 3), Size(8, 3), Size(4, 4))  # the largest that is affordable; 3 requests are in flight
+ONE_SIZES = (Size(16, 1), Size(8, 1), Size(4, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How rates are measured: busy processes beside them, most rounds, seconds after which no round begins.
+
+    turn: seconds that a turn should take at most. model, dtype: of the oracles.
+    """
+
+    besides: tuple[int, ...]
+    rounds: int
+    patience: float
+    turn: float
+    model: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a row asks for."""
+
+    name: str
+    texts: TextsName
+    prompt: PromptSpec
+
+
+POOL_WORK = (
+    Work(POOL_QUICKSTART, "quickstart", QUICKSTART_PROMPT),
+    Work(POOL_PREFIX, "SST-2", PromptSpec(16, "zeros", "", "prefix", "embedding")),
+)
+ONE_WORK = (
+    Work(ONE_PREFIX, "SST-2", PromptSpec(16, "zeros", "", "prefix", "embedding")),
+    Work(ONE_SUFFIX, "SST-2", PromptSpec(8, "zeros", "", "suffix", "embedding")),
+)
+
+
+def pools(sides: Sides, plan: Plan, names: Sequence[str], say: Say) -> list[Row]:
+    """Measure the rows of pools: both live at once, and one is idle while the other has its turn."""
+    rows = []
+    with askers(sides, {"model": plan.model, "dtype": plan.dtype}, pool=True) as both:
+        how = "; ".join(_settings(asker) for asker in both.values())
+        for beside in plan.besides:
+            with busy(beside):
+                for work in POOL_WORK:
+                    if work.name in names:
+                        say(f"{work.name}, beside {beside}")
+                        rows.append(_row(work, both, plan, beside, POOL_SIZES, how))
+    return rows
+
+
+def one_thread(sides: Sides, plan: Plan, names: Sequence[str], say: Say) -> list[Row]:
+    """Measure the rows of oracles with one thread, a matrix product before each turn."""
+    rows = []
+    facts = _facts(plan.model)
+    settings = {"model": plan.model, "dtype": plan.dtype, "device": "cpu", "threads": 1}
+    with askers(sides, settings, pool=False) as both:
+        how = "; ".join(f"{name} {asker.facts['dtype']}" for name, asker in both.items())
+        for beside in plan.besides:
+            with busy(beside):
+                for work in ONE_WORK:
+                    if work.name in names:
+                        say(f"{work.name}, beside {beside}")
+                        rates: dict[Name, list[float]] = {"here": [], "there": []}
+                        row = _row(work, both, plan, beside, ONE_SIZES, how, rates)
+                        rows.append(with_useful_rate(row, work.prompt, facts, rates))
+    return rows
+
+
+def losses(sides: Sides, plan: Plan, say: Say) -> list[Row]:
+    """Compare float32 losses of few candidates with the plain form's, of every layout."""
+    say(LOSSES)
+    worker = Worker(Setup("plain", "float32", LOSS_LENGTH, "SST-2", plan.model, 1))
+    try:
+        worker.facts()
+        plain = {layout: worker.measure(Ask(layout, LOSS_CANDIDATES, LOSS_EXAMPLES)).losses for layout in LAYOUTS}
+    finally:
+        worker.stop()
+    settings = {"model": plan.model, "dtype": "float32", "device": "cpu", "threads": 1}
+    gaps: dict[Name, dict[Layout, float]] = {}
+    with askers(sides, settings, pool=False) as both:
+        for name, asker in both.items():
+            width = asker.facts["width"]
+            points = [candidate_rows(i, LOSS_LENGTH, width).reshape(-1).tolist() for i in range(LOSS_CANDIDATES)]
+            gaps[name] = {}
+            for layout in LAYOUTS:
+                asker.set_task(batch("SST-2"), PromptSpec(LOSS_LENGTH, "zeros", "", layout, "paper"))
+                found = np.asarray(asker.losses(points))[:, :LOSS_EXAMPLES]
+                gaps[name][layout] = float(np.abs(found - plain[layout]).max())
+    most = {name: float(np.max(list(each.values()))) for name, each in gaps.items()}  # NaN stays NaN
+    how = ", ".join(f"{layout} {gaps['here'][layout]:.1e}" for layout in LAYOUTS)
+    return [Row(LOSSES, "loss", plan.besides[0], (Pair(most["here"], most["there"]),), f"here: {how}")]
+
+
+@contextmanager
+def askers(sides: Sides, config: Mapping[str, object], *, pool: bool) -> Iterator[dict[Name, Asker]]:
+    """Have a process of each side, whose oracle answers."""
+    started: dict[Name, Asker] = {}
+    try:
+        for side in sides:
+            started[side.name] = Asker(side, config, pool)
+        for asker in started.values():
+            asker.wait()
+        yield started
+    finally:
+        for asker in started.values():
+            asker.stop()
+
+
+def affordable(seconds: float, sizes: Sequence[Size], turn: float) -> Size:
+    """Return the largest of the sizes that takes at most a turn at so many seconds a candidate, else the smallest."""
+    return next((size for size in sizes if size.candidates * size.requests * seconds <= turn), sizes[-1])
+
+
+def with_useful_rate(row: Row, prompt: PromptSpec, facts: Facts, rates: Mapping[Name, Sequence[float]]) -> Row:
+    """Return the row with operations a second on tokens that must be computed, over those of a matrix product."""
+    layout = prompt.layout
+    case = Case(Block("SST-2", prompt.length), layout, layout, "float32", 1)
+    operations = 2 * facts.trunk * useful_tokens(case, facts)
+    useful = Pair(row.here * operations, row.there * operations)
+    share = Pair(useful.here / statistics.median(rates["here"]), useful.there / statistics.median(rates["there"]))
+    product = statistics.median([*rates["here"], *rates["there"]])
+    how = (
+        f"{row.how}; useful {useful.here / 1e9:.0f} and {useful.there / 1e9:.0f} GFLOP/s, {share.here:.0%} and"
+        f" {share.there:.0%} of a matrix product's {product / 1e9:.0f}"
+    )
+    return Row(row.name, row.unit, row.beside, row.pairs, how, share)
+
+
+def _row(
+    work: Work,
+    both: Mapping[Name, Asker],
+    plan: Plan,
+    beside: int,
+    sizes: Sequence[Size],
+    how: str,
+    rates: Mapping[Name, list[float]] | None = None,
+) -> Row:
+    """Warm both sides up, choose what to ask for, the same for both, and let them take turns."""
+    slowest = 0.0
+    in_flight = sizes[0].requests
+    for asker in both.values():
+        asker.set_task(batch(work.texts), work.prompt)
+        asker.seconds(WARM_CANDIDATES, in_flight)
+        slowest = max(slowest, asker.seconds(WARM_CANDIDATES, in_flight) / (WARM_CANDIDATES * in_flight))
+    size = affordable(slowest, sizes, plan.turn)
+
+    def rate(name: Name) -> float:
+        if rates is not None:
+            rates[name].append(both[name].matmul_rate())
+        return size.candidates * size.requests / both[name].seconds(size.candidates, size.requests)
+
+    pairs = take_turns(plan.rounds, plan.patience, rate)
+    return Row(work.name, "queries/s", beside, pairs, f"{size.requests} x {size.candidates} candidates; {how}")
+
+
+def _settings(asker: Asker) -> str:
+    facts = asker.facts
+    return f"{asker.side.name} {facts['actors']} x {facts['threads']} threads, {facts['dtype']}"
+
+
+def _facts(model: str) -> Facts:
+    """Return what the arithmetic needs, found by a process that ends: this one stays small."""
+    worker = Worker(Setup("plain", "float32", LOSS_LENGTH, "SST-2", model, 1))
+    try:
+        return worker.facts()
+    finally:
+        worker.stop()
