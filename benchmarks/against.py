@@ -70,8 +70,8 @@ ONE_PARTS: dict[Part, str] = {"one-thread-prefix": ONE_PREFIX, "one-thread-suffi
 CHECKS = {CHECK: ("check", QUICKSTART), CHECK_DEBUG: ("check", DEBUG), HELP: ("--help",)}
 QUICK_QUERIES = 100  # of each trial of the quickstart, whose memory and seconds are measured
 ROUNDS, QUICK_ROUNDS = 4, 2
-PATIENCE, QUICK_PATIENCE = 60.0, 12.0  # seconds of a row after which no round begins
-TURN, QUICK_TURN = 12.0, 4.0  # seconds that a turn of rates should take at most
+PATIENCE, QUICK_PATIENCE = 60.0, 6.0  # seconds of a row after which no round begins
+TURN, QUICK_TURN = 30.0, 4.0  # seconds that a turn of rates should take at most
 MIB = 2**20
 
 
@@ -207,16 +207,21 @@ def memories(sides: Sides, plan: Plan, quick: bool, say: Callable[[str], None]) 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let a request to end be an exception in here, so that everything that was started is ended."""
+    """Let a request to end be an exception in here, so that everything that was started is ended.
+
+    A shell has what it starts in the background ignore interrupts, and runs that are started here would do so too.
+    """
 
     def end(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    handlers = {signal.SIGTERM: end, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def report(rows: Sequence[Row], judged: Sequence[Verdict], besides: Sequence[int]) -> list[str]:

@@ -103,7 +103,8 @@ def test_a_table_for_each_number_of_busy_processes() -> None:
 def test_the_largest_size_that_a_turn_has_time_for() -> None:
     assert affordable(0.1, POOL_SIZES, 10.0) == Size(16, 3)
     assert affordable(0.3, POOL_SIZES, 10.0) == Size(8, 3)
-    assert affordable(99.0, POOL_SIZES, 10.0) == Size(4, 4)
+    assert affordable(0.5, POOL_SIZES, 10.0) == Size(4, 4)
+    assert affordable(99.0, POOL_SIZES, 10.0) == Size(2, 4)
     assert affordable(1.0, ONE_SIZES, 10.0) == Size(8, 1)
 
 
