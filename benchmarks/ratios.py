@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from benchmarks.sides import Name
 from benchmarks.targets import Verdict
 
-Unit: TypeAlias = Literal["queries/s", "CPU s", "MiB", "s", "loss"]
+Unit: TypeAlias = Literal["queries/s", "queries/CPU s", "CPU s", "MiB", "s", "loss"]
 
 HEADINGS = ("row", "unit", "here", "REV", "here / REV", "of the rounds", "rounds", "how")
 
@@ -29,10 +29,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the table beside so many busy processes. share: of a matrix product's rate, by this tree and the other.
-
-    of_differences: how far losses are from their plain form, of which no ratio means anything.
-    """
+    """A row of the table, beside so many busy processes. share: of a matrix product's rate, by each tree."""
 
     name: str
     unit: Unit

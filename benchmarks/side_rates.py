@@ -11,7 +11,7 @@ from benchmarks.busy import busy
 from benchmarks.plain import candidate_rows
 from benchmarks.ratios import LOSSES, ONE_PREFIX, ONE_SUFFIX, POOL_PREFIX, POOL_QUICKSTART, Pair, Row, take_turns
 from benchmarks.rows import Block, Case, useful_tokens
-from benchmarks.sides import Asker, Name, Sides
+from benchmarks.sides import Asker, Name, Sides, Taken
 from benchmarks.texts import TextsName, batch
 from benchmarks.worker import Ask, Facts, Setup, Worker
 from distributed_tuner.values import Layout, PromptSpec
@@ -60,6 +60,25 @@ class Work:
     prompt: PromptSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn found: queries, what they took, and operations a second of the matrix product before (0: none)."""
+
+    queries: int
+    taken: Taken
+    product: float
+
+    @property
+    def rate(self) -> float:
+        """Queries a second."""
+        return self.queries / self.taken.seconds
+
+    @property
+    def rate_by_cpu(self) -> float:
+        """Queries a second that the processor gave to it."""
+        return self.queries / self.taken.cpu
+
+
 POOL_WORK = (
     Work(POOL_QUICKSTART, "quickstart", QUICKSTART_PROMPT),
     Work(POOL_PREFIX, "SST-2", PromptSpec(16, "zeros", "", "prefix", "embedding")),
@@ -74,14 +93,16 @@ def pools(sides: Sides, plan: Plan, names: Sequence[str], say: Say) -> list[Row]
     """Measure the rows of pools: both live at once, and one is idle while the other has its turn."""
     rows = []
     with askers(sides, {"model": plan.model, "dtype": plan.dtype}, pool=True) as both:
-        how = "; ".join(_settings(asker) for asker in both.values())
+        settings = "; ".join(_settings(asker) for asker in both.values())
         for work in POOL_WORK:
             if work.name in names:
                 say(f"{work.name}: warming up")
                 size = _warmed_up(work, both, POOL_SIZES, plan.turn)
+                how = f"{size.requests} x {size.candidates} candidates; {settings}"
                 for beside in plan.besides:
                     say(f"{work.name}, beside {beside}")
-                    rows.append(_row(work, both, plan, beside, size, how))
+                    turns = _turns(both, plan, beside, size)
+                    rows.append(Row(work.name, "queries/s", beside, _pairs(turns, lambda turn: turn.rate), how))
     return rows
 
 
@@ -91,16 +112,19 @@ def one_thread(sides: Sides, plan: Plan, names: Sequence[str], say: Say) -> list
     facts = _facts(plan.model)
     settings = {"model": plan.model, "dtype": plan.dtype, "device": "cpu", "threads": 1}
     with askers(sides, settings, pool=False) as both:
-        how = "; ".join(f"{name} {asker.facts['dtype']}" for name, asker in both.items())
+        dtypes = "; ".join(f"{name} {asker.facts['dtype']}" for name, asker in both.items())
         for work in ONE_WORK:
             if work.name in names:
                 say(f"{work.name}: warming up")
                 size = _warmed_up(work, both, ONE_SIZES, plan.turn)
+                how = f"{size.requests} x {size.candidates} candidates; {dtypes}"
                 for beside in plan.besides:
                     say(f"{work.name}, beside {beside}")
-                    rates: dict[Name, list[float]] = {"here": [], "there": []}
-                    row = _row(work, both, plan, beside, size, how, rates)
-                    rows.append(with_useful_rate(row, work.prompt, facts, rates))
+                    turns = _turns(both, plan, beside, size, products=True)
+                    row = Row(work.name, "queries/s", beside, _pairs(turns, lambda turn: turn.rate), how)
+                    rows.append(with_useful_rate(row, work.prompt, facts, _pairs(turns, lambda turn: turn.product)))
+                    by_cpu = _pairs(turns, lambda turn: turn.rate_by_cpu)
+                    rows.append(Row(f"{work.name}, by CPU time", "queries/CPU s", beside, by_cpu, how))
     return rows
 
 
@@ -149,17 +173,17 @@ def affordable(seconds: float, sizes: Sequence[Size], turn: float) -> Size:
     return next((size for size in sizes if size.candidates * size.requests * seconds <= turn), sizes[-1])
 
 
-def with_useful_rate(row: Row, prompt: PromptSpec, facts: Facts, rates: Mapping[Name, Sequence[float]]) -> Row:
+def with_useful_rate(row: Row, prompt: PromptSpec, facts: Facts, products: Sequence[Pair]) -> Row:
     """Return the row with operations a second on tokens that must be computed, over those of a matrix product."""
     layout = prompt.layout
     case = Case(Block("SST-2", prompt.length), layout, layout, "float32", 1)
     operations = 2 * facts.trunk * useful_tokens(case, facts)
     useful = Pair(row.here * operations, row.there * operations)
-    share = Pair(useful.here / statistics.median(rates["here"]), useful.there / statistics.median(rates["there"]))
-    product = statistics.median([*rates["here"], *rates["there"]])
+    here, there = (statistics.median(rates) for rates in zip(*((p.here, p.there) for p in products), strict=True))
+    share = Pair(useful.here / here, useful.there / there)
     how = (
         f"{row.how}; useful {useful.here / 1e9:.0f} and {useful.there / 1e9:.0f} GFLOP/s, {share.here:.0%} and"
-        f" {share.there:.0%} of a matrix product's {product / 1e9:.0f}"
+        f" {share.there:.0%} of a matrix product's"
     )
     return Row(row.name, row.unit, row.beside, row.pairs, how, share)
 
@@ -170,32 +194,33 @@ def _warmed_up(work: Work, both: Mapping[Name, Asker], sizes: Sequence[Size], tu
     slowest = 0.0
     for asker in both.values():
         asker.set_task(batch(work.texts), work.prompt)
-        seconds = asker.seconds(WARM_CANDIDATES, requests)
+        seconds = asker.ask(WARM_CANDIDATES, requests).seconds
         if seconds < turn:  # the first time is slower
-            seconds = asker.seconds(WARM_CANDIDATES, requests)
+            seconds = asker.ask(WARM_CANDIDATES, requests).seconds
         slowest = max(slowest, seconds / (WARM_CANDIDATES * requests))
     return affordable(slowest, sizes, turn)
 
 
-def _row(
-    work: Work,
-    both: Mapping[Name, Asker],
-    plan: Plan,
-    beside: int,
-    size: Size,
-    how: str,
-    rates: Mapping[Name, list[float]] | None = None,
-) -> Row:
-    """Let both sides take turns."""
+def _turns(
+    both: Mapping[Name, Asker], plan: Plan, beside: int, size: Size, *, products: bool = False
+) -> dict[Name, list[Turn]]:
+    """Let both sides take turns, a matrix product before each if asked."""
+    turns: dict[Name, list[Turn]] = {name: [] for name in both}
 
-    def rate(name: Name) -> float:
-        if rates is not None:
-            rates[name].append(both[name].matmul_rate())
-        return size.candidates * size.requests / both[name].seconds(size.candidates, size.requests)
+    def measure(name: Name) -> float:
+        product = both[name].matmul_rate() if products else 0.0
+        taken = both[name].ask(size.candidates, size.requests)
+        turns[name].append(Turn(size.candidates * size.requests, taken, product))
+        return turns[name][-1].rate
 
     with busy(beside):
-        pairs = take_turns(plan.rounds, plan.patience, rate)
-    return Row(work.name, "queries/s", beside, pairs, f"{size.requests} x {size.candidates} candidates; {how}")
+        take_turns(plan.rounds, plan.patience, measure)
+    return turns
+
+
+def _pairs(turns: Mapping[Name, Sequence[Turn]], value: Callable[[Turn], float]) -> tuple[Pair, ...]:
+    """Return a value of both sides' turns by round."""
+    return tuple(Pair(value(here), value(there)) for here, there in zip(turns["here"], turns["there"], strict=True))
 
 
 def _settings(asker: Asker) -> str:

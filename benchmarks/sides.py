@@ -57,6 +57,14 @@ class Sides:
         return self.here if name == "here" else self.there
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Wall-clock seconds of requests, and CPU seconds of the process that asked: with its oracle, if that is in it."""
+
+    seconds: float
+    cpu: float
+
+
 @contextmanager
 def worktree(revision: str, repository: Path = ROOT) -> Iterator[Path]:
     """Have a detached working tree of a revision in a temporary folder.
@@ -141,9 +149,9 @@ class Asker:
         told = {"examples": [asdict(one) for one in batch.examples], "label_words": batch.label_words}
         self._ask({"do": "task", "batch": {**told, "split": batch.split}, "prompt": asdict(prompt)})
 
-    def seconds(self, candidates: int, requests: int) -> float:
-        """Return the seconds of so many requests."""
-        return float(self._ask({"do": "rate", "candidates": candidates, "requests": requests})["seconds"])
+    def ask(self, candidates: int, requests: int) -> Taken:
+        """Return what so many requests took."""
+        return Taken(**self._ask({"do": "rate", "candidates": candidates, "requests": requests}))
 
     def losses(self, points: list[list[float]]) -> list[list[float]]:
         """Return the example losses of explicit coordinates."""

@@ -113,7 +113,7 @@ def test_the_useful_rate_is_over_the_matrix_products() -> None:
 
     facts = Facts(100, {"suffix": (3, 3)}, (2, 2))  # two texts: 2 x (2 rows + 2 tokens of the cue)
     row = Row("one thread suffix 8", "queries/s", 0, (Pair(2.0, 1.0),), "float32")
-    row = side_rates.with_useful_rate(row, SUFFIX, facts, {"here": [6400.0], "there": [3200.0]})
+    row = side_rates.with_useful_rate(row, SUFFIX, facts, [Pair(6400.0, 3200.0)] * 2)
     assert row.share == Pair(2 * 1600 / 6400, 1600 / 3200)
     assert "50% and 50%" in row.how
 
@@ -284,7 +284,8 @@ def test_a_process_answers_line_by_line_with_the_package_of_its_tree(tiny_llama:
         asker.wait()
         assert (asker.facts["dtype"], asker.facts["threads"]) == ("float32", 1)
         asker.set_task(batch("SST-2"), SUFFIX)
-        assert asker.seconds(candidates=4, requests=2) > 0
+        taken = asker.ask(candidates=4, requests=2)
+        assert taken.seconds > 0 and taken.cpu > 0
         assert asker.matmul_rate() > 0
         losses = np.asarray(asker.losses([[0.0] * (2 * asker.facts["width"])]))
         assert losses.shape == (1, 32) and np.isfinite(losses).all()
@@ -300,7 +301,7 @@ def test_a_pool_of_a_tree_answers_three_at_a_time(tiny_llama: Path) -> None:
         asker.wait()
         assert asker.facts["actors"] >= 1 and asker.facts["threads"] >= 1
         asker.set_task(batch("SST-2"), SUFFIX)
-        assert asker.seconds(candidates=2, requests=4) > 0
+        assert asker.ask(candidates=2, requests=4).seconds > 0
     finally:
         asker.stop()
 
