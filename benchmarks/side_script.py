@@ -7,6 +7,7 @@ It reads lines of JSON, the first one its setup, and answers each with one; it e
 import importlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import threading
@@ -23,6 +24,7 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.values import Batch, Candidate, Center, Example, Perturbation, Point, PromptSpec, Request
 
 REQUESTS, CANDIDATES = 3, 16  # of the quickstart: trials, each with one request in flight, and candidates of a step
+TILE = 4  # candidates of a tile on a CPU
 RADIUS = 0.1
 MATRIX = (1024, 1024, 2048)
 MATRIX_SECONDS = 0.3
@@ -144,11 +146,12 @@ def in_process(config: TransformersOracleConfig) -> Iterator[Asked]:
 
 def resolve(config: TransformersOracleConfig) -> TransformersOracleConfig:
     """Return the settings that a pool starts with."""
-    # HOOK: a tree whose threads and actors may be "auto" settles them in actors/pool_size.py; others need nothing.
-    if importlib.util.find_spec("actors.pool_size") is None:
+    name = "distributed_tuner.oracles.pool_size"  # older trees have numbers for defaults
+    if importlib.util.find_spec(name) is None:
         return config
-    sized: Any = importlib.import_module("actors.pool_size").sized
-    resolved: TransformersOracleConfig = sized(config, requests=REQUESTS, candidates=CANDIDATES)
+    pool_size: Any = importlib.import_module(name)
+    tiles = REQUESTS * math.ceil(CANDIDATES / TILE)
+    resolved: TransformersOracleConfig = pool_size.sized(config, slots=pool_size.usable_cores(), tiles=tiles)
     return resolved
 
 
