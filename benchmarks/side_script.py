@@ -139,7 +139,7 @@ def in_process(config: TransformersOracleConfig) -> Iterator[Asked]:
 
     from distributed_tuner import oracles
 
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(threads_of(config))
     oracle = oracles.build(config)
     yield Asked([oracle], _facts(oracle, config))
 
@@ -153,6 +153,12 @@ def resolve(config: TransformersOracleConfig) -> TransformersOracleConfig:
     tiles = REQUESTS * math.ceil(CANDIDATES / TILE)
     resolved: TransformersOracleConfig = pool_size.sized(config, slots=pool_size.usable_cores(), tiles=tiles)
     return resolved
+
+
+def threads_of(config: TransformersOracleConfig) -> int:
+    """Return an oracle's threads; older trees have no "auto"."""
+    threads: int = getattr(config, "thread_count", None) or int(config.threads)
+    return threads
 
 
 def matmul_rate(dtype: str) -> float:
