@@ -23,7 +23,8 @@ LINEARS: tuple[Linear, ...] = get_args(Linear)
 """How products are computed; "packed_fused": packed, and a gated MLP's activation while its product is in the cache."""
 
 ROWS = 1024  # tokens a product is expected to have, which oneDNN picks its layout by
-MEASURED_ROWS, MEASURED_TIMES = 512, 5
+MEASURED_ROWS, MEASURED_TIMES = 128, 8
+MEASURED_SECONDS = 0.5  # after which, on large weights, two measurements have to do
 MARGIN = 1.1  # by which a way must be faster than torch's own, whose weights processes can share
 TOLERANCE = 0.02  # of a packed product's largest entry, in bfloat16: far above rounding, far below a wrong layout
 FUSED = {"SiLU": "swish", "SiLUActivation": "swish"}
@@ -162,7 +163,10 @@ def fastest(trunk: Any) -> Linear:
         runs = {way: _gated_mlp(way, gate, up, down) for way in ways}
         # One thread's own time does not count what other processes take of its core.
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-        for _ in range(1 + MEASURED_TIMES):  # the least of each counts, so that the first only warms up
+        first = clock()
+        for number in range(1 + MEASURED_TIMES):  # the least of each counts, so that the first only warms up
+            if number > 2 and clock() - first > MEASURED_SECONDS:
+                break
             for way, run in runs.items():
                 began = clock()
                 run(x)

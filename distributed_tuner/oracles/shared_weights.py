@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = "1"  # of what fused_layers.py makes of a layer's weights
+VERSION = "2"  # of what fused_layers.py makes of a layer's weights
 LEAST_BYTES = 2**26  # smaller ones are not worth a file
 MOST_BYTES = 2**33  # of all files together, and of free disk that one may not take
 
