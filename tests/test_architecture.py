@@ -120,27 +120,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 
 
 # --------------------------------------------------------------------------------------------- what is really loaded
-LIBRARIES = set(
-    [
-        "ray",
-        "torch",
-        "transformers",
-        "huggingface_hub",
-        "pandas",
-        "pyarrow",
-        "scipy",
-        "sklearn",
-        "plotly",
-        "matplotlib",
-        "openai",
-        "datasets",
-        "peft",
-        "accelerate",
-        "tensorboardX",
-        "pytest",
-        "hypothesis",
-    ]
-)
+LIBRARIES = {"ray", "torch", "transformers", "huggingface_hub", "pandas", "pyarrow", "scipy", "sklearn", "plotly"}
+LIBRARIES |= {"matplotlib", "openai", "datasets", "peft", "accelerate", "tensorboardX", "pytest", "hypothesis"}
 """What takes long to import."""
 
 
