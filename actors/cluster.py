@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.local_ray import few_processes
 from distributed_tuner.config.oracle import OracleConfig
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
@@ -34,9 +35,10 @@ def cluster(oracle: OracleConfig, address: str | None) -> Iterator[None]:
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
             stay_on_this_machine()
             lend_path()
+            with few_processes():
+                ray.init(**options)
         else:
-            options |= {"address": address or os.environ["RAY_ADDRESS"]}
-        ray.init(**options)
+            ray.init(address=address or os.environ["RAY_ADDRESS"], **options)
     try:
         yield
     finally:

@@ -183,7 +183,26 @@ def test_actors_of_the_pool_load_no_more_than_they_need() -> None:
     loaded = loaded_after(
         "import actors.dispatcher, actors.keeper\nassert 'distributed_tuner.preflight' not in sys.modules"
     )
-    assert loaded & {"torch", "transformers", "pandas", "pyarrow"} == set()
+    assert loaded & (LIBRARIES - {"ray"}) == set()
+
+
+@pytest.mark.parametrize("part", ["actors.trial", "actors.experiment"])
+def test_the_driver_and_a_trial_load_tune_without_data_frames_and_data_sets(part: str) -> None:
+    without = f"import {part}\nassert 'ray.data' not in sys.modules\n"
+    loaded = loaded_after(without)
+    assert "ray" in loaded
+    assert loaded & (LIBRARIES - {"ray", "pyarrow"} | {"cma", "nevergrad", "prometheus_client", "jinja2"}) == set()
+
+
+def test_who_asks_tune_for_a_data_frame_gets_one() -> None:
+    loaded_after(
+        "from actors.tune_import import tune\nassert 'pandas' not in sys.modules\n"
+        "from ray.tune.analysis import experiment_analysis\n"
+        "assert experiment_analysis.DataFrame([[1]]).shape == experiment_analysis.pd.DataFrame([[1]]).shape == (1, 1)\n"
+        "import pandas, ray.data\n"
+        "assert type(experiment_analysis.DataFrame()) is pandas.DataFrame is experiment_analysis.pd.DataFrame\n"
+        "assert ray.data.Dataset.__name__ == 'Dataset'"
+    )
 
 
 def test_report_needs_neither_ray_nor_torch(tmp_path: Path) -> None:
