@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
-from ray.tune import Checkpoint
 
+from actors.tune_import import Checkpoint
 from distributed_tuner.errors import StateError
 from distributed_tuner.stages.state_classes import STATE_CLASSES
 from distributed_tuner.states import read_state, write_state

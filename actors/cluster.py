@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.local_ray import few_processes
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.oracles.memory import free_bytes
 from distributed_tuner.oracles.pool_size import usable_cores
@@ -38,9 +39,10 @@ def cluster(oracle: OracleConfig, address: str | None) -> Iterator[None]:
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
             stay_on_this_machine()
             lend_path()
+            with few_processes():
+                ray.init(**options)
         else:
-            options |= {"address": address or os.environ["RAY_ADDRESS"]}
-        ray.init(**options)
+            ray.init(address=address or os.environ["RAY_ADDRESS"], **options)
     try:
         yield
     finally:

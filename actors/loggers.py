@@ -19,9 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ray import tune
-
 from actors.metrics import TrialMetrics
+from actors.tune_import import tune
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.logger import LoggerConfig, MlflowLoggerConfig, TensorboardLoggerConfig, WandbLoggerConfig
 from distributed_tuner.config.space import TrialPlan

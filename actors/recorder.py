@@ -6,9 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
 from actors.progress import Progress
+from actors.tune_import import tune
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.ledger.rows import (
     ROW,

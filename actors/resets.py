@@ -8,8 +8,8 @@ up. It also goes on believing that the trial is being made ready, so that the tr
 from typing import Any
 
 from ray.exceptions import RayActorError
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Trial
+
+from actors.tune_import import Trial, TuneController
 
 _failure = TuneController._trial_task_failure
 

@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-
 from actors.trial import WORST_LOSS
+from actors.tune_import import FIFOScheduler, Trial, TrialScheduler
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.prompts.pool import PooledText, best_of
 from distributed_tuner.schedule.barrier import lowest_barrier

@@ -16,7 +16,7 @@ from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOrac
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.rows import CalibrationRow, CostRow, ParityRow
 from distributed_tuner.oracles.calibration import LIMIT, Calibration, calibrate
-from distributed_tuner.oracles.models import load_model_config
+from distributed_tuner.oracles.model_facts import CountedModel
 from distributed_tuner.oracles.tile_size import (
     candidate_bytes,
     choose_candidates,
@@ -143,7 +143,7 @@ def _candidate_bytes(prepared: Prepared, pool: Pool) -> int:
         for plan, task in zip(prepared.plans, prepared.tasks, strict=True)
     }
     tokens = max(pool.oracle.cost(Request((space.sample,), batch, space.spec)).tokens for space, batch in asked)
-    return candidate_bytes(load_model_config(config), DTYPE_BYTES.get(info.dtype, 4), tokens)
+    return candidate_bytes(CountedModel(config).facts, DTYPE_BYTES.get(info.dtype, 4), tokens)
 
 
 # ------------------------------------------------------------------------------------------------------- precision

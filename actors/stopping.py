@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray import tune
+from actors.tune_import import tune
 
 
 class Stop:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray import tune
 
 from actors.checkpoints import Saved, newest, numbered, remove
 from actors.proposer import RemoteProposer, key_of
 from actors.remote import RemoteOracle
+from actors.tune_import import tune
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText

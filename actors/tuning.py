@@ -2,9 +2,6 @@
 
 from typing import Any
 
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
 from actors.cluster import head_for_trials
 from actors.loggers import Meter, build_loggers
 from actors.metrics import TrialMetrics, run_of
@@ -16,6 +13,7 @@ from actors.resets import survive_resets
 from actors.scheduler import PopulationScheduler
 from actors.stopping import Poll, Stop
 from actors.trial import TuneTrial
+from actors.tune_import import ASHAScheduler, FIFOScheduler, tune
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig

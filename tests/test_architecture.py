@@ -2,12 +2,14 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_models import save_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "distributed_tuner"
@@ -118,11 +120,22 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 
 
 # --------------------------------------------------------------------------------------------- what is really loaded
-def loaded_after(code: str) -> set[str]:
+LIBRARIES = {"ray", "torch", "transformers", "huggingface_hub", "pandas", "pyarrow", "scipy", "sklearn", "plotly"}
+LIBRARIES |= {"matplotlib", "openai", "datasets", "peft", "accelerate", "tensorboardX", "pytest", "hypothesis"}
+"""What takes long to import."""
+
+
+def loaded_after(code: str, **environment: str) -> set[str]:
     """Run code in a fresh interpreter; return the top-level modules that it has loaded."""
     probe = f"import sys\n{code}\nprint('\\n'.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
     done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", probe],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
@@ -144,14 +157,52 @@ def test_the_entry_point_loads_nothing_of_ours_or_heavy() -> None:
 def test_check_starts_no_ray_and_needs_no_torch_without_a_model() -> None:
     loaded = loaded_after(command("check", "search_spaces/debug.yaml"))
     assert "distributed_tuner" in loaded
-    assert loaded & {"ray", "torch", "cma", "actors"} == set()
+    assert loaded & (LIBRARIES | {"cma", "nevergrad", "actors", "tokenizers"}) == set()
+
+
+def test_check_of_a_model_that_was_met_before_needs_its_tokenizer_alone(tmp_path: Path) -> None:
+    oracle = {"kind": "transformers", "model": str(save_tiny("llama", tmp_path / "model")), "dtype": "auto"}
+    space = tmp_path / "space.yaml"
+    stages = [{"kind": "search", "optimizer": {"kind": kind}} for kind in ("zot", "cma", "nevergrad")]
+    words = {"0": " bad", "1": " good"}
+    task = {"kind": "file", "train": "data.jsonl", "text": "text", "label": "label", "shots": 2}
+    task |= {"template": "{text} It was{label_word}", "label_words": words, "manual_prompt": "Classify"}
+    settings = {"name": "tiny", "task": task, "oracle": oracle, "prompt": {"length": 2}, "budget": {"queries": 400}}
+    rows = [json.dumps({"text": f"film {i}", "label": i % 2}) for i in range(12)]
+    (tmp_path / "data.jsonl").write_text("\n".join(rows))
+    space.write_text(json.dumps(settings | {"stages": stages}))  # YAML holds JSON
+    kept = {"DISTRIBUTED_TUNER_CACHE": str(tmp_path / "cache")}
+    first = loaded_after(command("check", str(space)), **kept)
+    again = loaded_after(command("check", str(space)), **kept)
+    assert {"torch", "transformers", "tokenizers"} <= first
+    assert "tokenizers" in again
+    assert again & (LIBRARIES | {"cma", "nevergrad", "actors"}) == set()
 
 
 def test_actors_of_the_pool_load_no_more_than_they_need() -> None:
     loaded = loaded_after(
         "import actors.dispatcher, actors.keeper\nassert 'distributed_tuner.preflight' not in sys.modules"
     )
-    assert loaded & {"torch", "transformers", "pandas", "pyarrow"} == set()
+    assert loaded & (LIBRARIES - {"ray"}) == set()
+
+
+@pytest.mark.parametrize("part", ["actors.trial", "actors.experiment"])
+def test_the_driver_and_a_trial_load_tune_without_data_frames_and_data_sets(part: str) -> None:
+    without = f"import {part}\nassert 'ray.data' not in sys.modules\n"
+    loaded = loaded_after(without)
+    assert "ray" in loaded
+    assert loaded & (LIBRARIES - {"ray", "pyarrow"} | {"cma", "nevergrad", "prometheus_client", "jinja2"}) == set()
+
+
+def test_who_asks_tune_for_a_data_frame_gets_one() -> None:
+    loaded_after(
+        "from actors.tune_import import tune\nassert 'pandas' not in sys.modules\n"
+        "from ray.tune.analysis import experiment_analysis\n"
+        "assert experiment_analysis.DataFrame([[1]]).shape == experiment_analysis.pd.DataFrame([[1]]).shape == (1, 1)\n"
+        "import pandas, ray.data\n"
+        "assert type(experiment_analysis.DataFrame()) is pandas.DataFrame is experiment_analysis.pd.DataFrame\n"
+        "assert ray.data.Dataset.__name__ == 'Dataset'"
+    )
 
 
 def test_report_needs_neither_ray_nor_torch(tmp_path: Path) -> None:

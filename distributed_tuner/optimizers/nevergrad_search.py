@@ -6,7 +6,7 @@ The spaces are ``nevergrad.py`` (coordinates) and ``nevergrad_words.py`` (words)
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from distributed_tuner.config.optimizer import NevergradConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer, ranked_last
 from distributed_tuner.optimizers.isolation import isolated_randomness
-from distributed_tuner.optimizers.nevergrad_import import import_nevergrad
+from distributed_tuner.optimizers.nevergrad_import import import_nevergrad, require_member
 from distributed_tuner.seeds import Key, seed_of
 from distributed_tuner.values import Array, Array64, Candidate
 
@@ -67,11 +67,24 @@ class NevergradSearch(Optimizer):
         self._stretches = [Stretch(self.key, self._config.num_workers)]
 
     def _start_search(self, config: NevergradConfig, key: Key, step: int, steps: int) -> None:
-        self._begun, self._horizon, self._origin_key = step, steps, key
-        self._ng = self._make(config, key, steps)
+        require_member(config.optimizer, config.num_workers)
+        self._built, self._begun, self._horizon, self._origin_key = config, step, steps, key
+        self.__dict__.pop("_ng", None)
         self._asked: list[Any] = []
         self._worst = -math.inf
-        self._recommended: Array64 = np.array(self._ng.parametrization.value, dtype=np.float64)
+
+    @cached_property
+    def _ng(self) -> Any:
+        """nevergrad's optimizer, made when it is first needed: it takes seconds to import, and a plan does without."""
+        config, key = self._built, self._origin_key
+        with isolated_randomness((*key, "build")):
+            ng = import_nevergrad()
+            parametrization = self._parametrization(ng, config)
+            parametrization.random_state = np.random.RandomState(seed_of((*key, "nevergrad")))
+            self._recommended = np.array(parametrization.value, dtype=np.float64)
+            budget = self._horizon * config.num_workers
+            family = ng.optimizers.registry[config.optimizer]
+            return family(parametrization=parametrization, budget=budget, num_workers=config.num_workers)
 
     def _search_key(self, step: int) -> Key:
         """Return the key of the search that begins ``step`` steps into the stage."""
@@ -82,6 +95,7 @@ class NevergradSearch(Optimizer):
         return self._config.num_workers
 
     def recommend(self) -> Candidate:
+        _ = self._ng  # a search that has just begun recommends its origin
         return self._candidate(self._recommended)
 
     # ------------------------------------------------------------------------------------------- what the spaces write
@@ -207,22 +221,3 @@ class NevergradSearch(Optimizer):
         stretch.told.append(losses)
         stretch.marks.append(mark)
         self._learn(step, stretch, losses)
-
-    def _make(self, config: NevergradConfig, key: Key, steps: int) -> Any:
-        """Return the nevergrad object; raise ConfigError for a name or number of workers that cannot be."""
-        self._built = config
-        with isolated_randomness((*key, "build")):
-            ng = import_nevergrad()
-            registry, name = ng.optimizers.registry, config.optimizer
-            if name not in registry:
-                near = get_close_matches(name, list(registry), n=3, cutoff=0.4)
-                raise ConfigError(
-                    f"optimizer must be in nevergrad's registry; got {name!r}: "
-                    + (f"did you mean {' or '.join(near)}?" if near else "see nevergrad.optimizers.registry")
-                )
-            family, workers = registry[name], config.num_workers
-            if getattr(family, "no_parallelization", False) and workers > 1:
-                raise ConfigError(f"{name} proposes one candidate at a time; got num_workers {workers}: set 1")
-            parametrization = self._parametrization(ng, config)
-            parametrization.random_state = np.random.RandomState(seed_of((*key, "nevergrad")))
-            return family(parametrization=parametrization, budget=steps * workers, num_workers=workers)

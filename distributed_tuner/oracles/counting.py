@@ -4,7 +4,7 @@ Used before anything is spent (``check``) and by the dispatcher, which must know
 """
 
 import math
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
@@ -17,6 +17,7 @@ from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SECONDS_A_FORWARD = 1e-5  # of the analytic oracle
 # Rough guesses for machines that are not asked beforehand: of a small model in vLLM, and of a busy server far away.
 VLLM_SECONDS_A_TOKEN = {"cpu": 1e-3, "gpu": 2e-5}
@@ -84,15 +85,14 @@ class TextualCounter:
     model_bytes = 0
 
     def __init__(self, config: TransformersOracleConfig | VllmOracleConfig, context: int | None = None) -> None:
-        from distributed_tuner.oracles.models import is_masked, load_model_config, load_tokenizer
-        from distributed_tuner.oracles.transformers import context_of
+        from distributed_tuner.oracles.model_facts import CountedModel
 
         self._price = config.price
-        self._model_config: Any = load_model_config(config)
-        self.width: int = getattr(self._model_config, "word_embed_proj_dim", None) or self._model_config.hidden_size
-        known = context_of(self._model_config)
-        limit = known if context is None else min(known, context)
-        self._encoder = Encoder(load_tokenizer(config), limit, is_masked(self._model_config))
+        self._model = CountedModel(config)
+        facts = self._model.facts
+        self.width = facts.width
+        limit = facts.context if context is None else min(facts.context, context)
+        self._encoder = Encoder(self._model.tokenizer, limit, facts.masked)
 
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._price)
@@ -116,6 +116,10 @@ class TokenCounter(TextualCounter):
         self._seconds_a_token: float | None = None
 
     @property
+    def model_bytes(self) -> int:  # type: ignore[override]  # a number where there is none
+        return self._model.weights * self._itemsize()
+
+    @property
     def rounds(self) -> bool:
         return self._itemsize() < 4
 
@@ -123,7 +127,7 @@ class TokenCounter(TextualCounter):
         if self._seconds_a_token is None:
             from distributed_tuner.oracles.speed import seconds_per_token
 
-            self._seconds_a_token = seconds_per_token(self._config, self._model_config)
+            self._seconds_a_token = seconds_per_token(self._config, self._model.weights)
         return self._encoder.computed_tokens(request) * self._seconds_a_token
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
@@ -132,16 +136,13 @@ class TokenCounter(TextualCounter):
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         if prompt.layout != "suffix":
             return 0
-        model = self._model_config
-        heads = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
-        width = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
         tokens = sum(len(self._encoder.ids(example.text, True)) for example in batch.examples)
-        return int(2 * tokens * model.num_hidden_layers * heads * width * self._itemsize())
+        return tokens * self._model.facts.kept_numbers * self._itemsize()
 
     def _itemsize(self) -> int:
-        from distributed_tuner.oracles.models import resolve_device, resolve_dtype
+        from distributed_tuner.oracles.machine import dtype_here
 
-        return int(resolve_dtype(self._config.dtype, resolve_device(self._config.device)).itemsize)
+        return DTYPE_BYTES[dtype_here(self._config.device, self._config.dtype)]
 
 
 class VllmCounter(TextualCounter):

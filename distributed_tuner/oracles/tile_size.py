@@ -40,10 +40,16 @@ def candidate_bytes(model_config: Any, dtype_bytes: int, tokens: int) -> int:
 
     Layers are computed one at a time and each frees what it made, so that one layer's tensors are the peak.
     """
-    hidden = int(model_config.hidden_size)
+    return (
+        tokens * dtype_bytes * (HIDDEN_WIDTHS * int(model_config.hidden_size) + INNER_WIDTHS * inner_size(model_config))
+    )
+
+
+def inner_size(model_config: Any) -> int:
+    """Return the width of the widest part of a model's layers, by its transformers config."""
     names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
-    inner = next((int(n) for name in names if (n := getattr(model_config, name, None))), 4 * hidden)
-    return tokens * dtype_bytes * (HIDDEN_WIDTHS * hidden + INNER_WIDTHS * inner)
+    known = (int(n) for name in names if (n := getattr(model_config, name, None)))
+    return next(known, 4 * int(model_config.hidden_size))
 
 
 def longest(batch: Batch, examples: int) -> Batch:

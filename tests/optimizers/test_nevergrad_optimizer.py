@@ -9,6 +9,7 @@ import pytest
 from distributed_tuner.config.optimizer import NevergradConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
+from distributed_tuner.optimizers.nevergrad_import import PARALLEL
 from distributed_tuner.states import decode, encode
 from distributed_tuner.values import Latent, Point
 
@@ -23,6 +24,26 @@ def test_an_unknown_name_is_answered_with_near_ones():
 def test_a_sequential_method_refuses_several_workers():
     with pytest.raises(ConfigError, match="set 1"):
         build(NevergradConfig(optimizer="Powell", num_workers=2), dim=40, key=KEY, steps=5)
+
+
+@pytest.mark.parametrize("name", sorted(PARALLEL))
+def test_a_member_that_is_known_without_nevergrad_is_in_its_registry_and_takes_any_number_of_workers(name: str) -> None:
+    import nevergrad
+
+    assert not nevergrad.optimizers.registry[name].no_parallelization
+    optimizer = build(NevergradConfig(optimizer=name, num_workers=30), dim=40, key=KEY, steps=1)
+    assert len(optimizer.ask()) == optimizer.queries_per_step == 30
+
+
+def test_a_plan_does_without_nevergrad() -> None:
+    code = (
+        "import sys\nfrom distributed_tuner.config.optimizer import NevergradConfig\n"
+        "from distributed_tuner.optimizers import build\n"
+        "search = build(NevergradConfig(optimizer='OnePlusOne', num_workers=4), dim=40, key=(1,), steps=1)\n"
+        "assert search.queries_per_step == 4 and search.batch_size is None and not search.white_box\n"
+        "assert 'nevergrad' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_large_generations_wait_for_their_losses():

@@ -1,0 +1,78 @@
+"""A Ray that a run starts for itself has the processes that the run needs, and they end with it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from patience import PATIENCE
+
+from actors.local_ray import AGENT
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import json
+
+import psutil
+import ray
+from actors.cluster import cluster
+from distributed_tuner.config.oracle import AnalyticOracleConfig
+
+with cluster(AnalyticOracleConfig(kind="analytic"), None):
+    asked = ray.remote(runtime_env={"env_vars": {"ASKED": "1"}})(lambda: __import__("os").environ["ASKED"])
+    answer = ray.get(asked.remote())
+    own = psutil.Process().children(recursive=True)
+    lines = [" ".join(one.cmdline()) for one in own]
+    session = ray._private.worker._global_node.get_session_dir_path()
+gone, alive = psutil.wait_procs(own, timeout=60)
+print(json.dumps([answer, lines, len(alive), session]))
+"""
+
+
+@pytest.mark.ray
+def test_it_has_no_dashboard_no_autoscaler_and_no_reader_of_logs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    answer, lines, alive, session = json.loads(done.stdout.splitlines()[-1])
+    assert answer == "1"
+    for part in ("gcs_server", "raylet/raylet", "runtime_env/agent", str(AGENT)):
+        assert any(part in line for line in lines), part
+    for part in ("dashboard/dashboard.py", "monitor.py", "log_monitor.py"):
+        assert not any(part in line for line in lines), part
+    assert alive == 0
+    assert "Traceback" not in (Path(session) / "logs" / "raylet.err").read_text()
+
+
+def test_the_agent_s_stand_in_says_that_it_listens_nowhere_and_ends_with_its_parent(tmp_path: Path) -> None:
+    """The parent is a shell that starts it and is killed; the pipe to it is closed before that."""
+    options = f"--node-id=abc --session-dir={tmp_path} --minimal"
+    line = f"{sys.executable} -S -E {AGENT} agent.py {options} < /dev/null & echo $!; read"
+    with subprocess.Popen(["bash", "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        agent = int(parent.stdout.readline())
+        ports = [tmp_path / f"{name}_abc" for name in ("metrics_agent_port", "dashboard_agent_listen_port")]
+        until = time.monotonic() + PATIENCE
+        while not all(port.is_file() for port in ports):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert {port.read_text() for port in ports} == {"-1"}
+        assert lives(agent)
+        parent.kill()
+    while lives(agent):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def lives(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.is_file() and status.read_text().rpartition(")")[2].split()[0] != "Z"
