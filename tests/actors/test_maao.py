@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from tuner_runs import (
     numbers,
     run_alone,
     run_space,
+    say_to_tune,
     space,
     steps_written,
     wait_for,
@@ -185,6 +187,7 @@ def command(path: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, str(ROOT / "tune.py"), "run", str(path), "--out", str(out), *more]
 
 
+@pytest.mark.extended  # one that is killed at a population's boundary stands for it
 def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     server: Server, reviews: Path, tmp_path: Path
 ) -> None:
@@ -214,20 +217,27 @@ def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     assert best[0] == best[1]
 
 
-def test_other_trials_search_while_one_waits_for_its_proposer(server: Server, reviews: Path, tmp_path: Path) -> None:
+def test_other_trials_search_while_one_waits_for_its_proposer(
+    ray_cluster: None, server: Server, reviews: Path, tmp_path: Path
+) -> None:
     proposer = {"kind": "openai", "model": "m", "base_url": f"http://127.0.0.1:{server.port}/v1"}
     tree = alternating(proposer, budget={"queries": 1500}, seed=Grid([0, 1]))
     path, out = write_space(tree, reviews, "two_trials.yaml"), tmp_path / "run"
     server.hold = 1
-    process = subprocess.Popen(
-        command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    wait_for(server.held.is_set)
-    told = (out / "ledger.jsonl").read_text().count('"type":"step"')
-    wait_for(steps_written(out, told + 20))  # nothing comes of the trial that waits
-    server.release.set()
-    assert process.wait(timeout=PATIENCE) == 0
-    assert len(lineage(read(out / "ledger.jsonl"))) == 4
+
+    def watch() -> None:
+        wait_for(server.held.is_set)
+        told = (out / "ledger.jsonl").read_text().count('"type":"step"')
+        wait_for(steps_written(out, told + 20))  # nothing comes of the trial that waits
+        assert not server.release.is_set()
+        server.release.set()
+
+    with ThreadPoolExecutor(1) as beside:
+        watched = beside.submit(watch)
+        done = run_space(path, out)
+        watched.result()
+    assert done.status == "done"
+    assert len(lineage(done.ledger)) == 4
 
 
 # --------------------------------------------------------------------------------------------------- a population
@@ -241,7 +251,7 @@ def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
 
 
 def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_lineage(
-    reviews: Path, tmp_path: Path
+    ray_cluster: None, reviews: Path, tmp_path: Path
 ) -> None:
     """The answers are recorded ones. All four trials stand at their first boundary, decided or about to be, when all
     processes die; what the ledger knows by then must not change what a decision that is made again is made upon."""
@@ -260,7 +270,8 @@ def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_l
     process.wait(timeout=PATIENCE)
     assert len(read(ledger).restarts) < len(whole.ledger.restarts)
 
-    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
+    done = say_to_tune("run", path, "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
     resumed = read(ledger)
     assert sorted(lineage(resumed)) == sorted(lineage(whole.ledger))
     assert numbers(resumed) == numbers(whole.ledger)

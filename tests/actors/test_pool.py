@@ -79,6 +79,7 @@ def test_evaluating_the_best_prompt_again_gives_exactly_the_runs_test_metric(und
     assert f"{best['metric']} {best['test_metric']:.6f}" in printed.stdout
 
 
+@pytest.mark.extended  # the first of the faults stands for it
 def test_the_only_oracle_actor_is_killed_and_no_number_changes(
     llama_space: Path, undisturbed: Done, tmp_path: Path
 ) -> None:

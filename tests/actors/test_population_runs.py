@@ -70,6 +70,7 @@ def test_a_sync_run_has_the_same_numbers_every_time(synced: Done, reviews: Path,
     assert numbers(other.ledger) == numbers(synced.ledger)
 
 
+@pytest.mark.extended  # toys stand for it
 def test_an_async_run(reviews: Path, tmp_path: Path) -> None:
     """Who restarts hangs on how fast processes start; what must hold does not."""
     assert_lineage(run(reviews, tmp_path / "run", "async"))

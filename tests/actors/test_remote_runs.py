@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from object_store import ObjectStore, object_store
 from patience import PATIENCE
-from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, space, wait_for, write_space
+from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, say_to_tune, space, wait_for, write_space
 
 from actors.checkpoints import STATE_FILE, Saved
 from actors.tuning import CHECKPOINTS_KEPT
@@ -70,6 +70,13 @@ def run_to_the_end(temporary: Path, *arguments: object) -> str:
     return stdout
 
 
+def done_here(*arguments: object) -> str:
+    done = say_to_tune(*arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == ""
+    return done.stdout
+
+
 def ledger_at(uri: str) -> Ledger:
     with opened(uri) as directory:
         return read(directory.ledger)
@@ -86,6 +93,7 @@ def both_have_checkpoints(store: ObjectStore, path: str) -> bool:
     return len({trial for _, _, trial, folder, _ in folders if int(folder.rpartition("_")[2]) >= CHECKPOINTS_KEPT}) == 2
 
 
+@pytest.mark.extended  # one that is stopped stands for it, and of dead drivers the one among the faults
 def test_no_row_is_lost_when_the_drivers_machine_is(
     store: ObjectStore, slow_space: Path, alone: Ledger, tmp_path: Path
 ) -> None:
@@ -149,7 +157,7 @@ def without_the_end(ledger: bytes, rows: list[list[dict[str, Any]]]) -> bytes:
 
 
 def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
-    store: ObjectStore, slow_space: Path, alone: Ledger, tmp_path: Path
+    ray_cluster: None, store: ObjectStore, slow_space: Path, alone: Ledger, tmp_path: Path
 ) -> None:
     place = store.uri("mine")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
@@ -171,16 +179,16 @@ def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
     assert list((tmp_path / "other").glob("prompt-tuner-*/*")) == [], "no local copy is left"
 
     summary = json.loads(store.read("mine/summary.json"))
-    scores = run_to_the_end(tmp_path / "reader", "evaluate", place)
+    scores = done_here("evaluate", place)
     assert f"accuracy {summary['best']['test_metric']:.6f}" in scores
     store.client.delete_object(Bucket="bucket", Key="mine/report.html")
-    assert store.uri("mine/report.html") in run_to_the_end(tmp_path / "reader", "report", place)
+    assert store.uri("mine/report.html") in done_here("report", place)
     assert b"zot-0000" in store.read("mine/report.html")
-    exported = run_to_the_end(tmp_path / "reader", "export", place, "--format", "text", "--out", store.uri("taken"))
+    exported = done_here("export", place, "--format", "text", "--out", store.uri("taken"))
     assert exported.split() == [store.uri("taken/prompt.txt")]
     assert store.names("taken") == ["prompt.txt"]
 
     arguments = ("effective-dimension", place, "--quick", "--out", store.uri("curved"))
-    said = run_to_the_end(tmp_path / "reader", "analyze", *arguments)
+    said = done_here("analyze", *arguments)
     assert f"analysis: {store.uri('curved/analysis.html')}" in said
     assert {"analysis.html", "analysis.json", "ledger.jsonl"} <= set(store.names("curved"))

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import Result
 from patience import PATIENCE
 from tuned_models import OracleModel
+from typer.testing import CliRunner
 
 from benchmarks.sameness import numbers as numbers
 from benchmarks.sameness import run_without_ray
@@ -115,6 +117,13 @@ def run_space(path: Path, out: Path, *overrides: str, resume: bool = False) -> D
     directory = RunDirectory(out)
     finished = run(prepare(path, list(overrides)), directory, address=None, resume=resume, command="test")
     return Done(directory, finished.status, read(directory.ledger))
+
+
+def say_to_tune(*arguments: object) -> Result:
+    """Give tune.py a command in this process, on the cluster that it has joined."""
+    import tune
+
+    return CliRunner().invoke(tune.app, [*map(str, arguments)])
 
 
 def run_alone(path: Path) -> Ledger:

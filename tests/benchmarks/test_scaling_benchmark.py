@@ -143,6 +143,7 @@ def test_two_real_oracles_take_turns_with_one(ray_cluster: None, tiny_llama: Pat
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.extended  # a pool on an autoscaled cluster stands for it
 def test_a_pool_grows_where_nodes_have_to_come() -> None:
     found = node_growth.measure()
     assert found.first > 0 and 1 <= len(found.growth) < node_growth.NODES
