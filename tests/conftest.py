@@ -1,4 +1,5 @@
-"""What several suites share: the one Ray cluster of a test run, and which tests load a language model."""
+"""What several suites share: the one Ray cluster of a test run, which tests load a language model, and which of the
+model architectures stand for others."""
 
 import logging
 import os
@@ -10,11 +11,30 @@ MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "tiny_white", 
 """Fixtures that make tiny random models; whoever uses them is marked ``model``."""
 
 
+STANDS_FOR = {"qwen2": "llama", "mistral": "llama", "opt": "gpt2", "bert": "roberta"}
+"""Rotary embeddings, learned positions, masked models: where a test has both, the first of the two is ``extended``."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tested: dict[str, set[object]] = {}  # what each test has cases of
+    for item in items:
+        tested.setdefault(_name(item), set()).update(_case(item))
     for item in items:
         if not MODELS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.model)
+        if any(STANDS_FOR.get(part) in tested[_name(item)] for part in _case(item)):
+            item.add_marker(pytest.mark.extended)
+
+
+def _name(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _case(item: pytest.Item) -> list[str]:
+    """Return the words among the parameters of a case."""
+    case = getattr(item, "callspec", None)
+    return [] if case is None else [value for value in case.params.values() if isinstance(value, str)]
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,7 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     assert before < written, "the second process has written to the same ledger"
     assert written - len(ledger.steps) < before, "and its trials have not begun anew"
     assert len([row for row in raw_rows(directory, "measure") if row["what"] == "manual_prompt"]) == 2
+    assert [row["layout"] for row in raw_rows(directory, "parity")] == ["prefix", "prefix"], "the gate, once more"
 
     status, _, stderr = resume(long_space, out)  # and of a run that is done nothing is left to do
     assert status == 0, stderr

@@ -101,6 +101,7 @@ def test_ray_changes_nothing(recorded: Path, recorded_run: Done) -> None:
     assert numbers(recorded_run.ledger) == numbers(run_alone(recorded))
 
 
+@pytest.mark.extended  # a population's is
 def test_the_run_of_a_ledger_is_replayed_from_it(recorded_run: Done, reviews: Path, tmp_path: Path) -> None:
     proposer = {"kind": "replay", "ledger": str(recorded_run.directory.ledger), "retries": 1}
     again = write_space(alternating(proposer, restart={"adopt": "always"}), reviews, "again.yaml")

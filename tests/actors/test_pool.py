@@ -54,6 +54,7 @@ def undisturbed(llama_space: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run_space(llama_space, tmp_path_factory.mktemp("run") / "two", "oracle.actors=2")
 
 
+@pytest.mark.extended  # a transformer in two actors stands for it
 def test_one_or_two_actors_or_none_give_the_same_bits(reviews: Path, tmp_path: Path) -> None:
     path = write_space(space({"kind": "analytic"}, [ZOT, CMA]), reviews, "analytic.yaml")
     one, two = (run_space(path, tmp_path / str(count), f"oracle.actors={count}") for count in (1, 2))
@@ -99,6 +100,7 @@ def test_the_only_oracle_actor_is_killed_and_no_number_changes(
     assert done.summary["status"] == "done"
 
 
+@pytest.mark.extended  # of trials that die those that are being made ready, of checkpoints those of an interrupted run
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:

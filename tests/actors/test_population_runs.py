@@ -64,6 +64,7 @@ def test_a_sync_run(synced: Done) -> None:
     assert first.settings[RATE] / rates(synced)[str(first.donor)] in (pytest.approx(0.8), pytest.approx(1.25))
 
 
+@pytest.mark.extended  # one whose driver is killed stands for it
 def test_a_sync_run_has_the_same_numbers_every_time(synced: Done, reviews: Path, tmp_path: Path) -> None:
     """Whatever the number of actors, and of trials that may run at a time: all of a population must, to meet."""
     other = run(reviews, tmp_path / "run", "sync", actors=2, max_concurrent_trials=2)

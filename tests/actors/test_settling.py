@@ -112,16 +112,6 @@ def test_a_run_whose_answers_are_kept_is_the_same_run_and_free_the_second_time(
     assert "Forwards answered from the cache" in again.directory.report.read_text()
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_resumed_run_passes_the_gate_once_more(reviews: Path, tmp_path: Path) -> None:
-    path = write_space(space({"kind": "analytic"}, [RANDOM]), reviews, "gate-again.yaml")
-    done = run_space(path, tmp_path / "run")
-    prepared = prepare_again(done.directory, path.parent)
-    assert run(prepared, done.directory, address=None, resume=True, command="test").status == "done"
-    assert [row["layout"] for row in raw_rows(done.directory, "parity")] == ["prefix", "prefix"]
-
-
 # ------------------------------------------------------------------------------------------------------- precision
 def test_of_every_method_the_smallest_radius_is_calibrated_first(reviews: Path) -> None:
     rhos = [{**ZOT, "rho": rho} for rho in (0.3, 0.1, 0.2, 0.1, 0.5)]
