@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from object_store import KEYS
 
 MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "tiny_white", "plain_model", "chat_model", "llama"})
 """Fixtures that make tiny random models; whoever uses them is marked ``model``."""
@@ -47,6 +48,8 @@ def ray_cluster() -> Iterator[None]:
     from actors.cluster import lend_path
 
     lend_path()
+    keys = {name: key for name, key in KEYS.items() if name not in os.environ}
+    os.environ.update(keys)  # Ray's workers have the environment of its start, and may be asked to write to a store
     ray.init(
         address="local",
         num_cpus=6,
@@ -54,5 +57,7 @@ def ray_cluster() -> Iterator[None]:
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+    for name in keys:
+        del os.environ[name]
     yield
     ray.shutdown()

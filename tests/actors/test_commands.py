@@ -188,13 +188,14 @@ def test_a_run_joins_a_cluster_and_leaves_it_running(
     assert numbers(read(out / "ledger.jsonl")) == numbers(run_alone(path))
 
 
+@pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.extended)])
 def test_a_model_that_cannot_be_loaded_is_one_line_and_exit_2(
-    ray_cluster: None, reviews: Path, llama: dict[str, Any], tmp_path: Path
+    actors: int, ray_cluster: None, reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:
     broken = shutil.copytree(llama["model"], tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    path = write_space(space({**llama, "model": str(broken), "actors": 2}, [ZOT]), reviews, "broken.yaml")
+    path = write_space(space({**llama, "model": str(broken), "actors": actors}, [ZOT]), reviews, "broken.yaml")
     result = say_to_tune("run", path, "--out", tmp_path / "run")
     assert result.exit_code == 2
     lines = result.stderr.splitlines()

@@ -61,6 +61,7 @@ def test_a_machine_that_is_drained_is_left_and_loses_nothing() -> None:
     assert seen["steps"] >= 2
 
 
+@pytest.mark.extended  # likewise
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_pool_that_grows_gives_the_bits_of_one_actor(reviews: Path, tmp_path: Path) -> None:
     limits = {"min": 1, "max": 3, "queue": 1, "idle_seconds": 1.0}

@@ -125,6 +125,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     assert done.summary["trials"][0]["queries"] <= 1500
 
 
+@pytest.mark.extended  # of losses that are no numbers the suites without Ray tell
 def test_candidates_whose_loss_is_not_a_number_are_counted_and_never_chosen(
     reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:

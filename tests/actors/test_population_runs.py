@@ -8,7 +8,8 @@ from tuner_runs import ZOT, Done, Grid, numbers, raw_rows, run_space, space, wri
 
 from distributed_tuner.ledger.rows import RestartRow
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.extended]
+"""The population of test_maao.py, whose driver is killed, and the toys of test_scheduler_runs.py stand for these."""
 
 RATE = "stages.0.optimizer.learning_rate"
 RATES = [1e-4, 0.5, 1e-5, 1.0]
@@ -64,14 +65,12 @@ def test_a_sync_run(synced: Done) -> None:
     assert first.settings[RATE] / rates(synced)[str(first.donor)] in (pytest.approx(0.8), pytest.approx(1.25))
 
 
-@pytest.mark.extended  # one whose driver is killed stands for it
 def test_a_sync_run_has_the_same_numbers_every_time(synced: Done, reviews: Path, tmp_path: Path) -> None:
     """Whatever the number of actors, and of trials that may run at a time: all of a population must, to meet."""
     other = run(reviews, tmp_path / "run", "sync", actors=2, max_concurrent_trials=2)
     assert numbers(other.ledger) == numbers(synced.ledger)
 
 
-@pytest.mark.extended  # toys stand for it
 def test_an_async_run(reviews: Path, tmp_path: Path) -> None:
     """Who restarts hangs on how fast processes start; what must hold does not."""
     assert_lineage(run(reviews, tmp_path / "run", "async"))

@@ -94,6 +94,7 @@ def test_a_killed_process_changes_no_decision(synced: tuple[Course, Said], tmp_p
     assert restarts(course) == restarts(undisturbed)
 
 
+@pytest.mark.extended  # simulated time stands for it
 def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path: Path) -> None:
     course = Course(str(tmp_path), RATES, "sync", errors=((1, 4),))
     results = tuner(course).fit()

@@ -17,7 +17,18 @@ from typing import Any
 import pytest
 from completions_server import HANGS, Asked, CompletionsServer, Reply, opinion, refusal
 from patience import PATIENCE
-from tuner_runs import ROOT, numbers, processes, raw_rows, run_space, space, steps_written, wait_for, write_space
+from tuner_runs import (
+    ROOT,
+    numbers,
+    processes,
+    raw_rows,
+    run_space,
+    say_to_tune,
+    space,
+    steps_written,
+    wait_for,
+    write_space,
+)
 
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.run_directory import RunDirectory
@@ -137,9 +148,8 @@ def test_what_was_asked_once_is_free_in_the_next_run(
     assert asked_again < asked_first, "the gate alone asks anew"
 
 
-@pytest.mark.parametrize(
-    ("status", "names"), [(401, "MY_KEY"), pytest.param(404, "oracle.model", marks=pytest.mark.extended)]
-)
+@pytest.mark.extended  # the refusal below stands for these, and of keys in logs the run above
+@pytest.mark.parametrize(("status", "names"), [(401, "MY_KEY"), (404, "oracle.model")])
 def test_a_server_that_says_no_ends_the_run_at_once_with_what_to_change(
     status: int, names: str, server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +161,17 @@ def test_a_server_that_says_no_ends_the_run_at_once_with_what_to_change(
     assert line.startswith("error: ") and names in line and str(status) in line and KEY not in line
     assert len(server.asked) < 100
     assert_the_key_is_nowhere(reviews, tmp_path, sessions)
+
+
+def test_a_server_that_says_no_ends_a_run_of_this_process(
+    ray_cluster: None, server: CompletionsServer, reviews: Path, tmp_path: Path
+) -> None:
+    server.answer = lambda asked: refusal(401)
+    done = say_to_tune("run", write_space(served(server), reviews, "refused.yaml"), "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "MY_KEY" in line and "401" in line
+    assert len(server.asked) < 100
 
 
 def read_summary(out: Path) -> dict[str, Any]:

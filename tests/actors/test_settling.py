@@ -60,6 +60,7 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
     assert [plan.drawn for plan in again.plans] == [plan.drawn for plan in prepared.plans]
 
 
+@pytest.mark.extended  # the dispatcher alone does so without Ray, and the test above writes the size down
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_pool_that_runs_out_of_memory_goes_on_with_smaller_tiles_and_records_them(
@@ -160,6 +161,7 @@ def test_a_precision_that_suffices_is_kept_and_written_down(kept: tuple[Path, Do
     assert "bfloat16 at" in page
 
 
+@pytest.mark.extended  # an interrupted run that goes on stands for it
 @pytest.mark.ray
 def test_a_resumed_run_takes_what_was_settled_and_calibrates_no_more(kept: tuple[Path, Done]) -> None:
     path, done = kept
@@ -176,6 +178,7 @@ def test_a_resumed_run_takes_what_was_settled_and_calibrates_no_more(kept: tuple
     assert finished.summary["totals"]["measurement"]["queries"] == 3 * 24 + 2 + 3
 
 
+@pytest.mark.extended  # a run that keeps its precision and one that is refused stand for it
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_where_rounding_swamps_the_difference_auto_falls_back_to_float32(
