@@ -14,6 +14,9 @@ INSTALL := install --quiet --no-compile
 # What make test leaves to make test-all: CONTRIBUTING.md lists it.
 KEPT := and not extended
 
+# Two processes, each with whole files: what a file's tests share is made once.
+BY_FILE := -n 2 --dist loadfile
+
 # Oracles of one thread each, in every process of the tests.
 test test-all test-fast test-vllm test-vllm-all: export OMP_NUM_THREADS := 1
 
@@ -34,15 +37,15 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 run: setup ## the quickstart: a real model, four methods, a report
 	$(BIN)/python tune.py
 
-test: setup ## one of every kind, without a GPU: in two processes what needs no Ray, then one Ray cluster for the rest
-	$(BIN)/python -m pytest -n 2 -m "not ray and not vllm $(KEPT)"
-	$(BIN)/python -m pytest -m "ray and not vllm $(KEPT)" --durations 10
+test: setup ## one of every kind, without a GPU: what needs no Ray, then the rest, each process with a cluster of its own
+	$(BIN)/python -m pytest $(BY_FILE) -m "not ray and not vllm $(KEPT)"
+	$(BIN)/python -m pytest $(BY_FILE) -m "ray and not vllm $(KEPT)" --durations 10
 
 test-all: KEPT :=
 test-all: test test-vllm ## everything that needs no GPU: make test and make test-vllm with what these leave out
 
 test-fast: setup ## what needs neither Ray nor a model: under a minute on 2 quiet cores
-	$(BIN)/python -m pytest -n 2 -m "not ray and not model and not slow and not vllm $(KEPT)"
+	$(BIN)/python -m pytest $(BY_FILE) -m "not ray and not model and not slow and not vllm $(KEPT)"
 
 vllm: $(VLLM)/.installed ## vLLM for a CPU, in an environment of its own: .venv-vllm
 

@@ -80,7 +80,7 @@ def test_evaluating_the_best_prompt_again_gives_exactly_the_runs_test_metric(und
     assert f"{best['metric']} {best['test_metric']:.6f}" in printed.stdout
 
 
-@pytest.mark.extended  # the first of the faults stands for it
+@pytest.mark.extended  # the oracle of a smaller run stands for it
 def test_the_only_oracle_actor_is_killed_and_no_number_changes(
     llama_space: Path, undisturbed: Done, tmp_path: Path
 ) -> None:
@@ -100,7 +100,7 @@ def test_the_only_oracle_actor_is_killed_and_no_number_changes(
     assert done.summary["status"] == "done"
 
 
-@pytest.mark.extended  # of trials that die those that are being made ready, of checkpoints those of an interrupted run
+@pytest.mark.extended  # the trial of a smaller run stands for it
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -93,7 +93,7 @@ def both_have_checkpoints(store: ObjectStore, path: str) -> bool:
     return len({trial for _, _, trial, folder, _ in folders if int(folder.rpartition("_")[2]) >= CHECKPOINTS_KEPT}) == 2
 
 
-@pytest.mark.extended  # one that is stopped stands for it, and of dead drivers the one among the faults
+@pytest.mark.extended  # one that is stopped stands for it, and of dead drivers that of a population
 def test_no_row_is_lost_when_the_drivers_machine_is(
     store: ObjectStore, slow_space: Path, alone: Ledger, tmp_path: Path
 ) -> None:

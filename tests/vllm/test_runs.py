@@ -69,7 +69,7 @@ def test_the_shipped_space_runs_to_its_report(undisturbed: Done) -> None:
     assert undisturbed.best  # the prompt is there to be used
 
 
-@pytest.mark.extended  # the oracle that is killed among the faults stands for it
+@pytest.mark.extended  # another oracle that is killed stands for it
 def test_a_killed_engine_changes_no_number(undisturbed: Done, tmp_path: Path) -> None:
     out, killed = tmp_path / "run", []
     with killing("ray::OracleHost", steps_written(out, 1), killed, seconds=START_SECONDS):
