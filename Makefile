@@ -37,9 +37,9 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 run: setup ## the quickstart: a real model, four methods, a report
 	$(BIN)/python tune.py
 
-test: setup ## one of every kind, without a GPU: what needs no Ray, then the rest, each process with a cluster of its own
+test: setup ## one of every kind, without a GPU: in two processes what needs no Ray, then one Ray cluster for the rest
 	$(BIN)/python -m pytest $(BY_FILE) -m "not ray and not vllm $(KEPT)"
-	$(BIN)/python -m pytest $(BY_FILE) -m "ray and not vllm $(KEPT)" --durations 10
+	$(BIN)/python -m pytest -m "ray and not vllm $(KEPT)" --durations 10 tests/actors tests/benchmarks
 
 test-all: KEPT :=
 test-all: test test-vllm ## everything that needs no GPU: make test and make test-vllm with what these leave out

@@ -4,6 +4,7 @@ model architectures stand for others."""
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from object_store import KEYS
@@ -12,6 +13,8 @@ MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "tiny_white", 
 """Fixtures that make tiny random models; whoever uses them is marked ``model``."""
 
 
+HERE = Path(__file__).parent
+WITH_RAY = ("actors", "benchmarks")
 STANDS_FOR = {"qwen2": "llama", "mistral": "llama", "opt": "gpt2", "bert": "roberta"}
 """Rotary embeddings, learned positions, masked models: where a test has both, the first of the two is ``extended``."""
 
@@ -22,6 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         tested.setdefault(_name(item), set()).update(_case(item))
     for item in items:
+        folder = item.path.relative_to(HERE).parts[0]
+        if item.get_closest_marker("ray") and not item.get_closest_marker("vllm") and folder not in WITH_RAY:
+            raise pytest.UsageError(
+                f"make test looks for tests with Ray in {WITH_RAY} alone, but there is {item.nodeid}"
+            )
         if not MODELS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.model)
         if any(STANDS_FOR.get(part) in tested[_name(item)] for part in _case(item)):
