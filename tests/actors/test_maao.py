@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -251,8 +251,7 @@ def test_other_trials_search_while_one_waits_for_its_proposer(
 
 
 # --------------------------------------------------------------------------------------------------- a population
-def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
-    rates = [0.001, 0.3, 0.5, 3.0]
+def population(proposer: dict[str, Any], mode: str, rates: Sequence[float]) -> dict[str, Any]:
     searches = Grid([{"kind": "zot", "points": 2, "learning_rate": rate} for rate in rates])
     stages = [{"kind": "search", "optimizer": searches, "look_every": 20}, {"kind": "restart", "proposer": proposer}]
     explore = {"stages.0.optimizer.learning_rate": {"low": 0.0001, "high": 10.0}}
@@ -260,13 +259,16 @@ def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
     return alternating(proposer) | {"stages": stages, "schedule": schedule, "budget": {"queries": 150}}
 
 
+@pytest.mark.parametrize(
+    "rates", [(0.001, 0.5), pytest.param((0.001, 0.3, 0.5, 3.0), marks=pytest.mark.extended)], ids=["two", "four"]
+)
 def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_lineage(
-    ray_cluster: None, reviews: Path, tmp_path: Path
+    rates: Sequence[float], ray_cluster: None, reviews: Path, tmp_path: Path
 ) -> None:
-    """The answers are recorded ones. All four trials stand at their first boundary, decided or about to be, when all
+    """The answers are recorded ones. All trials stand at their first boundary, decided or about to be, when all
     processes die; what the ledger knows by then must not change what a decision that is made again is made upon."""
     named = {"kind": "restart", "name": "llm", "proposer": {"kind": "random"}}
-    tree = population({"kind": "random"}, "sync")
+    tree = population({"kind": "random"}, "sync", rates)
     path = write_space(tree | {"stages": [tree["stages"][0], named]}, reviews, "recording.yaml")
     whole, out = run_space(path, tmp_path / "whole"), tmp_path / "run"
     replay = {"kind": "replay", "ledger": str(whole.directory.ledger)}
