@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from distributed_tuner.states import decode
 pytestmark = pytest.mark.ray
 
 QUERIES = 280
+LOOK = 0.3  # seconds between two looks at the store: its server is in this process
 STEP_SECONDS = 0.05  # of one tile
 
 
@@ -88,7 +88,6 @@ def checkpoints(store: ObjectStore, path: str) -> list[str]:
 
 def both_have_checkpoints(store: ObjectStore, path: str) -> bool:
     """Tell whether both trials have more behind them than are kept of each."""
-    time.sleep(0.3)  # between two looks
     folders = [name.split("/") for name in checkpoints(store, path)]
     return len({trial for _, _, trial, folder, _ in folders if int(folder.rpartition("_")[2]) >= CHECKPOINTS_KEPT}) == 2
 
@@ -100,7 +99,7 @@ def test_no_row_is_lost_when_the_drivers_machine_is(
     place = store.uri("lost")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
     try:
-        wait_for(lambda: process.poll() is not None or both_have_checkpoints(store, "lost"))
+        wait_for(lambda: process.poll() is not None or both_have_checkpoints(store, "lost"), every=LOOK)
         assert process.poll() is None, process.communicate()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -166,8 +165,8 @@ def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
 ) -> None:
     place = store.uri("mine")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
-    wait_for(lambda: process.poll() is not None or "ledger.jsonl" in store.names("mine"))
-    wait_for(lambda: process.poll() is not None or store.read("mine/ledger.jsonl").count(b'"step"') > 20)
+    wait_for(lambda: process.poll() is not None or "ledger.jsonl" in store.names("mine"), every=LOOK)
+    wait_for(lambda: process.poll() is not None or store.read("mine/ledger.jsonl").count(b'"step"') > 20, every=LOOK)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stdout + stderr

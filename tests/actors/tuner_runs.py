@@ -165,14 +165,14 @@ def _below(pid: int, root: int, parents: dict[int, int]) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Return what the condition gives once it is true."""
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.02) -> Any:
+    """Return what the condition gives once it is true. ``every``: seconds between two looks."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         value = condition()
         if value:
             return value
-        time.sleep(0.02)
+        time.sleep(every)
     raise AssertionError(f"not within {seconds} s: {condition}")
 
 
