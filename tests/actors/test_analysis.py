@@ -39,6 +39,7 @@ def test_a_spaces_way_is_measured_and_descended_and_stands_in_the_ledger(reviews
     assert again.tables[0].rows.equals(found.tables[0].rows)  # the same bits, whoever of the two actors answers
 
 
+@pytest.mark.extended  # a space stands for it, and of a run a run at a URI
 def test_of_a_run_the_start_and_the_trained_prompt_are_looked_at(reviews: Path, tmp_path: Path) -> None:
     path = write_space(space({"kind": "analytic"}, [ZOT], budget={"queries": 60}), reviews, "trained.yaml")
     done = run_space(path, tmp_path / "run")

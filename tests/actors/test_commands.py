@@ -22,30 +22,29 @@ from tuner_runs import (
     processes,
     raw_rows,
     run_alone,
+    say_to_tune,
     space,
     steps_written,
     wait_for,
     write_space,
 )
-from typer.testing import CliRunner
 
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.run_directory import RunDirectory
 
 pytestmark = pytest.mark.ray
 
-QUERIES = 1200
+QUERIES = 400
+STEP_SECONDS = 0.01  # of one tile
 
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / "tune.py"), *map(str, arguments)]
 
 
-@pytest.fixture(scope="module")
-def long_space(reviews: Path) -> Path:
-    """A space that takes seconds, of which a part is over when the other begins."""
-    tree = space({"kind": "analytic"}, [ZOT, CMA], budget={"queries": QUERIES}, look_every=200)
-    return write_space(tree, reviews, "long_analytic.yaml")
+def of_many_steps(methods: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return a space that takes seconds, of which a part is over when the other begins."""
+    return space({"kind": "analytic", "seconds": seconds}, methods, budget={"queries": QUERIES}, look_every=100)
 
 
 def interrupt_process(process: subprocess.Popen[str]) -> None:
@@ -57,10 +56,35 @@ def interrupt_group(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-@pytest.mark.parametrize("interrupt", [interrupt_process, interrupt_group])
+def resume_apart(space: Path, out: Path) -> tuple[int, str, str]:
+    again = command("run", space, "--out", out, "--resume")
+    done = subprocess.run(again, cwd=out.parent, capture_output=True, text=True, timeout=PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+def resume_here(space: Path, out: Path) -> tuple[int, str, str]:
+    done = say_to_tune("run", space, "--out", out, "--resume")
+    return done.exit_code, done.stdout, done.stderr
+
+
+Resume = Callable[[Path, Path], tuple[int, str, str]]
+INTERRUPTIONS = [  # a group's interrupt reaches what a process's does
+    pytest.param(interrupt_process, resume_apart, [ZOT, CMA], id="process", marks=pytest.mark.extended),
+    pytest.param(interrupt_group, resume_here, [ZOT], id="group"),
+]
+
+
+@pytest.mark.parametrize(("interrupt", "resume", "methods"), INTERRUPTIONS)
 def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
-    interrupt: Callable[[subprocess.Popen[str]], None], long_space: Path, tmp_path: Path
+    interrupt: Callable[[subprocess.Popen[str]], None],
+    resume: Resume,
+    methods: list[dict[str, Any]],
+    ray_cluster: None,
+    reviews: Path,
+    tmp_path: Path,
 ) -> None:
+    alone = run_alone(write_space(of_many_steps(methods, 0.0), reviews, "quick_analytic.yaml"))
+    long_space = write_space(of_many_steps(methods, STEP_SECONDS), reviews, "long_analytic.yaml")
     out = tmp_path / "run"
     directory = RunDirectory(out)
     process = subprocess.Popen(
@@ -85,18 +109,12 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     assert raw_rows(directory, "trial_end")[-1]["status"] == "interrupted"
     before = len(raw_rows(directory, "step"))
 
-    resumed = subprocess.run(
-        command("run", long_space, "--out", out, "--resume"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stderr == ""
-    assert_plain(resumed.stdout)
+    status, stdout, stderr = resume(long_space, out)
+    assert status == 0, stderr
+    assert stderr == ""
+    assert_plain(stdout)
     ledger = read(directory.ledger)
-    assert numbers(ledger) == numbers(run_alone(long_space))
+    assert numbers(ledger) == numbers(alone)
     assert [session.end.status for session in ledger.sessions if session.end] == ["interrupted", "done"]
     assert {end.status for end in ledger.trial_ends} == {"done"}
     summary = json.loads(directory.summary.read_text())
@@ -106,21 +124,12 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     assert before < written, "the second process has written to the same ledger"
     assert written - len(ledger.steps) < before, "and its trials have not begun anew"
     assert len([row for row in raw_rows(directory, "measure") if row["what"] == "manual_prompt"]) == 2
-    if interrupt is interrupt_group:
-        assert_resuming_a_run_that_is_done_changes_nothing(long_space, directory)
+    assert [row["layout"] for row in raw_rows(directory, "parity")] == ["prefix", "prefix"], "the gate, once more"
 
-
-def assert_resuming_a_run_that_is_done_changes_nothing(long_space: Path, directory: RunDirectory) -> None:
-    steps = len(raw_rows(directory, "step"))
-    again = subprocess.run(
-        command("run", long_space, "--out", directory.path, "--resume"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert again.returncode == 0, again.stderr
+    status, _, stderr = resume(long_space, out)  # and of a run that is done nothing is left to do
+    assert status == 0, stderr
     assert json.loads(directory.summary.read_text())["status"] == "done"
-    assert len(raw_rows(directory, "step")) == steps
+    assert len(raw_rows(directory, "step")) == written
 
 
 @pytest.fixture
@@ -154,6 +163,7 @@ def foreign_cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.extended  # a job joins one as well
 def test_a_run_joins_a_cluster_and_leaves_it_running(
     foreign_cluster: tuple[str, dict[str, str]], reviews: Path, tmp_path: Path
 ) -> None:
@@ -174,16 +184,15 @@ def test_a_run_joins_a_cluster_and_leaves_it_running(
     assert numbers(read(out / "ledger.jsonl")) == numbers(run_alone(path))
 
 
+@pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.extended)])
 def test_a_model_that_cannot_be_loaded_is_one_line_and_exit_2(
-    ray_cluster: None, reviews: Path, llama: dict[str, Any], tmp_path: Path
+    actors: int, ray_cluster: None, reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:
-    import tune
-
     broken = shutil.copytree(llama["model"], tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    path = write_space(space({**llama, "model": str(broken), "actors": 2}, [ZOT]), reviews, "broken.yaml")
-    result = CliRunner().invoke(tune.app, ["run", str(path), "--out", str(tmp_path / "run")])
+    path = write_space(space({**llama, "model": str(broken), "actors": actors}, [ZOT]), reviews, "broken.yaml")
+    result = say_to_tune("run", path, "--out", tmp_path / "run")
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
     assert len(lines) == 1

@@ -44,6 +44,7 @@ def test_a_pool_on_an_autoscaled_cluster_comes_from_nothing_and_goes_back_to_it(
     assert seen["again"]
 
 
+@pytest.mark.extended  # an autoscaled cluster stands for those whose machines come and go
 def test_machines_that_fall_silent_cost_neither_a_number_nor_the_run() -> None:
     seen = seen_by("elastic_runs.py", "frozen")
     assert seen["one_silent"] >= 3
@@ -51,6 +52,7 @@ def test_machines_that_fall_silent_cost_neither_a_number_nor_the_run() -> None:
     assert seen["events"] == ["pool_grows", "straggler"], "no death: Ray would take a minute to tell of it"
 
 
+@pytest.mark.extended  # likewise
 def test_a_machine_that_is_drained_is_left_and_loses_nothing() -> None:
     seen = seen_by("elastic_runs.py", "drained")
     assert seen["accepted"]
@@ -59,6 +61,7 @@ def test_a_machine_that_is_drained_is_left_and_loses_nothing() -> None:
     assert seen["steps"] >= 2
 
 
+@pytest.mark.extended  # likewise
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_pool_that_grows_gives_the_bits_of_one_actor(reviews: Path, tmp_path: Path) -> None:
     limits = {"min": 1, "max": 3, "queue": 1, "idle_seconds": 1.0}

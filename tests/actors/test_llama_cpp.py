@@ -66,6 +66,7 @@ def test_its_losses_are_those_of_the_same_model_in_transformers(server: dict[str
     assert served.cost.forwards == local.cost.forwards
 
 
+@pytest.mark.extended  # a run on a server of the tests' own stands for it
 @pytest.mark.ray
 def test_a_run_on_prompts_in_words_ends_with_a_report(
     ray_cluster: None, server: dict[str, Any], tmp_path: Path

@@ -441,6 +441,7 @@ def test_mlflow_gets_a_run_a_trial_and_a_resumed_run_goes_on_with_it(
     assert len(fake.runs) == 2, "a new run of the same space does not"
 
 
+@pytest.mark.extended  # as much of it as is asked stands for it
 @pytest.mark.slow
 def test_mlflow_itself_takes_it(plans: list[TrialPlan], tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
@@ -456,6 +457,7 @@ def test_mlflow_itself_takes_it(plans: list[TrialPlan], tmp_path: Path) -> None:
     assert [(point.step, point.value) for point in history] == [(20, 0.65), (40, 0.65)]
 
 
+@pytest.mark.extended  # TensorBoard stands for it
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,8 +26,8 @@ from tuner_runs import (
     numbers,
     run_alone,
     run_space,
+    say_to_tune,
     space,
-    steps_written,
     wait_for,
     write_space,
 )
@@ -79,7 +81,7 @@ def recorded(reviews: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recorded_run(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def recorded_run(ray_cluster: None, recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     return run_space(recorded, tmp_path_factory.mktemp("recorded") / "run")
 
 
@@ -99,6 +101,7 @@ def test_ray_changes_nothing(recorded: Path, recorded_run: Done) -> None:
     assert numbers(recorded_run.ledger) == numbers(run_alone(recorded))
 
 
+@pytest.mark.extended  # a population's is
 def test_the_run_of_a_ledger_is_replayed_from_it(recorded_run: Done, reviews: Path, tmp_path: Path) -> None:
     proposer = {"kind": "replay", "ledger": str(recorded_run.directory.ledger), "retries": 1}
     again = write_space(alternating(proposer, restart={"adopt": "always"}), reviews, "again.yaml")
@@ -116,12 +119,21 @@ COURSES = {
 }
 
 
-def test_every_kind_of_stage_runs_on_a_model_in_bfloat16(llama: dict[str, Any], reviews: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "courses",
+    [
+        pytest.param(("faithful", "cma and texts"), id="together"),  # all kinds of stages are among these
+        pytest.param(("gradient", "texts alone"), id="alone", marks=pytest.mark.extended),
+    ],
+)
+def test_every_kind_of_stage_runs_on_a_model_in_bfloat16(
+    courses: tuple[str, ...], ray_cluster: None, llama: dict[str, Any], reviews: Path, tmp_path: Path
+) -> None:
     oracle = llama | {"dtype": "bfloat16", "threads": 1}
-    tree = alternating({}, stages=Grid(list(COURSES.values())), oracle=oracle, rounds=3)
+    tree = alternating({}, stages=Grid([COURSES[name] for name in courses]), oracle=oracle, rounds=3)
     done = run_space(write_space(tree, reviews, "courses.yaml"), tmp_path / "run")
     assert done.status == "done"
-    for course, trial in zip(COURSES, done.summary["trials"], strict=True):
+    for course, trial in zip(courses, done.summary["trials"], strict=True):
         assert trial["test_metric"] is not None, course
         assert 60 < trial["queries"] <= 120 or course == "texts alone"
         restarts = [row for row in done.ledger.restarts if row.trial_id == trial["trial_id"]]
@@ -185,6 +197,7 @@ def command(path: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, str(ROOT / "tune.py"), "run", str(path), "--out", str(out), *more]
 
 
+@pytest.mark.extended  # one that is killed at a population's boundary stands for it
 def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     server: Server, reviews: Path, tmp_path: Path
 ) -> None:
@@ -214,25 +227,31 @@ def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     assert best[0] == best[1]
 
 
-def test_other_trials_search_while_one_waits_for_its_proposer(server: Server, reviews: Path, tmp_path: Path) -> None:
+def test_other_trials_search_while_one_waits_for_its_proposer(
+    ray_cluster: None, server: Server, reviews: Path, tmp_path: Path
+) -> None:
     proposer = {"kind": "openai", "model": "m", "base_url": f"http://127.0.0.1:{server.port}/v1"}
-    tree = alternating(proposer, budget={"queries": 1500}, seed=Grid([0, 1]))
+    tree = alternating(proposer, budget={"queries": 240}, seed=Grid([0, 1]))
     path, out = write_space(tree, reviews, "two_trials.yaml"), tmp_path / "run"
     server.hold = 1
-    process = subprocess.Popen(
-        command(path, out), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    wait_for(server.held.is_set)
-    told = (out / "ledger.jsonl").read_text().count('"type":"step"')
-    wait_for(steps_written(out, told + 20))  # nothing comes of the trial that waits
-    server.release.set()
-    assert process.wait(timeout=PATIENCE) == 0
-    assert len(lineage(read(out / "ledger.jsonl"))) == 4
+
+    def watch() -> None:
+        wait_for(server.held.is_set)
+        onward = re.compile(r'"type":"step".*"stage":2')  # whoever waits has made none behind its restart
+        wait_for(lambda: onward.search((out / "ledger.jsonl").read_text()))
+        assert not server.release.is_set()
+        server.release.set()
+
+    with ThreadPoolExecutor(1) as beside:
+        watched = beside.submit(watch)
+        done = run_space(path, out)
+        watched.result()
+    assert done.status == "done"
+    assert len(lineage(done.ledger)) == 4
 
 
 # --------------------------------------------------------------------------------------------------- a population
-def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
-    rates = [0.001, 0.3, 0.5, 3.0]
+def population(proposer: dict[str, Any], mode: str, rates: Sequence[float]) -> dict[str, Any]:
     searches = Grid([{"kind": "zot", "points": 2, "learning_rate": rate} for rate in rates])
     stages = [{"kind": "search", "optimizer": searches, "look_every": 20}, {"kind": "restart", "proposer": proposer}]
     explore = {"stages.0.optimizer.learning_rate": {"low": 0.0001, "high": 10.0}}
@@ -240,13 +259,16 @@ def population(proposer: dict[str, Any], mode: str) -> dict[str, Any]:
     return alternating(proposer) | {"stages": stages, "schedule": schedule, "budget": {"queries": 150}}
 
 
+@pytest.mark.parametrize(
+    "rates", [(0.001, 0.5), pytest.param((0.001, 0.3, 0.5, 3.0), marks=pytest.mark.extended)], ids=["two", "four"]
+)
 def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_lineage(
-    reviews: Path, tmp_path: Path
+    rates: Sequence[float], ray_cluster: None, reviews: Path, tmp_path: Path
 ) -> None:
-    """The answers are recorded ones. All four trials stand at their first boundary, decided or about to be, when all
+    """The answers are recorded ones. All trials stand at their first boundary, decided or about to be, when all
     processes die; what the ledger knows by then must not change what a decision that is made again is made upon."""
     named = {"kind": "restart", "name": "llm", "proposer": {"kind": "random"}}
-    tree = population({"kind": "random"}, "sync")
+    tree = population({"kind": "random"}, "sync", rates)
     path = write_space(tree | {"stages": [tree["stages"][0], named]}, reviews, "recording.yaml")
     whole, out = run_space(path, tmp_path / "whole"), tmp_path / "run"
     replay = {"kind": "replay", "ledger": str(whole.directory.ledger)}
@@ -260,7 +282,8 @@ def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_l
     process.wait(timeout=PATIENCE)
     assert len(read(ledger).restarts) < len(whole.ledger.restarts)
 
-    subprocess.run(command(path, out, "--resume"), cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
+    done = say_to_tune("run", path, "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
     resumed = read(ledger)
     assert sorted(lineage(resumed)) == sorted(lineage(whole.ledger))
     assert numbers(resumed) == numbers(whole.ledger)

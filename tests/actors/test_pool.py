@@ -54,6 +54,7 @@ def undisturbed(llama_space: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run_space(llama_space, tmp_path_factory.mktemp("run") / "two", "oracle.actors=2")
 
 
+@pytest.mark.extended  # a transformer in two actors stands for it
 def test_one_or_two_actors_or_none_give_the_same_bits(reviews: Path, tmp_path: Path) -> None:
     path = write_space(space({"kind": "analytic"}, [ZOT, CMA]), reviews, "analytic.yaml")
     one, two = (run_space(path, tmp_path / str(count), f"oracle.actors={count}") for count in (1, 2))
@@ -79,6 +80,7 @@ def test_evaluating_the_best_prompt_again_gives_exactly_the_runs_test_metric(und
     assert f"{best['metric']} {best['test_metric']:.6f}" in printed.stdout
 
 
+@pytest.mark.extended  # the oracle of a smaller run stands for it
 def test_the_only_oracle_actor_is_killed_and_no_number_changes(
     llama_space: Path, undisturbed: Done, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_the_only_oracle_actor_is_killed_and_no_number_changes(
     assert done.summary["status"] == "done"
 
 
+@pytest.mark.extended  # the trial of a smaller run stands for it
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     assert done.summary["trials"][0]["queries"] <= 1500
 
 
+@pytest.mark.extended  # of losses that are no numbers the suites without Ray tell
 def test_candidates_whose_loss_is_not_a_number_are_counted_and_never_chosen(
     reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:

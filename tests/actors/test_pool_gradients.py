@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 ADAPTER: TypeAdapter[Any] = TypeAdapter(OracleConfig)
 
 
+@pytest.mark.extended  # losses of two actors, and a run with a gradient stage, stand for it
 def test_two_actors_give_the_bits_of_one_oracle(llama: dict[str, Any]) -> None:
     settings = {**llama, "gradients": True, "threads": 1, "tile": {"candidates": 2, "examples": 3}}
     config = ADAPTER.validate_python({**settings, "actors": 2})

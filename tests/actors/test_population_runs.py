@@ -8,7 +8,8 @@ from tuner_runs import ZOT, Done, Grid, numbers, raw_rows, run_space, space, wri
 
 from distributed_tuner.ledger.rows import RestartRow
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.extended]
+"""The population of test_maao.py, whose driver is killed, and the toys of test_scheduler_runs.py stand for these."""
 
 RATE = "stages.0.optimizer.learning_rate"
 RATES = [1e-4, 0.5, 1e-5, 1.0]

@@ -123,6 +123,7 @@ def test_the_actor_answers_as_the_proposer_alone(
     assert remote.label == alone.label
 
 
+@pytest.mark.extended  # those of the oracle's actor arrive in the same way
 def test_errors_arrive_as_they_are(start: Callable[..., RemoteProposer], llama: dict[str, Any]) -> None:
     proposer = start(kind="local", model=llama["model"], max_tokens=1000)
     with pytest.raises(ProposerError, match=r"lower proposer\.max_tokens"):
@@ -131,7 +132,7 @@ def test_errors_arrive_as_they_are(start: Callable[..., RemoteProposer], llama: 
         start(kind="local", model="./no/model")
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
+@pytest.mark.parametrize("deaths", [pytest.param(1, marks=pytest.mark.extended), 2])  # the second comes after a first
 def test_a_proposer_that_dies_is_asked_once_more(
     deaths: int, start: Callable[..., RemoteProposer], server: Server
 ) -> None:

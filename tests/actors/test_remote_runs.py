@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from object_store import ObjectStore, object_store
 from patience import PATIENCE
-from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, space, wait_for, write_space
+from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, say_to_tune, space, wait_for, write_space
 
 from actors.checkpoints import STATE_FILE, Saved
 from actors.tuning import CHECKPOINTS_KEPT
@@ -26,6 +25,7 @@ from distributed_tuner.states import decode
 pytestmark = pytest.mark.ray
 
 QUERIES = 280
+LOOK = 0.3  # seconds between two looks at the store: its server is in this process
 STEP_SECONDS = 0.05  # of one tile
 
 
@@ -70,6 +70,13 @@ def run_to_the_end(temporary: Path, *arguments: object) -> str:
     return stdout
 
 
+def done_here(*arguments: object) -> str:
+    done = say_to_tune(*arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == ""
+    return done.stdout
+
+
 def ledger_at(uri: str) -> Ledger:
     with opened(uri) as directory:
         return read(directory.ledger)
@@ -81,18 +88,18 @@ def checkpoints(store: ObjectStore, path: str) -> list[str]:
 
 def both_have_checkpoints(store: ObjectStore, path: str) -> bool:
     """Tell whether both trials have more behind them than are kept of each."""
-    time.sleep(0.3)  # between two looks
     folders = [name.split("/") for name in checkpoints(store, path)]
     return len({trial for _, _, trial, folder, _ in folders if int(folder.rpartition("_")[2]) >= CHECKPOINTS_KEPT}) == 2
 
 
+@pytest.mark.extended  # one that is stopped stands for it, and of dead drivers that of a population
 def test_no_row_is_lost_when_the_drivers_machine_is(
     store: ObjectStore, slow_space: Path, alone: Ledger, tmp_path: Path
 ) -> None:
     place = store.uri("lost")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
     try:
-        wait_for(lambda: process.poll() is not None or both_have_checkpoints(store, "lost"))
+        wait_for(lambda: process.poll() is not None or both_have_checkpoints(store, "lost"), every=LOOK)
         assert process.poll() is None, process.communicate()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -149,12 +156,17 @@ def without_the_end(ledger: bytes, rows: list[list[dict[str, Any]]]) -> bytes:
 
 
 def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
-    store: ObjectStore, slow_space: Path, alone: Ledger, tmp_path: Path
+    ray_cluster: None,
+    store: ObjectStore,
+    slow_space: Path,
+    alone: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = store.uri("mine")
     process = start(tmp_path / "machine", "run", slow_space, "--out", place)
-    wait_for(lambda: process.poll() is not None or "ledger.jsonl" in store.names("mine"))
-    wait_for(lambda: process.poll() is not None or store.read("mine/ledger.jsonl").count(b'"step"') > 20)
+    wait_for(lambda: process.poll() is not None or "ledger.jsonl" in store.names("mine"), every=LOOK)
+    wait_for(lambda: process.poll() is not None or store.read("mine/ledger.jsonl").count(b'"step"') > 20, every=LOOK)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stdout + stderr
@@ -164,23 +176,26 @@ def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
     assert json.loads(store.read("mine/summary.json"))["status"] == "interrupted"
     assert not any(name.startswith(".claims") for name in store.names("mine"))
 
-    run_to_the_end(tmp_path / "other", "run", slow_space, "--out", place, "--resume")
+    shutil.rmtree(tmp_path / "machine")
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "other"))  # another machine's disk
+    done_here("run", slow_space, "--out", place, "--resume")
     ledger = ledger_at(place)
     assert numbers(ledger) == numbers(alone)
     assert [session.end.status for session in ledger.sessions if session.end] == ["interrupted", "done"]
     assert list((tmp_path / "other").glob("prompt-tuner-*/*")) == [], "no local copy is left"
 
     summary = json.loads(store.read("mine/summary.json"))
-    scores = run_to_the_end(tmp_path / "reader", "evaluate", place)
+    scores = done_here("evaluate", place)
     assert f"accuracy {summary['best']['test_metric']:.6f}" in scores
     store.client.delete_object(Bucket="bucket", Key="mine/report.html")
-    assert store.uri("mine/report.html") in run_to_the_end(tmp_path / "reader", "report", place)
+    assert store.uri("mine/report.html") in done_here("report", place)
     assert b"zot-0000" in store.read("mine/report.html")
-    exported = run_to_the_end(tmp_path / "reader", "export", place, "--format", "text", "--out", store.uri("taken"))
+    exported = done_here("export", place, "--format", "text", "--out", store.uri("taken"))
     assert exported.split() == [store.uri("taken/prompt.txt")]
     assert store.names("taken") == ["prompt.txt"]
 
     arguments = ("effective-dimension", place, "--quick", "--out", store.uri("curved"))
-    said = run_to_the_end(tmp_path / "reader", "analyze", *arguments)
+    said = done_here("analyze", *arguments)
     assert f"analysis: {store.uri('curved/analysis.html')}" in said
     assert {"analysis.html", "analysis.json", "ledger.jsonl"} <= set(store.names("curved"))

@@ -10,7 +10,8 @@ from tuner_runs import CMA, RANDOM, ZOT, numbers, run_alone, run_space, space, w
 
 from actors.trial import TuneTrial
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.extended]
+"""A trial that is killed at work stands for this."""
 
 
 def dying_once(marker: Path) -> type[TuneTrial]:

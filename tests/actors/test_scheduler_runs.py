@@ -84,6 +84,7 @@ def test_async_run(tmp_path: Path) -> None:
             assert len({row["pid"] for row in lines(course, name, "report")}) == 1  # who goes on keeps its process
 
 
+@pytest.mark.extended  # a population whose driver is killed stands for it
 def test_a_killed_process_changes_no_decision(synced: tuple[Course, Said], tmp_path: Path) -> None:
     undisturbed, _ = synced
     kills = ((0, 4), (3, 3), (1, 8))  # in a search, right after a restart, after the last boundary
@@ -94,6 +95,7 @@ def test_a_killed_process_changes_no_decision(synced: tuple[Course, Said], tmp_p
     assert restarts(course) == restarts(undisturbed)
 
 
+@pytest.mark.extended  # simulated time stands for it
 def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path: Path) -> None:
     course = Course(str(tmp_path), RATES, "sync", errors=((1, 4),))
     results = tuner(course).fit()

@@ -17,7 +17,18 @@ from typing import Any
 import pytest
 from completions_server import HANGS, Asked, CompletionsServer, Reply, opinion, refusal
 from patience import PATIENCE
-from tuner_runs import ROOT, numbers, processes, raw_rows, space, steps_written, wait_for, write_space
+from tuner_runs import (
+    ROOT,
+    numbers,
+    processes,
+    raw_rows,
+    run_space,
+    say_to_tune,
+    space,
+    steps_written,
+    wait_for,
+    write_space,
+)
 
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.run_directory import RunDirectory
@@ -73,12 +84,11 @@ def assert_the_key_is_nowhere(*places: Path) -> None:
 
 
 def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change_nothing(
-    server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
+    ray_cluster: None, server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
 ) -> None:
-    path = write_space(served(server, cache=None, timeout=2.0), reviews, "served.yaml")
-    undisturbed = start(path, tmp_path / "whole", sessions)
-    said = undisturbed.communicate(timeout=PATIENCE)
-    assert undisturbed.returncode == 0, said[1]
+    keyless = served(server, cache=None, timeout=2.0, api_key_env="NO_KEY")
+    undisturbed = run_space(write_space(keyless, reviews, "keyless.yaml"), tmp_path / "whole")
+    assert undisturbed.status == "done"
     asked = len(server.asked)
 
     turns = iter(range(10**9))
@@ -99,6 +109,7 @@ def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change
                 return opinion(asked)
 
     server.answer = moody
+    path = write_space(served(server, cache=None, timeout=2.0), reviews, "served.yaml")
     out = tmp_path / "run"
     process = start(path, out, sessions)
     wait_for(steps_written(out, 3))
@@ -110,15 +121,16 @@ def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change
     back.join()
     assert process.returncode == 0, said[1]
 
-    assert numbers(read(out / "ledger.jsonl")) == numbers(read(tmp_path / "whole" / "ledger.jsonl"))
+    assert numbers(read(out / "ledger.jsonl")) == numbers(undisturbed.ledger)
     assert len(server.asked) - asked > asked, "some were asked again"
     (trial,) = read_summary(out)["trials"]
     assert trial["queries"] <= QUERIES and 0 < trial["usd"] < 1.0
     assert any(row["kind"] == "oracle_restart" for row in raw_rows(RunDirectory(out), "event"))
-    assert_the_key_is_nowhere(out, tmp_path / "whole", sessions)
+    assert_the_key_is_nowhere(out, sessions)
     assert KEY not in said[0] + said[1]
 
 
+@pytest.mark.extended  # kept answers of an oracle of one's own stand for it
 def test_what_was_asked_once_is_free_in_the_next_run(
     server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
 ) -> None:
@@ -136,6 +148,7 @@ def test_what_was_asked_once_is_free_in_the_next_run(
     assert asked_again < asked_first, "the gate alone asks anew"
 
 
+@pytest.mark.extended  # the refusal below stands for these, and of keys in logs the run above
 @pytest.mark.parametrize(("status", "names"), [(401, "MY_KEY"), (404, "oracle.model")])
 def test_a_server_that_says_no_ends_the_run_at_once_with_what_to_change(
     status: int, names: str, server: CompletionsServer, reviews: Path, sessions: Path, tmp_path: Path
@@ -148,6 +161,17 @@ def test_a_server_that_says_no_ends_the_run_at_once_with_what_to_change(
     assert line.startswith("error: ") and names in line and str(status) in line and KEY not in line
     assert len(server.asked) < 100
     assert_the_key_is_nowhere(reviews, tmp_path, sessions)
+
+
+def test_a_server_that_says_no_ends_a_run_of_this_process(
+    ray_cluster: None, server: CompletionsServer, reviews: Path, tmp_path: Path
+) -> None:
+    server.answer = lambda asked: refusal(401)
+    done = say_to_tune("run", write_space(served(server), reviews, "refused.yaml"), "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "MY_KEY" in line and "401" in line
+    assert len(server.asked) < 100
 
 
 def read_summary(out: Path) -> dict[str, Any]:

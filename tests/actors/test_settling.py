@@ -60,6 +60,7 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
     assert [plan.drawn for plan in again.plans] == [plan.drawn for plan in prepared.plans]
 
 
+@pytest.mark.extended  # the dispatcher alone does so without Ray, and the test above writes the size down
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_pool_that_runs_out_of_memory_goes_on_with_smaller_tiles_and_records_them(
@@ -112,16 +113,6 @@ def test_a_run_whose_answers_are_kept_is_the_same_run_and_free_the_second_time(
     assert "Forwards answered from the cache" in again.directory.report.read_text()
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_resumed_run_passes_the_gate_once_more(reviews: Path, tmp_path: Path) -> None:
-    path = write_space(space({"kind": "analytic"}, [RANDOM]), reviews, "gate-again.yaml")
-    done = run_space(path, tmp_path / "run")
-    prepared = prepare_again(done.directory, path.parent)
-    assert run(prepared, done.directory, address=None, resume=True, command="test").status == "done"
-    assert [row["layout"] for row in raw_rows(done.directory, "parity")] == ["prefix", "prefix"]
-
-
 # ------------------------------------------------------------------------------------------------------- precision
 def test_of_every_method_the_smallest_radius_is_calibrated_first(reviews: Path) -> None:
     rhos = [{**ZOT, "rho": rho} for rho in (0.3, 0.1, 0.2, 0.1, 0.5)]
@@ -170,6 +161,7 @@ def test_a_precision_that_suffices_is_kept_and_written_down(kept: tuple[Path, Do
     assert "bfloat16 at" in page
 
 
+@pytest.mark.extended  # an interrupted run that goes on stands for it
 @pytest.mark.ray
 def test_a_resumed_run_takes_what_was_settled_and_calibrates_no_more(kept: tuple[Path, Done]) -> None:
     path, done = kept
@@ -186,6 +178,7 @@ def test_a_resumed_run_takes_what_was_settled_and_calibrates_no_more(kept: tuple
     assert finished.summary["totals"]["measurement"]["queries"] == 3 * 24 + 2 + 3
 
 
+@pytest.mark.extended  # a run that keeps its precision and one that is refused stand for it
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_where_rounding_swamps_the_difference_auto_falls_back_to_float32(

@@ -14,7 +14,7 @@ from distributed_tuner.preflight import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
-ANALYTIC = {"kind": "analytic", "actors": 2, "price": {"usd_per_million_input_tokens": 1.0}}
+ANALYTIC = {"kind": "analytic", "price": {"usd_per_million_input_tokens": 1.0}}
 BUDGETS: list[dict[str, Any]] = [
     {"queries": 77},
     {"queries": None, "forwards": 999},
@@ -25,8 +25,8 @@ BUDGETS: list[dict[str, Any]] = [
 UNITS = ("queries", "forwards", "tokens", "usd")
 
 
-def budget_space(budgets: list[dict[str, Any]]) -> dict[str, Any]:
-    return space(ANALYTIC, [ZOT], budget=Grid(budgets), max_concurrent_trials=2)
+def budget_space(budgets: list[dict[str, Any]], actors: int = 2) -> dict[str, Any]:
+    return space(ANALYTIC | {"actors": actors}, [ZOT], budget=Grid(budgets), max_concurrent_trials=2)
 
 
 class Watch:
@@ -118,7 +118,7 @@ def test_the_schedule_stops_trials_and_the_best_is_still_measured_on_test(review
         {"kind": "analytic", "actors": 1},
         hopeless,
         schedule={"kind": "asha", "grace_queries": 40, "reduction_factor": 3.0},
-        budget={"queries": 2000},
+        budget={"queries": 600},
         max_concurrent_trials=3,
     )
     done = run_space(write_space(tree, reviews, "asha.yaml"), tmp_path / "run")
@@ -142,7 +142,7 @@ def test_a_trial_that_fails_for_good_says_why_and_is_not_begun_again(
                 raise ValueError("the second trial is broken")
             return super().step()
 
-    path = write_space(budget_space([{"queries": 77}, {"queries": 78}]), reviews, "broken.yaml")
+    path = write_space(budget_space([{"queries": 77}, {"queries": 78}], actors=1), reviews, "broken.yaml")
     names = [plan.trial_id for plan in prepare(path, []).plans]
     monkeypatch.setattr("actors.tuning.TuneTrial", Broken)
     done = run_space(path, tmp_path / "run")

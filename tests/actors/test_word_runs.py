@@ -60,6 +60,7 @@ def test_words_are_exported_as_text_and_refused_as_rows(done: Done, tmp_path: Pa
     assert refused.exit_code == 2 and "--format text" in refused.stderr
 
 
+@pytest.mark.extended  # words alone stand for it
 def test_soft_and_word_prompts_stand_in_one_leaderboard(
     ray_cluster: None, llama: dict[str, Any], reviews: Path, tmp_path: Path
 ) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import Result
 from patience import PATIENCE
 from tuned_models import OracleModel
+from typer.testing import CliRunner
 
 from benchmarks.sameness import numbers as numbers
 from benchmarks.sameness import run_without_ray
@@ -117,6 +119,13 @@ def run_space(path: Path, out: Path, *overrides: str, resume: bool = False) -> D
     return Done(directory, finished.status, read(directory.ledger))
 
 
+def say_to_tune(*arguments: object) -> Result:
+    """Give tune.py a command in this process, on the cluster that it has joined."""
+    import tune
+
+    return CliRunner().invoke(tune.app, [*map(str, arguments)])
+
+
 def run_alone(path: Path) -> Ledger:
     """Run a space's trials one after the other in this process, without Ray."""
     return run_without_ray(
@@ -156,14 +165,14 @@ def _below(pid: int, root: int, parents: dict[int, int]) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Return what the condition gives once it is true."""
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.02) -> Any:
+    """Return what the condition gives once it is true. ``every``: seconds between two looks."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         value = condition()
         if value:
             return value
-        time.sleep(0.02)
+        time.sleep(every)
     raise AssertionError(f"not within {seconds} s: {condition}")
 
 

@@ -108,6 +108,7 @@ def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
     assert said in " ".join(done.output.replace("│", "").split())
 
 
+@pytest.mark.extended  # the whole command stands for its parts
 @pytest.mark.ray
 def test_two_devices_answer_two_trials(ray_cluster: None) -> None:
     crowds = (Crowd(1, 2), Crowd(2))
@@ -125,6 +126,7 @@ def test_two_devices_answer_two_trials(ray_cluster: None) -> None:
         assert row.retries == row.duplicates == 0
 
 
+@pytest.mark.extended  # likewise
 @pytest.mark.ray
 def test_a_pool_gives_the_oracles_own_answers_one_by_one(ray_cluster: None) -> None:
     rows = round_trips.measure(3)
@@ -134,6 +136,7 @@ def test_a_pool_gives_the_oracles_own_answers_one_by_one(ray_cluster: None) -> N
     ]
 
 
+@pytest.mark.extended  # likewise
 @pytest.mark.ray
 def test_two_real_oracles_take_turns_with_one(ray_cluster: None, tiny_llama: Path) -> None:
     found = split_threads.measure(2, str(tiny_llama), "SST-2")
@@ -143,6 +146,7 @@ def test_two_real_oracles_take_turns_with_one(ray_cluster: None, tiny_llama: Pat
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.extended  # a pool on an autoscaled cluster stands for it
 def test_a_pool_grows_where_nodes_have_to_come() -> None:
     found = node_growth.measure()
     assert found.first > 0 and 1 <= len(found.growth) < node_growth.NODES

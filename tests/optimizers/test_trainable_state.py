@@ -209,7 +209,9 @@ def test_a_step_is_traced_once_and_whole(variant, options):
 
 
 @pytest.mark.slow
-@VARIANTS
+@pytest.mark.parametrize(  # all three are traced above; one of them is compiled for the others
+    "variant", ["full", *(pytest.param(name, marks=pytest.mark.extended) for name in ("diagonal", "rank_one"))]
+)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for the CPU")
 @pytest.mark.filterwarnings("ignore:Detected call of")  # the schedule counts steps of the plain method
 def test_a_compiled_step_is_the_plain_one(variant):

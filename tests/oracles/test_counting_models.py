@@ -125,7 +125,7 @@ def test_trunk_parameters_by_hand(architecture: str, layer: int, rest: int) -> N
 
 # ----------------------------------------------------------------------------------------------------------- models
 def config_of(model: Path | str, **more: Any) -> TransformersOracleConfig:
-    return TransformersOracleConfig(kind="transformers", model=str(model), device="cpu", **more)
+    return TransformersOracleConfig(kind="transformers", model=str(model), device="cpu", **({"threads": 1} | more))
 
 
 @pytest.mark.parametrize("architecture", ["opt", "roberta"])

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import numpy as np
+import pytest
 
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
@@ -29,6 +30,8 @@ ENGINE: dict[str, Any] = {
 LENGTH = 36  # longer than a block of the prefix cache, so that it has something to share
 FEW = 3  # examples, where more would show no more
 LAYOUTS = ("prefix", "suffix", "add")
+SHARING = ("prefix", *(pytest.param(layout, marks=pytest.mark.extended) for layout in LAYOUTS[1:]))
+"""The layouts for tests of what rows may share: the first shares most, and stands for the others."""
 
 
 def spec_of(task: Task, layout: Any) -> PromptSpec:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_engine import ENGINE, FEW, LAYOUTS, LENGTH, candidates, mixed, spec_of
+from small_engine import ENGINE, FEW, LAYOUTS, LENGTH, SHARING, candidates, mixed, spec_of
 
 from distributed_tuner.config.proposer import LocalProposerConfig
 from distributed_tuner.errors import ModelError, ProposerError
@@ -71,7 +71,7 @@ def test_a_loss_is_of_the_same_logits(name: Any, loss: Callable[..., Any], task:
     assert np.allclose(found.losses, found.example_losses.mean(axis=1))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SHARING)
 def test_candidates_share_no_keys_and_values(layout: Any, task: Task, engine: LossOracle) -> None:
     """Two candidates alike but for their rows: asked together, the second must not be answered with the first's."""
     request = mixed(task, engine.info.width, layout)
@@ -88,7 +88,7 @@ def test_candidates_share_no_keys_and_values(layout: Any, task: Task, engine: Lo
     assert apart(behind[:1], behind[1:]) > 3 * ROUNDING
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SHARING)
 def test_a_row_that_differs_late_is_not_taken_for_another(layout: Any, task: Task, engine: LossOracle) -> None:
     """The last row alone differs, so that all blocks of the cache before it are shared."""
     width = engine.info.width

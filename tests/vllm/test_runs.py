@@ -26,6 +26,7 @@ SPACE = ROOT / "search_spaces" / "vllm.yaml"
 SMALL = ("task.shots=2", "task.test_limit=8", "budget.queries=12")
 
 
+@pytest.mark.extended  # in bfloat16 the engine of the test's own process stands for it
 def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
     task: Task, transformers_oracle: Callable[[str], LossOracle]
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_shipped_space_runs_to_its_report(undisturbed: Done) -> None:
     assert undisturbed.best  # the prompt is there to be used
 
 
+@pytest.mark.extended  # another oracle that is killed stands for it
 def test_a_killed_engine_changes_no_number(undisturbed: Done, tmp_path: Path) -> None:
     out, killed = tmp_path / "run", []
     with killing("ray::OracleHost", steps_written(out, 1), killed, seconds=START_SECONDS):
@@ -81,6 +83,7 @@ def test_a_killed_engine_changes_no_number(undisturbed: Done, tmp_path: Path) ->
     assert len({(row["trial_id"], row["step"]) for row in steps}) == len(steps)
 
 
+@pytest.mark.extended  # the engine of the test's own process writes as well, and the shipped space runs
 def test_the_engine_writes_the_prompts_as_well(tmp_path: Path) -> None:
     settings = (
         "oracle={kind: vllm, kv_cache_gib: 0.5, max_model_len: 1024}",

@@ -13,7 +13,7 @@ from distributed_tuner.oracles.models import SMOLLM2
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Center, Embedded, Perturbation, PromptSpec, Request, Text
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.extended]  # the engine in process stands for the one behind a server
 LENGTH = 12
 MORE = (
     *("--max-model-len", "1024", "--block-size", "32", "--kv-cache-memory-bytes", str(2**29)),
