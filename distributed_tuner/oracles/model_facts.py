@@ -3,8 +3,8 @@
 Loading a tokenizer and a configuration costs seconds, nearly all of them for imports of what is then not used. Of a
 model in a directory the facts are kept (machine_cache.py) under the contents of its files and the versions of the
 libraries, with the state of the tokenizer that transformers made of them: the same ids, by the same code of the
-tokenizers library. Models whose code comes from the hub, ids of the hub, whose files may change, and tokenizers that are
-more than that library's are loaded anew every time.
+tokenizers library. Models whose code comes from the hub, ids of the hub, whose files may change, and tokenizers that
+are more than that library's are loaded anew every time.
 """
 
 import dataclasses
