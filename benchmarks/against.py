@@ -1,7 +1,7 @@
 """The speed of this tree over that of another git revision, both measured by turns on this machine.
 
     python -m benchmarks.against HEAD~5 --json runs/against.json      # everything: some 20 minutes on 2 quiet cores
-    python -m benchmarks.against main --quick                         # fewer rounds: under 6 minutes
+    python -m benchmarks.against main --quick                         # fewer rounds: some 8 minutes
     python -m benchmarks.against main --only check,first-step         # some rows
 
 The other revision gets a working tree in a temporary folder. Each side has processes of its own, which get the same
