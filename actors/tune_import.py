@@ -1,4 +1,4 @@
-"""Imports Ray Tune without Ray Data and pandas, which Tune imports for data sets and data frames: no run here has any.
+"""Imports Ray Tune without Ray Data, pandas and rich: what it has for data sets, data frames and tables of its own.
 
 They are most of what Tune costs, and the driver and every process of a trial pays. Who asks for them later, Tune
 included, gets them. Every module of this package that uses Tune takes it from here.
@@ -11,40 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from distributed_tuner.later import Later, postponed
+
 DATASETS = "ray.tune.impl.out_of_band_serialize_dataset"  # a module of Tune's for data sets among a trial's settings
-
-
-class Later(ModuleType):
-    """Stands for a module that is loaded when something of it is asked for.
-
-    ``stand_ins``: what is given in its place until ``settle``, where only annotations ask for it.
-    """
-
-    def __init__(self, name: str, **stand_ins: Any) -> None:
-        super().__init__(name)
-        self._stand_ins = stand_ins
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self._stand_ins:
-            return self._stand_ins[name]
-        self.settle()
-        return getattr(import_module(self.__name__), name)
-
-    def settle(self) -> None:
-        """Leave the place to the module itself, for whoever imports it from here on."""
-        self._stand_ins = {}
-        package, _, child = self.__name__.rpartition(".")
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        if package and vars(sys.modules[package]).get(child) is self:
-            delattr(sys.modules[package], child)
-
-
-class DataFrame:
-    """What Tune writes into its annotations; whoever makes one gets a pandas.DataFrame."""
-
-    def __new__(cls, *arguments: Any, **named: Any) -> Any:
-        return import_module("pandas").DataFrame(*arguments, **named)
 
 
 @contextmanager
@@ -54,22 +23,18 @@ def _no_datasets() -> Iterator[None]:
 
 
 def _import_tune() -> None:
-    """Import the package, or have it as it is where another Ray asks for more."""
+    """Import the package, or leave it to be imported as it is where another Ray asks for more."""
     import_module("ray")
     before = set(sys.modules)
-    late = [Later("pandas", __path__=[], DataFrame=DataFrame), Later("ray.data")]
     datasets: Any = ModuleType(DATASETS)
     datasets.out_of_band_serialize_dataset = _no_datasets
-    for module in (*late, datasets):
-        sys.modules.setdefault(module.__name__, module)
+    sys.modules.setdefault(DATASETS, datasets)
     try:
-        import_module("ray.tune")
+        with postponed(Later("pandas", "DataFrame"), Later("ray.data"), Later("rich", "Console")):
+            import_module("ray.tune")
     except (ImportError, AttributeError):
         for name in set(sys.modules) - before:
             del sys.modules[name]
-    finally:
-        for module in late:
-            module.settle()
 
 
 if "ray.tune" not in sys.modules:

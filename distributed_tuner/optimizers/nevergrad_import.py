@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distributed_tuner.errors import ConfigError
+from distributed_tuner.later import Later, postponed
 from distributed_tuner.optimizers.isolation import isolated_randomness
 
 PARALLEL = frozenset(
@@ -58,8 +59,12 @@ def require_member(name: str, workers: int) -> None:
 
 
 def import_nevergrad() -> Any:
-    """Return the module ``nevergrad``; the repairs are the same however often they are made."""
-    nevergrad: Any = import_module("nevergrad")
+    """Return the module ``nevergrad``; the repairs are the same however often they are made.
+
+    What it imports for one member (bayes_opt, and with it scikit-learn and pandas) and for its own tests comes later.
+    """
+    with postponed(Later("bayes_opt", "BayesianOptimization", "UtilityFunction"), Later("pytest")):
+        nevergrad: Any = import_module("nevergrad")
     # A background thread (members that wrap scipy) whose last question stays unanswered would keep a finished process
     # from exiting.
     recaster: Any = import_module("nevergrad.optimization.recaster")

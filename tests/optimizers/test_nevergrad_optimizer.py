@@ -46,6 +46,22 @@ def test_a_plan_does_without_nevergrad() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_what_nevergrad_imports_for_others_comes_when_it_is_wanted() -> None:
+    code = (
+        "import sys\nfrom distributed_tuner.config.optimizer import NevergradConfig\n"
+        "from distributed_tuner.optimizers import build\n"
+        "def ask(name):\n"
+        "    config = NevergradConfig(optimizer=name, num_workers=1, intrinsic_dim=2)\n"
+        "    search = build(config, dim=40, key=(1,), steps=3)\n"
+        "    search.tell([float(i) for i, _ in enumerate(search.ask())])\n"
+        "    return search.ask()\n"
+        "ask('OnePlusOne')\n"
+        "assert {'bayes_opt', 'sklearn', 'pandas', 'pytest'}.isdisjoint(sys.modules)\n"
+        "assert ask('BO') and 'bayes_opt' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 def test_large_generations_wait_for_their_losses():
     """22 candidates a generation in 500 dimensions and 8 workers: steps of 6 close generations, nothing breaks."""
     optimizer = build(NevergradConfig(optimizer="CMA", num_workers=8), dim=40, key=KEY, steps=250)
