@@ -168,7 +168,8 @@ class Members:
         while member.name in self._members:
             try:
                 info = await member.actor.info.remote()
-                if self.info is not None and info.extra != self.info.extra:
+                self.info = self.info or info
+                if info.extra != self.info.extra:
                     await member.actor.compute_as.remote(self.info)
                 member.node = await member.actor.node.remote()
             except (ActorDiedError, RayTaskError) as error:  # Ray restarts it no more
@@ -177,7 +178,6 @@ class Members:
             except RayError:
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
-            self.info = self.info or info
             member.up = member.served = True
             self.most_up = max(self.most_up, self.number_up)
             self._changed()

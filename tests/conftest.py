@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 from object_store import KEYS
 
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:  # vLLM's environment does without
+    pass
+else:
+    settings.register_profile("patient", deadline=None)  # a machine that is slow is none of a test's business
+    settings.load_profile("patient")
+
 MODELS = frozenset({"tiny_directory", "tiny_model", "tiny_llama", "tiny_white", "plain_model", "chat_model", "llama"})
 """Fixtures that make tiny random models; whoever uses them is marked ``model``."""
 

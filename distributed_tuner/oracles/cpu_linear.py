@@ -2,7 +2,7 @@
 
 torch lays a weight out anew in every product (oneDNN's blocked format). Weights that never change can be kept that way.
 Whether that pays differs from processor to processor, and so does fusing a gated MLP's activation into its product:
-``fastest`` measures it.
+``fastest`` measures it, once a machine.
 
 The packed operations are those that torch.compile emits for the CPU when it freezes weights. They have no gradient.
 """
@@ -11,6 +11,10 @@ import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from distributed_tuner.oracles.machine import processor_key
+from distributed_tuner.oracles.machine_cache import keep, recall
+from distributed_tuner.oracles.models import cache_directory
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +29,7 @@ LINEARS: tuple[Linear, ...] = get_args(Linear)
 ROWS = 1024  # tokens a product is expected to have, which oneDNN picks its layout by
 MEASURED_ROWS, MEASURED_TIMES = 128, 8
 MEASURED_SECONDS = 0.5  # after which, on large weights, two measurements have to do
+LEAST_MEASURED = 2**16  # numbers of a weight; smaller ones take no time
 MARGIN = 1.1  # by which a way must be faster than torch's own, whose weights processes can share
 TOLERANCE = 0.02  # of a packed product's largest entry, in bfloat16: far above rounding, far below a wrong layout
 FUSED = {"SiLU": "swish", "SiLUActivation": "swish"}
@@ -139,19 +144,40 @@ def _modules() -> "tuple[Any, Any]":
 
 
 def fastest(trunk: Any) -> Linear:
-    """Return the fastest way to multiply by a model's weights here, by a measurement of some milliseconds.
+    """Return the fastest way to multiply by a model's weights on this machine's processor.
 
-    What is measured is a gated MLP with the shape of the model's largest weight. "plain" unless another is faster by
-    ``MARGIN``. Ways that this torch or CPU lacks, or computes wrongly, are out.
+    What is measured is a gated MLP with the shape of the model's largest weight: once a machine, since the choice is
+    part of the numbers, and two runs alike shall have the same. "plain" unless another is faster by ``MARGIN``.
     """
     import torch
+    from filelock import FileLock
     from transformers.pytorch_utils import Conv1D
 
     weights = [module.weight for module in trunk.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    if not weights:
+    largest = max(weights, key=lambda weight: weight.numel(), default=None)
+    if largest is None or largest.numel() < LEAST_MEASURED:
         return "plain"
-    largest = max(weights, key=lambda weight: weight.numel())
-    dtype, inner, hidden = largest.dtype, max(largest.shape), min(largest.shape)
+    inner, hidden = max(largest.shape), min(largest.shape)
+    if (processor := processor_key()) is None:
+        return _measured(inner, hidden, largest.dtype)
+    key = [*processor, str(largest.dtype), inner, hidden, torch.get_num_threads()]
+    try:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_directory() / "linear.lock"):  # whoever comes first measures for all
+            known: Linear | None = recall("linear", key)
+            if known not in LINEARS:
+                known = _measured(inner, hidden, largest.dtype)
+                keep("linear", key, known)
+            return known
+    except OSError as error:
+        log.warning("how products are computed is measured anew in every run, since it cannot be kept (%s)", error)
+        return _measured(inner, hidden, largest.dtype)
+
+
+def _measured(inner: int, hidden: int, dtype: "torch.dtype") -> Linear:
+    """Measure for some milliseconds. Ways that this torch or CPU lacks, or computes wrongly, are out."""
+    import torch
+
     stream = torch.Generator().manual_seed(0)
     x, gate, up, down = (
         torch.randn(size, generator=stream).to(dtype)
@@ -171,9 +197,8 @@ def fastest(trunk: Any) -> Linear:
                 began = clock()
                 run(x)
                 seconds[way] = min(seconds[way], clock() - began)
-    best = min(ways, key=lambda way: seconds[way] * (1 if way == "plain" else MARGIN))
-    log.info("a product of this model's width: %s", {way: f"{1e3 * took:.2f} ms" for way, took in seconds.items()})
-    return best
+    log.info("a gated MLP %d x %d: %s", inner, hidden, {way: f"{1e3 * took:.2f} ms" for way, took in seconds.items()})
+    return min(ways, key=lambda way: seconds[way] * (1 if way == "plain" else MARGIN))
 
 
 def _gated_mlp(linear: Linear, gate: "Tensor", up: "Tensor", down: "Tensor") -> "Callable[[Tensor], Tensor]":

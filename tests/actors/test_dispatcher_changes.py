@@ -1,6 +1,7 @@
 """The dispatcher of a pool that grows, shrinks, loses machines, and is started again itself."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,6 +88,30 @@ def test_an_actor_works_as_soon_as_it_is_up_and_others_are_still_loading() -> No
         assert third.tiles
 
     with_keeper(keeper, body, elastic(1, 3))
+
+
+@pytest.mark.usefixtures("quick_ticks")
+def test_actors_compute_as_the_first_one_does_before_they_get_tiles() -> None:
+    """Each chooses by a measurement of its own how it multiplies, and its bits hang on that."""
+    asked: list[tuple[str, int]] = []
+
+    class Choosing(FakeActor):
+        def __init__(self, linear: str) -> None:
+            super().__init__(leisurely, lambda: replace(ORACLE.info, extra={"linear": linear}))
+            self.compute_as = SimpleNamespace(remote=self._on_compute_as)
+
+        async def _on_compute_as(self, info: OracleInfo) -> None:
+            await asyncio.sleep(0)
+            asked.append((info.extra["linear"], len(self.tiles)))
+
+    keeper = FakeKeeper([Choosing("plain"), Choosing("packed"), Choosing("plain")])
+
+    async def body(dispatcher: Dispatcher) -> None:
+        await dispatcher.evaluate(packed(request(40, 6)))
+        await until(lambda: all(actor.tiles for actor in keeper.started.values()))
+
+    with_keeper(keeper, body, CONFIG.model_copy(update={"actors": 3}))
+    assert asked == [("plain", 0)]
 
 
 @pytest.mark.usefixtures("quick_ticks")
