@@ -1,4 +1,4 @@
-"""A Ray of a run's own, started without the processes that only a cluster, a dashboard or a terminal of Ray's asks for.
+"""A Ray of a run's own, started without what only a cluster, a dashboard or a terminal of Ray's asks for.
 
 A Ray that is started for one run on one machine has no dashboard, scales nothing, prints no worker's output in the
 driver, and its metrics are watched by nobody, since its ports change with every run. Ray starts for all of this
@@ -14,6 +14,7 @@ from typing import Any
 
 PYTHON_OF = "_build_python_executable_command_memory_profileable"  # how Ray starts a part that is a script
 AGENT = Path(__file__).with_name("no_agent.py")
+SETUP = Path(__file__).with_name("light_setup_worker.py")
 
 
 @contextmanager
@@ -24,8 +25,16 @@ def few_processes() -> Iterator[None]:
 
     from ray._private import ray_constants, services, utils
     from ray._private.node import Node
+    from ray._private.parameter import RayParams
 
+    complete: Any = getattr(RayParams, "update_if_absent", None)
     python_of: Any = getattr(services, PYTHON_OF, None)
+
+    def completed(parameters: Any, **absent: Any) -> None:
+        if "setup_worker_path" in absent:  # where a node of this machine is made
+            parameters.no_monitor = True
+            absent |= {"include_log_monitor": False, "setup_worker_path": str(SETUP)}
+        complete(parameters, **absent)
 
     def command(component: str, *arguments: Any, **options: Any) -> list[str]:
         if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
@@ -35,8 +44,7 @@ def few_processes() -> Iterator[None]:
 
     with ExitStack() as stack:
         for owner, name, instead in (
-            (Node, "start_monitor", _nothing),
-            (Node, "start_log_monitor", _nothing),
+            (RayParams, "update_if_absent", completed),
             (Node, "start_api_server", _no_server),
             (services, PYTHON_OF, command),
             (utils, "get_dashboard_dependency_error", _not_wanted),  # imports the dashboard's packages to see them
@@ -44,10 +52,6 @@ def few_processes() -> Iterator[None]:
             if hasattr(owner, name):
                 stack.enter_context(patch.object(owner, name, instead))
         yield
-
-
-def _nothing(node: Any) -> None:
-    """Start nothing."""
 
 
 def _no_server(node: Any, **options: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE
 
+from actors.light_setup_worker import main
 from actors.local_ray import AGENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +23,14 @@ from actors.cluster import cluster
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 
 with cluster(AnalyticOracleConfig(kind="analytic"), None):
+    plain = ray.get(ray.remote(lambda: __import__("os").environ.get("ASKED")).remote())
     asked = ray.remote(runtime_env={"env_vars": {"ASKED": "1"}})(lambda: __import__("os").environ["ASKED"])
     answer = ray.get(asked.remote())
     own = psutil.Process().children(recursive=True)
     lines = [" ".join(one.cmdline()) for one in own]
     session = ray._private.worker._global_node.get_session_dir_path()
 gone, alive = psutil.wait_procs(own, timeout=60)
-print(json.dumps([answer, lines, len(alive), session]))
+print(json.dumps([[plain, answer], lines, len(alive), session]))
 """
 
 
@@ -44,7 +46,7 @@ def test_it_has_no_dashboard_no_autoscaler_and_no_reader_of_logs(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     answer, lines, alive, session = json.loads(done.stdout.splitlines()[-1])
-    assert answer == "1"
+    assert answer == [None, "1"]
     for part in ("gcs_server", "raylet/raylet", "runtime_env/agent", str(AGENT)):
         assert any(part in line for line in lines), part
     for part in ("dashboard/dashboard.py", "monitor.py", "log_monitor.py"):
@@ -71,6 +73,39 @@ def test_the_agent_s_stand_in_says_that_it_listens_nowhere_and_ends_with_its_par
     while lives(agent):
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def asked(language: str = "PYTHON", **context: object) -> list[str]:
+    named = json.dumps({"command_prefix": [], "java_jars": [], "override_worker_entrypoint": None} | context)
+    context_option = ["--serialized-runtime-env-context", named]
+    return ["/ray/default_worker.py", "--port=1", f"--language={language}", *context_option, "--a", "b=c"]
+
+
+def test_a_worker_with_variables_is_started_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER", "2")
+    monkeypatch.delenv("ASKED", raising=False)
+    line = main(asked(env_vars={"ASKED": "1", "OTHER": ""}, py_executable=sys.executable))
+    assert line == [sys.executable, "/ray/default_worker.py", "--port=1", "--a", "b=c"]
+    assert (os.environ["ASKED"], os.environ["OTHER"]) == ("1", "")
+    monkeypatch.delenv("ASKED")
+    assert main(["/ray/default_worker.py", "--language", "PYTHON"]) == [sys.executable, "/ray/default_worker.py"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        asked(command_prefix=["cd /tmp &&"]),
+        asked(py_executable="/other/python"),
+        asked(override_worker_entrypoint="/there.py"),
+        asked(env_vars={"ASKED": "${HOME}/x"}),
+        asked("JAVA", env_vars={"ASKED": "1"}),
+        asked(something_new={"a": 1}),
+    ],
+)
+def test_what_is_more_than_variables_is_left_to_ray(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASKED", raising=False)
+    assert main(arguments) == [sys.executable, "/ray/setup_worker.py", *arguments]
+    assert "ASKED" not in os.environ
 
 
 def lives(process: int) -> bool:
