@@ -57,7 +57,12 @@ class Buffers:
 
 
 def shape_of(layer: Any) -> Shape | None:
-    """Return the shape of a layer that can be rewritten; None where it has other parts than LLaMA's."""
+    """Return the shape of a layer that can be rewritten; None where it has other parts than LLaMA's.
+
+    Linear layers must be torch's own: one that is quantized or adapted has no weight that could be folded.
+    """
+    import torch
+
     if {name for name, _ in layer.named_children()} != PARTS:
         return None
     attention, mlp = layer.self_attn, layer.mlp
@@ -68,6 +73,7 @@ def shape_of(layer: Any) -> Shape | None:
         and type(mlp.act_fn).__name__ in FUSED
         and all(hasattr(norm, "variance_epsilon") and not any(True for _ in norm.children()) for norm in norms)
         and hasattr(attention, "scaling")
+        and all(type(module) is torch.nn.Linear for part in (attention, mlp) for module in _linears(part))
     )
     if not known:
         return None
@@ -77,6 +83,10 @@ def shape_of(layer: Any) -> Shape | None:
         return None
     eps = tuple(float(norm.variance_epsilon) for norm in norms)
     return Shape(sizes[0] // d, sizes[1] // d, d, mlp.gate_proj.out_features, (eps[0], eps[1]))
+
+
+def _linears(part: Any) -> list[Any]:
+    return [module for name, module in part.named_children() if name.endswith("_proj")]
 
 
 def prepared(layer: Any, shape: Shape) -> "dict[str, Tensor]":

@@ -73,6 +73,13 @@ def test_a_model_that_computes_something_else_keeps_its_layers(caplog: pytest.Lo
     assert "they compute something else" in caplog.text
 
 
+def test_quantized_layers_are_left_as_they_are() -> None:
+    model = random_model(LlamaConfig(**SIZES))
+    model.model.layers[1].mlp.up_proj = torch.nn.Sequential(model.model.layers[1].mlp.up_proj)
+    assert shape_of(model.model.layers[0]) is not None
+    assert Trunk(model, CONFIG).fused == 0  # all layers or none
+
+
 def test_capped_scores_are_no_business_of_rewritten_layers() -> None:
     model = random_model(Gemma2Config(**SIZES, head_dim=8))
     assert all(shape_of(layer) is None for layer in model.model.layers)
