@@ -24,7 +24,7 @@ GUIDE = ROOT / "docs" / "cluster.md"
 FILES = [*LAUNCHERS.values(), RAYJOB, DOCKERFILE]
 CRD = ROOT.parent / "shared" / "data" / "kuberay" / "crd_rayjobs.yaml"
 MARKET = "ray.io/market-type"
-ORACLE = {"CPU": 2, "GPU": 1}  # what an oracle with the default threads and oracle.gpus=1 asks for
+ORACLE = {"CPU": 1, "GPU": 1}  # what an oracle with the default threads and oracle.gpus=1 asks for
 
 Tree = dict[str, Any]
 Change = Callable[[Tree], object]
@@ -298,7 +298,7 @@ def test_the_runs_that_are_told_of_can_be_run(path: Path) -> None:
         overrides = [value for name, value in zip(options[::2], options[1::2], strict=True) if name == "--set"]
         for plan in draw_trials(load_space(ROOT / space, overrides)):
             oracle = plan.experiment.oracle
-            assert (oracle.threads, oracle.gpus) == (ORACLE["CPU"], ORACLE["GPU"])
+            assert (oracle.thread_count, oracle.gpus) == (ORACLE["CPU"], ORACLE["GPU"])
 
 
 def test_the_image_holds_what_the_entrypoint_needs() -> None:

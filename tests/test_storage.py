@@ -325,6 +325,6 @@ def test_a_run_that_was_taken_over_stops_sending_and_says_so(store: ObjectStore)
         write_json(mine.config, {"trials": []})
         wait_until(lambda: "config.json" in store.names("over"))
         store.clear("over/.claims")
-        assert heard.wait(10)
+        assert heard.wait(300)  # it only ends a hang
         write_json(mine.config, {"trials": ["mine"]})
     assert store.read("over/config.json") == b'{\n "trials": []\n}\n'

@@ -1,6 +1,7 @@
 """The comparison of two trees in small: its arithmetic, its processes on trees made for it. No test looks at a time."""
 
 import json
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -237,7 +238,11 @@ def test_a_step_counts_once_its_row_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_run_is_interrupted_after_its_first_step(tmp_path: Path) -> None:
-    found = side_runs.first_step(tree_with(tmp_path, RUN))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    try:
+        found = side_runs.first_step(tree_with(tmp_path, RUN))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert 0 < found.driver <= found.all
     assert (tmp_path / "interrupted").exists()
     assert not [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE and _runs(each)]

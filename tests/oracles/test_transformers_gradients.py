@@ -37,12 +37,13 @@ def test_without_the_setting_gradients_are_refused(tiny_oracle: Any) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "layout"), CASES)
-def test_the_losses_are_those_of_the_packed_model(architecture: str, layout: Layout, tiny_oracle: Any) -> None:
-    packed, white_box = tiny_oracle(architecture), tiny_oracle(architecture, gradients=True)
-    request = request_of(packed, layout)
-    assert packed._trunk.packed > 0 == white_box._trunk.packed
+def test_the_losses_are_those_of_the_rewritten_model(architecture: str, layout: Layout, tiny_oracle: Any) -> None:
+    frozen, white_box = tiny_oracle(architecture, linear="packed"), tiny_oracle(architecture, gradients=True)
+    request = request_of(frozen, layout)
+    assert (frozen._trunk.linear, white_box._trunk.linear, white_box._trunk.fused) == ("packed", "plain", 0)
+    assert (frozen._trunk.fused > 0) == (architecture == "llama")
     answer = value_and_grad(white_box, request)
-    np.testing.assert_allclose(answer.logits, packed.evaluate(request).logits, atol=2e-5)
+    np.testing.assert_allclose(answer.logits, frozen.evaluate(request).logits, atol=2e-5)
 
 
 @pytest.mark.parametrize(("architecture", "layout"), CASES)

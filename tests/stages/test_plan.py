@@ -17,7 +17,7 @@ def limits(**given: float) -> BudgetConfig:
 def test_a_budget_pays_for_a_look_steps_with_looks_between_and_a_look() -> None:
     # look 2, step 4 + 4 and look 2, step 4 + 4 and look 2
     assert plan_stage(limits(queries=22), STEP, LOOK, look_every=8) == StagePlan(
-        4, 3, Cost(22, 208, 2080, usd=2.75), MOST_STEPS
+        4, 3, Cost(22, 208, 2080, usd=2.75), MOST_STEPS, STEP.queries
     )
 
 
@@ -38,7 +38,7 @@ def test_too_little_pays_for_no_step() -> None:
 
 def test_steps_can_be_limited_and_the_last_look_is_not_doubled() -> None:
     assert plan_stage(limits(queries=1000), STEP, LOOK, look_every=4, most=3) == StagePlan(
-        3, 4, Cost(20, 184, 1840, usd=2.5), most=3
+        3, 4, Cost(20, 184, 1840, usd=2.5), most=3, candidates=STEP.queries
     )
 
 
