@@ -8,6 +8,7 @@ The packed operations are those that torch.compile emits for the CPU when it fre
 """
 
 import logging
+import statistics
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -184,21 +185,27 @@ def _measured(inner: int, hidden: int, dtype: "torch.dtype") -> Linear:
         for size in ((MEASURED_ROWS, hidden), (inner, hidden), (inner, hidden), (hidden, inner))
     )
     ways: tuple[Linear, ...] = LINEARS if packing_works(dtype) else ("plain",)
-    seconds = dict.fromkeys(ways, float("inf"))
+    seconds: dict[Linear, list[float]] = {way: [] for way in ways}
     with torch.inference_mode():
         runs = {way: _gated_mlp(way, gate, up, down) for way in ways}
         # One thread's own time does not count what other processes take of its core.
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         first = clock()
-        for number in range(1 + MEASURED_TIMES):  # the least of each counts, so that the first only warms up
+        for number in range(1 + MEASURED_TIMES):  # the first only warms up
             if number > 2 and clock() - first > MEASURED_SECONDS:
                 break
             for way, run in runs.items():
                 began = clock()
                 run(x)
-                seconds[way] = min(seconds[way], clock() - began)
-    log.info("a gated MLP %d x %d: %s", inner, hidden, {way: f"{1e3 * took:.2f} ms" for way, took in seconds.items()})
-    return min(ways, key=lambda way: seconds[way] * (1 if way == "plain" else MARGIN))
+                seconds[way].append(clock() - began)
+    # Turn by turn, so that a machine that slows down in between slows all of them.
+    gains = {
+        way: statistics.median(plain / mine for plain, mine in zip(seconds["plain"][1:], taken[1:], strict=True))
+        for way, taken in seconds.items()
+    }
+    log.info("a gated MLP %d x %d, times as fast as plain: %s", inner, hidden, gains)
+    best = max(ways, key=lambda way: gains[way])
+    return best if gains[best] > MARGIN else "plain"
 
 
 def _gated_mlp(linear: Linear, gate: "Tensor", up: "Tensor", down: "Tensor") -> "Callable[[Tensor], Tensor]":
