@@ -23,6 +23,10 @@ class ModelError(TunerError, ValueError):
     """The model cannot be found, loaded or asked in the way that was configured."""
 
 
+class HeadError(TunerError, ValueError):
+    """A head cannot be fitted to what was answered, or does not go with the model or the task."""
+
+
 class RunDirectoryError(TunerError, FileExistsError):
     """A run directory is missing, already used, or not one of ours."""
 

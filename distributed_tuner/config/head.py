@@ -1,0 +1,137 @@
+"""Settings of heads: how the model's answers are read, and what of that the search is told."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field
+
+from distributed_tuner.config.base import Config
+from distributed_tuner.values import Objective
+
+Strength: TypeAlias = Annotated[float, Field(gt=0)] | Literal["auto"]
+AnswerWords: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)] | None
+
+MOST_WORDS = 20_000
+
+
+class AutoHeadConfig(Config):
+    """``vocabulary`` where the oracle tells the scores of many words, ``bias`` where it tells those of label words
+    alone. Settled once a run and recorded in config.json."""
+
+    kind: Literal["auto"] = "auto"
+
+
+class LabelWordsHeadConfig(Config):
+    """The label words as they are, as the papers have it: nothing is fitted."""
+
+    kind: Literal["label_words"]
+
+
+class BiasHeadConfig(Config):
+    """One number a label, added to its word's score."""
+
+    kind: Literal["bias"]
+    strength: Strength = "auto"
+    """Of the L2 penalty; "auto": by leave-one-out."""
+
+
+class AffineHeadConfig(Config):
+    """A factor and a number a label; the bias alone where the factors gain less than a standard error."""
+
+    kind: Literal["affine"]
+    strength: Strength = "auto"
+    """Of the L2 penalty on factors (towards 1) and numbers; "auto": by leave-one-out."""
+
+
+class VocabularyHeadConfig(Config):
+    """A ridge regression on the scores of many words at the answer position; its strength by leave-one-out."""
+
+    kind: Literal["vocabulary"]
+    words: int = Field(1600, ge=10, le=MOST_WORDS)
+    """V: how many words are asked for; the label words are the first, the others a sample of the vocabulary."""
+    answer_words: AnswerWords = None
+    """The words beside the label words, each one token; chosen once a run where none are given."""
+    strength: Strength = "auto"
+    """Of the L2 penalty, in units of the mean feature; "auto": by closed-form leave-one-out."""
+
+
+class NeighboursHeadConfig(Config):
+    """The labels of the train rows whose answers are nearest, by the divergence of their distributions over words."""
+
+    kind: Literal["knn"]
+    words: int = Field(1600, ge=10, le=MOST_WORDS)
+    """V, as of ``vocabulary``."""
+    answer_words: AnswerWords = None
+    """As of ``vocabulary``."""
+    neighbours: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """k; "auto": of 1, 3, 5, 7, 9 by leave-one-out."""
+
+
+class CentroidHeadConfig(Config):
+    """The label whose train rows' mean answer is nearest."""
+
+    kind: Literal["centroid"]
+    words: int = Field(1600, ge=10, le=MOST_WORDS)
+    """V, as of ``vocabulary``."""
+    answer_words: AnswerWords = None
+    """As of ``vocabulary``."""
+
+
+class BatchHeadConfig(Config):
+    """A bias without labels: the mean log-probability of each label word over the train texts is taken away."""
+
+    kind: Literal["batch"]
+
+
+class ContextualHeadConfig(Config):
+    """A bias without labels: what the model answers to texts without content is taken away. Costs one more query."""
+
+    kind: Literal["contextual"]
+
+
+class DomainHeadConfig(Config):
+    """A bias without labels: what the model answers to random words of the train texts is taken away. Costs one more
+    query."""
+
+    kind: Literal["domain"]
+
+
+def _named(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+WORDY = (VocabularyHeadConfig, NeighboursHeadConfig, CentroidHeadConfig)
+"""Heads that read answer words beside the label words."""
+
+HeadConfig: TypeAlias = Annotated[
+    Annotated[
+        AutoHeadConfig
+        | LabelWordsHeadConfig
+        | BiasHeadConfig
+        | AffineHeadConfig
+        | VocabularyHeadConfig
+        | NeighboursHeadConfig
+        | CentroidHeadConfig
+        | BatchHeadConfig
+        | ContextualHeadConfig
+        | DomainHeadConfig,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(_named),
+]
+"""``head: bias`` is short for ``head: {kind: bias}``."""
+
+
+class ObjectiveConfig(Config):
+    """What search, gradient and restart stages are told of a candidate: the loss that is left after its best head."""
+
+    head: Literal["label_words", "bias", "vocabulary"] = "label_words"
+    """The loss of the label words as they are, as the papers have it ("label_words"); "bias": after the bias that fits
+    the candidate best; "vocabulary": after its best ridge head, which few rows are soon overfitted by."""
+    score: Literal["train", "leave_one_out"] = "train"
+    """Whether the head is scored on the rows it was fitted on, or each row by a head fitted without it."""
+    strength: float = Field(0.01, gt=0)
+    """Of the bias's L2 penalty."""
+
+    def value(self) -> Objective:
+        """Return the objective as batches carry it."""
+        return Objective(self.head, self.score, self.strength)

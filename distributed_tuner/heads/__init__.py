@@ -1,0 +1,69 @@
+"""Heads: from a model's answer features to label probabilities. ``build`` makes one from its settings.
+
+A head never sees a model or an oracle. Growing the family: one config class, one file, one case below; the conformance
+suite takes it from there.
+"""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from distributed_tuner.config.head import (
+    AffineHeadConfig,
+    AutoHeadConfig,
+    BatchHeadConfig,
+    BiasHeadConfig,
+    CentroidHeadConfig,
+    ContextualHeadConfig,
+    DomainHeadConfig,
+    HeadConfig,
+    LabelWordsHeadConfig,
+    NeighboursHeadConfig,
+    VocabularyHeadConfig,
+)
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.heads.affine import AffineHead
+from distributed_tuner.heads.base import Head
+from distributed_tuner.heads.bias import BiasHead
+from distributed_tuner.heads.centroid import CentroidHead
+from distributed_tuner.heads.label_words import LabelWordsHead
+from distributed_tuner.heads.neighbours import NeighboursHead
+from distributed_tuner.heads.unlabelled import BatchHead, ContentFreeHead
+from distributed_tuner.heads.vocabulary import VocabularyHead
+from distributed_tuner.values import Array64
+
+__all__ = ["Head", "build", "restore"]
+
+
+def build(config: HeadConfig, classes: int) -> Head:
+    """Return the head that ``config`` describes, to be fitted. ``classes``: W.
+
+    Raises:
+        ConfigError: ``kind: auto`` is not settled yet.
+    """
+    match config:
+        case AutoHeadConfig():
+            raise ConfigError("a head must be settled before it is fitted, but it is 'auto'; choose a kind")
+        case LabelWordsHeadConfig():
+            return LabelWordsHead(classes)
+        case BiasHeadConfig(strength=strength):
+            return BiasHead(classes, strength)
+        case AffineHeadConfig(strength=strength):
+            return AffineHead(classes, strength)
+        case VocabularyHeadConfig(strength=strength):
+            return VocabularyHead(classes, strength)
+        case NeighboursHeadConfig(neighbours=neighbours):
+            return NeighboursHead(classes, neighbours)
+        case CentroidHeadConfig():
+            return CentroidHead(classes)
+        case BatchHeadConfig():
+            return BatchHead(classes)
+        case ContextualHeadConfig() | DomainHeadConfig():
+            return ContentFreeHead(classes)
+    assert_never(config)
+
+
+def restore(config: HeadConfig, classes: int, state: Mapping[str, Array64]) -> Head:
+    """Return a fitted head from what its ``state_dict`` told."""
+    head = build(config, classes)
+    head.load_state_dict(state)
+    return head

@@ -1,0 +1,120 @@
+"""The contract of every head: fit, predict, leave one out, save and restore. It owns what a missing answer means.
+
+Letters: E examples, V answer words of which the first W are the label words.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from distributed_tuner.errors import HeadError
+from distributed_tuner.values import Array64
+
+Features = npt.NDArray[Any]
+"""Scores (E, V) of answer words, log-probabilities up to a constant of the row; the label words come first."""
+
+
+class Head(ABC):
+    """Reads label probabilities from a model's answer features.
+
+    **Missing answers.** A row with a feature that is not finite is a failed query: no fit sees it, and its
+    probabilities are NaN.
+
+    **State.** What was fitted is a few arrays, ``state_dict``; a head that is built alike and given them predicts the
+    same bits.
+    """
+
+    words_needed: ClassVar[bool] = False
+    """Does it read words beside the label words?"""
+    least_rows: ClassVar[int] = 0
+    """Rows of each class that a fit needs at least."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self._state: dict[str, Array64] = {}
+
+    def fit(self, features: Features, labels: npt.ArrayLike, references: Features | None = None) -> Self:
+        """Fit to rows (E, V) and their labels (E,), and return the head.
+
+        ``references``: answers (R, V) to texts without content, for heads that go by these alone.
+
+        Raises:
+            HeadError: there are too few rows of a class, or no references where they are needed.
+        """
+        x, y = self._rows(features, labels)
+        self._state = self._fit(x, y, references)
+        return self
+
+    def predict(self, features: Features) -> Array64:
+        """Return label probabilities (E, W).
+
+        Raises:
+            HeadError: the head is not fitted, or to rows of another width.
+        """
+        return self._of_finite(features, lambda x: self._predict(x))
+
+    def leave_one_out(self, features: Features, labels: npt.ArrayLike, references: Features | None = None) -> Array64:
+        """Return label probabilities (E, W), each row's by a head that was fitted to all others.
+
+        Raises:
+            HeadError: as of ``fit``.
+        """
+        x, y = self._rows(features, labels)
+        return self._of_finite(features, lambda _: self._leave_one_out(x, y, references))
+
+    def state_dict(self) -> dict[str, Array64]:
+        """Return what was fitted, as arrays; copies."""
+        return {name: value.copy() for name, value in self._state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Array64]) -> None:
+        """Take in what ``state_dict`` of a head of the same settings told."""
+        self._state = {name: np.array(value, dtype=np.float64) for name, value in state.items()}
+
+    # ------------------------------------------------------------------------------------------------ members' part
+    @abstractmethod
+    def _fit(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> dict[str, Array64]: ...
+
+    @abstractmethod
+    def _predict(self, x: Array64) -> Array64: ...
+
+    @abstractmethod
+    def _leave_one_out(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> Array64: ...
+
+    def _fitted(self, name: str) -> Array64:
+        if name not in self._state:
+            raise HeadError(f"a head predicts once it is fitted, but {type(self).__name__} is not: call fit")
+        return self._state[name]
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _rows(self, features: Features, labels: npt.ArrayLike) -> tuple[Array64, npt.NDArray[np.int64]]:
+        """Return the rows that are whole, with their labels; enough of each class."""
+        x, y = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+        if x.ndim != 2 or len(x) != len(y) or x.shape[1] < self.classes:
+            raise HeadError(
+                f"a head is fitted to a row of at least {self.classes} features for each label, but got features of"
+                f" shape {x.shape} and {len(y)} labels"
+            )
+        if len(y) and (y.min() < 0 or y.max() >= self.classes):
+            raise HeadError(f"labels must be in [0, {self.classes}), got {y.min()}..{y.max()}")
+        whole = np.asarray(np.isfinite(x).all(axis=1))
+        x, y = x[whole], y[whole]
+        counts = np.bincount(y, minlength=self.classes)
+        if counts.min() < self.least_rows:
+            raise HeadError(
+                f"this head needs {self.least_rows} answered rows of every label, but label {int(counts.argmin())} has"
+                f" {int(counts.min())} (of {len(whole)} rows, {int((~whole).sum())} without an answer); give more"
+                " shots, or choose head: label_words"
+            )
+        return x, y
+
+    def _of_finite(self, features: Features, read: Any) -> Array64:
+        """Return probabilities of the rows that are whole, NaN for the others."""
+        x = np.asarray(features, dtype=np.float64)
+        whole = np.isfinite(x).all(axis=1)
+        found = np.full((len(x), self.classes), np.nan)
+        if whole.any():
+            found[whole] = read(x[whole])
+        return found
