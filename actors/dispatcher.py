@@ -36,6 +36,7 @@ from distributed_tuner.oracles.tiling import Cut, cut, merge
 from distributed_tuner.values import (
     Answer,
     Array,
+    Batch,
     Cost,
     Evaluation,
     Layout,
@@ -258,6 +259,11 @@ class Dispatcher:
         """Return the allowed tokens."""
         tokens: tuple[str, ...] = await self._on_any("vocabulary", space)
         return tokens
+
+    async def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return words whose scores may be asked for with a batch."""
+        words: tuple[str, ...] = await self._on_any("answer_words", batch, count)
+        return words
 
     async def write(self, instruction: str, sampling: Sampling) -> Answer:
         """Have the model answer an instruction in words.

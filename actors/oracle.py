@@ -18,6 +18,7 @@ from distributed_tuner.oracles.writing import writer
 from distributed_tuner.values import (
     Answer,
     Array,
+    Batch,
     Candidate,
     Layout,
     OracleInfo,
@@ -99,6 +100,10 @@ class OracleHost:
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         """Return the allowed tokens."""
         return self._oracle.vocabulary(space)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return words whose scores may be asked for with a batch."""
+        return self._oracle.answer_words(batch, count)
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         """Have the model answer an instruction in words.

@@ -94,6 +94,10 @@ class RemoteOracle:
         count: int = _get(self._dispatcher.token_count.remote(text))
         return count
 
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        words: tuple[str, ...] = _get(self._dispatcher.answer_words.remote(batch, count))
+        return words
+
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         if space not in self._vocabularies:
             self._vocabularies[space] = _get(self._dispatcher.vocabulary.remote(space))

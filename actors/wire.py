@@ -158,8 +158,8 @@ def tiles_of(packed: Packed, cuts: Sequence[Cut], fresh: bool = False) -> Tiles:
 
 
 Reply: TypeAlias = tuple[Any, ...]
-"""The answer to a tile on its way: logits as bytes, and no losses, which are made again where tiles are merged. Ray
-takes several times as long to send an evaluation."""
+"""The answer to a tile on its way: logits and features as bytes, and no losses, which are made again where tiles are
+merged. Ray takes several times as long to send an evaluation."""
 
 
 def reply(answer: Evaluation) -> Reply:
@@ -173,12 +173,13 @@ def reply(answer: Evaluation) -> Reply:
         answer.gradients,
         dict(answer.counts),
         kept,
+        None if answer.features is None else (answer.features.shape, answer.features.tobytes()),
     )
 
 
 def read_reply(sent: Reply) -> Evaluation:
     """Return a tile's answer without its losses."""
-    shape, logits, cost, gradients, counts, kept = sent
+    shape, logits, cost, gradients, counts, kept, features = sent
     return Evaluation(
         losses=_NO_LOSSES,
         example_losses=_NO_LOSSES,
@@ -187,6 +188,7 @@ def read_reply(sent: Reply) -> Evaluation:
         gradients=gradients,
         counts=counts,
         kept=None if kept is None else np.array(kept, dtype=np.bool_),
+        features=None if features is None else np.frombuffer(features[1], dtype=np.float16).reshape(features[0]),
     )
 
 

@@ -1,7 +1,7 @@
 """What crosses the borders: candidates, batches of examples, requests and evaluations. Frozen data, no behaviour.
 
-Shapes are named by letters: C candidates, E examples, W label words, L prompt rows, D embedding width,
-P = L * D prompt coordinates, K intrinsic dimensions.
+Shapes are named by letters: C candidates, E examples, W label words, V answer words (the label words first), L prompt
+rows, D embedding width, P = L * D prompt coordinates, K intrinsic dimensions.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from distributed_tuner.seeds import Key
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Array64: TypeAlias = npt.NDArray[np.float64]
+Half: TypeAlias = npt.NDArray[np.float16]
 Split: TypeAlias = Literal["train", "feedback", "dev", "test"]
 LossName: TypeAlias = Literal["cross_entropy", "hinge", "zero_one"]
 Layout: TypeAlias = Literal["prefix", "suffix", "add"]
@@ -127,14 +128,40 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Objective:
+    """What a candidate's loss is: that of the label words, or what is left of it after the head that fits it best.
+
+    ``score``: on the rows that the head is fitted to, or each row by a head without it. ``strength``: of the L2 penalty
+    of ``head`` "bias", which is part of the loss.
+    """
+
+    head: Literal["label_words", "bias", "vocabulary"] = "label_words"
+    score: Literal["train", "leave_one_out"] = "train"
+    strength: float = 0.01
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is fitted, so that a batch's loss is the mean of its examples'."""
+        return self.head == "label_words"
+
+
+LABEL_WORDS = Objective()
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples of one split that are scored together, and how: label words in label order, loss, label-word rule."""
+    """Examples of one split that are scored together, and how: label words in label order, loss, label-word rule.
+
+    ``objective``: what losses are. ``answer_words``: words beside the label words whose scores are asked for.
+    """
 
     examples: tuple[Example, ...]
     label_words: tuple[str, ...]
     split: Split
     loss: LossName = "cross_entropy"
     label_rule: LabelRule = "single"
+    objective: Objective = LABEL_WORDS
+    answer_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +232,13 @@ class Cost:
 class Evaluation:
     """The answer to a request.
 
-    losses: (C,) mean over examples, NaN where any example's loss is not finite. example_losses: (C, E).
-    logits: (C, E, W) label-word logits, float32. cost: ``seconds`` is device time, summed over tiles. gradients: (C, P)
-    of the losses by the prompt coordinates, float32, where they were asked for. counts: what else is to be told of the
-    answer, summed over a run by name: ``cached_forwards``, ``absent_labels``, ... kept: (C,) True for candidates whose
-    whole answer was kept from before, so that they are no query; None: there is none.
+    losses: (C,) the batch's objective, of label words the mean over examples; NaN where any example's loss is not
+    finite. example_losses: (C, E). logits: (C, E, W) label-word logits, float32. features: (C, E, V) scores of label
+    words and answer words, less their mean in each row, where answer words were asked for. cost: ``seconds`` is device
+    time, summed over tiles. gradients: (C, P) of the losses by the prompt coordinates, float32, where they were asked
+    for. counts: what else is to be told of the answer, summed over a run by name: ``cached_forwards``,
+    ``absent_labels``, ... kept: (C,) True for candidates whose whole answer was kept from before, so that they are no
+    query; None: there is none.
     """
 
     losses: Array64
@@ -219,6 +248,7 @@ class Evaluation:
     gradients: Array | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     kept: npt.NDArray[np.bool_] | None = None
+    features: Half | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +256,8 @@ class OracleInfo:
     """What the rest needs to know of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E.
 
     ``soft``: it takes soft candidates. A server that reads text alone does not, and its width and vocabulary are 0.
+    ``answer_words``: the scores of how many words at a position cost no more than those of the label words; 0: those of
+    label words alone can be had.
     """
 
     model: str
@@ -237,6 +269,7 @@ class OracleInfo:
     device: str
     extra: dict[str, str] = field(default_factory=dict)
     soft: bool = True
+    answer_words: int = 0
 
 
 # --------------------------------------------------------------------------------------------------- writing

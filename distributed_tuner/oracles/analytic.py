@@ -11,7 +11,15 @@ from functools import lru_cache
 import numpy as np
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig
-from distributed_tuner.oracles.base import counted, evaluation, mean_loss_slopes, priced, require_coordinates
+from distributed_tuner.oracles.base import (
+    bias_of,
+    counted,
+    evaluation,
+    mean_loss_slopes,
+    priced,
+    require_coordinates,
+    require_label_words,
+)
 from distributed_tuner.oracles.token_space import PUBLISHED_IDS, fit_ids, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator, standard_normal
@@ -72,6 +80,7 @@ class AnalyticOracle:
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         began = time.perf_counter()
         require_coordinates(request)
+        require_label_words(request.batch)
         answer = self._flat(request) if self._config.function == "flat" else self._computed(request)
         if (left := began + self._config.seconds - time.perf_counter()) > 0:
             time.sleep(left)
@@ -100,6 +109,9 @@ class AnalyticOracle:
 
     def token_count(self, text: str) -> int:
         return _word_count(text)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        return ()
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return tuple(f" <{i}>" for i in _allowed(space))
@@ -131,7 +143,8 @@ class AnalyticOracle:
 
     def _gradients(self, logits: Array, request: Request) -> Array:
         x_C_P = np.stack([self._coordinates(candidate, request.prompt) for candidate in request.candidates])
-        slopes = mean_loss_slopes(logits, request.batch)
+        shift = np.stack([bias_of(logits_E_W, request.batch) for logits_E_W in logits])
+        slopes = mean_loss_slopes(logits + shift[:, None], request.batch)
         if self._config.function == "logistic":
             return self._logistic_gradient(slopes, x_C_P.shape[1], request.batch)
         return self._quadratic_gradient(slopes, x_C_P, request.batch)

@@ -7,9 +7,12 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from distributed_tuner.config.oracle import Price
 from distributed_tuner.errors import ModelError
+from distributed_tuner.heads.objective import profiled
+from distributed_tuner.maths.heads import centred, fit_bias
 from distributed_tuner.maths.losses import cross_entropy, cross_entropy_slope, hinge, hinge_slope, zero_one
 from distributed_tuner.values import (
     Array,
@@ -18,6 +21,7 @@ from distributed_tuner.values import (
     Candidate,
     Cost,
     Evaluation,
+    Half,
     Layout,
     OracleInfo,
     PromptSpec,
@@ -81,6 +85,14 @@ class LossOracle(Protocol):
         """Return the allowed tokens as they stand in a text, each with its leading space if it has one."""
         ...
 
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return ``count`` words, the label words counted but left out, whose scores may be asked for with a batch.
+
+        They follow from the model and the batch's label words and cue alone; fewer where there are fewer, none where
+        the scores of label words alone can be had.
+        """
+        ...
+
 
 def value_and_grad(oracle: LossOracle, request: Request) -> Evaluation:
     """Return losses and gradients of a white box.
@@ -103,6 +115,19 @@ def require_coordinates(request: Request) -> None:
         raise ModelError("a gradient is by the prompt's coordinates, which a text in words has not; ask for soft ones")
 
 
+def require_label_words(batch: Batch) -> None:
+    """Check that the scores of label words alone are asked for.
+
+    Raises:
+        ModelError: those of other words are.
+    """
+    if batch.answer_words:
+        raise ModelError(
+            f"this oracle tells the scores of label words alone, but {len(batch.answer_words)} other words are asked"
+            " for; set head: bias, or oracle.kind: transformers or vllm"
+        )
+
+
 LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge, "zero_one": zero_one}
 
 
@@ -112,19 +137,60 @@ def evaluation(
     cost: Cost,
     gradients_C_P: Array | None = None,
     counts: Mapping[str, int] = MappingProxyType({}),
+    features_C_E_V: Half | None = None,
 ) -> Evaluation:
     """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN."""
-    labels = np.array([example.label for example in batch.examples])
+    labels = labels_of(batch)
     with np.errstate(invalid="ignore", over="ignore"):
-        example_losses = LOSSES[batch.loss](logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
-        means = example_losses.mean(axis=1)
+        if batch.objective.plain:
+            example_losses = LOSSES[batch.loss](logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
+            means = example_losses.mean(axis=1)
+        else:
+            means, example_losses = profiled(logits_C_E_W, features_C_E_V, labels, batch.objective)
     losses = np.where(np.isfinite(example_losses).all(axis=1), means, np.nan)
-    return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P, dict(counts))
+    return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P, dict(counts), features=features_C_E_V)
 
 
-def mean_loss_slopes(logits_C_E_W: Array, batch: Batch) -> Array64:
-    """Return the derivative of each candidate's mean loss by its logits, shape (C, E, W)."""
-    labels = np.array([example.label for example in batch.examples])
+def labels_of(batch: Batch) -> npt.NDArray[np.int64]:
+    """Return the label index of each example, (E,)."""
+    return np.array([example.label for example in batch.examples], dtype=np.int64)
+
+
+def answer(
+    scores_C_E_V: Array,
+    batch: Batch,
+    cost: Cost,
+    gradients_C_P: Array | None = None,
+    counts: Mapping[str, int] = MappingProxyType({}),
+) -> Evaluation:
+    """Turn the scores of label words and answer words (C, E, V) into an evaluation."""
+    logits = np.ascontiguousarray(scores_C_E_V[..., : len(batch.label_words)])
+    features = features_of(scores_C_E_V) if batch.answer_words else None
+    return evaluation(logits, batch, cost, gradients_C_P, counts, features)
+
+
+def features_of(scores_C_E_V: Array) -> Half:
+    """Return answer features: scores less their mean in each row, which no head sees, in half precision.
+
+    They vary by some nats, so that rounding moves them by some thousandths.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return centred(scores_C_E_V).astype(np.float16)
+
+
+def bias_of(logits_E_W: Array, batch: Batch) -> Array64:
+    """Return the bias (W,) at which the slopes of the batch's objective are taken: 0 of a plain one."""
+    if batch.objective.plain:
+        return np.zeros(logits_E_W.shape[-1])
+    return fit_bias(logits_E_W, labels_of(batch), batch.objective.strength)
+
+
+def mean_loss_slopes(logits_C_E_W: Array | Array64, batch: Batch) -> Array64:
+    """Return the derivative of each candidate's mean loss by its logits, shape (C, E, W).
+
+    Of a profiled objective the logits must have its bias added: by the envelope theorem that is all there is to it.
+    """
+    labels = labels_of(batch)
     slope_of = hinge_slope if batch.loss == "hinge" else cross_entropy_slope
     return slope_of(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2])) / len(batch.examples)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import diskcache
 import numpy as np
@@ -24,9 +24,12 @@ from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.oracles.base import LossOracle, evaluation
 from distributed_tuner.oracles.wrapped import WrappedOracle
-from distributed_tuner.values import Array, Cost, Evaluation, OracleInfo, Request, Text
+from distributed_tuner.values import Array, Cost, Evaluation, Half, OracleInfo, Request, Text
 
 log = logging.getLogger(__name__)
+
+Kept: TypeAlias = tuple[Array, Half]
+"""Logits (E, W) and features (E, V) of one text; no features where no answer words were asked for."""
 
 FORMAT = 1  # of keys and values
 LOCK_SECONDS = 5.0  # that a locked database is waited for
@@ -73,15 +76,19 @@ class CachedOracle(WrappedOracle):
         names = self._names(request, texts)
         known = self._known(request, names)
         rows, asked = dict(known), [i for i in range(len(request.candidates)) if i not in known]
+        wide = bool(request.batch.answer_words)
         cost, counts = Cost(), Counter(cached_forwards=len(known) * len(request.batch.examples))
         if asked:
             rest = replace(request, candidates=tuple(request.candidates[i] for i in asked))
             answer = self._oracle.evaluate(rest, timeout)
-            rows.update(zip(asked, answer.logits, strict=True))
+            features = answer.features if wide else np.zeros((len(asked), 0, 0), np.float16)
+            assert features is not None
+            rows.update(zip(asked, zip(answer.logits, features, strict=True), strict=True))
             self._keep({names[i]: rows[i] for i in asked if i in names})
             cost, counts = answer.cost, counts + Counter(answer.counts)
-        logits = np.stack([rows[i] for i in range(len(request.candidates))])
-        merged = evaluation(logits, request.batch, cost, counts=+counts + self._failed())
+        logits = np.stack([rows[i][0] for i in range(len(request.candidates))])
+        features = np.stack([rows[i][1] for i in range(len(request.candidates))]) if wide else None
+        merged = evaluation(logits, request.batch, cost, counts=+counts + self._failed(), features_C_E_V=features)
         return replace(merged, kept=np.array([i in known for i in range(len(rows))])) if known else merged
 
     # ------------------------------------------------------------------------------------------------ parts
@@ -94,33 +101,36 @@ class CachedOracle(WrappedOracle):
                 "label_words": batch.label_words,
                 "label_rule": batch.label_rule,
                 "split": batch.split,
+                **({"answer_words": batch.answer_words} if batch.answer_words else {}),
                 "prompt": asdict(request.prompt),
                 "examples": [(e.uid, e.text, e.cue, e.tail, e.label) for e in batch.examples],
             }
         )
         return {i: _digest([block, text]) for i, text in texts.items()}
 
-    def _known(self, request: Request, names: Mapping[int, str]) -> dict[int, Array]:
-        """Return the logits (E, W) that are kept, by the candidates' places."""
-        shape = (len(request.batch.examples), len(request.batch.label_words))
-        known: dict[int, Array] = {}
+    def _known(self, request: Request, names: Mapping[int, str]) -> dict[int, Kept]:
+        """Return the answers that are kept, by the candidates' places."""
+        batch = request.batch
+        words = len(batch.label_words) + len(batch.answer_words) if batch.answer_words else 0
+        known: dict[int, Kept] = {}
         try:
             for i, name in names.items():
-                logits = _unpacked(self._answers.get(name), shape)
-                if logits is not None:
-                    known[i] = logits
+                answer = _unpacked(self._answers.get(name), len(batch.examples), len(batch.label_words), words)
+                if answer is not None:
+                    known[i] = answer
         except FAILURES as error:
             self._give_up(error)
         return known
 
-    def _keep(self, answers: Mapping[str, Array]) -> None:
+    def _keep(self, answers: Mapping[str, Kept]) -> None:
         """Keep what is finite. A failed example may succeed another time."""
         if self._answers is None:
             return
         try:
-            for name, logits_E_W in answers.items():
-                if np.isfinite(logits_E_W).all():
-                    self._answers.set(name, np.ascontiguousarray(logits_E_W, dtype="<f4").tobytes())
+            for name, (logits_E_W, features_E_V) in answers.items():
+                if np.isfinite(logits_E_W).all() and np.isfinite(features_E_V).all():
+                    told = np.ascontiguousarray(logits_E_W, dtype="<f4").tobytes()
+                    self._answers.set(name, told + np.ascontiguousarray(features_E_V, dtype="<f2").tobytes())
         except FAILURES as error:
             self._give_up(error)
 
@@ -188,9 +198,12 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _unpacked(value: bytes | None, shape: tuple[int, int]) -> Array | None:
-    """Return kept logits (E, W); None where there are none, or what is there cannot be they."""
-    if value is None or len(value) != 4 * math.prod(shape):
+def _unpacked(value: bytes | None, examples: int, labels: int, words: int) -> Kept | None:
+    """Return kept logits (E, W) and features (E, V); None where there are none, or what is there cannot be they."""
+    split = 4 * examples * labels
+    if value is None or len(value) != split + 2 * examples * words:
         return None
-    logits: Array = np.frombuffer(value, dtype="<f4").astype(np.float32).reshape(shape)
-    return logits if np.isfinite(logits).all() else None
+    logits: Array = np.frombuffer(value[:split], dtype="<f4").astype(np.float32).reshape(examples, labels)
+    features: Half = np.frombuffer(value[split:], dtype="<f2").astype(np.float16)
+    shaped = features.reshape(examples, words) if words else features.reshape(0, 0)
+    return (logits, shaped) if np.isfinite(logits).all() and np.isfinite(features).all() else None

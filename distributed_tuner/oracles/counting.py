@@ -35,6 +35,11 @@ class Counter(Protocol):
         ...
 
     @property
+    def takes_suffix(self) -> bool:
+        """Whether rows may stand behind the text: not in a model that reads both ways."""
+        ...
+
+    @property
     def soft(self) -> bool:
         """Whether the model takes soft candidates; one that does not has the width 0."""
         ...
@@ -83,6 +88,10 @@ class TextualCounter:
 
     soft = True
     model_bytes = 0
+
+    @property
+    def takes_suffix(self) -> bool:
+        return not self._encoder.masked
 
     def __init__(self, config: TransformersOracleConfig | VllmOracleConfig, context: int | None = None) -> None:
         from distributed_tuner.oracles.model_facts import CountedModel
@@ -169,6 +178,7 @@ class OpenAICounter:
 
     rounds = False
     model_bytes = 0
+    takes_suffix = True
 
     def __init__(self, config: OpenAIOracleConfig) -> None:
         from distributed_tuner.oracles.models import load_model_config
@@ -211,6 +221,7 @@ class AnalyticCounter:
     soft = True
     rounds = False
     model_bytes = 0
+    takes_suffix = True
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
         from distributed_tuner.oracles.analytic import AnalyticOracle

@@ -14,6 +14,7 @@ A masked model answers at its mask, which stands for the label word, and reads o
 enclose the whole: [special][soft rows or filler][text, cue, mask, tail][special]. There is no suffix layout.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -130,6 +131,45 @@ class Encoder:
                     f" {self._tokenizer.convert_ids_to_tokens([token])[0]!r}; choose other words in task.label_words"
                 )
         return ids
+
+    def answer_ids(self, batch: Batch) -> tuple[int, ...]:
+        """Return the token ids of the label words, and of the batch's answer words behind them.
+
+        Raises:
+            TaskError: as of ``label_ids``, or an answer word is no single token of its own.
+        """
+        ids = list(self.label_ids(batch))
+        known = set(ids)
+        for word in batch.answer_words:
+            token = self._single(batch, word)
+            if token is None or token in known:
+                found = self._tokenizer.convert_ids_to_tokens(list(self.ids(word, False)))
+                raise TaskError(
+                    f"an answer word must be one token that no other word has, but {word!r} is {found}; take it out of"
+                    " the words of the head"
+                )
+            known.add(token)
+            ids.append(token)
+        return tuple(ids)
+
+    def single_tokens(self, batch: Batch, words: Iterable[str]) -> Iterator[str]:
+        """Yield those words that ``answer_ids`` takes, in their order."""
+        known = set(self.label_ids(batch))
+        for word in words:
+            token = self._single(batch, word)
+            if token is not None and token not in known:
+                known.add(token)
+                yield word
+
+    def _single(self, batch: Batch, word: str) -> int | None:
+        """Return the token of a word at a batch's answer position; None where it is not one token."""
+        if self.masked:
+            piece = self.ids(word, False)
+        else:
+            cue = batch.examples[0].cue if batch.examples else ""
+            context, both = self.ids(cue, False), self.ids(cue + word, False)
+            piece = both[len(context) :] if both[: len(context)] == context else ()
+        return piece[0] if len(piece) == 1 else None
 
     def _continuation(self, cue: str, word: str) -> tuple[int, ...]:
         context = self.ids(cue, False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles.base import mean_loss_slopes, require_coordinates
+from distributed_tuner.oracles.base import bias_of, mean_loss_slopes, require_coordinates
 from distributed_tuner.values import Array, Batch, Request
 
 if TYPE_CHECKING:
@@ -71,18 +71,30 @@ def logits_and_gradient(
     """Return label-word logits (E, W) of all parts' examples, and the gradient (L, D) of their mean loss by the rows.
 
     ``logits_of`` maps rows (1, L, D), float32, and a part to logits (1, E, W). The gradient is summed in float32,
-    whatever the model computes in.
+    whatever the model computes in. Of a profiled objective it is that at the bias of all parts together, for which
+    several parts are computed once more beforehand.
     """
     import torch
 
-    examples = sum(len(part.examples) for part in parts)
+    whole = replace(parts[0], examples=tuple(example for part in parts for example in part.examples))
     leaf = torch.from_numpy(rows_L_D).to(device)[None].requires_grad_()
+    bias = None
+    if not whole.objective.plain and len(parts) > 1:
+        with torch.no_grad():
+            known = [_host(logits_of(leaf, part)) for part in parts]
+        bias = bias_of(np.concatenate(known, axis=1)[0], whole)
     found = []
     with torch.enable_grad():
         for part in parts:
             logits = logits_of(leaf, part)
-            found.append(logits.detach().float().cpu().numpy())
-            slopes = mean_loss_slopes(found[-1], part) * (len(part.examples) / examples)
+            found.append(_host(logits))
+            shift = bias_of(found[-1][0], part) if bias is None else bias
+            slopes = mean_loss_slopes(found[-1] + shift, part) * (len(part.examples) / len(whole.examples))
             torch.autograd.backward(logits, torch.from_numpy(slopes).to(logits))
     assert leaf.grad is not None
     return np.concatenate(found, axis=1)[0], leaf.grad[0].cpu().numpy()
+
+
+def _host(logits: "Tensor") -> Array:
+    host: Array = logits.detach().float().cpu().numpy()
+    return host

@@ -23,7 +23,7 @@ from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, OracleTimeout
 from distributed_tuner.openai_client import OPENAI_URL, Endpoint, is_plain, is_private
 from distributed_tuner.oracles.asking import NAMED_BY_ID, TOKEN_IDS, Asker, Prompt
-from distributed_tuner.oracles.base import counted, evaluation, priced
+from distributed_tuner.oracles.base import counted, evaluation, priced, require_label_words
 from distributed_tuner.oracles.pacing import LoopThread, Sleep
 from distributed_tuner.oracles.served_scores import (
     LabelTokens,
@@ -39,6 +39,7 @@ from distributed_tuner.oracles.served_text import NO_SOFT, ServedText, Source
 from distributed_tuner.oracles.soft_lines import SoftLines
 from distributed_tuner.values import (
     Array,
+    Batch,
     Candidate,
     Cost,
     Evaluation,
@@ -137,6 +138,9 @@ class OpenAIOracle:
     def token_count(self, text: str) -> int:
         return self._text.token_count(text)
 
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        return ()
+
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return self._text.vocabulary(space) if self._soft is None else self._soft.vocabulary(space)
 
@@ -156,6 +160,7 @@ class OpenAIOracle:
         if request.gradient:
             raise ModelError("a server gives no gradients; set oracle.kind: transformers, or use black-box searches")
         batch = request.batch
+        require_label_words(batch)
         soft = any(not isinstance(candidate, Text) for candidate in request.candidates)
         if soft:
             self._embeddings().require_fit(request.candidates, batch, request.prompt)

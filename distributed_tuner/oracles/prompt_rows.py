@@ -1,6 +1,7 @@
 """From candidates to prompt rows and from rows to tokens, beside one embedding matrix. Needs no other weights."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator
-from distributed_tuner.values import Array, Candidate, Embedded, Layout, PromptSpec, TokenSpace
+from distributed_tuner.values import Array, Batch, Candidate, Embedded, Layout, PromptSpec, TokenSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +107,18 @@ class PromptRows:
             )
         return fit_ids(ids, prompt.length)
 
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return the answer words of a batch: a sample of the vocabulary's whole words, the same for every task.
+
+        Which words hardly matters (docs/heads.md): the logits of some hundred are a linear picture of the last hidden
+        state, whichever they are.
+        """
+        words = [word for word in self.vocabulary(TokenSpace("words")) if word.strip().isalpha()]
+        order = generator((0, "answer words")).permutation(len(words))
+        return tuple(
+            islice(self._encoder.single_tokens(batch, (words[i] for i in order)), count - len(batch.label_words))
+        )
+
     def _embedded(self, candidate: Embedded, prompt: PromptSpec) -> Array:
         """Return the rows (L, D) that put a text's tokens in the prompt's place."""
         self._encoder.require_embedded(prompt)
@@ -157,3 +170,6 @@ class AnswersByRows:
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return self._rows.vocabulary(space)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        return self._rows.answer_words(batch, count)

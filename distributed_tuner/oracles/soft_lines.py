@@ -109,6 +109,14 @@ class SoftLines(AnswersByRows):
         """
         return self._encoder.label_ids(batch)
 
+    def answer_ids(self, batch: Batch) -> tuple[int, ...]:
+        """Return the token ids of the label words and of the answer words behind them.
+
+        Raises:
+            TaskError: the label words cannot be told apart by their tokens; an answer word is no single token.
+        """
+        return self._encoder.answer_ids(batch)
+
     def require_fit(self, candidates: Sequence[Candidate], batch: Batch, prompt: PromptSpec) -> None:
         """Check that every candidate fits into the context with every example.
 

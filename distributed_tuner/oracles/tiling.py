@@ -30,12 +30,16 @@ class Cut:
 
 
 def cut(request: Request, tile: Tile) -> list[Cut]:
-    """Return the tiles of a request, candidates outermost."""
-    even = even_candidates(tile)
+    """Return the tiles of a request, candidates outermost.
+
+    The gradient of a profiled objective hangs on all examples at once, which are not parted then.
+    """
+    even, examples = even_candidates(tile), len(request.batch.examples)
+    parted = request.batch.objective.plain or not request.gradient
     return [
-        Cut(candidates, examples)
+        Cut(candidates, some)
         for candidates in _ranges(len(request.candidates), even)
-        for examples in _ranges(len(request.batch.examples), tile.examples)
+        for some in _ranges(examples, tile.examples if parted else max(1, examples))
     ]
 
 
@@ -49,14 +53,18 @@ def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evalu
         (len(request.candidates), len(request.batch.examples), len(request.batch.label_words)), dtype=np.float32
     )
     cost, kept = Cost(), np.ones(len(request.candidates), dtype=np.bool_)
+    words = len(request.batch.label_words) + len(request.batch.answer_words)
+    features = np.empty((*logits.shape[:2], words), dtype=np.float16) if request.batch.answer_words else None
     for piece, answer in zip(cuts, answers, strict=True):
         logits[slice(*piece.candidates), slice(*piece.examples)] = answer.logits
+        if features is not None:
+            features[slice(*piece.candidates), slice(*piece.examples)] = answer.features
         cost = cost + answer.cost
         kept[slice(*piece.candidates)] &= False if answer.kept is None else answer.kept
     asked = tuple(candidate for candidate, free in zip(request.candidates, kept, strict=True) if not free)
     cost = replace(cost, queries=counted(replace(request, candidates=asked), 0).queries)
     counts = sum((Counter(answer.counts) for answer in answers), Counter[str]())
-    merged = evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers), counts)
+    merged = evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers), counts, features)
     return replace(merged, kept=kept) if kept.any() else merged
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.oracles.attention import Segments, SharedTokens
-from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.gradients import groups, logits_and_gradient, no_graph, require_white_box
 from distributed_tuner.oracles.models import first_position, load_model, load_tokenizer, weight_files
@@ -73,7 +73,10 @@ class TransformersOracle(AnswersByRows):
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
         extra: dict[str, str] = {"linear": self._trunk.linear}
-        self._info = OracleInfo(config.model, self._rows.width, size, self._encoder.context, std, dtype, device, extra)
+        context = self._encoder.context
+        self._info = OracleInfo(
+            config.model, self._rows.width, size, context, std, dtype, device, extra, answer_words=size
+        )
 
     @property
     def info(self) -> OracleInfo:
@@ -88,23 +91,23 @@ class TransformersOracle(AnswersByRows):
         batch, spec = request.batch, request.prompt
         gradients = None
         with no_graph(self._config):
-            logits = np.empty((len(request.candidates), len(batch.examples), len(batch.label_words)), np.float32)
-            label_ids = self._encoder.label_ids(batch)
+            label_ids = self._encoder.answer_ids(batch)
+            scores = np.empty((len(request.candidates), len(batch.examples), len(label_ids)), np.float32)
             soft = [i for i, candidate in enumerate(request.candidates) if not isinstance(candidate, Text)]
             if soft:
                 self._encoder.require_fit(batch, spec)
                 rows = np.stack([self.materialize(request.candidates[i], spec) for i in soft])
                 if request.gradient:
-                    logits, gradients = self._with_gradients(rows, batch, spec, label_ids)
+                    scores, gradients = self._with_gradients(rows, batch, spec, label_ids)
                 else:
-                    logits[soft] = self._trunk.logits(self._soft(self._to_device(rows), batch, spec), label_ids)
+                    scores[soft] = self._trunk.logits(self._soft(self._to_device(rows), batch, spec), label_ids)
             for i, candidate in enumerate(request.candidates):
                 if isinstance(candidate, Text):
                     self._encoder.require_text_fits(batch, candidate.text)
-                    logits[i] = self._trunk.logits(self._text(candidate, batch), label_ids)[0]
+                    scores[i] = self._trunk.logits(self._text(candidate, batch), label_ids)[0]
         counted = self._encoder.cost(request)
         cost = priced(replace(counted, seconds=time.perf_counter() - began), self._config.price)
-        return evaluation(logits, batch, cost, gradients)
+        return answer(scores, batch, cost, gradients)
 
     # ------------------------------------------------------------------------------------------------ rows
     def _to_device(self, rows: Array) -> "Tensor":

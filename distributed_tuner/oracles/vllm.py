@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.prompt_rows import AnswersByRows
 from distributed_tuner.oracles.soft_lines import SoftLines
-from distributed_tuner.oracles.vllm_engine import Sequenced, VllmEngine
+from distributed_tuner.oracles.vllm_engine import MOST_LABELS, Sequenced, VllmEngine
 from distributed_tuner.oracles.writing import instruction_ids, require_room
 from distributed_tuner.values import (
     Answer,
@@ -50,6 +50,7 @@ class VllmOracle(AnswersByRows):
             dtype=engine.dtype,
             device=engine.device,
             extra={"engine": f"vllm {engine.version}"},
+            answer_words=MOST_LABELS,
         )
 
     @property
@@ -64,13 +65,13 @@ class VllmOracle(AnswersByRows):
         if request.gradient:
             raise ModelError("a vLLM engine gives no gradients; set oracle.kind: transformers")
         batch, prompt = request.batch, request.prompt
-        label_ids = self._lines.label_ids(batch)
+        label_ids = self._lines.answer_ids(batch)
         self._lines.require_fit(request.candidates, batch, prompt)
         sequences = [one for candidate in request.candidates for one in self._sequences(candidate, request)]
         shape = (len(request.candidates), len(batch.examples), len(label_ids))
-        logits = self._engine.logits(sequences, label_ids).reshape(shape)
+        scores = self._engine.logits(sequences, label_ids).reshape(shape)
         cost = replace(self._lines.cost(request), seconds=time.perf_counter() - began)
-        return evaluation(logits, batch, priced(cost, self._config.price))
+        return answer(scores, batch, priced(cost, self._config.price))
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         """Answer an instruction in words, between two requests for losses.

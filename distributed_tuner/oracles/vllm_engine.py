@@ -68,25 +68,21 @@ class VllmEngine:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.context: int = model.max_model_len - 1  # one token is written
 
-    def logits(self, sequences: Sequence[Sequenced], label_ids: Sequence[int]) -> Array:
-        """Return the label words' logits (N, W) behind each sequence, float32.
+    def logits(self, sequences: Sequence[Sequenced], token_ids: Sequence[int]) -> Array:
+        """Return the logits (N, V) of some tokens behind each sequence, float32.
 
-        Nothing is kept for the next call: what the prefix cache holds would change its rounding.
-
-        Raises:
-            ModelError: there are too many label words.
+        vLLM tells those of ``MOST_LABELS`` tokens a request: for more, each sequence is asked again. Nothing is kept
+        for the next call: what the prefix cache holds would change its rounding.
         """
         from vllm import SamplingParams
 
-        if len(label_ids) > MOST_LABELS:
-            raise ModelError(
-                f"vLLM tells the scores of {MOST_LABELS} tokens at most, but the task has {len(label_ids)} label words;"
-                " set oracle.kind: transformers"
-            )
-        ids = [int(i) for i in label_ids]
-        asked = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
-        found = [answer.logprobs[0] for answer in self._generate(sequences, asked)]
-        return np.array([[scores[i].logprob for i in ids] for scores in found], dtype=np.float32)
+        parts = []
+        for at in range(0, len(token_ids), MOST_LABELS):
+            ids = [int(i) for i in token_ids[at : at + MOST_LABELS]]
+            asked = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
+            found = [answer.logprobs[0] for answer in self._generate(sequences, asked)]
+            parts.append(np.array([[scores[i].logprob for i in ids] for scores in found], dtype=np.float32))
+        return np.concatenate(parts, axis=1)
 
     def write(self, ids: list[int], sampling: Sampling, end_ids: Sequence[int]) -> list[int]:
         """Return the tokens that are written behind some others, up to one of ``end_ids`` (which is the last then)."""

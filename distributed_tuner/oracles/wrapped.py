@@ -8,6 +8,7 @@ from distributed_tuner.oracles.writing import writer
 from distributed_tuner.values import (
     Answer,
     Array,
+    Batch,
     Candidate,
     Cost,
     Evaluation,
@@ -50,6 +51,9 @@ class WrappedOracle:
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return self._oracle.vocabulary(space)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        return self._oracle.answer_words(batch, count)
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         return writer(self._oracle).write(instruction, sampling)

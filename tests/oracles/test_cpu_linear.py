@@ -84,3 +84,26 @@ def test_what_is_measured_is_a_way_that_works(monkeypatch: pytest.MonkeyPatch) -
 def test_small_weights_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_linear, "_measured", lambda *shape: pytest.fail("measured"))
     assert fastest(WIDE[0]) == fastest(torch.nn.LayerNorm(3)) == "plain"
+
+
+@pytest.mark.model
+def test_an_actor_computes_as_another_one_chose(tmp_path: Path) -> None:
+    if not packing_works(torch.float32):
+        pytest.skip("packed products are not there")
+    from dataclasses import replace
+
+    from tiny_models import save_tiny
+
+    from actors.oracle import OracleHost
+    from distributed_tuner import oracles
+    from distributed_tuner.config.oracle import TransformersOracleConfig
+
+    model = str(save_tiny("llama", tmp_path))
+    config = TransformersOracleConfig(kind="transformers", model=model, dtype="float32", threads=1, linear="plain")
+    host = OracleHost.__new__(OracleHost)  # without the process that Ray makes it in
+    host._config, host._oracle = config, oracles.build(config)
+    first = host._oracle
+    host.compute_as(first.info)
+    assert host._oracle is first, "nothing is loaded anew where both compute alike"
+    host.compute_as(replace(first.info, extra={"linear": "packed"}))
+    assert host.info().extra["linear"] == "packed" and host._oracle is not first
