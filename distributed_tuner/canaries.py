@@ -4,14 +4,14 @@ Pure: what must agree is oracles/parity.py's, and what follows from it the run's
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.oracles.parity import EXAMPLES, TIMES, Canaries, canaries
 from distributed_tuner.prompts.spec import prompt_spec, start_text
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, PromptSpec, Request
+from distributed_tuner.values import LABEL_WORDS, Batch, PromptSpec, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class ParityCase:
     @property
     def batch(self) -> Batch:
         """The examples that canaries are scored on."""
-        return self.task.batch("train", range(min(EXAMPLES, len(self.task.train))))
+        train = self.task.batch("train", range(min(EXAMPLES, len(self.task.train))))
+        return replace(train, objective=LABEL_WORDS, answer_words=())
 
     def canaries(self, width: int, embedding_std: float) -> Canaries:
         """Return the prompts that are scored; ``width`` and ``embedding_std`` are those of the model's embeddings."""

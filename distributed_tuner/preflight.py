@@ -12,7 +12,9 @@ import numpy as np
 
 from distributed_tuner import tasks
 from distributed_tuner.canaries import parity_cases
+from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.head import WORDY, HeadConfig
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig
@@ -31,10 +33,12 @@ from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory, data_root
 from distributed_tuner.stages.course import Course
+from distributed_tuner.stages.looking import batches
 from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.stages.prompt_space import prompt_space, words_of
+from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_head, settled_kind
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Cost, Point, Request, Split, Text
+from distributed_tuner.values import LABEL_WORDS, Batch, Cost, Point, Request, Split, Text
 
 SHARED_BY_POPULATION = ("prompt", "task", "rounds")  # a donor's prompt and loss mean the same to all
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -55,12 +59,15 @@ class Projection:
 class Prepared:
     """Sound trials, the task of each, and what each will cost.
 
+    plain_tasks: as they were built. tasks: as the trials see them, by their layout, objective and head.
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
     model may compute in few bits on a device like this machine's. parity: what the parity gate costs. model_bytes: what
-    one actor's model takes, 0 without one.
+    one actor's model takes, 0 without one. undecided: places of trials whose layout a race is to find; until then they
+    have the one that computes fewer tokens.
     """
 
     plans: list[TrialPlan]
+    plain_tasks: list[Task]
     tasks: list[Task]
     projections: list[Projection]
     baseline: Cost
@@ -68,6 +75,7 @@ class Prepared:
     parity: Cost
     model_bytes: int
     root: Path
+    undecided: tuple[int, ...] = ()
 
     @property
     def experiment(self) -> Experiment:
@@ -126,11 +134,45 @@ class Prepared:
             sized(oracle, slots=slots, tiles=self.tiles_at_once, model_bytes=self.model_bytes, free=free)
         )
 
-    def baselines(self) -> list[tuple[int, Task]]:
-        """Return (split_seed, task) for each distinct task among the trials."""
-        seen: dict[tuple[int, Task], None] = {}
+    def with_prompt(self, place: int, prompt: SoftPromptConfig, budget: BudgetConfig) -> "Prepared":
+        """Return the same trials, one of them with another prompt and budget."""
+        plan = self.plans[place]
+        experiment = plan.experiment.model_copy(update={"prompt": prompt, "budget": budget})
+        plans, tasks = list(self.plans), list(self.tasks)
+        plans[place] = replace(plan, experiment=experiment)
+        tasks[place] = read_by(self.plain_tasks[place], experiment)
+        return replace(self, plans=plans, tasks=tasks)
+
+    def with_answer_words(self, choose: Callable[[Batch, int], tuple[str, ...]]) -> "Prepared":
+        """Return the same trials with the words that their head reads. ``choose``: an oracle's ``answer_words``."""
+        known: dict[Batch, tuple[str, ...]] = {}
+        plans = []
         for plan, task in zip(self.plans, self.tasks, strict=True):
-            seen.setdefault((plan.experiment.task.split_seed, task))
+            head = plan.experiment.head
+            if isinstance(head, WORDY) and head.answer_words is None:
+                asked = replace(task.batch("train", [0]), objective=LABEL_WORDS, answer_words=())
+                if asked not in known:
+                    known[asked] = choose(asked, head.words)
+                head = head.model_copy(update={"answer_words": known[asked]})
+            plans.append(_with_head(plan, head))
+        tasks = [read_by(task, plan.experiment) for plan, task in zip(plans, self.plain_tasks, strict=True)]
+        return replace(self, plans=plans, tasks=tasks)
+
+    def plain_task(self, plan: TrialPlan) -> Task:
+        """Return a trial's task as it was built, with the words that its head reads."""
+        place = plan.index
+        return replace(self.plain_tasks[place], answer_words=self.tasks[place].answer_words)
+
+    @property
+    def fitted_on(self) -> tuple[Split, ...]:
+        """What the head that reads the manual prompt is fitted to."""
+        return fitted_on(self.experiment)
+
+    def baselines(self) -> list[tuple[int, Task]]:
+        """Return (split_seed, task) for each distinct task among the trials, whatever they search by."""
+        seen: dict[tuple[int, Task], None] = {}
+        for plan, task, read in zip(self.plans, self.plain_tasks, self.tasks, strict=True):
+            seen.setdefault((plan.experiment.task.split_seed, replace(task, answer_words=read.answer_words)))
         return list(seen)
 
 
@@ -166,19 +208,27 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
         _require_shared(plans, SHARED_BY_POPULATION, "all trials of a population")
     build_task = _remember(lambda config: tasks.build(config, root))
     built = [build_task(plan.experiment.task) for plan in plans]
+    plans = [_with_head(plan, settled_kind(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
+    _require_one_head(plans)
     plans = _with_templates(_with_gradients(plans), root)
     counter = build_counter(plans[0].experiment.oracle)
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
-    projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, built, strict=True)]
-    prepared = Prepared(decided, built, projections, Cost(), Cost(), Cost(), counter.model_bytes, root)
+    seen = [read_by(task, plan.experiment) for plan, task in zip(decided, built, strict=True)]
+    projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, seen, strict=True)]
+    undecided = tuple(place for place, plan in enumerate(plans) if _races_layouts(plan.experiment, counter))
+    prepared = Prepared(decided, built, seen, projections, Cost(), Cost(), Cost(), counter.model_bytes, root, undecided)
     return replace(
         prepared,
         baseline=_baseline_cost(prepared, counter),
         calibration=_calibration_cost(prepared, counter),
         parity=_parity_cost(prepared, counter),
     )
+
+
+def _with_head(plan: TrialPlan, head: HeadConfig) -> TrialPlan:
+    return replace(plan, experiment=plan.experiment.model_copy(update={"head": head}))
 
 
 def _remember(build: Callable[[TaskConfig], Task]) -> Callable[[TaskConfig], Task]:
@@ -201,6 +251,17 @@ def _require_shared(plans: list[TrialPlan], names: tuple[str, ...], whom: str) -
             raise ConfigError(
                 f"{name} must be the same for {whom}, but the space draws {len(values)} values; make it a constant"
             )
+
+
+def _require_one_head(plans: list[TrialPlan]) -> None:
+    """Trials are compared with one manual prompt, read in one way; the words it is read by may follow their tasks."""
+    heads = {plan.experiment.head.model_dump_json(exclude={"answer_words"}) for plan in plans}
+    if len(heads) > 1:
+        kinds = sorted({plan.experiment.head.kind for plan in plans})
+        raise ConfigError(
+            f"head must be the same for all trials, but the space has {len(heads)} ({', '.join(kinds)}); make it a"
+            " constant, and compare heads by `python -m benchmarks.heads`"
+        )
 
 
 def _with_templates(plans: list[TrialPlan], root: Path) -> list[TrialPlan]:
@@ -240,6 +301,13 @@ def _decide_layout(plan: TrialPlan, task: Task, counter: Counter) -> TrialPlan:
     return replace(plan, experiment=plan.experiment.model_copy(update={"prompt": prompt}))
 
 
+def _races_layouts(experiment: Experiment, counter: Counter) -> bool:
+    """Tell whether a run finds the layout by a race: where it is left open, and the model takes all of them."""
+    prompt = experiment.prompt
+    undecided = isinstance(prompt, SoftPromptConfig) and prompt.layout == "auto"
+    return undecided and experiment.oracle.kind == "transformers" and counter.takes_suffix
+
+
 def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection:
     space = prompt_space(experiment.prompt, task, counter.width)
     prompt = space.spec
@@ -268,7 +336,11 @@ def _restarts(experiment: Experiment) -> bool:
 
 def _baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     total = Cost()
-    asked = [(task.manual_prompt, task.batch(split)) for _, task in prepared.baselines() for split in SPLITS[1:]]
+    head = settled_head(prepared.experiment.head)
+    asked = []
+    for _, task in prepared.baselines():
+        reader = Reader(task, head)
+        asked += [(task.manual_prompt, batch) for batch in (*batches(reader), reader.batch("test"))]
     for text, batch in dict.fromkeys(asked):  # a test set that several split seeds share is scored once
         request = Request((Text(text),), batch, NO_ROWS)
         total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)

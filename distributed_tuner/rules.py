@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.head import WORDY, ContextualHeadConfig, DomainHeadConfig
 from distributed_tuner.config.logger import MlflowLoggerConfig, holds_key
 from distributed_tuner.config.optimizer import CmaConfig, in_words
+from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.config.prompt import TextPromptConfig
 from distributed_tuner.config.proposer import (
     OpenAIProposerConfig,
@@ -18,7 +20,9 @@ from distributed_tuner.config.proposer import (
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import ConfigError
+from distributed_tuner.heads.vocabulary import VocabularyHead
 from distributed_tuner.proposers.instruction import check_template
+from distributed_tuner.stages.reading import WORDS_TOLD
 from distributed_tuner.tasks.base import Task
 
 EXPLORED = re.compile(r"stages\.\d+\.optimizer\.\w+")
@@ -35,6 +39,8 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
         if isinstance(stage, RestartStageConfig):
             _check_restart(experiment, index, stage, task, root)
     _check_white_box(experiment)
+    _check_head(experiment, task)
+    _check_objective(experiment, task)
     _check_sort(experiment)
     _check_shares(experiment)
     _check_loggers(experiment)
@@ -54,6 +60,68 @@ def _check_white_box(experiment: Experiment) -> None:
             "a gradient stage needs a model that gives gradients, but an oracle of kind"
             f" {experiment.oracle.kind} gives none; set oracle.kind: transformers, or search with losses alone: a"
             " search stage with zot, whose estimates need no gradients"
+        )
+
+
+def _check_head(experiment: Experiment, task: Task) -> None:
+    """A head needs answers that the oracle gives, and rows of every label."""
+    head, oracle = experiment.head, experiment.oracle
+    if isinstance(head, WORDY) and oracle.kind not in WORDS_TOLD:
+        raise ConfigError(
+            f"head: {head.kind} reads the scores of many words, but an oracle of kind {oracle.kind} tells those of"
+            " label words alone; set head: bias, or oracle.kind: transformers or vllm"
+        )
+    if isinstance(oracle, OpenAIOracleConfig) and oracle.scores == "generated" and head.kind != "label_words":
+        raise ConfigError(
+            f"head: {head.kind} is fitted to scores, but oracle.scores: generated tells the written label alone; set"
+            " head: label_words, or oracle.scores: logprobs"
+        )
+    if isinstance(head, WORDY) and head.words <= len(task.label_words):
+        raise ConfigError(
+            f"head.words counts the {len(task.label_words)} label words too and must be more, but is {head.words}"
+        )
+    if experiment.screen is not None and isinstance(head, ContextualHeadConfig | DomainHeadConfig):
+        raise ConfigError(
+            f"a screen weighs prompts by what a head leaves of the loss, but head: {head.kind} goes by texts without"
+            " content, which it does not ask about; set head: bias or vocabulary, or leave the screen out"
+        )
+    shots = experiment.task.shots - experiment.task.feedback
+    if isinstance(head, WORDY) and shots < VocabularyHead.least_rows:
+        raise ConfigError(
+            f"head: {head.kind} leaves each row out once and needs two train rows of every label, but task.shots leaves"
+            f" {shots}; give more shots, or set head: bias"
+        )
+
+
+def _check_objective(experiment: Experiment, task: Task) -> None:
+    """A profiled objective is of cross-entropy, and of scores that are there."""
+    objective = experiment.objective
+    if objective.head == "label_words":
+        return
+    if task.loss != "cross_entropy":
+        raise ConfigError(
+            f"objective.head: {objective.head} fits a head by cross-entropy, but the task's loss is {task.loss}; set"
+            " task.loss: cross_entropy, or objective.head: label_words"
+        )
+    if objective.head == "vocabulary" and not isinstance(experiment.head, WORDY):
+        raise ConfigError(
+            f"objective.head: vocabulary searches by the words that the head reads, but head is"
+            f" {experiment.head.kind};"
+            " set head: vocabulary, or objective.head: bias"
+        )
+    smooth = objective.head == "bias" and objective.score == "train"
+    if wants_gradients(experiment) and not smooth:
+        raise ConfigError(
+            "a gradient stage follows the label words' loss or what a bias leaves of it on train, but objective is"
+            f" {objective.head}, scored by {objective.score}; set objective: {{head: bias, score: train}}"
+        )
+    raced = [
+        s for s in experiment.stages if isinstance(s, SearchStageConfig) and getattr(s.optimizer, "race_block", False)
+    ]
+    if raced and not smooth:
+        raise ConfigError(
+            "racing needs a bound of a loss by some of its rows, which objective.head: vocabulary and score:"
+            " leave_one_out have not; leave out race_block, or set objective: {head: bias, score: train}"
         )
 
 

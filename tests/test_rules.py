@@ -49,7 +49,36 @@ def test_sound_experiments_pass() -> None:
     assert wants_gradients(experiment(ADAMW, RESTART))
 
 
+SERVER = {"kind": "openai", "model": "some"}
+WORDS = {"prompt": {"kind": "text"}, "stages": [{"kind": "search", "optimizer": {"kind": "token_edit"}}]}
+SMOLLM2 = {"kind": "transformers"}
 BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"stages": [ZOT], "head": "vocabulary"}, "an oracle of kind analytic tells those of label words alone"),
+    (WORDS | {"oracle": SERVER, "head": "knn"}, "an oracle of kind openai tells those of label words alone"),
+    (
+        WORDS | {"oracle": SERVER | {"scores": "generated"}, "head": "bias"},
+        "oracle.scores: generated tells the written label alone; set head: label_words",
+    ),
+    (
+        {"stages": [ZOT], "oracle": SMOLLM2, "head": "vocabulary", "task": {"kind": "demo", "shots": 1}},
+        "two train rows of every label, but task.shots leaves 1",
+    ),
+    (
+        {"stages": [ZOT], "head": "contextual", "screen": {}},
+        "it does not ask about; set head: bias or vocabulary",
+    ),
+    ({"stages": [ZOT], "objective": {"head": "vocabulary"}}, "searches by the words that the head reads, but head is"),
+    (
+        {"stages": [ADAMW], "oracle": SMOLLM2, "objective": {"head": "bias", "score": "leave_one_out"}},
+        "set objective: {head: bias, score: train}",
+    ),
+    (
+        {
+            "stages": [{"kind": "search", "optimizer": {"kind": "cma", "race_block": 4}}],
+            "objective": {"head": "bias", "score": "leave_one_out"},
+        },
+        "leave out race_block, or set objective",
+    ),
     ({"stages": [ZOT, RESTART], "task": {"kind": "demo"}}, "task.feedback is 0; set it"),
     ({"stages": [ZOT, RESTART | {"state": "inject"}]}, "stages.1.state: inject hands a prompt to a cma search"),
     ({"stages": [CMA, RESTART | {"state": "inject"}], "rounds": 1}, "there is none; use reset or keep"),

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distributed_tuner.config.base import Config
 from distributed_tuner.config.budget import BudgetConfig
+from distributed_tuner.config.head import AutoHeadConfig, HeadConfig, ObjectiveConfig
 from distributed_tuner.config.logger import LoggerConfig
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.prompt import PromptConfig, SoftPromptConfig
 from distributed_tuner.config.schedule import NoScheduleConfig, ScheduleConfig
-from distributed_tuner.config.stage import RestartStageConfig, StageConfig
+from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError
 
@@ -29,6 +30,16 @@ class Experiment(Config):
     """The frozen model. The same for all trials."""
     prompt: PromptConfig = SoftPromptConfig()
     """What is tuned."""
+    head: HeadConfig = AutoHeadConfig()
+    """How answers are read into labels, of the manual prompt and of tuned ones alike."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """What the stages are told of a candidate."""
+    significance: float | None = Field(0.1, gt=0, lt=1)
+    """A tuned prompt is returned only where it is better than the manual prompt, read by the same head: by a paired t
+    test of their losses on dev, at this level. None: whatever dev says. Of prompts that ``select: cross_validation``
+    selected alone."""
+    screen: ScreenStageConfig | None = None
+    """What comes before the first stage; written as the first of ``stages``, of kind ``screen``."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     """What a trial does, in order; the budget is shared by its stages."""
     rounds: int = Field(1, ge=1)
@@ -46,6 +57,21 @@ class Experiment(Config):
     as both wait."""
     loggers: tuple[LoggerConfig, ...] = ()
     """Who is told of the trials beside the ledger. The same for all trials."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _screen_comes_first(cls, tree: Any) -> Any:
+        stages = tree.get("stages") if isinstance(tree, Mapping) else None
+        if not isinstance(stages, list | tuple) or not stages:
+            return tree
+        kinds = [stage.get("kind") if isinstance(stage, Mapping) else None for stage in stages]
+        if "screen" in kinds[1:]:
+            raise ValueError(
+                f"a stage of kind screen comes first and once, but it is number {kinds.index('screen', 1) + 1}"
+            )
+        if kinds[0] != "screen":
+            return tree
+        return {**tree, "screen": stages[0], "stages": list(stages[1:])}
 
     @property
     def method(self) -> str:

@@ -4,13 +4,14 @@ Drawing is a pure function of (tree, samples, seed), so ``check``, ``run`` and `
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from distributed_tuner.config.distributions import Choice, Distribution, Grid, LogUniform, RandInt, Uniform
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.seeds import generator
@@ -18,7 +19,15 @@ from distributed_tuner.seeds import generator
 Tree = Any
 Path = tuple[str | int, ...]
 VARIANT = "variant"
-SHARED = ("name", "oracle", "schedule", "samples", "max_concurrent_trials", "loggers")  # one for the whole run
+SHARED = (
+    "name",
+    "oracle",
+    "schedule",
+    "samples",
+    "max_concurrent_trials",
+    "loggers",
+    "significance",
+)  # one for the whole run
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,11 @@ class TrialPlan:
             "config": self.experiment.model_dump(mode="json"),
         }
 
+    def started_from(self, instruction: str) -> "TrialPlan":
+        """Return the plan as it goes on from what a screen has found."""
+        prompt = started_from(self.experiment.prompt, instruction)
+        return replace(self, experiment=self.experiment.model_copy(update={"prompt": prompt}))
+
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> "TrialPlan":
         """Return the plan that ``to_json`` wrote.
@@ -50,8 +64,13 @@ class TrialPlan:
         Raises:
             ConfigError: its config breaks a rule.
         """
-        experiment = experiment_of(plan["config"])
+        experiment = experiment_of(recorded(plan["config"]))
         return cls(plan["trial_id"], plan["index"], plan["method"], plan["drawn"], experiment)
+
+
+def recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a trial's config of any age as it is meant: before there were heads, label words were read as they are."""
+    return {"head": "label_words", "significance": None, **config}
 
 
 def draw_trials(tree: Tree) -> list[TrialPlan]:

@@ -1,12 +1,19 @@
 """Settings of stages: the stretches that a trial is made of."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from distributed_tuner.config.base import LABEL, Config
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
 from distributed_tuner.config.proposer import ProposerConfig
+
+
+def _renamed(value: Any) -> Any:
+    return "metric" if value == "dev" else value
+
+
+Select: TypeAlias = Annotated[Literal["cross_validation", "metric_then_loss", "metric"], BeforeValidator(_renamed)]
 
 
 class TunedStage(Config):
@@ -14,9 +21,10 @@ class TunedStage(Config):
 
     look_every: int = Field(100, ge=1)
     """Queries between two looks: the recommended prompt is scored on all of train and dev (two queries)."""
-    select: Literal["metric_then_loss", "metric"] = "metric_then_loss"
-    """When a look becomes the selected prompt: a better dev metric, ties broken by dev loss; or strictly better dev
-    metric alone, first of ties, as in the papers' code."""
+    select: Select = "cross_validation"
+    """When a look becomes the selected prompt. "cross_validation": a lower loss over train and dev together, each row
+    read by a head fitted without it; "metric_then_loss": a better dev metric, ties broken by dev loss; "dev" or
+    "metric": strictly better dev metric alone, first of ties, as in the papers' code."""
     steps: int | None = Field(None, ge=1)
     """Steps after which the stage ends, with the rest of the budget for later stages; none: its share of what is left,
     shared evenly with the later stages that have none either."""
@@ -46,6 +54,26 @@ class TokenSpaceConfig(Config):
     14999)."""
     distance: Literal["cosine", "l2", "published"] = "cosine"
     """What is nearest; "published": the least similar token, as the published code has it."""
+
+
+class ScreenStageConfig(Config):
+    """A race of instructions and demonstrations before the first stage, by the loss that the head leaves on train.
+
+    The best instruction is what the search starts from (``prompt.text``, and ``prompt.instruction`` where the layout
+    has one); the best prompt, demonstrations included, is a candidate like any other for what is returned.
+    """
+
+    kind: Literal["screen"] = "screen"
+    instructions: tuple[str, ...] = ()
+    """Yours, tried beside the task's manual prompt."""
+    patterns: bool = True
+    """Whether neutral ones, made of the task's description and label words, are tried as well."""
+    demonstrations: tuple[Annotated[int, Field(ge=1)], ...] = (4, 8)
+    """How many train rows, with their labels, are put in front; each number is tried behind the best instructions."""
+    orders: int = Field(2, ge=1)
+    """Draws of the rows and their order for each number."""
+    instructions_kept: int = Field(2, ge=1)
+    """The best instructions, behind which demonstrations are tried."""
 
 
 class RestartStageConfig(Config):

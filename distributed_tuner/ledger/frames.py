@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 _TABLES = (
     *("trials", "steps", "looks", "feedbacks", "exchanges", "restarts"),
-    *("surveys", "stages", "measures", "calibrations", "parities", "curvatures", "events", "trial_ends"),
+    *(
+        "surveys",
+        "screens",
+        "stages",
+        "measures",
+        "calibrations",
+        "parities",
+        "layouts",
+        "curvatures",
+        "events",
+        "trial_ends",
+    ),
 )
 _ELSEWHERE = {"feedbacks": {"texts"}, "restarts": {"scored"}}
 """Lists of scored texts, which have a frame of their own."""

@@ -16,6 +16,7 @@ from distributed_tuner.ledger.rows import (
     EventRow,
     ExchangeRow,
     FeedbackRow,
+    LayoutRow,
     LookRow,
     MeasureRow,
     ParityRow,
@@ -23,6 +24,7 @@ from distributed_tuner.ledger.rows import (
     Row,
     RunEndRow,
     RunRow,
+    ScreenRow,
     StageRow,
     StepRow,
     SurveyRow,
@@ -73,8 +75,10 @@ class Ledger:
     measures: tuple[MeasureRow, ...]
     calibrations: tuple[CalibrationRow, ...]
     parities: tuple[ParityRow, ...]
+    layouts: tuple[LayoutRow, ...]
     curvatures: tuple[CurvatureRow, ...]
     surveys: tuple[SurveyRow, ...]
+    screens: tuple[ScreenRow, ...]
     stages: tuple[StageRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
@@ -118,8 +122,10 @@ def collect(rows: Iterable[Row]) -> Ledger:
         measures=_only(latest, MeasureRow),
         calibrations=_only(latest, CalibrationRow),
         parities=_only(latest, ParityRow),
+        layouts=_only(latest, LayoutRow),
         curvatures=_only(latest, CurvatureRow),
         surveys=_only(latest, SurveyRow),
+        screens=_only(latest, ScreenRow),
         stages=_only(latest, StageRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
@@ -152,9 +158,11 @@ def _malformed(path: Path, number: int, line: bytes, error: ValidationError) -> 
 def _name(row: Row) -> Hashable:
     """Return what makes a row the same row when it is written again; None for rows that never replace another."""
     match row:
-        case StepRow() | LookRow():
+        case LookRow():
+            return (row.type, row.trial_id, row.stage, row.step, row.screen)
+        case StepRow():
             return (row.type, row.trial_id, row.stage, row.step)
-        case FeedbackRow() | RestartRow() | SurveyRow() | StageRow():
+        case FeedbackRow() | RestartRow() | SurveyRow() | ScreenRow() | StageRow():
             return (row.type, row.trial_id, row.stage)
         case ExchangeRow():
             return (row.type, row.trial_id, row.stage, row.number)
@@ -181,8 +189,10 @@ def _extended(session: Session, row: Row) -> Session:
             | MeasureRow()
             | CalibrationRow()
             | ParityRow()
+            | LayoutRow()
             | CurvatureRow()
             | SurveyRow()
+            | ScreenRow()
         ):
             return replace(session, cost=session.cost + row.cost.value())
         case _:

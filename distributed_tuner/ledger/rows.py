@@ -105,7 +105,10 @@ class StepRow(_Row):
 
 
 class LookRow(_Row):
-    """The recommended prompt, scored on train and dev. ``selected``: it is the trial's best prompt from here on."""
+    """The recommended prompt, scored on train and dev. ``selected``: it is the trial's best prompt from here on.
+
+    Dev is read by the run's head: each row by one without it, or by one fitted to train where dev alone selects.
+    """
 
     type: Literal["look"] = "look"
     trial_id: str
@@ -115,7 +118,13 @@ class LookRow(_Row):
     dev_loss: Score
     dev_metric: Score
     dev_metrics: Metrics = Field(default_factory=dict)
+    score: Score = None
+    """Mean loss over train and dev, each row read by a head without it."""
+    losses: list[Score] = Field(default_factory=list)
+    """The same of each row, train's before dev's; of selected prompts alone."""
     selected: bool
+    screen: bool = False
+    """Whether it is the winner of the screen, before the search's own first look."""
     text: str | None = None
     """The prompt, where it is in words."""
     cost: CostRow
@@ -193,16 +202,24 @@ class RestartRow(_Row):
 
 
 class MeasureRow(_Row):
-    """A score that is not bought from any trial's budget: of the manual prompt, or of a trial's selected prompt."""
+    """A score that is not bought from any trial's budget.
+
+    Of the manual prompt as it is and read by the run's head, of a bag of words without a model, or of a trial's
+    selected prompt, read by its head.
+    """
 
     type: Literal["measure"] = "measure"
     trial_id: str | None = None
-    what: Literal["manual_prompt", "selected"]
+    what: Literal["manual_prompt", "manual_prompt_with_head", "bag_of_words", "selected"]
     split: Literal["dev", "test"]
     split_seed: int
     loss: Score
     metric: Score
     metrics: Metrics = Field(default_factory=dict)
+    label_words_metric: Score = None
+    """Of the same answers, read by the label words as they are."""
+    losses: list[Score] = Field(default_factory=list)
+    """As of ``LookRow``: of train and dev, where the head was fitted to both."""
     cost: CostRow
 
 
@@ -254,6 +271,22 @@ class ParityRow(_Row):
     cost: CostRow
 
 
+class LayoutRow(_Row):
+    """What the race of layouts found before the first trial, of the trials of one split whose layout was "auto".
+
+    Each of these trials has as much less in its budget.
+    """
+
+    type: Literal["layout"] = "layout"
+    split_seed: int
+    chosen: str
+    losses: dict[str, Score]
+    """The lowest loss on train of each layout."""
+    queries: dict[str, Count]
+    """How many prompts of each layout were scored, about as many tokens of each."""
+    cost: CostRow
+
+
 class CurvatureRow(_Row):
     """What an analysis measured of a loss's Hessian at one point. Not bought from any budget."""
 
@@ -299,6 +332,30 @@ class SurveyRow(_Row):
     """Signal-to-noise of a pair's difference at rho; None where no noise was seen."""
     note: str = ""
     """Why nothing could be measured; empty where all is well."""
+    cost: CostRow
+    spent: CostRow
+    elapsed: Seconds
+
+
+class ScreenedText(_Frozen):
+    """A prompt in words and the loss that the head leaves on train, each row read by a head without it."""
+
+    text: str
+    demonstrations: Count = 0
+    loss: Score
+
+
+class ScreenRow(_Row):
+    """What a trial's screen scored before its first stage, best first. Bought from the trial's budget."""
+
+    type: Literal["screen"] = "screen"
+    trial_id: str
+    stage: Count
+    texts: list[ScreenedText]
+    instruction: str
+    """What the search starts from."""
+    note: str = ""
+    """What could not be tried; empty where all was."""
     cost: CostRow
     spent: CostRow
     elapsed: Seconds
@@ -371,8 +428,10 @@ Row: TypeAlias = Annotated[
     | MeasureRow
     | CalibrationRow
     | ParityRow
+    | LayoutRow
     | CurvatureRow
     | SurveyRow
+    | ScreenRow
     | StageRow
     | EventRow
     | TrialEndRow

@@ -5,17 +5,20 @@ of the text, since PEFT's prompt tuning can only prepend.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.prompts.spec import NO_ROWS, prompt_spec
+from distributed_tuner.prompts.head_export import ExportedHead, exported_head, read_head, write_head
+from distributed_tuner.prompts.spec import NO_ROWS, instruction_of, prompt_spec
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Candidate, Layout, Point, PromptSpec, Text
+from distributed_tuner.values import Array, Array64, Candidate, Layout, Point, PromptSpec, Text
 
 ROWS = "prompt_embeddings"
 ANALYTIC = "analytic"  # no model that an adapter could be for
@@ -23,9 +26,10 @@ ANALYTIC = "analytic"  # no model that an adapter could be for
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ExportedPrompt:
-    """A tuned prompt: ``rows`` (L, D) float32, where they stand, for which model, and how they scored.
+    """A prompt: ``rows`` (L, D) float32, where they stand, for which model, and how they scored.
 
-    ``words``: the prompt itself where it is in words; its rows are none then, shape (0, 0).
+    ``words``: the prompt itself where it is in words; its rows are none then, shape (0, 0). ``head``: what its answers
+    are read by; None in runs of before there were heads, which read the label words as they are.
     """
 
     rows: Array
@@ -37,6 +41,7 @@ class ExportedPrompt:
     template: dict[str, Any]
     scores: dict[str, float | None]
     words: str | None = None
+    head: ExportedHead | None = None
 
     def asked(self) -> tuple[Candidate, PromptSpec]:
         """Return the prompt as oracles are asked for it."""
@@ -54,6 +59,8 @@ def write(prompt: ExportedPrompt, directory: Path) -> None:
     """Write every format into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
     write_text(prompt, directory)
+    if prompt.head is not None:
+        write_head(prompt.head, directory)
     if prompt.words is not None:
         _write_facts(prompt, directory)
         return
@@ -82,8 +89,8 @@ def write_safetensors(prompt: ExportedPrompt, directory: Path) -> list[Path]:
 
 
 def _write_facts(prompt: ExportedPrompt, directory: Path) -> Path:
-    described = asdict(prompt)
-    del described["rows"]
+    described = {field.name: getattr(prompt, field.name) for field in fields(prompt)}
+    del described["rows"], described["head"]
     described |= {"length": len(prompt.rows), "width": prompt.rows.shape[1], "text": text_of(prompt)}
     facts = directory / "prompt.json"
     facts.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -163,6 +170,7 @@ def read(directory: Path) -> ExportedPrompt:
         template=described["template"],
         scores=described["scores"],
         words=words,
+        head=read_head(directory),
     )
 
 
@@ -179,22 +187,34 @@ def exported(
     prompt: Array | str,
     nearest_tokens: list[tuple[str, float]],
     scores: dict[str, Any],
+    state: Mapping[str, Array64],
+    method: str | None = None,
 ) -> ExportedPrompt:
-    """Return a trial's prompt, rows or words, with all that is needed to use it elsewhere."""
+    """Return a trial's prompt, rows or words, with all that is needed to use it elsewhere. ``state``: its head's.
+
+    ``task``: as the prompt is asked on it. ``method``: another than the trial's, of the manual prompt that was kept
+    instead of its own.
+    """
     experiment = plan.experiment
+    model = getattr(experiment.oracle, "model", ANALYTIC)
+    soft = experiment.prompt if isinstance(experiment.prompt, SoftPromptConfig) else None
+    behind = soft is not None and soft.layout == "instruction_suffix" and not isinstance(prompt, str)
+    instruction = instruction_of(soft, task) if soft is not None and behind else ""
     words = prompt if isinstance(prompt, str) else None
     return ExportedPrompt(
         rows=np.zeros((0, 0), dtype=np.float32) if isinstance(prompt, str) else prompt,
         words=words,
         layout=prompt_spec(experiment.prompt, task).layout,
-        model=getattr(experiment.oracle, "model", ANALYTIC),
+        model=model,
         trial_id=plan.trial_id,
-        method=plan.method,
+        method=method or plan.method,
         nearest_tokens=nearest_tokens,
         template={
             "cue": task.train[0].cue,
             "label_words": list(task.label_words),
             "example": task.train[0].text + task.train[0].cue,
+            **({"instruction": instruction} if instruction else {}),
         },
         scores={name: scores[name] for name in ("train_loss", "dev_loss", "dev_metric", "test_metric")},
+        head=exported_head(experiment.head, task, model, state),
     )

@@ -12,11 +12,15 @@ from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import BudgetTooSmall
+from distributed_tuner.prompts.spec import NO_ROWS, unframed
+from distributed_tuner.stages.looking import batches, look_cost
 from distributed_tuner.stages.plan import StagePlan, fits, plan_stage
 from distributed_tuner.stages.prompt_space import PromptSpace
+from distributed_tuner.stages.reading import Reader, settled_head
+from distributed_tuner.stages.screen import longest_prompt, screen_queries
 from distributed_tuner.stages.survey import QUERIES
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, Cost, Request
+from distributed_tuner.values import Batch, Cost, Request, Text
 
 TunedStageConfig = SearchStageConfig | GradientStageConfig
 
@@ -33,6 +37,8 @@ class Course:
     def __init__(self, experiment: Experiment, task: Task, space: PromptSpace, costs: Costs) -> None:
         self.stages = experiment.course
         self._experiment = experiment
+        self._head = settled_head(experiment.head)
+        self._reader = Reader(task, self._head)
         self._task = task
         self._space = space
         self._costs = costs
@@ -48,7 +54,8 @@ class Course:
         if isinstance(config, RestartStageConfig):
             cost = self._restart_cost(stage)
             return StagePlan(0, 0, cost if fits((before or Cost()) + cost, self._experiment.budget) else Cost(), 0)
-        step, look, survey = self._step_cost(config), self._look_cost(), self._survey_cost(stage)
+        step, look = self._step_cost(config), self._look_cost()
+        survey = self._survey_cost(stage) + self._screen_cost(stage)
         limits, spent = self._share(stage, before or Cost()), (before or Cost()) + survey
         plan = plan_stage(limits, step, look, config.look_every, config.steps, spent)
         if plan.steps == 0 and before is None:
@@ -148,21 +155,33 @@ class Course:
             return Cost()
         return self._cost(QUERIES, self._step_batch(optimizer.batch_size))
 
+    def _screen_cost(self, stage: int) -> Cost:
+        """Return the most that the screen before the first stage costs, its look included."""
+        screen = self._experiment.screen
+        if stage or screen is None:
+            return Cost()
+        task = unframed(self._task, self._experiment.prompt)
+        longest = Text(longest_prompt(screen, task))
+        train = Request((longest,) * screen_queries(screen, task), task.batch("train"), NO_ROWS)
+        looked = [Request((longest,), batch, NO_ROWS) for batch in batches(Reader(task, self._head))]
+        return _sum([self._costs.cost(request) for request in (train, *looked)])
+
     def _step_batch(self, size: int | None) -> Batch:
         train = len(self._task.train)
         return self._task.batch("train", range(min(size or train, train)))
 
     def _look_cost(self) -> Cost:
-        return self._cost(1, self._task.batch("train")) + self._cost(1, self._task.batch("dev"))
+        return look_cost(self._reader, self._space, self._costs.cost)
 
     def _cost(self, count: int, batch: Batch, gradient: bool = False) -> Cost:
         return self._costs.cost(Request((self._space.sample,) * count, batch, self._space.spec, gradient))
 
     def _too_small(self, stage: int, before: Cost | None) -> BudgetTooSmall:
-        config, survey = self.stages[stage], self._survey_cost(stage)
+        config, survey, screen = self.stages[stage], self._survey_cost(stage), self._screen_cost(stage)
         assert not isinstance(config, RestartStageConfig)
-        needed = self.search_cost(stage) + survey
-        surveyed = f", and the survey of its settings ({survey.queries} queries)" if survey.queries else ""
+        needed = self.search_cost(stage) + survey + screen
+        surveyed = f", the screen before it ({screen.queries} queries)" if screen.queries else ""
+        surveyed += f", and the survey of its settings ({survey.queries} queries)" if survey.queries else ""
         given = self._experiment.budget.model_dump(exclude_none=True)
         taken = f", of which the stages before take {before.queries} queries" if before else ""
         shared = ", take fewer rounds or stages" if len(self.stages) > 1 else ""

@@ -82,7 +82,8 @@ class PromptSpace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SoftSpace:
-    """Rows of embeddings, L of width D: a place is the coordinates, shape (P,)."""
+    """Rows of embeddings, L of width D: a place is the coordinates, shape (P,). A prompt in words, which a screen may
+    have found, has none: a search that would start from it starts where all do."""
 
     spec: PromptSpec
     dim: int
@@ -107,7 +108,7 @@ class SoftSpace:
         return Point(place)
 
     def place(self, model: LossOracle, candidate: Candidate) -> Start:
-        return coordinates(model, candidate, self.spec)
+        return self.start if isinstance(candidate, Text) else coordinates(model, candidate, self.spec)
 
     def texts(self, model: LossOracle, candidates: Sequence[Candidate], tokens: TokenSpace) -> list[str]:
         rows = [model.materialize(candidate, self.spec) for candidate in candidates]
@@ -120,7 +121,7 @@ class SoftSpace:
         return ()
 
     def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
-        return model.materialize(candidate, self.spec)
+        return candidate.text if isinstance(candidate, Text) else model.materialize(candidate, self.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from distributed_tuner.heads.objective import bounds as profiled_bounds
 from distributed_tuner.optimizers.base import Race
-from distributed_tuner.values import Array64, Cost, Evaluation, Request
+from distributed_tuner.oracles.base import labels_of
+from distributed_tuner.values import LABEL_WORDS, Array, Array64, Batch, Cost, Evaluation, Request
+
+FITTED_TO = 1e-9  # how far Newton's method may be from the best bias, in the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,15 @@ class Racing:
     lowers it. A candidate with a loss that is not finite fails at once; the next most promising takes its place.
     """
 
-    def __init__(self, candidates: int, examples: int, race: Race) -> None:
+    def __init__(self, candidates: int, batch: Batch, race: Race) -> None:
+        examples = len(batch.examples)
         self._race = race
+        self._objective, self._labels = batch.objective, labels_of(batch)
         self._losses_C_E: Array64 = np.zeros((candidates, examples))  # zero where not seen
+        self._logits_C_E_W = np.zeros((candidates, examples, len(batch.label_words)), dtype=np.float32)
         self._seen_C = np.zeros(candidates, dtype=np.int64)
         self._failed_C = np.zeros(candidates, dtype=np.bool_)
+        self._bounds_C: Array64 | None = None  # of a profiled objective, until more is seen
 
     def heat(self) -> Heat | None:
         """Return what is asked next; None when the race is over."""
@@ -51,11 +59,18 @@ class Racing:
         together = tuple(sorted(i for i in runners if self._seen_C[i] == first))
         return Heat(together, (first, min(first + self._race.block, self._losses_C_E.shape[1])))
 
-    def score(self, heat: Heat, example_losses_C_E: Array64) -> None:
-        """Take in the answer to ``heat``: a row for each of its candidates, a column for each of its examples."""
+    def score(self, heat: Heat, example_losses_C_E: Array64, logits_C_E_W: Array | None = None) -> None:
+        """Take in the answer to ``heat``: a row for each of its candidates, a column for each of its examples.
+
+        ``example_losses_C_E``: of the label words as they are. A profiled objective needs the logits as well.
+        """
         rows, (first, last) = list(heat.candidates), heat.examples
         finite = np.isfinite(example_losses_C_E)
         self._losses_C_E[rows, first:last] = np.where(finite, example_losses_C_E, 0.0)
+        if not self._objective.plain:
+            assert logits_C_E_W is not None
+            self._logits_C_E_W[rows, first:last] = np.where(finite[..., None], logits_C_E_W, 0.0)
+        self._bounds_C = None
         self._seen_C[rows] = last
         self._failed_C[rows] = ~finite.all(axis=1)
 
@@ -93,13 +108,21 @@ class Racing:
     def _bounds(self) -> Array64:
         """Return the lower bounds, which are the losses where all examples were seen.
 
-        Both are one sum in one order, and floating-point addition never falls when a term grows: no rounding error
-        can lift a bound above the loss.
+        Of a profiled objective they are what is left of the examples seen after the bias that fits these best, less
+        what its fit may be off. Of the label words both are one sum in one order, and floating-point addition never
+        falls when a term grows: no rounding error can lift a bound above the loss.
         """
-        bounds: Array64 = self._losses_C_E.mean(axis=1)
-        return bounds
+        if self._objective.plain:
+            bounds: Array64 = self._losses_C_E.mean(axis=1)
+            return bounds
+        if self._bounds_C is None:
+            found = profiled_bounds(self._logits_C_E_W, self._seen_C, self._labels, self._objective)
+            self._bounds_C = np.where(self._seen_C == self._losses_C_E.shape[1], found, found - FITTED_TO)
+        return self._bounds_C
 
     def _means_seen(self) -> Array64:
+        if not self._objective.plain:
+            return np.asarray(self._bounds() * self._losses_C_E.shape[1] / np.maximum(self._seen_C, 1))
         means: Array64 = self._losses_C_E.sum(axis=1) / np.maximum(self._seen_C, 1)
         return means
 
@@ -120,14 +143,14 @@ def run_race(request: Request, race: Race, evaluate: Callable[[Request, int], Ev
     forwards divided by the examples of the whole batch, rounded up: never more than the full evaluation.
     """
     examples = request.batch.examples
-    racing, cost, forwards = Racing(len(request.candidates), len(examples), race), Cost(), 0
+    racing, cost, forwards = Racing(len(request.candidates), request.batch, race), Cost(), 0
     while (heat := racing.heat()) is not None:
         first, last = heat.examples
         forwards += len(heat.candidates) * (last - first)
         queries = -(-forwards // len(examples)) - cost.queries
         candidates = tuple(request.candidates[i] for i in heat.candidates)
-        batch = replace(request.batch, examples=examples[first:last])
+        batch = replace(request.batch, examples=examples[first:last], objective=LABEL_WORDS)
         answer = evaluate(Request(candidates, batch, request.prompt), queries)
-        racing.score(heat, answer.example_losses)
+        racing.score(heat, answer.example_losses, answer.logits)
         cost = cost + answer.cost
     return Raced(racing.losses(), cost, racing.stopped)

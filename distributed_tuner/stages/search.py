@@ -23,6 +23,7 @@ from distributed_tuner.stages.looking import Looks
 from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
+from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
@@ -41,7 +42,7 @@ class SearchStage:
         config: SearchStageConfig | GradientStageConfig,
         *,
         key: Key,
-        task: Task,
+        reader: Reader,
         space: PromptSpace,
         oracle: BudgetedOracle,
         books: Books,
@@ -52,14 +53,14 @@ class SearchStage:
     ) -> None:
         self._config = config
         self._key = key
-        self._task = task
+        self._task = reader.task
         self._space = space
         self._oracle = oracle
         self._books = books
         self._plan = plan
         self.optimizer = optimizer
         self.trajectory = trajectory
-        self._looks = Looks(task, space, oracle, books, config.select, best)
+        self._looks = Looks(reader, space, oracle, books, config.select, best)
         self.done = False
         self.reason = ""
         self._step = 0

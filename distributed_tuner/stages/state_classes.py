@@ -3,6 +3,7 @@
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.restart import Adopted
+from distributed_tuner.stages.screen import Screened
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Waypoint
@@ -22,6 +23,7 @@ STATE_CLASSES = (
     Point,
     PooledText,
     Projection,
+    Screened,
     Selected,
     Takeover,
     Text,

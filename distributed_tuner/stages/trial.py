@@ -13,14 +13,16 @@ from distributed_tuner import optimizers
 from distributed_tuner.budget import Purse
 from distributed_tuner.config.experiment import Experiment, label_of
 from distributed_tuner.config.optimizer import ZotConfig
+from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
-from distributed_tuner.config.stage import RestartStageConfig, SearchStageConfig
+from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig, SearchStageConfig
 from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row, StageRow
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText
+from distributed_tuner.prompts.spec import framed, unframed
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.seeds import Key
 from distributed_tuner.stages.books import Books
@@ -28,14 +30,16 @@ from distributed_tuner.stages.course import Course, TunedStageConfig
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.prompt_space import prompt_space
+from distributed_tuner.stages.reading import Reader, fitted_on, settled_head
 from distributed_tuner.stages.restart import RestartStage
+from distributed_tuner.stages.screen import ScreenStage
 from distributed_tuner.stages.search import SearchStage, train_batch
-from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.selection import Rule, Selected
 from distributed_tuner.stages.survey import SurveyStage
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Candidate, Cost, Request, Start
+from distributed_tuner.values import Array, Candidate, Cost, Request, Start, Text
 
 PUBLISHED_WAYPOINTS = 1024  # the published code records every step of a stage
 
@@ -77,6 +81,7 @@ class Trial:
     ) -> None:
         self.trial_id = trial_id
         self._task = task
+        self._screened: str | None = None  # the instruction that the screen found
         self._oracle = oracle
         self._proposers = proposers
         self._clock = clock
@@ -105,6 +110,9 @@ class Trial:
     def _set_experiment(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._course = Course(experiment, self._task, self._space, self._oracle)
+        rules = [stage.select for stage in experiment.stages if not isinstance(stage, RestartStageConfig)]
+        self._rule: Rule = rules[0] if rules else "cross_validation"  # of looks that no search takes
+        self._reader = Reader(self._task, settled_head(experiment.head), fitted_on(experiment))
 
     # ------------------------------------------------------------------------------------------------ what others see
     @property
@@ -181,6 +189,11 @@ class Trial:
             self._settle(self._place, self._stage.settings)
             self._open_next(self._stage_index)
             return []
+        if isinstance(self._stage, ScreenStage):
+            self._selected = self._stage.selected
+            self._start_from(self._stage.instruction)
+            self._open_next(self._stage_index)
+            return []
         self._selected = self.selected
         ended = self._ended()
         if self._stage_index + 1 < len(self._course.stages) and not self._is_spent():
@@ -211,6 +224,7 @@ class Trial:
         """Return everything that ``load_state_dict`` needs to go on with the same bits."""
         return {
             "surveyed": dict(self._surveyed),
+            "screened": self._screened,
             "settings": dict(self._settings),
             "restart_id": self._restart_id,
             "stage_index": self._stage_index,
@@ -230,6 +244,8 @@ class Trial:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a trial built from the same experiment."""
+        if state.get("screened") is not None:
+            self._start_from(state["screened"])
         for place, measured in state["surveyed"].items():
             self._settle(place, measured)
         self.apply(state["settings"])
@@ -265,6 +281,16 @@ class Trial:
         self._surveyed[place] = measured
         self._set_experiment(self._experiment.model_copy(update={"stages": tuple(stages)}))
 
+    def _start_from(self, instruction: str) -> None:
+        """Go on after the screen: the search starts from its instruction."""
+        self._screened = instruction
+        before = self._experiment.prompt
+        prompt = started_from(before, instruction)
+        self._task = framed(unframed(self._task, before), prompt)
+        self._space = prompt_space(prompt, self._task, self._oracle.info.width)
+        self._current = self._space.at(self._space.start)
+        self._set_experiment(self._experiment.model_copy(update={"prompt": prompt, "screen": None}))
+
     def _close_stage(self) -> None:
         """Take over what the stage that has ended leaves to the next."""
         stage = self._stage
@@ -288,12 +314,15 @@ class Trial:
     def _place(self) -> int:
         return self._stage_index % len(self._experiment.stages)
 
-    def _open_stage(self, restored: bool = False) -> SearchStage | RestartStage | SurveyStage:
+    def _open_stage(self, restored: bool = False) -> SearchStage | RestartStage | SurveyStage | ScreenStage:
         config = self._course.stages[self._stage_index]
         books = Books(self.trial_id, self._stage_index, lambda: self._purse.spent, self.elapsed)
+        if self._experiment.screen is not None:
+            self._course.plan(self._stage_index, None)  # says so where the budget is too small
+            return self._open_screen(self._experiment.screen, books)
         if isinstance(config, RestartStageConfig):
             return self._open_restart(config, books)
-        first = self._stage_index == 0 and not self._surveyed
+        first = self._stage_index == 0 and not self._surveyed and self._screened is None
         plan = self._course.plan(self._stage_index, None if first else self._opened)
         if isinstance(config, SearchStageConfig) and _unsettled(config):
             return self._open_survey(config, books)
@@ -302,7 +331,7 @@ class Trial:
         return SearchStage(
             config,
             key=(*self._key, self._stage_index),
-            task=self._task,
+            reader=self._reader,
             space=self._space,
             oracle=self._budgeted,
             books=books,
@@ -311,6 +340,23 @@ class Trial:
             best=self._selected,
             trajectory=self._new_trajectory(),
         )
+
+    def _open_screen(self, config: ScreenStageConfig, books: Books) -> ScreenStage:
+        reader = self._reader_of_words()
+        return ScreenStage(
+            config,
+            key=(*self._key, "screen"),
+            reader=reader,
+            oracle=self._budgeted,
+            books=books,
+            looks=Looks(reader, self._space, self._budgeted, books, self._rule, self._selected, screen=True),
+            keep=self._course.search_cost(0),
+        )
+
+    def _reader_of_words(self) -> Reader:
+        """Return what reads prompts in words: their texts have no instruction in front."""
+        task = unframed(self._task, self._experiment.prompt)
+        return Reader(task, settled_head(self._experiment.head), fitted_on(self._experiment))
 
     def _open_survey(self, config: SearchStageConfig, books: Books) -> SurveyStage:
         assert isinstance(config.optimizer, ZotConfig)
@@ -341,7 +387,7 @@ class Trial:
         assert self._proposers is not None, "restart stages need proposers"
         looks = None
         if self._course.looks_after(self._stage_index):
-            looks = Looks(self._task, self._space, self._budgeted, books, "metric_then_loss", self._selected)
+            looks = Looks(self._reader, self._space, self._budgeted, books, self._rule, self._selected)
         return RestartStage(
             config,
             task=self._task,
@@ -418,9 +464,10 @@ class Trial:
         if self._selected is None:
             self.outcome = Outcome(f"{self._stage.reason}; no look had a finite loss")
             return []
-        batch = self._task.batch("test")
+        reader = self._reader_of_words() if isinstance(self._selected.candidate, Text) else self._reader
+        batch = reader.batch("test")
         answer = self._oracle.evaluate(Request((self._selected.candidate,), batch, self._space.spec))
-        scores = scores_of(self._task, answer, batch)
+        loss, scores = reader.measure(self._selected.head, answer, batch)
         self.outcome = Outcome(self._stage.reason)
         return [
             MeasureRow(
@@ -428,9 +475,10 @@ class Trial:
                 what="selected",
                 split="test",
                 split_seed=self._experiment.task.split_seed,
-                loss=float(answer.losses[0]),
+                loss=loss,
                 metric=scores[self._task.metric],
                 metrics=scores,
+                label_words_metric=scores_of(self._task, answer, batch)[self._task.metric],
                 cost=CostRow.of(answer.cost),
             )
         ]

@@ -4,10 +4,10 @@ Owns the value and how a batch is cut from it. How it comes about belongs to the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distributed_tuner.errors import TaskError
-from distributed_tuner.values import Batch, Example, LabelRule, LossName, Split
+from distributed_tuner.values import LABEL_WORDS, Batch, Example, LabelRule, LossName, Objective, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Task:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     feedback: tuple[Example, ...] = ()
+    objective: Objective = LABEL_WORDS
+    """What is told of candidates on train and feedback, which steer."""
+    answer_words: tuple[str, ...] = ()
+    """Words beside the label words that the head reads."""
 
     @property
     def metric(self) -> str:
@@ -52,6 +56,8 @@ class Task:
     def batch(self, split: Split, indices: Sequence[int] | None = None) -> Batch:
         """Return the batch of the examples of ``split`` at ``indices`` (all of them where None), in that order.
 
+        Train and feedback have the task's objective, with the answer words if it reads them; the others the plain one.
+
         Raises TaskError where an index lies outside the split.
         """
         examples = self.examples(split)
@@ -60,4 +66,10 @@ class Task:
             if outside:
                 raise TaskError(f"indices into {split} run from 0 to {len(examples) - 1}, got {outside[:3]}")
             examples = tuple(examples[i] for i in indices)
-        return Batch(examples, self.label_words, split, self.loss, self.label_rule)
+        objective = self.objective if split in ("train", "feedback") else LABEL_WORDS
+        words = self.answer_words if objective.head == "vocabulary" else ()
+        return Batch(examples, self.label_words, split, self.loss, self.label_rule, objective, words)
+
+    def read_batch(self, split: Split) -> Batch:
+        """Return all examples of ``split`` as a head reads them: with the scores of its answer words."""
+        return replace(self.batch(split), answer_words=self.answer_words)

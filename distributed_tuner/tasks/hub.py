@@ -38,7 +38,7 @@ def build_hub(config: HubTaskConfig, root: Path) -> Task:
         label_names=spec.label_names,
         label_words=words.label_words if config.label_words is None else _in_order(spec, config.label_words),
         manual_prompt=spec.manual_prompt,
-        fields=_cleaner(spec.clean, template),
+        fields=fields_of(spec.clean, template),
         loss=spec.loss,
         label_rule=rule,
         metrics=spec.metrics,
@@ -95,7 +95,7 @@ def _labelled(spec: HubTask, template: Template, rows: HubRows, source: str) -> 
     return Labelled(table, [i if (i := index[value]) is not None else -1 for value in values])
 
 
-def _cleaner(clean: Clean | None, template: Template) -> Callable[[Table, int], dict[str, str]]:
+def fields_of(clean: Clean | None, template: Template) -> Callable[[Table, int], dict[str, str]]:
     """Return how the template's columns are taken from a row."""
     match clean:
         case None:

@@ -11,7 +11,7 @@ from distributed_tuner import oracles
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import OracleTimeout
-from distributed_tuner.ledger.rows import FeedbackRow, LookRow, MeasureRow, RestartRow, Row, StepRow
+from distributed_tuner.ledger.rows import FeedbackRow, LookRow, MeasureRow, RestartRow, Row, ScreenRow, StepRow
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.proposers.base import Ask, Proposer
@@ -22,6 +22,7 @@ from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Answer,
     Array,
+    Batch,
     Candidate,
     Cost,
     Evaluation,
@@ -145,6 +146,9 @@ class TimedOracle:
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return self._oracle.vocabulary(space)
 
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        return self._oracle.answer_words(batch, count)
+
 
 @dataclass
 class Scripted:
@@ -197,7 +201,7 @@ def measures_of(rows: list[Row]) -> list[MeasureRow]:
 
 def paid(rows: list[Row]) -> Cost:
     """Return the sum of what everything on the trial's budget cost."""
-    bought = StepRow | LookRow | FeedbackRow | RestartRow
+    bought = StepRow | LookRow | FeedbackRow | RestartRow | ScreenRow
     return sum((row.cost.value() for row in rows if isinstance(row, bought)), Cost())
 
 

@@ -25,8 +25,20 @@ from local_trials import (
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.ledger.rows import LookRow, Row, StepRow
 from distributed_tuner.optimizers.base import Race
+from distributed_tuner.oracles.base import evaluation
 from distributed_tuner.stages.racing import Raced, Racing, run_race
-from distributed_tuner.values import Array, Array64, Batch, Cost, Evaluation, Example, Point, PromptSpec, Request
+from distributed_tuner.values import (
+    Array,
+    Array64,
+    Batch,
+    Cost,
+    Evaluation,
+    Example,
+    Objective,
+    Point,
+    PromptSpec,
+    Request,
+)
 
 SPEC = PromptSpec(1, "zeros", "", "prefix", "paper")
 CMA = OPTIMIZERS["cma"] | {"popsize": 8, "intrinsic_dim": 6, "alpha": 10.0}  # losses that differ much
@@ -152,7 +164,8 @@ def test_a_leader_that_fails_is_replaced_by_the_next_most_promising() -> None:
 
 
 def test_an_estimate_is_never_better_than_the_threshold() -> None:
-    racing = Racing(2, 2, Race(1, 1))
+    examples = tuple(Example(str(i), "text", "", 0) for i in range(2))
+    racing = Racing(2, Batch(examples, (" a", " b"), "train"), Race(1, 1))
     for losses in ([[1.0], [3.0]], [[1.0]]):
         heat = racing.heat()
         assert heat is not None
@@ -165,6 +178,31 @@ def test_equal_losses_are_all_completed() -> None:
     raced = Table(np.full((4, 3), 0.1)).race(Race(1, 2))
     np.testing.assert_array_equal(raced.losses, np.full((4, 3), 0.1).mean(axis=1))
     assert raced.stopped == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_bias_leaves_is_raced_as_surely(seed: int) -> None:
+    """The best mu and their losses are those of the full evaluation, for an objective that fits a bias as well."""
+    stream = np.random.default_rng(seed)
+    logits = (stream.uniform(0.1, 6) * stream.standard_normal((9, 12, 2)) + stream.standard_normal((9, 1, 2))).astype(
+        np.float32
+    )
+    examples = tuple(Example(str(i), "", "", i % 2) for i in range(12))
+    batch = Batch(examples, ("a", "b"), "train", objective=Objective("bias"))
+    full = evaluation(logits, batch, Cost()).losses
+    points = tuple(Point(np.array([i], dtype=np.float32)) for i in range(9))
+
+    def answered(request: Request, queries: int) -> Evaluation:
+        assert request.batch.objective.plain
+        rows = [int(c.vector[0]) for c in request.candidates if isinstance(c, Point)]
+        columns = [int(example.uid) for example in request.batch.examples]
+        return evaluation(logits[np.ix_(rows, columns)], request.batch, Cost(queries, len(rows) * len(columns)))
+
+    raced = run_race(Request(points, batch, SPEC), Race(3, 4), answered)
+    best = np.argsort(full)[:4]
+    assert sorted(np.argsort(raced.losses)[:4]) == sorted(best)
+    np.testing.assert_allclose(raced.losses[best], full[best], rtol=1e-12)
+    assert (np.delete(raced.losses, best) >= full[best].max()).all()
 
 
 # ------------------------------------------------------------------------------------------------- in a trial

@@ -96,9 +96,22 @@ def test_a_look_is_selected_for_a_better_metric_or_an_equal_one_with_less_loss(
     metric: float, loss: float, by_both: bool, by_metric: bool
 ) -> None:
     best = Selected(Point(np.zeros(1, dtype=np.float32)), dev_metric=0.7, dev_loss=0.5, train_loss=0.5)
-    assert is_better(metric, loss, best, "metric_then_loss") is by_both
-    assert is_better(metric, loss, best, "metric") is by_metric
-    assert is_better(metric, loss, None, "metric") is bool(np.isfinite(metric) and np.isfinite(loss))
+    score = float("nan")  # says nothing here
+    assert is_better(metric, loss, score, best, "metric_then_loss") is by_both
+    assert is_better(metric, loss, score, best, "metric") is by_metric
+    assert is_better(metric, loss, score, None, "metric") is bool(np.isfinite(metric) and np.isfinite(loss))
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "better"),
+    [(0.4, 0.5, True), (0.5, 0.5, False), (0.6, 0.5, False), (0.4, None, True), (float("nan"), None, False),
+     (float("inf"), 0.5, False)],
+)  # fmt: skip
+def test_a_look_is_selected_for_less_loss_by_cross_validation(score: float, best: float | None, better: bool) -> None:
+    before = None
+    if best is not None:
+        before = Selected(Point(np.zeros(1, dtype=np.float32)), 0.9, 0.1, 0.1, score=best)
+    assert is_better(0.0, 9.0, score, before, "cross_validation") is better
 
 
 @pytest.mark.parametrize("rule", ["metric", "metric_then_loss"])

@@ -250,11 +250,11 @@ def test_what_a_later_stage_looks_at_is_selected_only_if_it_beats_the_stages_bef
     experiment = make_experiment(first, second, budget={"queries": 200}, first={"steps": 30}, seed=SEED)
     trial = make_trial(experiment)
     looks = looks_of(run(trial))
-    selected = [(row.dev_metric or 0.0, -(row.dev_loss or 0.0)) for row in looks if row.selected]
-    assert selected == sorted(selected)
+    selected = [row.score or 0.0 for row in looks if row.selected]
+    assert selected == sorted(selected, reverse=True)
     assert {row.stage for row in looks} == {0, 1}
     assert trial.selected is not None
-    assert (trial.selected.dev_metric, -trial.selected.dev_loss) == selected[-1]
+    assert trial.selected.score == selected[-1] == min(row.score or 0.0 for row in looks)
 
 
 def test_units_of_the_prompt_do_not_move_the_start_of_the_next_stage() -> None:
@@ -282,7 +282,7 @@ def test_the_selected_prompt_is_measured_once_on_test_and_not_from_the_budget(op
     right = answer.logits[0].argmax(axis=1) == np.array([example.label for example in task.test])
     assert (measure.metric, measure.loss) == (right.mean(), answer.losses[0])
     assert last_spent(rows).queries <= 60
-    chosen = max(looks_of(rows), key=lambda row: (row.dev_metric, -row.dev_loss))  # type: ignore[operator]
+    chosen = min(looks_of(rows), key=lambda row: row.score)  # type: ignore[arg-type,return-value]
     assert (trial.selected.dev_metric, trial.selected.dev_loss) == (chosen.dev_metric, chosen.dev_loss)
 
 

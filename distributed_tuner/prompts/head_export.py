@@ -1,0 +1,125 @@
+"""The head beside the prompt: what was fitted, as safetensors, and what it reads, as JSON.
+
+With it and any program that tells the scores of the named words behind the prompt, a label is a matter of a few lines
+of numpy: docs/heads.md has them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from distributed_tuner import heads
+from distributed_tuner.config.head import WORDY, HeadConfig
+from distributed_tuner.errors import HeadError
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Array64, LabelRule
+
+FACTS, TENSORS = "head.json", "head.safetensors"
+CONFIG: TypeAdapter[HeadConfig] = TypeAdapter(HeadConfig)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ExportedHead:
+    """A fitted head, and whose answers it reads.
+
+    words: whose scores are its features, the label words first. labels: what the data call the classes.
+    """
+
+    config: HeadConfig
+    words: tuple[str, ...]
+    labels: tuple[str, ...]
+    label_words: tuple[str, ...]
+    model: str
+    state: Mapping[str, Array64]
+    label_rule: LabelRule = "single"
+
+    def head(self) -> heads.Head:
+        """Return the head, fitted."""
+        return heads.restore(self.config, len(self.labels), self.state)
+
+    def require_model(self, model: str) -> None:
+        """Check that the head goes with a model.
+
+        Raises:
+            HeadError: it was fitted to answers of another.
+        """
+        if model != self.model:
+            raise HeadError(
+                f"a head reads the answers of the model that it was fitted to, {self.model!r}, but the oracle's is"
+                f" {model!r}; tune again, or set the model back"
+            )
+
+    def require_for(self, model: str, task: Task) -> None:
+        """Check that the head goes with a model and a task.
+
+        Raises:
+            HeadError: it was fitted to answers of another model, or to other label words.
+        """
+        self.require_model(model)
+        if task.label_words != self.label_words:
+            raise HeadError(
+                f"a head reads the label words that it was fitted to, {list(self.label_words)}, but the task has"
+                f" {list(task.label_words)}; take the run's own template and label words"
+            )
+
+
+def exported_head(config: HeadConfig, task: Task, model: str, state: Mapping[str, Array64]) -> ExportedHead:
+    """Return a prompt's head with all that is needed to use it elsewhere."""
+    words = (*task.label_words, *(task.answer_words if isinstance(config, WORDY) else ()))
+    return ExportedHead(config, words, task.label_names, task.label_words, model, state, task.label_rule)
+
+
+def write_head(head: ExportedHead, directory: Path) -> list[Path]:
+    """Write head.json and, where something was fitted, head.safetensors."""
+    from safetensors.numpy import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    facts, tensors = directory / FACTS, directory / TENSORS
+    described = {
+        "head": head.config.model_dump(mode="json", exclude={"answer_words"}),
+        "model": head.model,
+        "labels": list(head.labels),
+        "label_words": list(head.label_words),
+        "label_rule": head.label_rule,
+        "words": list(head.words),
+    }
+    facts.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not head.state:
+        tensors.unlink(missing_ok=True)
+        return [facts]
+    save_file({name: np.ascontiguousarray(value) for name, value in sorted(head.state.items())}, tensors)
+    return [facts, tensors]
+
+
+def read_head(directory: Path) -> ExportedHead | None:
+    """Read a head back; None where a prompt has none, as those of older runs.
+
+    Raises:
+        HeadError: its files are not whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    facts, tensors = directory / FACTS, directory / TENSORS
+    if not facts.is_file():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+        words, label_words = tuple(map(str, told["words"])), tuple(map(str, told["label_words"]))
+        config = CONFIG.validate_python(told["head"])
+        if isinstance(config, WORDY):
+            config = config.model_copy(update={"answer_words": words[len(label_words) :]})
+        state = load_file(tensors) if tensors.is_file() else {}
+        rule: LabelRule = "first" if told["label_rule"] == "first" else "single"
+        labels, model = tuple(map(str, told["labels"])), str(told["model"])
+        return ExportedHead(config, words, labels, label_words, model, state, rule)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
+        raise HeadError(
+            f"a head is {FACTS} with {TENSORS}, but those in {directory} cannot be read ({error}); copy back the files"
+            " of one run"
+        ) from error

@@ -1,0 +1,217 @@
+"""Reading: what a prompt's answers to train and dev are worth once a head is fitted to them. No query is asked here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distributed_tuner import heads
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.head import (
+    WORDY,
+    AutoHeadConfig,
+    BiasHeadConfig,
+    ContextualHeadConfig,
+    DomainHeadConfig,
+    HeadConfig,
+    LabelWordsHeadConfig,
+    VocabularyHeadConfig,
+)
+from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.errors import HeadError
+from distributed_tuner.heads.vocabulary import VocabularyHead
+from distributed_tuner.oracles.base import LOSSES, labels_of
+from distributed_tuner.prompts.spec import framed
+from distributed_tuner.seeds import generator
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.metrics import score
+from distributed_tuner.values import Array64, Batch, Evaluation, Example, Half, Split
+
+WORDS_TOLD = {"transformers": 1600, "vllm": 128}  # at the price of the label words', by the kind of oracle
+SHOWN = "shown"  # in a head's state: places of the train rows that stand in its prompt
+BOTH: tuple[Split, ...] = ("train", "dev")
+CONTENT_FREE = ("N/A", "", "[MASK]")  # texts of contextual calibration (2102.09690)
+DOMAIN_TEXTS = 20  # of domain-context calibration (2305.19148)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Read:
+    """One prompt's answers, read by a head.
+
+    losses: of train and dev, in that order, each row by a head without it; score: their mean. dev_loss, dev_metrics:
+    likewise, or by a head fitted to train where that is the one that goes with the prompt; train_loss, train_metrics:
+    likewise. state: of that head, and which rows of train stand in the prompt.
+    """
+
+    losses: Array64
+    score: float
+    dev_loss: float
+    dev_metrics: dict[str, float]
+    train_loss: float
+    train_metrics: dict[str, float]
+    state: Mapping[str, Array64]
+
+
+def settled_kind(experiment: Experiment, task: Task) -> HeadConfig:
+    """Return the head of an experiment; of "auto" the strongest that the oracle and the shots allow."""
+    if not isinstance(experiment.head, AutoHeadConfig):
+        return experiment.head
+    oracle, shots = experiment.oracle, experiment.task.shots - experiment.task.feedback
+    if oracle.kind == "analytic" or task.loss == "zero_one":
+        return LabelWordsHeadConfig(kind="label_words")
+    words = WORDS_TOLD.get(oracle.kind, 0)
+    if words <= len(task.label_words) or shots < VocabularyHead.least_rows:
+        return BiasHeadConfig(kind="bias")
+    return VocabularyHeadConfig(kind="vocabulary", words=words)
+
+
+def read_by(task: Task, experiment: Experiment) -> Task:
+    """Return the task as the experiment's searches see it: texts framed by the prompt's layout, their objective, and
+    the words that the head reads."""
+    words = experiment.head.answer_words if isinstance(experiment.head, WORDY) else None
+    seen = framed(task, experiment.prompt)
+    return replace(seen, objective=experiment.objective.value(), answer_words=words or ())
+
+
+def fitted_on(experiment: Experiment) -> tuple[Split, ...]:
+    """Return what the head that goes with a prompt is fitted to: all labels, or train where dev alone selects."""
+    rules = {stage.select for stage in experiment.stages if not isinstance(stage, RestartStageConfig)}
+    return BOTH if rules <= {"cross_validation"} else BOTH[:1]
+
+
+def settled_head(config: HeadConfig) -> HeadConfig:
+    """Return a head to reckon with: an "auto" that is not settled yet costs what label words cost."""
+    return LabelWordsHeadConfig(kind="label_words") if isinstance(config, AutoHeadConfig) else config
+
+
+class Reader:
+    """Reads answers for one task. ``on``: what the head that goes with a prompt is fitted to."""
+
+    def __init__(self, task: Task, config: HeadConfig, on: tuple[Split, ...] = BOTH) -> None:
+        assert not isinstance(config, AutoHeadConfig), "the head is settled before anything is read"
+        self.task = task
+        self._config = config
+        self.on = on
+        self._plain = isinstance(config, LabelWordsHeadConfig)
+
+    @property
+    def references(self) -> Batch | None:
+        """Texts without content that the head goes by, as a batch; None where it needs none."""
+        first = self.task.train[0]
+        if isinstance(self._config, ContextualHeadConfig):
+            texts = [text for text in CONTENT_FREE if text or first.cue]
+        elif isinstance(self._config, DomainHeadConfig):
+            words = [word for example in self.task.train for word in example.text.split()] or list(CONTENT_FREE[:1])
+            length = max(1, len(words) // len(self.task.train))
+            stream = generator((0, "domain words"))
+            texts = [" ".join(stream.choice(words, size=length).tolist()) for _ in range(DOMAIN_TEXTS)]
+        else:
+            return None
+        examples = tuple(Example(f"reference-{i}", text, first.cue, 0, first.tail) for i, text in enumerate(texts))
+        return replace(self.task.batch("train"), examples=examples)
+
+    def batch(self, split: Split) -> Batch:
+        """Return a split as it is asked for."""
+        return self.task.read_batch(split) if isinstance(self._config, WORDY) else self.task.batch(split)
+
+    def left_on_train(self, train: Evaluation, shown: Sequence[int] = ()) -> float:
+        """Return the mean loss of the rows of train that do not stand in the prompt, each by a head without it."""
+        features, labels = _hidden(self._features(train), shown), labels_of(self.task.batch("train"))
+        if self._plain:
+            losses = self._plain_losses(train, labels)
+        else:
+            try:
+                head = heads.build(self._config, len(self.task.label_words))
+                losses = _losses(head.leave_one_out(features, labels), labels)
+            except HeadError:  # too few answered rows
+                return float("nan")
+        return float(np.delete(losses, list(shown)).mean())
+
+    def read(
+        self, train: Evaluation, dev: Evaluation, references: Evaluation | None = None, shown: Sequence[int] = ()
+    ) -> Read:
+        """Read one prompt's answers to train and dev. What cannot be read has a NaN score, and is never selected.
+
+        ``shown``: places in train of rows that stand in the prompt, which tell nothing then.
+        """
+        known = None if references is None else self._features(references)
+        features = {"train": _hidden(self._features(train), shown), "dev": self._features(dev)}
+        labels = {split: labels_of(self.task.batch(split)) for split in BOTH}
+        both, answers = np.concatenate(list(features.values())), np.concatenate(list(labels.values()))
+        words = len(self.task.label_words)
+        try:
+            out = heads.build(self._config, words).leave_one_out(both, answers, known)
+            on = [split for split in features if split in self.on]
+            head = heads.build(self._config, words).fit(
+                np.concatenate([features[split] for split in on]),
+                np.concatenate([labels[split] for split in on]),
+                known,
+            )
+            rows = len(labels["train"])
+            of_dev, of_train = out[rows:], out[:rows]
+            if "dev" not in on:
+                of_dev, of_train = head.predict(features["dev"]), head.predict(features["train"])
+        except HeadError:  # too few answered rows
+            nothing = np.full(len(answers), np.nan)
+            nan = float("nan")
+            return Read(nothing, nan, nan, {}, nan, {}, {})
+        losses_of = {"train": _losses(of_train, labels["train"]), "dev": _losses(of_dev, labels["dev"])}
+        losses = _losses(out, answers)
+        if self._plain:
+            losses_of = {
+                "train": self._plain_losses(train, labels["train"]),
+                "dev": self._plain_losses(dev, labels["dev"]),
+            }
+            losses = np.concatenate(list(losses_of.values()))
+        kept = np.ones(rows, dtype=np.bool_)
+        kept[list(shown)] = False
+        told = np.concatenate([kept, np.ones(len(labels["dev"]), dtype=np.bool_)])
+        state = head.state_dict() | ({SHOWN: np.array(shown, dtype=np.float64)} if shown else {})
+        return Read(
+            losses=np.where(told, losses, np.nan),
+            score=float(losses[told].mean()),
+            dev_loss=float(losses_of["dev"].mean()),
+            dev_metrics=self._metrics(of_dev, labels["dev"]),
+            train_loss=float(losses_of["train"][kept].mean()),
+            train_metrics=self._metrics(of_train[kept], labels["train"][kept]),
+            state=state,
+        )
+
+    def measure(self, state: Mapping[str, Array64], answer: Evaluation, batch: Batch) -> tuple[float, dict[str, float]]:
+        """Return loss and metrics of answers, read by a head that was fitted before."""
+        labels = labels_of(batch)
+        chances = heads.restore(self._config, len(self.task.label_words), state).predict(self._features(answer))
+        losses = self._plain_losses(answer, labels) if self._plain else _losses(chances, labels)
+        return float(losses.mean()), self._metrics(chances, labels)
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _features(self, answer: Evaluation) -> Half | npt.NDArray[np.float32]:
+        if not isinstance(self._config, WORDY):
+            return np.asarray(answer.logits[0])
+        assert answer.features is not None
+        return np.asarray(answer.features[0])
+
+    def _plain_losses(self, answer: Evaluation, labels: npt.NDArray[np.int64]) -> Array64:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return LOSSES[self.task.loss](answer.logits[0], labels)
+
+    def _metrics(self, chances: Array64, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+        """Return the task's metrics. A row without an answer counts as the first label, as argmax has it."""
+        return score(self.task.metrics, np.argmax(np.nan_to_num(chances), axis=-1), labels)
+
+
+def _hidden(features: Half | npt.NDArray[np.float32], shown: Sequence[int]) -> npt.NDArray[Any]:
+    """Return features without those of some rows: no fit sees what is not finite."""
+    if not shown:
+        return features
+    left = features.astype(np.float32)
+    left[list(shown)] = np.nan
+    return left
+
+
+def _losses(chances: Array64, labels: npt.NDArray[np.int64]) -> Array64:
+    """Return -log of each label's probability."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.log(chances[np.arange(len(labels)), labels]))
