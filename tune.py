@@ -169,6 +169,24 @@ def evaluate(
 
 
 @command
+def predict(
+    run_dir: RunDir,
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the columns of the task's template.")],
+    out: Annotated[Path | None, typer.Option(help="A new .csv or .jsonl file; beside FILE when left out.")] = None,
+) -> int:
+    """Label new rows with the prompt and head that a run returned."""
+    from distributed_tuner.prediction import default_out
+    from distributed_tuner.prediction import predict as label_rows
+    from distributed_tuner.run_directory import opened
+
+    place = out or default_out(file)
+    with opened(run_dir) as directory:
+        rows = label_rows(directory.path, file, place, lambda done, all_: _say(f"{done:,} of {all_:,} rows"))
+    print(f"{rows:,} row(s): {place}")
+    return 0
+
+
+@command
 def export(
     run_dir: RunDir,
     format: Annotated[Literal["peft", "safetensors", "text"], typer.Option("--format", help="What to write.")],

@@ -13,7 +13,8 @@ from typing import Any
 from ray.exceptions import RayError
 
 from actors.cluster import cluster, quiet_tune, room, shortage
-from actors.measuring import measure, measure_manual_prompts
+from actors.layouts import race_layouts
+from actors.measuring import measure, measure_bags_of_words, measure_baselines
 from actors.past import Past
 from actors.pool import Pool
 from actors.progress import Progress
@@ -33,10 +34,11 @@ from distributed_tuner.ledger.rows import EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight import SPLITS, Prepared
 from distributed_tuner.prompts.export import exported, write
-from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.prompts.spec import framed, prompt_spec
 from distributed_tuner.report.html import write_report
 from distributed_tuner.report.summary import summarize
 from distributed_tuner.run_directory import RunDirectory, write_json
+from distributed_tuner.stages.reading import Reader
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo
 
@@ -94,7 +96,8 @@ class _Run:
                 progress.note(note)
         settled = self._settled(progress)
         pool, oracle = settled.pool, settled.pool.oracle
-        self._prepared = self._prepared.with_oracle(settled.oracle)
+        self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(oracle.answer_words)
+        self._prepared, layouts = race_layouts(self._prepared, oracle, progress.note)
         if not self._resume:
             write_json(self._directory.config, self._config(oracle.info))
         status = "failed"
@@ -113,11 +116,14 @@ class _Run:
                 writer.write(calibration)
             for parity in settled.parities:
                 writer.write(parity)
+            for layout in layouts:
+                writer.write(layout)
             _write_events(settled.before, writer)
             try:
-                measure_manual_prompts(self._prepared, self._directory.ledger, oracle, writer, progress)
+                measure_baselines(self._prepared, self._directory, oracle, writer, progress)
                 status = self._run_trials(pool, writer, progress)
                 if status == "done":
+                    measure_bags_of_words(self._prepared, self._directory, writer, progress)
                     self._measure_best(oracle, writer)
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -203,13 +209,20 @@ class _Run:
             proposers.stop()
 
     def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any]] | None:
-        """Return the best trial with its task, its prompt and its line in the summary, if its prompt is known."""
-        summary = summarize(read(self._directory.ledger), self._directory.read_config())
-        for plan, task in zip(self._prepared.plans, self._prepared.tasks, strict=True):
+        """Return the best trial with its task, its prompt and its line in the summary, if its prompt is known.
+
+        The plan and the task are as the prompt is asked: a screen may have found another instruction.
+        """
+        ledger = read(self._directory.ledger)
+        summary = summarize(ledger, self._directory.read_config())
+        for plan in self._prepared.plans:
             prompt = self._directory.prompt_of(plan.trial_id)
             if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
                 scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
-                return plan, task, prompt, scores
+                found = next((row.instruction for row in ledger.screens if row.trial_id == plan.trial_id), "")
+                asked = plan.started_from(found)
+                task = self._prepared.plain_task(plan)
+                return asked, task if isinstance(prompt, str) else framed(task, asked.experiment.prompt), prompt, scores
         return None
 
     def _measure_best(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
@@ -218,8 +231,10 @@ class _Run:
         if best is None or best[3]["test_metric"] is not None:
             return
         plan, task, prompt, scores = best
-        candidate, spec = exported(plan, task, prompt, [], scores).asked()
-        writer.write(measure(oracle, task, candidate, spec, "test", plan.experiment.task.split_seed, plan.trial_id))
+        state = self._directory.head_of(plan.trial_id)
+        candidate, spec = exported(plan, task, prompt, [], scores, state).asked()
+        reader, split_seed = Reader(task, plan.experiment.head), plan.experiment.task.split_seed
+        writer.write(measure(oracle, reader, candidate, spec, state, split_seed, plan.trial_id))
 
     def _try_export(self, oracle: RemoteOracle) -> None:
         """Export; a pool that is gone costs the export, not the report."""
@@ -243,9 +258,17 @@ class _Run:
         best = self._best()
         if best is not None:
             plan, task, prompt, scores = best
+            told = summarize(read(self._directory.ledger), self._directory.read_config())["best"]
+            if told["kept"] == "manual_prompt":
+                state = self._directory.baseline_head(plan.experiment.task.split_seed)
+                task = self._prepared.plain_task(plan)
+                manual = exported(plan, task, task.manual_prompt, [], told, state, told["method"])
+                write(manual, self._directory.best)
+                return
             layout = prompt_spec(plan.experiment.prompt, task).layout
             tokens = [] if isinstance(prompt, str) else oracle.nearest_tokens(prompt, layout)
-            write(exported(plan, task, prompt, tokens, scores), self._directory.best)
+            state = self._directory.head_of(plan.trial_id)
+            write(exported(plan, task, prompt, tokens, scores, state), self._directory.best)
 
 
 def _write_events(statistics: Statistics, writer: LedgerWriter) -> None:

@@ -63,6 +63,8 @@ class Past:
             elif not done and ended.get(name) == "done" and _may_be_taken_after(plan):
                 del ended[name]  # its driver died before its last report was saved: it ends once more
             if found is not None and found.saved.prompt is not None and name in ended:
+                if (selected := found.saved.state.get("selected")) is not None:
+                    directory.keep_head(name, selected.head)
                 directory.keep_prompt(name, found.saved.prompt)
         for row in lost(writer.path, rows):
             writer.write(row)

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import LookRow, RestartRow, StageRow, SurveyRow
+from distributed_tuner.ledger.rows import LookRow, RestartRow, ScreenRow, StageRow, SurveyRow
 from distributed_tuner.report import words
 
 _SHOWN = 60  # characters of a prompt in words
@@ -85,6 +85,10 @@ class Progress:
     def survey(self, trial_id: str, row: SurveyRow) -> None:
         """A survey has settled a search's settings."""
         self.note(f"{trial_id}: {words.survey(row)}")
+
+    def screen(self, trial_id: str, row: ScreenRow) -> None:
+        """A screen has found what the search starts from."""
+        self.note(f"{trial_id}: {words.screen(row)}")
 
     def stage(self, trial_id: str, row: StageRow) -> None:
         """A stage has ended."""

@@ -14,6 +14,7 @@ from distributed_tuner.ledger.rows import (
     EventRow,
     LookRow,
     RestartRow,
+    ScreenRow,
     StageRow,
     SurveyRow,
     TrialEndRow,
@@ -88,10 +89,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._progress.restart(plan.trial_id, row)
             elif isinstance(row, SurveyRow):
                 self._progress.survey(plan.trial_id, row)
+            elif isinstance(row, ScreenRow):
+                self._progress.screen(plan.trial_id, row)
             elif isinstance(row, StageRow):
                 self._progress.stage(plan.trial_id, row)
             elif isinstance(row, EventRow):
                 self._progress.note(f"{plan.trial_id}: {words.one_line(row.message, 500)}")
+        if result.get("head") is not None:
+            self._directory.keep_head(plan.trial_id, result["head"])
         if result.get("prompt") is not None:
             self._directory.keep_prompt(plan.trial_id, result["prompt"])
         self._progress.update(plan.trial_id, result["progress"])

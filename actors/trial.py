@@ -120,7 +120,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             "done": trial.done,
         }
         new = {} if told else {"place": ""}  # it is long
-        return self._report | new | {"rows": rows, "prompt": prompt, "scored": self._new_texts()}
+        head = None if prompt is None or trial.selected is None else dict(trial.selected.head)
+        return self._report | new | {"rows": rows, "prompt": prompt, "head": head, "scored": self._new_texts()}
 
     def _new_prompt(self) -> Array | str | None:
         """Return the selected prompt's rows or words if they have not been reported yet."""

@@ -18,6 +18,7 @@ def run_without_ray(path: Path, proposers: Callable[[LossOracle], Any] | None = 
     prepared = prepare(path, [])
     config = prepared.experiment.oracle
     oracle = TiledOracle(oracles.build(config), config.tile)
+    prepared = prepared.with_answer_words(oracle.answer_words)
     rows: list[Row] = []
     for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
         asked = None if proposers is None else proposers(oracle)
@@ -41,10 +42,11 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
         for r in ledger.steps
     }
     looks = {
-        ("look", r.trial_id, r.stage, r.step): (
+        ("look", r.trial_id, r.stage, r.step, r.screen): (
             r.train_loss,
             r.dev_loss,
             r.dev_metrics,
+            r.score,
             r.selected,
             _counts(r.cost),
             _counts(r.spent),

@@ -1,22 +1,30 @@
 """Scoring a tuned prompt again, from its run directory alone and without Ray."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from distributed_tuner import oracles, tasks
 from distributed_tuner.config.load import load_space
+from distributed_tuner.config.prompt import started_from
+from distributed_tuner.config.space import recorded
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.prompts.export import read
+from distributed_tuner.prompts.export import ANALYTIC, read
+from distributed_tuner.prompts.head_export import ExportedHead
+from distributed_tuner.prompts.spec import framed
 from distributed_tuner.run_directory import RunDirectory, data_root
-from distributed_tuner.stages.looking import scores_of
-from distributed_tuner.values import Request, Split
+from distributed_tuner.stages.looking import batches, scores_of
+from distributed_tuner.stages.reading import SHOWN, Reader, fitted_on
+from distributed_tuner.values import LABEL_WORDS, Batch, Evaluation, Request, Split
 
 
 def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict[str, float]:
     """Return loss and metrics of the best prompt on a split of its own task, or of the task in ``task_file``.
 
-    The same model, tiles and rows as in the run, hence the same numbers.
+    The same model, tiles and rows as in the run, hence the same numbers. A row that the head was fitted to is read by
+    one that was fitted without it.
 
     Raises:
         RunDirectoryError: there is no run, it has no best prompt yet, or the prompt comes from another run.
@@ -35,10 +43,38 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
     if task_file is not None:
         other = load_space(task_file)
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent
-    experiment = experiment_of(tree)
+    experiment = experiment_of(recorded(tree))
     task = tasks.build(experiment.task, root)
+    if (instruction := prompt.template.get("instruction")) is not None:
+        task = framed(task, started_from(experiment.prompt, instruction))
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     candidate, spec = prompt.asked()
-    batch = task.batch(split)
+    head = prompt.head
+    if head is None:
+        batch = replace(task.batch(split), objective=LABEL_WORDS)
+        answer = oracle.evaluate(Request((candidate,), batch, spec))
+        return {"loss": float(answer.losses[0]), **scores_of(task, answer, batch)}
+    head.require_for(getattr(experiment.oracle, "model", ANALYTIC), task)
+    task = replace(task, objective=LABEL_WORDS, answer_words=head.words[len(head.label_words) :])
+    reader = Reader(task, head.config, fitted_on(experiment))
+    if task_file is None and split in ("train", "dev"):
+        return _of_own_rows(reader, split, head, lambda batch: oracle.evaluate(Request((candidate,), batch, spec)))
+    batch = reader.batch(split)
     answer = oracle.evaluate(Request((candidate,), batch, spec))
-    return {"loss": float(answer.losses[0]), **scores_of(task, answer, batch)}
+    loss, scores = reader.measure(head.state, answer, batch)
+    return {"loss": loss, **scores}
+
+
+def _of_own_rows(
+    reader: Reader, split: Split, head: ExportedHead, ask: Callable[[Batch], Evaluation]
+) -> dict[str, float]:
+    """Return loss and metrics of rows that took part in the head's fit, as the run has them: each by a head without it.
+
+    Where the head was fitted to train alone, that is how it reads both.
+    """
+    train, dev, *references = (ask(batch) for batch in batches(reader))
+    shown = head.state[SHOWN].astype(int).tolist() if SHOWN in head.state else ()
+    read = reader.read(train, dev, references[0] if references else None, shown)
+    if split == "dev":
+        return {"loss": read.dev_loss, **read.dev_metrics}
+    return {"loss": read.train_loss, **read.train_metrics}

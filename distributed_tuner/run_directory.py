@@ -15,7 +15,7 @@ import numpy as np
 from distributed_tuner.errors import RunDirectoryError, StorageError
 from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder
-from distributed_tuner.values import Array
+from distributed_tuner.values import Array, Array64
 
 DECISION_SECONDS = 10.0  # for which a decision waits until it is at the run's URI
 
@@ -87,6 +87,38 @@ class RunDirectory(Place):
         if words.exists():
             return words.read_text(encoding="utf-8")
         return np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
+
+    def keep_head(self, trial_id: str, state: Mapping[str, Array64]) -> None:
+        """Keep what was fitted to read the selected prompt of one trial by."""
+        self._write_arrays(self._prompt_of(trial_id, "npz").with_name("head.npz"), state)
+
+    def head_of(self, trial_id: str) -> dict[str, Array64]:
+        """Return what was fitted to read the selected prompt of one trial by; nothing where nothing was."""
+        return self._read_arrays(self._prompt_of(trial_id, "npz").with_name("head.npz"))
+
+    def keep_baseline_head(self, split_seed: int, state: Mapping[str, Array64]) -> None:
+        """Keep what was fitted to read the manual prompt by on one split."""
+        self._write_arrays(self.path / "baseline" / f"split-{split_seed}.npz", state)
+
+    def baseline_head(self, split_seed: int) -> dict[str, Array64]:
+        """Return what was fitted to read the manual prompt by on one split; nothing where nothing was."""
+        return self._read_arrays(self.path / "baseline" / f"split-{split_seed}.npz")
+
+    def _write_arrays(self, place: Path, arrays: Mapping[str, Array64]) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(f".{place.stem}.{os.getpid()}.npz")
+        try:
+            named: dict[str, Any] = dict(arrays)
+            np.savez(draft, allow_pickle=False, **named)
+            draft.replace(place)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _read_arrays(self, place: Path) -> dict[str, Array64]:
+        if not place.exists():
+            return {}
+        with np.load(place, allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name], dtype=np.float64) for name in arrays.files}
 
     def _prompt_of(self, trial_id: str, ending: str) -> Path:
         self.require_trial_name(trial_id)

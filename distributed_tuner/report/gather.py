@@ -10,6 +10,7 @@ from distributed_tuner.ledger.reader import Ledger
 from distributed_tuner.ledger.rows import LookRow, RestartRow, StepRow
 from distributed_tuner.report import words
 from distributed_tuner.report.curves import Band, Series, band, running_best
+from distributed_tuner.report.verdict import reference
 
 By: TypeAlias = Literal["queries", "seconds"]
 T = TypeVar("T", LookRow, StepRow)
@@ -59,7 +60,7 @@ def dev_metric_data(ledger: Ledger, summary: Mapping[str, Any], by: By) -> Curve
     """Gather the best dev metric so far of each method, and the manual prompt's."""
     metric = words.MetricWords(summary["best"]["metric"])
     bands = _bands(ledger.looks, summary, by, lambda look: _scaled(metric, look.dev_metric), best_so_far=True)
-    manual = _scaled(metric, summary["baseline"]["manual_prompt"]["dev_metric"])
+    manual = _scaled(metric, reference(summary)[1]["dev_metric"])
     marks = _marks(ledger, summary, by, bands)
     return Curves(_X_TITLES[by], f"best dev {metric.axis} so far", bands, manual, marks)
 
@@ -88,7 +89,7 @@ def test_cost_data(summary: Mapping[str, Any]) -> Dots:
         for trial in summary["trials"]
         if trial["test_metric"] is not None
     )
-    manual = _scaled(metric, summary["baseline"]["manual_prompt"]["test_metric"])
+    manual = _scaled(metric, reference(summary)[1]["test_metric"])
     return Dots(axes, f"test {metric.axis}", dots, manual)
 
 

@@ -99,10 +99,30 @@ def render(
         command=config.get("command") or "",
         events=events[-_MOST_EVENTS:],
         events_left_out=max(0, len(events) - _MOST_EVENTS),
-        config_json=tables.pretty_json(config.get("experiment") or config),
+        config_json=tables.pretty_json(_shortened(config.get("experiment") or config)),
+        head=None if (name := summary["best"].get("head")) in (None, "label_words") else name,
+        interval=_interval(summary),
         versions=config.get("versions") or {},
         model=config.get("model") or {},
     )
+
+
+def _shortened(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the hundreds of words that a head reads."""
+    head = experiment.get("head")
+    if not isinstance(head, Mapping) or not head.get("answer_words"):
+        return dict(experiment)
+    return {**experiment, "head": {**head, "answer_words": f"{len(head['answer_words'])} words: see config.json"}}
+
+
+def _interval(summary: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return the best test accuracy with its interval, spelled; None of other metrics."""
+    best = summary["best"]
+    if best.get("test_interval") is None:
+        return None
+    metric = words.MetricWords(best["metric"])
+    low, high = best["test_interval"]
+    return metric.value(best["test_metric"]), metric.value(low), metric.value(high)
 
 
 def nearest_tokens(prompt: Mapping[str, Any]) -> list[Token]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from distributed_tuner.ledger.reader import Ledger
 from distributed_tuner.ledger.rows import CostRow
+from distributed_tuner.maths.intervals import wilson
+from distributed_tuner.report.choice import Choice, choose, manual_prompt_with_head
 from distributed_tuner.report.trials import PENDING, UNFINISHED, TrialSummary, best_trial, summarize_trials
 from distributed_tuner.values import Cost
 
@@ -22,6 +24,10 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     paid for; ``totals.measurement`` is what test scores, the manual prompt, the calibration and the parity gate cost on
     top. ``totals.counts`` are what else the oracles' answers told, by name, such as ``cached_forwards``.
     ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
+    ``best`` is what the run returns: ``kept`` says whether that is the best trial's prompt or the manual one, because
+    the paired test's ``p_value`` was above ``significance``; ``tuned`` is the best trial's own then, and ``trial_id``
+    the trial that it was weighed against.
+    ``test_interval`` is the 95 % interval of a test accuracy, of one test set; None of other metrics.
     ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for:
     what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer;
     ``proposals_cut`` proposals were longer than the prompt). ``restarts`` are restart stages, ``restarts_adopted``
@@ -30,13 +36,18 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     trials = summarize_trials(ledger, config)
     metric = metric_name(config)
+    best = best_trial(trials)
+    within = _Intervals(metric, (config.get("task") or {}).get("test"))
     return {
         "status": ledger.end.status if ledger.end else UNFINISHED,
-        "best": _best(best_trial(trials), metric),
-        "baseline": {"manual_prompt": _manual_prompt(ledger)},
+        "best": within.added(_best(best, choose(best, ledger, config), ledger, config, metric, within)),
+        "baseline": {
+            what: within.added(_baseline(ledger, what))
+            for what in ("manual_prompt", "manual_prompt_with_head", "bag_of_words")
+        },
         "totals": _totals(ledger, trials),
         "methods": [_method(name, trials) for name in _methods(trials)],
-        "trials": [_trial(trial) for trial in trials],
+        "trials": [within.added(_trial(trial)) for trial in trials],
     }
 
 
@@ -59,31 +70,80 @@ def metric_name(config: Mapping[str, Any]) -> str:
     return str(named or config.get("task_metric") or "metric")
 
 
-def _best(trial: TrialSummary | None, metric: str) -> dict[str, Any]:
-    return {
+class _Intervals:
+    """Says how sure test accuracies are: Wilson's 95 % interval of one test set of ``examples`` rows."""
+
+    def __init__(self, metric: str, examples: Any) -> None:
+        self._examples = examples if metric == "accuracy" and isinstance(examples, int) else 0
+
+    def added(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Return a line with ``test_interval``, [low, high]; None where there is none."""
+        known = line.get("test_metric")
+        interval = list(wilson(known, self._examples)) if self._examples and known is not None else None
+        return line | {"test_interval": interval}
+
+
+def _best(
+    trial: TrialSummary | None,
+    choice: Choice,
+    ledger: Ledger,
+    config: Mapping[str, Any],
+    metric: str,
+    within: _Intervals,
+) -> dict[str, Any]:
+    """Return the prompt that the run returns. Where it is the manual one, ``tuned`` is the best trial's own."""
+    tuned = {
         "trial_id": trial.trial_id if trial else None,
         "method": trial.method if trial else None,
         "train_loss": trial.train_loss if trial else None,
         "dev_loss": trial.dev_loss if trial else None,
         "dev_metric": trial.dev_metric if trial else None,
         "test_metric": trial.test_metric if trial else None,
+        "test_metric_label_words": trial.test_metric_label_words if trial else None,
         "metric": metric,
         "text": trial.text if trial else None,
     }
+    about = {
+        "kept": choice.kept,
+        "p_value": choice.p_value,
+        "significance": choice.level,
+        "head": ((config.get("experiment") or {}).get("head") or {}).get("kind", "label_words"),
+    }
+    if choice.kept == "tuned" or trial is None:
+        return tuned | about | {"tuned": None}
+    dev, test = (manual_prompt_with_head(ledger, split, trial.split_seed) for split in ("dev", "test"))
+    manual = {
+        "method": "manual prompt",
+        "train_loss": None,
+        "dev_loss": dev.loss if dev else None,
+        "dev_metric": dev.metric if dev else None,
+        "test_metric": test.metric if test else None,
+        "test_metric_label_words": test.label_words_metric if test else None,
+        "text": None,
+    }
+    return tuned | manual | about | {"tuned": within.added(tuned)}
 
 
-def _manual_prompt(ledger: Ledger) -> dict[str, float | None]:
-    """Average the manual prompt over the splits of different seeds."""
-    rows = [row for row in ledger.measures if row.what == "manual_prompt"]
+def _baseline(ledger: Ledger, what: str) -> dict[str, Any]:
+    """Average a baseline over the splits of different seeds. ``queries``: what fitting took; testing is left out."""
+    rows = [row for row in ledger.measures if row.what == what]
+    splits = len({row.split_seed for row in rows})
+    fitting = [
+        row.cost.queries for row in ledger.measures if row.what.startswith("manual_prompt") and row.split == "dev"
+    ]
+    queries = {"manual_prompt": 0, "bag_of_words": 0}.get(what, round(sum(fitting) / max(1, splits)))
     return {
         "dev_metric": mean(row.metric for row in rows if row.split == "dev"),
         "test_metric": mean(row.metric for row in rows if row.split == "test"),
+        "queries": queries,
     }
 
 
 def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
     spent = sum((trial.spent.value() for trial in trials), Cost())
-    costs = [row.cost for rows in (ledger.measures, ledger.calibrations, ledger.parities) for row in rows]
+    costs = [
+        row.cost for rows in (ledger.measures, ledger.calibrations, ledger.parities, ledger.layouts) for row in rows
+    ]
     measured = sum((cost.value() for cost in costs), Cost())
     ends = [session.end for session in ledger.sessions if session.end]
     return {
@@ -165,6 +225,8 @@ def _trial(trial: TrialSummary) -> dict[str, Any]:
         "dev_loss": trial.dev_loss,
         "dev_metric": trial.dev_metric,
         "test_metric": trial.test_metric,
+        "test_metric_label_words": trial.test_metric_label_words,
+        "score": trial.score,
         "text": trial.text,
         "queries": trial.spent.queries,
         "forwards": trial.spent.forwards,

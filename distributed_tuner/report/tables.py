@@ -46,6 +46,7 @@ class MethodLine(NamedTuple):
     adopted: str
     calls: str
     best: bool
+    baseline: bool = False
 
 
 class TrialLine(NamedTuple):
@@ -97,30 +98,53 @@ _COUNTS = {
 
 def headline(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Headline:
     """Return what the run found, in two sentences."""
-    best, manual = summary["best"], summary["baseline"]["manual_prompt"]
+    best = summary["best"]
+    name, manual = verdict.reference(summary)
     metric = words.MetricWords(best["metric"])
     if best["trial_id"] is None:
         return Headline("No prompt has been selected yet.", "No trial has scored a prompt on dev.", "unmeasured")
     weighed = verdict.weigh(summary, config)
     trial = next(trial for trial in summary["trials"] if trial["trial_id"] == best["trial_id"])
-    scores = f"{metric.name} {metric.value(best['dev_metric'])} on dev and {metric.value(best['test_metric'])} on test"
-    against = f"{metric.value(manual['dev_metric'])} and {metric.value(manual['test_metric'])} for the manual prompt"
+    tuned = best.get("tuned") or best
+    scores = (
+        f"{metric.name} {metric.value(tuned['dev_metric'])} on dev and {metric.value(tuned['test_metric'])} on test"
+    )
+    against = f"{metric.value(manual['dev_metric'])} and {metric.value(manual['test_metric'])} for {name}"
     price = f"{words.count(trial['queries'])} queries and {words.duration(trial['wall_seconds'])}"
+    if best.get("kept") == "manual_prompt":
+        text = (
+            f"Tuning is not shown to have helped, so the run returns {name}: the best tuned prompt, by"
+            f" {tuned['method']}, has {scores}, against {against}, for {price}; on dev, row by row, p ="
+            f" {best['p_value']:.2g} where {best['significance']:g} is asked for."
+        )
+        return Headline(
+            text, verdict.sentence(weighed, metric), "tie" if weighed.outcome == "better" else weighed.outcome
+        )
     text = f"The best prompt is by {best['method']}: {scores}, against {against}, for {price}."
-    return Headline(text, verdict.sentence(weighed, metric), weighed.outcome)
+    return Headline(text, verdict.sentence(weighed, metric) + _below_bag(summary, metric), weighed.outcome)
+
+
+def _below_bag(summary: Mapping[str, Any], metric: words.MetricWords) -> str:
+    """Return a warning where a bag of words without any model is as good; nothing where it is not."""
+    bag = (summary["baseline"].get("bag_of_words") or {}).get("test_metric")
+    best = summary["best"]["test_metric"]
+    if bag is None or best is None or best > bag:
+        return ""
+    return f" A bag of words on the same rows, without any model, has {metric.value(bag)}: the model adds nothing here."
 
 
 def tiles(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Tile]:
     """Return the large numbers under the headline."""
     best, totals = summary["best"], summary["totals"]
-    metric, manual = words.MetricWords(best["metric"]), summary["baseline"]["manual_prompt"]
+    metric = words.MetricWords(best["metric"])
+    name, manual = verdict.reference(summary)
     examples = (config.get("task") or {}).get("test")
     size = f" on {examples:,} examples" if examples else ""
     busy = totals["oracle_busy_fraction"]
     actors = totals["oracle_actors"]
     return [
         Tile(f"Test {metric.name}", metric.value(best["test_metric"]), f"best{size}"),
-        Tile("Manual prompt", metric.value(manual["test_metric"]), f"test {metric.name}"),
+        Tile(_label(name), metric.value(manual["test_metric"]), f"test {metric.name}"),
         Tile("Queries", words.short_count(totals["queries"]), f"{words.short_count(totals['tokens'])} tokens"),
         Tile("Wall clock", words.duration(totals["wall_seconds"]), _trials_note(summary)),
         Tile(
@@ -133,24 +157,29 @@ def tiles(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Tile]:
 
 
 def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
-    """Return the manual prompt, then the methods by falling dev metric."""
+    """Return the baselines, then the methods by falling dev metric."""
     metric = words.MetricWords(summary["best"]["metric"])
-    manual = summary["baseline"]["manual_prompt"]
-    none = words.UNKNOWN
-    first = MethodLine(
-        "manual prompt",
-        none,
-        metric.bare(manual["dev_metric"]),
-        metric.bare(manual["test_metric"]),
-        none,
-        "0",
-        none,
-        none,
-        none,
-        False,
-    )
+    best = summary["best"]["method"]
+    first = [
+        _baseline_line(
+            words.BASELINES[name], line, metric, best == "manual prompt" and name == "manual_prompt_with_head"
+        )
+        for name, line in summary["baseline"].items()
+        if name == "manual_prompt" or line["test_metric"] is not None or line["dev_metric"] is not None
+    ]
     ranked = sorted(summary["methods"], key=lambda line: -_number(line["dev_metric_mean"]))
-    return [first, *(_method_line(line, metric, summary["best"]["method"]) for line in ranked)]
+    return [*first, *(_method_line(line, metric, best) for line in ranked)]
+
+
+def _baseline_line(name: str, line: Mapping[str, Any], metric: words.MetricWords, best: bool) -> MethodLine:
+    none = words.UNKNOWN
+    dev, test = metric.bare(line["dev_metric"]), metric.bare(line["test_metric"])
+    return MethodLine(name, none, dev, test, none, words.count(line.get("queries", 0)), none, none, none, best, True)
+
+
+def _label(name: str) -> str:
+    """Return the name of what a prompt is weighed against as a tile's label."""
+    return "Manual, same head" if "head" in name else "Manual prompt"
 
 
 def trial_columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
@@ -204,6 +233,7 @@ def event_lines(ledger: Ledger) -> list[EventLine]:
         *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in ledger.events),
         *((row.time, "", "parity", row.note) for row in ledger.parities if row.note),
         *((row.time, row.trial_id, "survey", words.survey(row)) for row in ledger.surveys),
+        *((row.time, row.trial_id, "screen", words.screen(row)) for row in ledger.screens),
     ]
     return [EventLine(words.duration(max(0.0, at - start)), *line) for at, *line in sorted(noted, key=lambda n: n[0])]
 

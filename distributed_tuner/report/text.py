@@ -1,9 +1,10 @@
 """What the command line prints: a run's summary and a space's projection, as plain lines. The numbers are others'."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distributed_tuner.report.words import count, duration, money, one_line
+from distributed_tuner.report.verdict import reference
+from distributed_tuner.report.words import BASELINES, count, duration, money, one_line
 from distributed_tuner.values import Cost
 
 if TYPE_CHECKING:
@@ -11,20 +12,25 @@ if TYPE_CHECKING:
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """Yield the table of methods with the manual prompt above it, how restarts ended where there were any, and the best
+    """Yield the table of methods with the baselines above it, how restarts ended where there were any, and the best
     trial. Queries saved have a column, if any were."""
     metric = summary["best"]["metric"]
     counts = {"queries": "queries_mean"}
     if summary["totals"]["queries_saved"]:
         counts["saved"] = "queries_saved_mean"
     counts["seconds"] = "wall_seconds_mean"
-    width = max([16, *(len(method["method"]) + 2 for method in summary["methods"])])
+    baselines = {
+        BASELINES[name]: line
+        for name, line in summary["baseline"].items()
+        if name == "manual_prompt" or line["test_metric"] is not None or line["dev_metric"] is not None
+    }
+    names = [*baselines, *(method["method"] for method in summary["methods"])]
+    width = max(16, *(len(name) + 2 for name in names))
     yield ""
     yield f"{'method':<{width}}{'trials':>7}{_columns(counts)}{'dev ' + metric:>18}{'test ' + metric:>18}"
-    manual = summary["baseline"]["manual_prompt"]
-    nothing = _columns("-" for _ in counts)
-    scores = (manual["dev_metric"], None), (manual["test_metric"], None)
-    yield _row(f"{'manual prompt':<{width}}", "-", nothing, *scores)
+    for name, line in baselines.items():
+        shown = _columns(count(line.get("queries", 0)) if unit == "queries" else "-" for unit in counts)
+        yield _row(f"{name:<{width}}", "-", shown, (line["dev_metric"], None), (line["test_metric"], None))
     for method in summary["methods"]:
         yield _row(
             f"{method['method']:<{width}}",
@@ -43,10 +49,17 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
             f" after {count(totals['proposer_calls'])} requests to proposers{failed}, {money(totals['proposer_usd'])}"
         )
     if best["trial_id"] is not None:
+        name, manual = reference(summary)
+        tuned = best.get("tuned") or best
         yield (
-            f"best on dev: {best['trial_id']}, dev {metric} {_score(best['dev_metric'])}, test {metric}"
-            f" {_score(best['test_metric'])} (manual prompt: {_score(manual['test_metric'])})"
+            f"best tuned: {best['trial_id']}, dev {metric} {_score(tuned['dev_metric'])}, test {metric}"
+            f" {_within(tuned)} ({name}: {_within(manual)})"
         )
+        if best.get("kept") == "manual_prompt":
+            yield (
+                f"tuning is not shown to have helped (p = {best['p_value']:.2g} on dev, {best['significance']:g} is"
+                f" asked for): the run returns {name}"
+            )
         if best["text"]:
             yield f"its prompt: {one_line(best['text'], 500)}"
 
@@ -96,6 +109,13 @@ def _cost_row(name: str, steps: str, cost: Cost) -> str:
 
 def _with_spread(mean: float | None, spread: float | None) -> str:
     return _score(mean) if spread is None else f"{_score(mean)} +- {spread:.4f}"
+
+
+def _within(line: Mapping[str, Any]) -> str:
+    """Return a test metric with its interval, where it has one."""
+    interval = line.get("test_interval")
+    told = _score(line["test_metric"])
+    return told if interval is None else f"{told} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _score(value: float | None) -> str:

@@ -11,13 +11,14 @@ from distributed_tuner.ledger.rows import (
     FeedbackRow,
     LookRow,
     RestartRow,
+    ScreenRow,
     StepRow,
     SurveyRow,
     TrialEndRow,
     TrialRow,
 )
 
-PaidRow: TypeAlias = StepRow | LookRow | FeedbackRow | RestartRow | SurveyRow
+PaidRow: TypeAlias = StepRow | LookRow | FeedbackRow | RestartRow | SurveyRow | ScreenRow
 """A row of a trial that says what its budget has paid for until then."""
 R = TypeVar("R", StepRow, LookRow, ExchangeRow, RestartRow, PaidRow)
 
@@ -30,7 +31,9 @@ UNFINISHED = "unfinished"
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
     """One trial. Scores are those of its last selected look; ``test_metric`` was measured once, for that prompt.
-    ``text`` is the prompt itself where it is in words.
+    ``text`` is the prompt itself where it is in words. ``score`` is the loss by cross-validation over train and dev,
+    ``losses`` what it is the mean of; ``by_score``: whether that selected. ``test_metric_label_words`` is that of the
+    same answers without the head.
 
     ``spent`` is what the trial's budget paid for. ``failed`` counts candidates that had no finite loss.
     ``queries_saved`` and ``forwards_saved`` are what racing saved of its steps' full cost; None where none was raced.
@@ -48,6 +51,10 @@ class TrialSummary:
     dev_loss: float | None
     dev_metric: float | None
     test_metric: float | None
+    test_metric_label_words: float | None
+    score: float | None
+    losses: tuple[float | None, ...]
+    by_score: bool
     text: str | None
     spent: CostRow
     wall_seconds: float
@@ -77,7 +84,7 @@ def summarize_trials(ledger: Ledger, config: Mapping[str, Any]) -> list[TrialSum
 
 def paid_rows(ledger: Ledger) -> list[PaidRow]:
     """Return the rows that budgets have paid for, kind after kind."""
-    return [*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts, *ledger.surveys]
+    return [*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts, *ledger.surveys, *ledger.screens]
 
 
 def by_trial(rows: Iterable[R]) -> dict[str, list[R]]:
@@ -98,15 +105,14 @@ class _RowsByTrial:
         self.exchanges = by_trial(ledger.exchanges)
         self.restarts = by_trial(ledger.restarts)
         self.ends: dict[str, TrialEndRow] = {end.trial_id: end for end in ledger.trial_ends}
-        self.tests = {
-            row.trial_id: row.metric for row in ledger.measures if row.what == "selected" and row.split == "test"
-        }
+        self.tests = {row.trial_id: row for row in ledger.measures if row.what == "selected" and row.split == "test"}
 
 
 def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows: _RowsByTrial) -> TrialSummary:
     steps, looks, end = rows.steps.get(name, []), rows.looks.get(name, []), rows.ends.get(name)
     paid, exchanges, restarts = rows.paid.get(name, []), rows.exchanges.get(name, []), rows.restarts.get(name, [])
     selected = next((look for look in reversed(looks) if look.selected), None)
+    test = rows.tests.get(name)
     drawn = start.drawn if start else plan.get("drawn") or {}
     return TrialSummary(
         trial_id=name,
@@ -118,7 +124,11 @@ def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows:
         train_loss=selected.train_loss if selected else None,
         dev_loss=selected.dev_loss if selected else None,
         dev_metric=selected.dev_metric if selected else None,
-        test_metric=rows.tests.get(name),
+        test_metric=None if test is None else test.metric,
+        test_metric_label_words=None if test is None else test.label_words_metric,
+        score=selected.score if selected else None,
+        losses=tuple(selected.losses) if selected else (),
+        by_score=_by_score(plan.get("config") or {}),
         text=selected.text if selected else None,
         spent=_spent(paid),
         wall_seconds=end.wall_seconds if end else max((row.elapsed for row in paid), default=0.0),
@@ -134,6 +144,13 @@ def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows:
     )
 
 
+def _by_score(config: Mapping[str, Any]) -> bool:
+    """Tell whether a trial's looks selected by cross-validation; not in runs of before it was there."""
+    stages = config.get("stages") or []
+    rules = {stage.get("select") for stage in stages if isinstance(stage, Mapping) and stage.get("kind") != "restart"}
+    return bool(stages) and rules <= {"cross_validation"}
+
+
 def _spent(rows: Sequence[PaidRow]) -> CostRow:
     """Return the largest of the cumulative costs, for rows of one moment may come in any order."""
     return max(
@@ -147,12 +164,15 @@ def _saved(steps: list[StepRow], name: str) -> int | None:
 
 
 def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:
-    """Return the trial of highest dev metric, then lowest dev loss, then the first; failed ones only if all failed.
+    """Return the trial of lowest loss by cross-validation where all were selected by it; else of highest dev metric,
+    then lowest dev loss, then the first. Failed ones only if all failed.
 
     None when no trial has a dev metric.
     """
     scored = [trial for trial in trials if trial.dev_metric is not None]
     candidates = [trial for trial in scored if trial.counts] or scored
+    if candidates and all(trial.by_score and trial.score is not None for trial in candidates):
+        return min(candidates, key=lambda trial: float("inf") if trial.score is None else trial.score)
     return max(candidates, key=_merit, default=None)
 
 

@@ -1,4 +1,5 @@
-"""What a run may claim: the best prompt against the manual one, weighed by the size of the test set. No HTML here."""
+"""What a run may claim: the best prompt against the manual one read in the same way, weighed by the size of the test
+set. No HTML here."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ Outcome: TypeAlias = Literal["better", "tie", "worse", "unmeasured"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The best prompt's test metric minus the manual prompt's, and what that is worth.
+    """The best prompt's test metric minus that of what it is weighed ``against``, and what that is worth.
 
     ``difference`` is None when either was not measured. ``error`` is the standard error of the difference of two
     binomial shares of ``examples`` each, taken as independent; None when the metric is not an accuracy or the size of
@@ -23,20 +24,35 @@ class Verdict:
     difference: float | None
     error: float | None
     examples: int | None
+    against: str = "the manual prompt"
+
+
+def reference(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return what a tuned prompt is weighed against: its name, and its line in the summary's baseline.
+
+    That is the manual prompt read by the same head, so that nobody takes the head's gain for the search's; the manual
+    prompt as it is where label words are read.
+    """
+    baseline = summary["baseline"]
+    with_head = baseline.get("manual_prompt_with_head") or {}
+    if summary["best"].get("head", "label_words") != "label_words" and with_head.get("dev_metric") is not None:
+        return "the manual prompt with the same head", with_head
+    return "the manual prompt", baseline["manual_prompt"]
 
 
 def weigh(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Verdict:
-    """Compare the best trial of ``summary`` with its manual prompt on the test set."""
-    tuned = summary["best"]["test_metric"]
-    manual = summary["baseline"]["manual_prompt"]["test_metric"]
+    """Compare the best tuned prompt of ``summary`` with the manual prompt on the test set, whichever is returned."""
+    tuned = (summary["best"].get("tuned") or summary["best"])["test_metric"]
+    against, line = reference(summary)
+    manual = line["test_metric"]
     examples = (config.get("task") or {}).get("test")
     if tuned is None or manual is None:
-        return Verdict("unmeasured", None, None, examples)
+        return Verdict("unmeasured", None, None, examples, against)
     error = None
     if words.MetricWords(summary["best"]["metric"]).is_accuracy and examples:
         error = binomial_error(tuned, manual, examples)
     difference = tuned - manual
-    return Verdict(_outcome(difference, error or 0.0), difference, error, examples)
+    return Verdict(_outcome(difference, error or 0.0), difference, error, examples, against)
 
 
 def binomial_error(first: float, second: float, examples: int) -> float:
@@ -56,26 +72,28 @@ def _outcome(difference: float, error: float) -> Outcome:
 def sentence(verdict: Verdict, metric: words.MetricWords) -> str:
     """Say the verdict in words, with the number of test examples."""
     if verdict.difference is None:
-        return "The test set has not been scored for both the best prompt and the manual prompt, so nothing is claimed."
+        return (
+            f"The test set has not been scored for both the best prompt and {verdict.against}, so nothing is claimed."
+        )
     gap = metric.difference(verdict.difference)
     size = f" on {verdict.examples:,} test examples" if verdict.examples else ""
     if verdict.error is None:
         word = {"better": f"{gap} above", "worse": f"{gap} below", "tie": "equal to"}[verdict.outcome]
         unsure = f"No standard error is known for {metric.name}" if size else "The size of the test set is unknown"
-        return f"The best prompt is {word} the manual prompt{size}. {unsure}, so take the difference with care."
+        return f"The best prompt is {word} {verdict.against}{size}. {unsure}, so take the difference with care."
     error = metric.difference(verdict.error)
     match verdict.outcome:
         case "tie":
             return (
                 f"That is no difference: {gap}{size} do not go beyond one standard error (± {error}), "
-                "so the best prompt is not shown to beat the manual prompt."
+                f"so the best prompt is not shown to beat {verdict.against}."
             )
         case "worse":
             return (
-                f"The best prompt does not beat the manual prompt: it is {gap} below{size} (standard error ± {error})."
+                f"The best prompt does not beat {verdict.against}: it is {gap} below{size} (standard error ± {error})."
             )
         case _:
             strength = (
                 "more than two standard errors" if verdict.difference > 2 * verdict.error else "one to two errors"
             )
-            return f"The best prompt is {gap} above the manual prompt{size}: {strength} (± {error})."
+            return f"The best prompt is {gap} above {verdict.against}{size}: {strength} (± {error})."

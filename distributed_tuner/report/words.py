@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distributed_tuner.ledger.rows import SurveyRow
+from distributed_tuner.ledger.rows import ScreenRow, SurveyRow
 
 UNKNOWN = "—"
 
@@ -57,6 +57,13 @@ def one_line(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most - 3].rstrip()}..."
 
 
+BASELINES = {
+    "manual_prompt": "manual prompt",
+    "manual_prompt_with_head": "manual prompt with head",
+    "bag_of_words": "bag of words, no model",
+}
+
+
 def survey(row: SurveyRow) -> str:
     """Return what a survey settled, and on what grounds."""
     found = row.settings
@@ -71,6 +78,20 @@ def survey(row: SurveyRow) -> str:
     return (
         f"{settled}; noise of a loss {noise}, trace {row.trace:.3g}{error}, norm {row.norm:.3g}, effective dimension"
         f" {row.effective_dimension:.2g} or more"
+    )
+
+
+def screen(row: ScreenRow) -> str:
+    """Return what a screen found."""
+    best = row.texts[0] if row.texts else None
+    if best is None or best.loss is None:
+        return f"nothing could be scored: {row.note}"
+    shown = f" with {best.demonstrations} demonstrations" if best.demonstrations else ""
+    worst = max((one.loss for one in row.texts if one.loss is not None), default=best.loss)
+    told = f"; {one_line(row.note, 200)}" if row.note else ""
+    return (
+        f"{len(row.texts)} prompts after {row.cost.queries} queries, loss {best.loss:.4f} to {worst:.4f}; best{shown}:"
+        f" {one_line(best.text, 100)!r}; the search starts from {one_line(row.instruction, 100)!r}{told}"
     )
 
 

@@ -151,7 +151,7 @@ def test_a_precision_that_suffices_is_kept_and_written_down(kept: tuple[Path, Do
         assert (row.dtype, row.used, row.cost.queries) == ("bfloat16", "bfloat16", 24)
         assert row.snr is not None
         assert row.snr > row.limit
-    assert done.summary["totals"]["measurement"]["queries"] == 3 * 24 + 2 + 3
+    assert done.summary["totals"]["measurement"]["queries"] == 3 * 24 + 3 + 3
     assert done.summary["totals"]["queries"] <= 90
     assert {oracle["dtype"] for oracle in oracles_of(done.directory)} == {"bfloat16"}
     assert {oracle["tile"]["candidates"] for oracle in oracles_of(done.directory)} == {4}
@@ -175,7 +175,7 @@ def test_a_resumed_run_takes_what_was_settled_and_calibrates_no_more(kept: tuple
     assert finished.status == "done"
     assert len(raw_rows(done.directory, "calibration")) == before == 3
     assert oracles_of(done.directory) == oracles
-    assert finished.summary["totals"]["measurement"]["queries"] == 3 * 24 + 2 + 3
+    assert finished.summary["totals"]["measurement"]["queries"] == 3 * 24 + 3 + 3
 
 
 @pytest.mark.extended  # a run that keeps its precision and one that is refused stand for it

@@ -78,7 +78,7 @@ def test_the_command_line_tells_of_restarts_and_what_they_cost() -> None:
     rows = [*population(3), exchange("zot+local-0000", 9, problem="timed out", usd=0.1)]
     table = list(summary_lines(summary_of(rows)))
     assert table[-2] == "restarts: 2 of 6 adopted a prompt, after 3 requests to proposers (1 failed), $0.10"
-    assert table[-1].startswith("best on dev: ")
+    assert table[-1].startswith("best tuned: ")
     without = summary_lines(summary_of([begun("a", "zot")]))
     assert not any("restarts" in line for line in without)
 

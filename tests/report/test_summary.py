@@ -124,10 +124,18 @@ def test_the_numbers_of_a_finished_run() -> None:
         "dev_loss": 0.5,
         "dev_metric": 0.9,
         "test_metric": 0.85,
+        "test_metric_label_words": None,
+        "test_interval": pytest.approx([0.767, 0.907], abs=1e-3),
         "metric": "accuracy",
         "text": None,
+        "kept": "tuned",
+        "p_value": None,
+        "significance": None,
+        "head": "label_words",
+        "tuned": None,
     }
-    assert summary["baseline"] == {"manual_prompt": {"dev_metric": pytest.approx(0.6), "test_metric": 0.55}}
+    manual = {"dev_metric": pytest.approx(0.6), "test_metric": 0.55, "queries": 0}
+    assert summary["baseline"]["manual_prompt"] | {"test_interval": None} == manual | {"test_interval": None}
     totals = summary["totals"]
     assert (totals["queries"], totals["forwards"], totals["tokens"], totals["usd"]) == (18, 180, 1800, 4.5)
     assert (totals["wall_seconds"], totals["oracle_busy_seconds"], totals["oracle_busy_fraction"]) == (50.0, 20.0, 0.2)
@@ -158,11 +166,11 @@ def test_what_races_saved_is_summed_by_trial_and_in_all() -> None:
     table = list(summary_lines(summary))
     assert [line.split()[:4] for line in table[1:]] == [
         ["method", "trials", "queries", "saved"],
-        ["manual", "prompt", "-", "-"],
+        ["manual", "prompt", "-", "0"],
         ["cma", "2", "8", "2"],
         ["zot", "1", "2", "-"],
         [],
-        ["best", "on", "dev:", "z,"],
+        ["best", "tuned:", "z,", "dev"],
     ]
     assert len({len(line) for line in table[1:5]}) == 1
 
@@ -252,7 +260,8 @@ def test_an_interrupted_and_resumed_run_adds_up_its_sessions() -> None:
 def test_nothing_at_all_is_a_summary_too() -> None:
     summary = summary_of(config={})
     assert summary["best"]["trial_id"] is None and summary["best"]["metric"] == "metric"
-    assert summary["baseline"] == {"manual_prompt": {"dev_metric": None, "test_metric": None}}
+    nothing = {"dev_metric": None, "test_metric": None, "queries": 0, "test_interval": None}
+    assert summary["baseline"] == dict.fromkeys(("manual_prompt", "manual_prompt_with_head", "bag_of_words"), nothing)
     assert summary["trials"] == [] and summary["totals"]["queries"] == 0
 
 
