@@ -22,8 +22,9 @@ SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "maao.yaml"
 ROUNDS = 4
 ASKED_ALONE = 1  # query that a round of the LLM alone takes at least: a proposal; nothing else is asked twice
 
-SEARCH = "{kind: search, look_every: 60, optimizer: {kind: zot, points: 4, rho: 1.0, learning_rate: LR}}"
-GRADIENT = "{kind: gradient, look_every: 60, optimizer: {kind: adamw, learning_rate: 0.3, schedule: cosine}}"
+LOOKS = "look_every: 60, select: metric_then_loss"
+SEARCH = f"{{kind: search, {LOOKS}, optimizer: {{kind: zot, points: 4, rho: 1.0, learning_rate: LR}}}}"
+GRADIENT = f"{{kind: gradient, {LOOKS}, optimizer: {{kind: adamw, learning_rate: 0.3, schedule: cosine}}}}"
 LOCAL = "{kind: local, max_tokens: 100, give_up_after: 1000}"
 ARMS: dict[str, tuple[str, ...]] = {
     "search only": (SEARCH,),
@@ -107,6 +108,7 @@ def settings(
         f"stages=[{stages}]",
         f"rounds={(alone_rounds or queries // ASKED_ALONE) if alone else ROUNDS}",
         f"budget.queries={queries}",
+        "head=label_words",
         "oracle.threads=1",  # the other core is the proposer's
     ]
 

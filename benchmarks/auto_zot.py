@@ -22,6 +22,7 @@ from benchmarks.data_tasks import TASKS, DataTask
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "zot.yaml"
 RHOS = (0.1, 0.2)
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+LOOKS = "look_every: 60, select: metric_then_loss"
 AUTO = "{kind: zot, name: auto, points: auto, rho: auto, learning_rate: auto}"
 DEFAULT = (0.1, 0.1)
 
@@ -81,8 +82,9 @@ def settings(task: DataTask, data: Path, splits: str, queries: int, test_limit: 
     prompt = {"length": 3, "init": "text", "text": task.init, "layout": "suffix", "units": "paper"}
     return [
         *task.settings(data, splits, test_limit),
+        "head=label_words",
         f"prompt={json.dumps(prompt)}",
-        f"stages=[{{kind: search, look_every: 60, optimizer: !grid [{', '.join([AUTO, *grid])}]}}]",
+        f"stages=[{{kind: search, {LOOKS}, optimizer: !grid [{', '.join([AUTO, *grid])}]}}]",
         f"budget.queries={queries}",
         "oracle.actors=2",
         f"oracle.threads={threads}",

@@ -56,7 +56,8 @@ def overrides(data: Path, splits: str, queries: int, learning_rate: float, promp
         f' manual_prompt: "Classify the movie review.", shots: 16, split_seed: !grid [{splits}]}}'
     )
     zot = f"{{kind: zot, learning_rate: {learning_rate}}}"
-    stages = f"[{{kind: search, look_every: 100, optimizer: !grid [{zot}, {{kind: cma, name: bbt}}]}}]"
+    looks = "look_every: 100, select: metric_then_loss"
+    stages = f"[{{kind: search, {looks}, optimizer: !grid [{zot}, {{kind: cma, name: bbt}}]}}]"
     return [
         f"task={task}",
         f"prompt={prompt}",
