@@ -31,7 +31,7 @@ def test_in_float32_losses_are_the_transformers_oracles_but_for_rounding(
     task: Task, transformers_oracle: Callable[[str], LossOracle]
 ) -> None:
     """The proof that no token, position or row is another: bfloat16 would hide what is small."""
-    actor = start_oracle(VllmOracleConfig(**ENGINE, dtype="float32"), "exact")
+    actor = start_oracle(VllmOracleConfig(**(ENGINE | {"dtype": "float32"})), "exact")
     try:
         width = ray.get(actor.info.remote(), timeout=START_SECONDS).width
         for layout in LAYOUTS:
