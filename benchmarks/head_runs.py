@@ -58,7 +58,7 @@ class Line:
     queries: int
 
 
-def settings(name: str, data: Path, splits: str, variant: str, queries: int) -> list[str]:
+def settings(name: str, data: Path, splits: str, variant: str, queries: int, layout: str, length: int) -> list[str]:
     """Return what is set on top of heads.yaml."""
     stages: list[dict[str, Any]] = [SEARCH | {"look_every": 100}]
     if variant == "screen":
@@ -66,6 +66,7 @@ def settings(name: str, data: Path, splits: str, variant: str, queries: int) -> 
     given = [
         f"stages={json.dumps(stages)}",
         f"budget={{queries: {queries}}}",
+        f"prompt={{length: {length}, init: text, layout: {layout}}}",
         f"objective={{head: {'label_words' if variant == 'plain' else 'bias'}}}",
     ]
     if name != "demo":
@@ -134,6 +135,8 @@ def main(
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0,1,2",
     variant: Annotated[Literal["profiled", "plain", "screen"], typer.Option(help="See above.")] = "profiled",
     queries: Annotated[int, typer.Option(help="Of each trial.")] = 500,
+    layout: Annotated[str, typer.Option(help="prefix, suffix or instruction_suffix.")] = "prefix",
+    length: Annotated[int, typer.Option(help="Prompt rows.")] = 16,
     out: Annotated[Path, typer.Option(help="Run directories, one a task.")] = Path("runs/head_runs"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the lines here as well.")] = None,
 ) -> None:
@@ -144,7 +147,7 @@ def main(
         run = out / name
         if not (run / "config.json").exists():
             arguments = [sys.executable, "tune.py", "run", str(SPACE), "--out", str(run.resolve())]
-            for setting in settings(name, data, splits, variant, queries):
+            for setting in settings(name, data, splits, variant, queries, layout, length):
                 arguments += ["--set", setting]
             subprocess.run(arguments, cwd=ROOT, check=True)
         lines = lines_of(name, run)

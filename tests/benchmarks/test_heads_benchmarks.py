@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["sst2", "agnews", "demo"])
 @pytest.mark.parametrize("variant", ["profiled", "plain", "screen"])
 def test_runs_are_of_sound_spaces(data: Path, name: str, variant: str) -> None:
-    plans = draw_trials(load_space(SPACE, settings(name, data, "0,2", variant, 60)))
+    plans = draw_trials(load_space(SPACE, settings(name, data, "0,2", variant, 60, "prefix", 16)))
     experiments: list[Experiment] = [plan.experiment for plan in plans]
     assert [experiment.task.split_seed for experiment in experiments] == [0, 2]
     assert {experiment.objective.head for experiment in experiments} == {
