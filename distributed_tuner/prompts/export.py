@@ -5,6 +5,7 @@ of the text, since PEFT's prompt tuning can only prepend.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,6 +64,8 @@ def write(prompt: ExportedPrompt, directory: Path) -> None:
         write_head(prompt.head, directory)
     if prompt.words is not None:
         _write_facts(prompt, directory)
+        (directory / "prompt.safetensors").unlink(missing_ok=True)  # of a prompt that was the best before
+        shutil.rmtree(directory / "peft", ignore_errors=True)
         return
     write_safetensors(prompt, directory)
     if prompt.layout == "prefix" and prompt.model != ANALYTIC:

@@ -10,9 +10,11 @@ import pytest
 from tiny_models import MIXED, SPEC, plain_model, save_tiny
 
 from distributed_tuner import oracles
+from distributed_tuner.config.head import LabelWordsHeadConfig, VocabularyHeadConfig
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.prompts.export import ExportedPrompt, read, text_of, write, write_peft, write_safetensors
+from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Array, Batch, Point, PromptSpec, Request, Text
@@ -151,3 +153,28 @@ def test_a_prompt_in_words_is_read_as_it_was_written(tmp_path: Path) -> None:
         with pytest.raises(RunDirectoryError, match="--format text"):
             writer(words, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_words_in_the_place_of_rows_leave_nothing_of_them(tmp_path: Path) -> None:
+    write(PROMPT, tmp_path)
+    assert (tmp_path / "peft").is_dir() and (tmp_path / "prompt.safetensors").is_file()
+    words = replace(PROMPT, words="Judge.", rows=np.zeros((0, 0), dtype=np.float32), nearest_tokens=[])
+    write(words, tmp_path)
+    assert not (tmp_path / "peft").exists() and not (tmp_path / "prompt.safetensors").exists()
+    assert read(tmp_path).words == "Judge."
+
+
+def test_a_head_goes_with_its_prompt(tmp_path: Path) -> None:
+    config = VocabularyHeadConfig(kind="vocabulary", words=12, answer_words=(" c", " d"))
+    state = {"weights": np.arange(8.0).reshape(4, 2), "intercept": np.ones(2), "strength": np.array([0.3])}
+    head = ExportedHead(config, (" a", " b", " c", " d"), ("0", "1"), (" a", " b"), PROMPT.model, state, "first")
+    write(replace(PROMPT, head=head), tmp_path)
+    back = read(tmp_path).head
+    assert back is not None
+    assert (back.config, back.words, back.labels, back.label_rule) == (config, head.words, head.labels, "first")
+    assert {name: value.tolist() for name, value in back.state.items()} == {
+        name: value.tolist() for name, value in state.items()
+    }
+    assert np.array_equal(back.head().predict(np.eye(4)), head.head().predict(np.eye(4)))
+    write(replace(PROMPT, head=replace(head, config=LabelWordsHeadConfig(kind="label_words"), state={})), tmp_path)
+    assert not (tmp_path / "head.safetensors").exists(), "nothing was fitted"
