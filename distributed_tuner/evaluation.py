@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distributed_tuner import oracles, tasks
 from distributed_tuner.config.load import load_space
@@ -11,7 +12,7 @@ from distributed_tuner.config.space import recorded
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.prompts.export import ANALYTIC, read
+from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt, read
 from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.prompts.spec import framed
 from distributed_tuner.run_directory import RunDirectory, data_root
@@ -30,16 +31,7 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
         RunDirectoryError: there is no run, it has no best prompt yet, or the prompt comes from another run.
         ConfigError, TaskError, ModelError: the task or the model cannot be had any more.
     """
-    directory = RunDirectory(run_dir)
-    config = directory.read_config()
-    prompt = read(directory.best)
-    trial = next((trial for trial in config["trials"] if trial["trial_id"] == prompt.trial_id), None)
-    if trial is None:
-        raise RunDirectoryError(
-            f"the best prompt must come from a trial of its run, but config.json in {run_dir} has no trial"
-            f" {prompt.trial_id!r}; copy back the files of one run"
-        )
-    tree, root = trial["config"], data_root(config, Path())
+    prompt, tree, root = returned(run_dir)
     if task_file is not None:
         other = load_space(task_file)
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent
@@ -63,6 +55,24 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
     answer = oracle.evaluate(Request((candidate,), batch, spec))
     loss, scores = reader.measure(head.state, answer, batch)
     return {"loss": loss, **scores}
+
+
+def returned(run_dir: Path) -> tuple[ExportedPrompt, dict[str, Any], Path]:
+    """Return the prompt that a run gave back, its trial's config, and where relative data paths are looked up.
+
+    Raises:
+        RunDirectoryError: there is no run, it has no best prompt yet, or the prompt comes from another run.
+    """
+    directory = RunDirectory(run_dir)
+    config = directory.read_config()
+    prompt = read(directory.best)
+    trial = next((trial for trial in config["trials"] if trial["trial_id"] == prompt.trial_id), None)
+    if trial is None:
+        raise RunDirectoryError(
+            f"the best prompt must come from a trial of its run, but config.json in {run_dir} has no trial"
+            f" {prompt.trial_id!r}; copy back the files of one run"
+        )
+    return prompt, trial["config"], data_root(config, Path())
 
 
 def _of_own_rows(

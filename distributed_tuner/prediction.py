@@ -14,12 +14,12 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.space import recorded
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError, TaskError
+from distributed_tuner.evaluation import returned
 from distributed_tuner.heads import Head
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt, read
+from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt
 from distributed_tuner.prompts.head_export import ExportedHead
-from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.tasks.reading import read as read_table
 from distributed_tuner.tasks.unlabelled import unlabelled
 from distributed_tuner.values import Array64, Batch, Example, Request
@@ -44,7 +44,8 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
         raise TaskError(f"predictions are written to a file that ends in .csv or .jsonl, but --out is {str(out)!r}")
     if out.exists():
         raise TaskError(f"predictions are written to a new file, but {str(out)!r} is there already; name another")
-    prompt, experiment = _of_run(run_dir)
+    prompt, tree, _ = returned(run_dir)
+    experiment = experiment_of(recorded(tree))
     head = _require_head(prompt, experiment, run_dir)
     table = read_table(str(file), Path())
     examples = [_framed(example, prompt) for example in unlabelled(experiment.task, table)]
@@ -69,19 +70,6 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
     finally:
         draft.unlink(missing_ok=True)
     return len(examples)
-
-
-def _of_run(run_dir: Path) -> tuple[ExportedPrompt, Experiment]:
-    directory = RunDirectory(run_dir)
-    config = directory.read_config()
-    prompt = read(directory.best)
-    trial = next((trial for trial in config["trials"] if trial["trial_id"] == prompt.trial_id), None)
-    if trial is None:
-        raise RunDirectoryError(
-            f"the best prompt must come from a trial of its run, but config.json in {run_dir} has no trial"
-            f" {prompt.trial_id!r}; copy back the files of one run"
-        )
-    return prompt, experiment_of(recorded(trial["config"]))
 
 
 def _require_head(prompt: ExportedPrompt, experiment: Experiment, run_dir: Path) -> ExportedHead:
