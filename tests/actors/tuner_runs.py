@@ -107,7 +107,9 @@ class Done:
 
     @property
     def best(self) -> bytes:
-        return (self.directory.best / "prompt.safetensors").read_bytes()
+        """The best prompt as it was written: its rows, or the description that holds its words."""
+        rows = self.directory.best / "prompt.safetensors"
+        return (rows if rows.exists() else self.directory.best / "prompt.json").read_bytes()
 
 
 def run_space(path: Path, out: Path, *overrides: str, resume: bool = False) -> Done:

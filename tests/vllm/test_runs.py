@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from small_engine import ENGINE, LAYOUTS, mixed
+from small_engine import DTYPE, ENGINE, LAYOUTS, mixed
 from tuner_runs import ROOT, Done, killing, numbers, raw_rows, run_space, steps_written
 
 from actors.oracle import start_oracle
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("ray_cl
 
 START_SECONDS = 300.0
 SPACE = ROOT / "search_spaces" / "vllm.yaml"
-SMALL = ("task.shots=2", "task.test_limit=8", "budget.queries=12")
+SMALL = ("task.shots=2", "task.test_limit=8", "budget.queries=12", f"oracle.dtype={DTYPE}")
 
 
 @pytest.mark.extended  # in bfloat16 the engine of the test's own process stands for it
