@@ -167,7 +167,12 @@ def test_a_server_that_says_no_ends_a_run_of_this_process(
     ray_cluster: None, server: CompletionsServer, reviews: Path, tmp_path: Path
 ) -> None:
     server.answer = lambda asked: refusal(401)
-    done = say_to_tune("run", write_space(served(server), reviews, "refused.yaml"), "--out", tmp_path / "run")
+    done = say_to_tune(
+        "run",
+        write_space(served(server, cache=str(tmp_path / "kept")), reviews, "refused.yaml"),
+        "--out",
+        tmp_path / "run",
+    )
     assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "MY_KEY" in line and "401" in line
