@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from benchmarks.heads import INSTRUCTIONS, WORDINGS
+from benchmarks.heads import file_settings
 from benchmarks.tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,17 +70,7 @@ def settings(name: str, data: Path, splits: str, variant: str, queries: int, lay
         f"objective={{head: {'label_words' if variant == 'plain' else 'bias'}}}",
     ]
     if name != "demo":
-        task = {
-            "kind": "file",
-            "train": str((data / name / "train.jsonl").resolve()),
-            "test": str((data / name / "test.jsonl").resolve()),
-            "text": "text",
-            "label": "label",
-            "shots": 16,
-            "manual_prompt": INSTRUCTIONS[name],
-            **WORDINGS[name],
-        }
-        given.append(f"task={json.dumps(task)}")
+        given.append(f"task={json.dumps(file_settings(name, data))}")
     return [*given, f"task.split_seed=!grid [{splits}]"]
 
 

@@ -98,21 +98,23 @@ def task_of(name: str, data: Path, split: int, test_limit: int | None) -> Task:
     if name == "demo":
         config = DemoTaskConfig(split_seed=split, test_limit=test_limit)
     else:
-        config = FileTaskConfig.model_validate(
-            {
-                "kind": "file",
-                "train": str((data / name / "train.jsonl").resolve()),
-                "test": str((data / name / "test.jsonl").resolve()),
-                "text": "text",
-                "label": "label",
-                "shots": 16,
-                "split_seed": split,
-                "test_limit": test_limit,
-                "manual_prompt": INSTRUCTIONS[name],
-                **WORDINGS[name],
-            }
-        )
+        drawn = {"split_seed": split, "test_limit": test_limit}
+        config = FileTaskConfig.model_validate(file_settings(name, data) | drawn)
     return tasks.build(config, Path())
+
+
+def file_settings(name: str, data: Path) -> dict[str, Any]:
+    """Return the settings of a task from files: 16 shots, an instruction, a template and its label words."""
+    return {
+        "kind": "file",
+        "train": str((data / name / "train.jsonl").resolve()),
+        "test": str((data / name / "test.jsonl").resolve()),
+        "text": "text",
+        "label": "label",
+        "shots": 16,
+        "manual_prompt": INSTRUCTIONS[name],
+        **WORDINGS[name],
+    }
 
 
 class Answers:
