@@ -208,8 +208,9 @@ class _Run:
         finally:
             proposers.stop()
 
-    def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any]] | None:
-        """Return the best trial with its task, its prompt and its line in the summary, if its prompt is known.
+    def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any], dict[str, Any]] | None:
+        """Return the best trial with its task, its prompt, its line in the summary, and what the summary says is
+        returned, if its prompt is known.
 
         The plan and the task are as the prompt is asked: a screen may have found another instruction.
         """
@@ -222,7 +223,8 @@ class _Run:
                 found = next((row.instruction for row in ledger.screens if row.trial_id == plan.trial_id), "")
                 asked = plan.started_from(found)
                 task = self._prepared.plain_task(plan)
-                return asked, task if isinstance(prompt, str) else framed(task, asked.experiment.prompt), prompt, scores
+                seen = task if isinstance(prompt, str) else framed(task, asked.experiment.prompt)
+                return asked, seen, prompt, scores, summary["best"]
         return None
 
     def _measure_best(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
@@ -230,7 +232,7 @@ class _Run:
         best = self._best()
         if best is None or best[3]["test_metric"] is not None:
             return
-        plan, task, prompt, scores = best
+        plan, task, prompt, scores, _ = best
         state = self._directory.head_of(plan.trial_id)
         candidate, spec = exported(plan, task, prompt, [], scores, state).asked()
         reader, split_seed = Reader(task, plan.experiment.head), plan.experiment.task.split_seed
@@ -257,8 +259,7 @@ class _Run:
         """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""
         best = self._best()
         if best is not None:
-            plan, task, prompt, scores = best
-            told = summarize(read(self._directory.ledger), self._directory.read_config())["best"]
+            plan, task, prompt, scores, told = best
             if told["kept"] == "manual_prompt":
                 state = self._directory.baseline_head(plan.experiment.task.split_seed)
                 task = self._prepared.plain_task(plan)
