@@ -1,6 +1,7 @@
 """A trial under Ray Tune: light, holds an optimizer, talks to the dispatcher and, in restart stages, to a proposer.
 
-One ``step()`` runs the trial for some seconds and reports the ledger rows that it made; the driver writes them down.
+One ``step()`` runs the trial for some seconds, the first one to the first row of a search step, and reports the
+ledger rows that it made; the driver writes them down.
 In a population it stands still at every boundary until the scheduler answers (actors/scheduler.py).
 """
 
@@ -73,6 +74,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._told = 0  # texts of the pool that were reported
         self._asked = False  # whether the boundary was reported by this process
         self._new = True  # nothing was done or restored
+        self._stepped = False  # whether a step was reported by this process
 
     def _take_up(self) -> None:
         """Go on from the newest checkpoint of this trial's that is whole, if there is one."""
@@ -99,9 +101,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         trial = self._trial
         if trial.waiting and self._asked:  # Tune calls again: the scheduler said to continue
             rows.extend(row.model_dump() for row in trial.go_on())
-        until = time.monotonic() + REPORT_SECONDS
+        patience = REPORT_SECONDS if self._stepped else 0.0  # the first step is told at once
+        until = time.monotonic() + patience
         while not (trial.done or trial.waiting) and (not rows or time.monotonic() < until):
             rows.extend(row.model_dump() for row in trial.advance())
+        self._stepped |= any(row["type"] == "step" for row in rows)
         self._asked = trial.waiting
         self._remember(rows)
         progress = trial.progress()

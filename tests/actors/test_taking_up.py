@@ -83,3 +83,14 @@ def test_without_a_whole_checkpoint_it_begins_at_its_first_step(prepared: Prepar
     again = OneStep(prepared, tmp_path / "trial")
     assert (again.steps() or again.steps()) == begun
     assert begun[0][0] <= 1
+
+
+def test_the_first_step_is_reported_at_once_and_later_ones_together(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.trial.REPORT_SECONDS", 3600.0)
+    trial = OneStep(prepared, tmp_path / "trial")
+    before_first = trial.steps() or trial.steps()
+    assert len(before_first) == 1
+    assert len(trial.steps()) > 1, "all that is left, in one report"
+    assert trial._trial.done
