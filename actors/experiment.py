@@ -29,7 +29,7 @@ from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import TunerError
-from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight import SPLITS, Prepared
@@ -84,6 +84,7 @@ class _Run:
         self._stop = stop
         self._began = time.monotonic()
         self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
+        self._ledger = Follower(directory.ledger)
 
     def go(self) -> Finished:
         experiment = self._prepared.experiment
@@ -120,10 +121,10 @@ class _Run:
                 writer.write(layout)
             _write_events(settled.before, writer)
             try:
-                measure_baselines(self._prepared, self._directory, oracle, writer, progress)
+                measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, progress)
                 status = self._run_trials(pool, writer, progress)
                 if status == "done":
-                    measure_bags_of_words(self._prepared, self._directory, writer, progress)
+                    measure_bags_of_words(self._prepared, self._ledger, writer, progress)
                     self._measure_best(oracle, writer)
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -147,7 +148,7 @@ class _Run:
                 self._try_export(oracle)
                 report = self._try_report()
                 pool.stop()
-        return Finished(status, report, summarize(read(self._directory.ledger), self._directory.read_config()))
+        return Finished(status, report, self._summary())
 
     # ------------------------------------------------------------------------------------------------ parts
     def _settled(self, progress: Progress) -> Settled:
@@ -191,13 +192,14 @@ class _Run:
         _write_events(self._hear(pool), writer)
         pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
         plans = self._prepared.plans
-        past = Past.of(self._directory, plans, writer) if self._resume else Past()
+        past = Past.of(self._directory, plans, self._ledger, writer) if self._resume else Past()
         proposers = Proposers.start([plan.experiment for plan in plans], self._name, self._prepared.root, pool)
         recorder = Recorder(plans, writer, self._directory, progress, lambda: self._hear(pool).events, past.ended)
         try:
             if len(past.ended) < len(plans):
+                began = self._ledger.catch_up().sessions[0].first
                 tuner = build_tuner(
-                    self._prepared, self._directory, pool, proposers, recorder, self._stop, past, self._resume
+                    self._prepared, self._directory, pool, proposers, recorder, self._stop, past, self._resume, began
                 )
                 with progress, quiet_tune(), self._stop.polled():
                     tuner.fit()
@@ -208,19 +210,23 @@ class _Run:
         finally:
             proposers.stop()
 
+    def _summary(self) -> dict[str, Any]:
+        """Return what the run has come to so far."""
+        return summarize(self._ledger.catch_up(), self._directory.read_config())
+
     def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any], dict[str, Any]] | None:
         """Return the best trial with its task, its prompt, its line in the summary, and what the summary says is
         returned, if its prompt is known.
 
         The plan and the task are as the prompt is asked: a screen may have found another instruction.
         """
-        ledger = read(self._directory.ledger)
-        summary = summarize(ledger, self._directory.read_config())
+        summary = self._summary()
         for plan in self._prepared.plans:
             prompt = self._directory.prompt_of(plan.trial_id)
             if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
                 scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
-                found = next((row.instruction for row in ledger.screens if row.trial_id == plan.trial_id), "")
+                screens = self._ledger.catch_up().screens
+                found = next((row.instruction for row in screens if row.trial_id == plan.trial_id), "")
                 asked = plan.started_from(found)
                 task = self._prepared.plain_task(plan)
                 seen = task if isinstance(prompt, str) else framed(task, asked.experiment.prompt)
@@ -248,7 +254,7 @@ class _Run:
     def _try_report(self) -> Path:
         """Write the report; a disk that is full costs the report, not what else there is to be said."""
         try:
-            write_report(self._directory.path)
+            write_report(self._directory.path, self._ledger.catch_up())
         except OSError as error:
             log.warning("the report could not be written (%s); `python tune.py report` writes it", error)
         if self._directory.mirror is not None:

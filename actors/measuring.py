@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from actors.progress import Progress
 from distributed_tuner.baselines import bag_of_words_scores
-from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
@@ -21,11 +21,16 @@ LAST = ("manual_prompt_with_head", "test")  # the row that is written last
 
 
 def measure_baselines(
-    prepared: Prepared, directory: RunDirectory, oracle: LossOracle, writer: LedgerWriter, progress: Progress
+    prepared: Prepared,
+    directory: RunDirectory,
+    oracle: LossOracle,
+    ledger: Follower,
+    writer: LedgerWriter,
+    progress: Progress,
 ) -> None:
     """Score the manual prompt of every split as it is, and its answers read by the run's head, but for what the ledger
     has already."""
-    done = {(row.split_seed, row.what, row.split) for row in read(directory.ledger).measures}
+    done = {(row.split_seed, row.what, row.split) for row in ledger.catch_up().measures}
     asked = _Asked(oracle)
     for split_seed, task in prepared.baselines():
         if (split_seed, *LAST) in done:
@@ -39,14 +44,12 @@ def measure_baselines(
                 _tell(row, task, progress)
 
 
-def measure_bags_of_words(
-    prepared: Prepared, directory: RunDirectory, writer: LedgerWriter, progress: Progress
-) -> None:
+def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWriter, progress: Progress) -> None:
     """Score a bag of words on the rows of every split, but for what the ledger has already.
 
     It asks no model, and comes last: scikit-learn takes longer to import than a trial to begin.
     """
-    done = {(row.split_seed, row.split) for row in read(directory.ledger).measures if row.what == "bag_of_words"}
+    done = {(row.split_seed, row.split) for row in ledger.catch_up().measures if row.what == "bag_of_words"}
     for split_seed, task in prepared.baselines():
         for split in SPLITS[1:]:
             if (split_seed, split) not in done:

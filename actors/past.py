@@ -14,7 +14,7 @@ from actors.checkpoints import newest
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.recovery import lost
 from distributed_tuner.ledger.rows import ROW, Row, TrialEndRow
 from distributed_tuner.ledger.writer import LedgerWriter
@@ -35,7 +35,7 @@ class Past:
     decisions: Decisions = field(default_factory=Decisions)
 
     @classmethod
-    def of(cls, directory: RunDirectory, plans: Sequence[TrialPlan], writer: LedgerWriter) -> "Past":
+    def of(cls, directory: RunDirectory, plans: Sequence[TrialPlan], ledger: Follower, writer: LedgerWriter) -> "Past":
         """Return what a run has behind it, and write down what the checkpoints know and the ledger does not.
 
         That is so when a machine was lost with the end of the ledger. A trial goes on behind its checkpoint, and one
@@ -45,7 +45,9 @@ class Past:
             RunDirectoryError: what the schedule decided cannot be read, or a trial's name is none.
         """
         decisions = read_decisions(directory)
-        ended = {row.trial_id: str(row.status) for row in read(writer.path).trial_ends if row.status != "interrupted"}
+        trials = ledger.catch_up().trials
+        ends = {name: str(trial.end.status) for name, trial in trials.items() if trial.end is not None}
+        ended = {name: status for name, status in ends.items() if status != "interrupted"}
         files, folder = pyarrow.fs.FileSystem.from_uri(directory.tune_storage(TUNE_NAME))
         reports: dict[str, dict[str, Any]] = {}
         rows: list[Row] = []

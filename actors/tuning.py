@@ -17,7 +17,7 @@ from actors.tune_import import ASHAScheduler, FIFOScheduler, tune
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig
-from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.reader import read_rows
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.schedule.history import scored_before
@@ -38,9 +38,10 @@ def build_tuner(
     stop: Stop,
     past: Past,
     resume: bool,
+    began: float,
 ) -> Any:
     """Return the tuner of the trials that have not ended. Those of a resumed run find their checkpoints by themselves,
-    since their folders have their names."""
+    since their folders have their names. ``began``: when the run did, in unix seconds."""
     survive_resets()
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -73,7 +74,7 @@ def build_tuner(
         run_config=tune.RunConfig(
             name=TUNE_NAME,
             storage_path=directory.tune_storage(),
-            callbacks=[recorder, *_told_beside(prepared, directory, pool, recorder, resume), Poll(stop)],
+            callbacks=[recorder, *_told_beside(prepared, directory, pool, recorder, resume, began), Poll(stop)],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             checkpoint_config=tune.CheckpointConfig(
@@ -84,14 +85,13 @@ def build_tuner(
 
 
 def _told_beside(
-    prepared: Prepared, directory: RunDirectory, pool: Pool, recorder: Recorder, resume: bool
+    prepared: Prepared, directory: RunDirectory, pool: Pool, recorder: Recorder, resume: bool, began: float
 ) -> list[tune.Callback]:
     """Return the callbacks that tell others than the ledger how the trials stand."""
     meter = Meter(prepared.plans, TrialMetrics(run_of(pool.dispatcher_name)))
     loggers = prepared.experiment.loggers
     if not loggers:
         return [meter]
-    began = read(directory.ledger).sessions[0].first
     return [meter, *build_loggers(loggers, prepared.plans, directory.path, began, resume, recorder.event)]
 
 
@@ -113,7 +113,7 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recor
             decisions=past.decisions,
             reports=past.reports,
             failed=[name for name, status in past.ended.items() if status == "failed"],
-            pool=scored_before(read(directory.ledger)),
+            pool=scored_before(read_rows(directory.ledger)),
             say=recorder.event,
             keep=directory.keep_decisions,
         )

@@ -76,12 +76,14 @@ def settings(name: str, data: Path, splits: str, variant: str, queries: int, lay
 
 def lines_of(name: str, run: Path) -> list[Line]:
     """Return a run's lines, one a trial."""
-    from distributed_tuner.ledger.reader import read
+    from distributed_tuner.json_files import read_told
+    from distributed_tuner.ledger.digest import digest
+    from distributed_tuner.recorded import Recorded
     from distributed_tuner.report.choice import choose
     from distributed_tuner.report.trials import summarize_trials
 
-    ledger = read(run / "ledger.jsonl")
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    ledger = digest(run / "ledger.jsonl")
+    config = read_told(run / "config.json", Recorded)
     found = []
     for trial in summarize_trials(ledger, config):
         baseline = {

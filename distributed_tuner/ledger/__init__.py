@@ -1,5 +1,6 @@
 """The ledger: what a run wrote down, as append-only JSON lines. Reports are left to `report`, deciding to the rest."""
 
+from distributed_tuner.ledger.digest import Digest, Follower, digest
 from distributed_tuner.ledger.frames import frames
 from distributed_tuner.ledger.reader import Ledger, Session, read
 from distributed_tuner.ledger.rows import (
@@ -27,6 +28,8 @@ from distributed_tuner.ledger.writer import LedgerWriter
 
 __all__ = [
     "CalibrationRow",
+    "Digest",
+    "Follower",
     "CostRow",
     "EventRow",
     "ExchangeRow",
@@ -48,6 +51,7 @@ __all__ = [
     "SurveyRow",
     "TrialEndRow",
     "TrialRow",
+    "digest",
     "frames",
     "read",
 ]

@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from distributed_tuner import __version__
 from distributed_tuner.errors import LedgerError
 from distributed_tuner.ledger.rows import (
     ROW,
@@ -35,6 +36,13 @@ from distributed_tuner.ledger.writer import is_row
 from distributed_tuner.values import Cost
 
 R = TypeVar("R")
+
+PAID = (
+    *(StepRow, LookRow, FeedbackRow, RestartRow, MeasureRow, CalibrationRow, ParityRow, LayoutRow, CurvatureRow),
+    *(SurveyRow, ScreenRow),
+)
+"""Rows that say what they cost."""
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +98,42 @@ class Ledger:
 
 
 def read(path: Path | str) -> Ledger:
-    """Read the ledger at ``path``. A torn last line is left out with a warning.
+    """Read the ledger at ``path``, every row of it. A torn last line is left out with a warning.
+
+    What a million rows come to is `digest`'s, in a thousandth of the memory.
 
     Raises:
         LedgerError: there is no such file, or a line other than a torn last one is not a row.
     """
+    return collect(read_rows(path))
+
+
+def read_rows(path: Path | str) -> Iterator[Row]:
+    """Yield the rows of the ledger at ``path`` one after the other, those that were written twice as well.
+
+    Raises:
+        LedgerError: as `read`.
+    """
     path = Path(path)
     if not path.is_file():
         raise LedgerError(f"A ledger is a file of JSON lines, found none at {path}. Give the folder of a run.")
-    return collect(_rows(path))
+    feed = RowFeed(path)
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            yield from feed.rows(data)
+    yield from feed.rest()
 
 
 def collect(rows: Iterable[Row]) -> Ledger:
     """Sort ``rows``, in the order they were written, by type; of rows with the same name the last one wins."""
     kept: dict[Hashable, Row] = {}
-    sessions: list[Session] = []
+    sessions = Sessions()
     for number, row in enumerate(rows):
-        if not sessions or isinstance(row, RunRow):
-            sessions.append(Session(row.time, row.time))
-        sessions[-1] = _extended(sessions[-1], row)
-        kept[_name(row) or number] = row
+        sessions.add(row)
+        kept[name_of(row) or number] = row
     latest = tuple(kept.values())
     return Ledger(
-        sessions=tuple(sessions),
+        sessions=sessions.so_far(),
         trials=_only(latest, TrialRow),
         steps=_only(latest, StepRow),
         looks=_only(latest, LookRow),
@@ -132,30 +153,107 @@ def collect(rows: Iterable[Row]) -> Ledger:
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            # Only the last line can lack its newline, and only that shows that a crash cut it short.
-            if not line.endswith(b"\n") and not is_row(line):
-                warnings.warn(f"{path}: line {number} is torn and left out.", stacklevel=2)
-                return
-            try:
-                yield ROW.validate_json(line)
-            except ValidationError as error:
-                raise LedgerError(_malformed(path, number, line, error)) from error
+class RowFeed:
+    """Turns the bytes of a ledger into rows, as they come. ``name``: what a person calls the ledger."""
+
+    def __init__(self, name: Path | str) -> None:
+        self._name = name
+        self._number = 0  # lines that are done with
+        self._torn: list[bytes] = []  # what stands behind the last newline
+        self._written_by = ""
+
+    def rows(self, data: bytes) -> Iterator[Row]:
+        """Yield the rows that ``data`` ends; what stands behind its last newline waits for more.
+
+        Raises:
+            LedgerError: a line is not a row.
+        """
+        *lines, rest = data.split(b"\n")
+        if not lines:
+            self._torn.append(rest)
+            return
+        lines[0] = b"".join((*self._torn, lines[0]))
+        self._torn = [rest] if rest else []
+        for line in lines:
+            self._number += 1
+            yield self._row(line)
+
+    def rest(self) -> Iterator[Row]:
+        """Yield the row whose newline is missing, if it is a whole one; one that a crash cut short is warned of."""
+        line = b"".join(self._torn)
+        if not line:
+            return
+        if is_row(line):
+            yield self._row(line)
+        else:
+            warnings.warn(f"{self._name}: line {self._number + 1} is torn and left out.", stacklevel=3)
+
+    def _row(self, line: bytes) -> Row:
+        try:
+            row = ROW.validate_json(line)
+        except ValidationError as error:
+            raise LedgerError(self._malformed(line, error)) from None
+        if type(row) is RunRow:
+            self._written_by = row.version
+        return row
+
+    def _malformed(self, line: bytes, error: ValidationError) -> str:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        shown = line[:80].decode(errors="replace").strip()
+        advice = "Mend or delete that line, then read it again."
+        if first["type"] in ("union_tag_invalid", "extra_forbidden") and self._written_by not in ("", __version__):
+            advice = f"The run was written by version {self._written_by}, and this is {__version__}: read it with that."
+        return (
+            f"Every line of a ledger must be one row, got {shown!r} in line {self._number} of {self._name} "
+            f"({where + ': ' if where else ''}{first['msg']}). {advice}"
+        )
 
 
-def _malformed(path: Path, number: int, line: bytes, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    shown = line[:80].decode(errors="replace").strip()
-    return (
-        f"Every line of a ledger must be one row, got {shown!r} in line {number} of {path} "
-        f"({where + ': ' if where else ''}{first['msg']}). Mend or delete that line, then read it again."
-    )
+class Sessions:
+    """The stretches of a run, added up row after row."""
+
+    def __init__(self) -> None:
+        self._done: list[Session] = []
+        self._first = self._last = 0.0
+        self._run: RunRow | None = None
+        self._end: RunEndRow | None = None
+        self._begun = False
+        self._sums = [0, 0, 0, 0.0, 0.0]
+
+    def add(self, row: Row) -> None:
+        """Take one more row, in the order they were written."""
+        if not self._begun or isinstance(row, RunRow):
+            self._done = list(self.so_far())
+            self._begun, self._first, self._last = True, row.time, row.time
+            self._run = self._end = None
+            self._sums = [0, 0, 0, 0.0, 0.0]
+        if row.time > self._last:
+            self._last = row.time
+        elif row.time < self._first:
+            self._first = row.time
+        if isinstance(row, RunRow):
+            self._run = row
+        elif isinstance(row, RunEndRow):
+            self._end = row
+        elif isinstance(row, PAID):
+            cost, sums = row.cost, self._sums
+            sums[0] += cost.queries
+            sums[1] += cost.forwards
+            sums[2] += cost.tokens
+            sums[3] += cost.seconds
+            sums[4] += cost.usd
+
+    def so_far(self) -> tuple[Session, ...]:
+        """Return the stretches, the last one as far as it has come."""
+        if not self._begun:
+            return ()
+        queries, forwards, tokens, seconds, usd = self._sums
+        cost = Cost(int(queries), int(forwards), int(tokens), seconds, usd)
+        return (*self._done, Session(self._first, self._last, self._run, self._end, cost))
 
 
-def _name(row: Row) -> Hashable:
+def name_of(row: Row) -> Hashable:
     """Return what makes a row the same row when it is written again; None for rows that never replace another."""
     match row:
         case LookRow():
@@ -172,31 +270,6 @@ def _name(row: Row) -> Hashable:
             return (row.type, row.trial_id)
         case _:
             return None
-
-
-def _extended(session: Session, row: Row) -> Session:
-    session = replace(session, first=min(session.first, row.time), last=max(session.last, row.time))
-    match row:
-        case RunRow():
-            return replace(session, run=row)
-        case RunEndRow():
-            return replace(session, end=row)
-        case (
-            StepRow()
-            | LookRow()
-            | FeedbackRow()
-            | RestartRow()
-            | MeasureRow()
-            | CalibrationRow()
-            | ParityRow()
-            | LayoutRow()
-            | CurvatureRow()
-            | SurveyRow()
-            | ScreenRow()
-        ):
-            return replace(session, cost=session.cost + row.cost.value())
-        case _:
-            return session
 
 
 def _only(rows: Iterable[Row], kind: type[R]) -> tuple[R, ...]:

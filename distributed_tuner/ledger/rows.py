@@ -1,10 +1,10 @@
 """The rows of a ledger: what may be written down, typed. How rows reach the disk is left to `writer` and `reader`.
 
-NaN and infinity never enter the JSON: a loss or metric that is not finite is ``None``, a named metric that is not
-finite is left out, and any other number that is not finite is refused.
+NaN and infinity never enter the JSON: a loss or metric that is not finite, or so large that sums of it are not, is
+``None``, a named metric of that kind is left out, and any other number of that kind is refused. Whole numbers stay so
+small that a double holds them.
 """
 
-import math
 import time
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -12,9 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from distributed_tuner.values import Cost
 
+_LARGEST = 1e100
+"""Of a loss: what diverged is far beyond, and millions of these can be added up."""
+
 
 def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, int | float) and not abs(value) <= _LARGEST else value
 
 
 def _finite_items(value: Any) -> Any:
@@ -25,8 +28,11 @@ def _finite_items(value: Any) -> Any:
 
 Score: TypeAlias = Annotated[float | None, BeforeValidator(_finite_or_none)]
 Metrics: TypeAlias = Annotated[dict[str, float], BeforeValidator(_finite_items)]
-Count: TypeAlias = Annotated[int, Field(ge=0)]
-Seconds: TypeAlias = Annotated[float, Field(ge=0)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=10**15)]
+Seconds: TypeAlias = Annotated[float, Field(ge=0, le=1e15)]
+Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Moment: TypeAlias = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+"""Unix seconds, before the year 10000."""
 
 
 class _Frozen(BaseModel):
@@ -53,7 +59,7 @@ class CostRow(_Frozen):
 
 
 class _Row(_Frozen):
-    time: float = Field(default_factory=time.time)
+    time: Moment = Field(default_factory=time.time)
     """When the row was made, in unix seconds."""
 
 
@@ -63,7 +69,7 @@ class RunRow(_Row):
     type: Literal["run"] = "run"
     name: str
     version: str
-    seed: int
+    seed: Seed
     methods: list[str]
     resumed: bool = False
 
@@ -74,8 +80,8 @@ class TrialRow(_Row):
     type: Literal["trial"] = "trial"
     trial_id: str
     method: str
-    seed: int
-    split_seed: int
+    seed: Seed
+    split_seed: Seed
     drawn: dict[str, Any]
     """The free values of this trial, by path."""
     attempt: Count = 0
@@ -212,7 +218,7 @@ class MeasureRow(_Row):
     trial_id: str | None = None
     what: Literal["manual_prompt", "manual_prompt_with_head", "bag_of_words", "selected"]
     split: Literal["dev", "test"]
-    split_seed: int
+    split_seed: Seed
     loss: Score
     metric: Score
     metrics: Metrics = Field(default_factory=dict)
@@ -233,7 +239,7 @@ class CalibrationRow(_Row):
     method: str
     radius_name: Literal["rho", "sigma"]
     radius: float
-    split_seed: int
+    split_seed: Seed
     dtype: str
     """What was measured."""
     signal: Score
@@ -278,7 +284,7 @@ class LayoutRow(_Row):
     """
 
     type: Literal["layout"] = "layout"
-    split_seed: int
+    split_seed: Seed
     chosen: str
     losses: dict[str, Score]
     """The lowest loss on train of each layout."""
@@ -413,7 +419,7 @@ class RunEndRow(_Row):
     oracle_actors: Count
     tiles: Count
     retries: Count
-    counts: dict[str, int] = Field(default_factory=dict)
+    counts: dict[str, Count] = Field(default_factory=dict)
     """What else the oracles' answers told, summed by name: ``cached_forwards``, ``absent_labels``, ..."""
 
 

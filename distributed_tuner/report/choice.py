@@ -1,14 +1,14 @@
 """Which prompt a run returns: the best tuned one, or the manual one where tuning is not shown to have helped."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import MeasureRow
 from distributed_tuner.maths.intervals import paired_t
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report.trials import TrialSummary
 
 Kept: TypeAlias = Literal["tuned", "manual_prompt"]
@@ -24,17 +24,17 @@ class Choice:
     level: float | None = None
 
 
-def choose(trial: TrialSummary | None, ledger: Ledger, config: Mapping[str, Any]) -> Choice:
+def choose(trial: TrialSummary | None, digest: Digest, config: Recorded) -> Choice:
     """Weigh the best trial against the manual prompt on the same split. Without both, the trial is returned.
 
     The losses are those of the rows of dev, each read by a head that was fitted without it; train, which steered the
     search, is left out.
     """
-    level = (config.get("experiment") or {}).get("significance")
+    level = config.settings.significance
     if trial is None or level is None or not trial.by_score:
         return Choice("tuned")
-    manual = manual_prompt_with_head(ledger, "dev", trial.split_seed)
-    rows = (config.get("task") or {}).get("dev") or 0
+    manual = manual_prompt_with_head(digest, "dev", trial.split_seed)
+    rows = config.task.dev or 0
     if manual is None or not rows or len(manual.losses) != len(trial.losses) or len(trial.losses) < rows:
         return Choice("tuned")
     pairs = zip(manual.losses[-rows:], trial.losses[-rows:], strict=True)
@@ -43,9 +43,9 @@ def choose(trial: TrialSummary | None, ledger: Ledger, config: Mapping[str, Any]
     return Choice("tuned" if p_value <= level else "manual_prompt", p_value, level)
 
 
-def manual_prompt_with_head(ledger: Ledger, split: str, split_seed: int | None) -> MeasureRow | None:
+def manual_prompt_with_head(digest: Digest, split: str, split_seed: int | None) -> MeasureRow | None:
     """Return what the manual prompt scored with the head on one split of one draw."""
-    found = [row for row in ledger.measures if row.what == "manual_prompt_with_head" and row.split == split]
+    found = [row for row in digest.measures if row.what == "manual_prompt_with_head" and row.split == split]
     return next((row for row in found if row.split_seed == split_seed), None)
 
 

@@ -51,9 +51,9 @@ def band(series: Sequence[Series], points: int = 240) -> Band | None:
     )
 
 
-def running_best(values: Sequence[float]) -> tuple[float, ...]:
+def running_best(values: Sequence[float] | Array64) -> tuple[float, ...]:
     """Return the highest value so far at every place."""
-    return tuple(np.maximum.accumulate(np.asarray(values, dtype=np.float64)).tolist()) if values else ()
+    return tuple(np.maximum.accumulate(np.asarray(values, dtype=np.float64)).tolist())
 
 
 def _grid(series: Sequence[Series], points: int) -> Array64:

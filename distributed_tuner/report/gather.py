@@ -1,21 +1,22 @@
 """The numbers behind the report's figures, one function a figure. Drawing them is left to `figures`."""
 
 import bisect
-import itertools
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from distributed_tuner.ledger.reader import Ledger
-from distributed_tuner.ledger.rows import LookRow, RestartRow, StepRow
+import numpy as np
+
+from distributed_tuner.ledger.digest import Digest
+from distributed_tuner.ledger.rows import RestartRow
 from distributed_tuner.report import words
 from distributed_tuner.report.curves import Band, Series, band, running_best
 from distributed_tuner.report.verdict import reference
+from distributed_tuner.values import Array64
 
 By: TypeAlias = Literal["queries", "seconds"]
-T = TypeVar("T", LookRow, StepRow)
 
 _GROUPS = 50
+_NO_POINTS: Array64 = np.zeros((0, 2))
 _X_TITLES: Mapping[By, str] = {"queries": "queries per trial", "seconds": "wall-clock time per trial (s)"}
 
 
@@ -50,25 +51,26 @@ class Dots(NamedTuple):
     manual: float | None
 
 
-def train_loss_data(ledger: Ledger, summary: Mapping[str, Any], by: By) -> Curves:
+def train_loss_data(digest: Digest, summary: Mapping[str, Any], by: By) -> Curves:
     """Gather the train loss of the recommended prompt (never of perturbed candidates) for each method."""
-    bands = _bands(ledger.looks, summary, by, lambda look: look.train_loss)
-    return Curves(_X_TITLES[by], "train loss (nats)", bands, None, _marks(ledger, summary, by, bands))
+    bands = _bands(summary, lambda trial: _looks(digest, trial, by, "train_loss"))
+    return Curves(_X_TITLES[by], "train loss (nats)", bands, None, _marks(digest, summary, by, bands))
 
 
-def dev_metric_data(ledger: Ledger, summary: Mapping[str, Any], by: By) -> Curves:
+def dev_metric_data(digest: Digest, summary: Mapping[str, Any], by: By) -> Curves:
     """Gather the best dev metric so far of each method, and the manual prompt's."""
     metric = words.MetricWords(summary["best"]["metric"])
-    bands = _bands(ledger.looks, summary, by, lambda look: _scaled(metric, look.dev_metric), best_so_far=True)
+    scale = np.array([1.0, metric.scale])
+    bands = _bands(summary, lambda trial: scale * _looks(digest, trial, by, "dev_metric"), best_so_far=True)
     manual = _scaled(metric, reference(summary)[1]["dev_metric"])
-    marks = _marks(ledger, summary, by, bands)
+    marks = _marks(digest, summary, by, bands)
     return Curves(_X_TITLES[by], f"best dev {metric.axis} so far", bands, manual, marks)
 
 
-def candidate_loss_data(ledger: Ledger, summary: Mapping[str, Any]) -> Curves:
+def candidate_loss_data(digest: Digest, summary: Mapping[str, Any]) -> Curves:
     """Gather the mean loss of the candidates each step asked for, averaged over neighbouring steps of a trial."""
-    bands = _bands(ledger.steps, summary, "queries", lambda step: step.loss, groups=_GROUPS)
-    marks = _marks(ledger, summary, "queries", bands)
+    bands = _bands(summary, lambda trial: _candidates(digest, trial))
+    marks = _marks(digest, summary, "queries", bands)
     return Curves(_X_TITLES["queries"], "mean candidate loss (nats)", bands, None, marks)
 
 
@@ -94,12 +96,12 @@ def test_cost_data(summary: Mapping[str, Any]) -> Dots:
 
 
 def _marks(
-    ledger: Ledger, summary: Mapping[str, Any], by: By, bands: Iterable[tuple[str, Band]]
+    digest: Digest, summary: Mapping[str, Any], by: By, bands: Iterable[tuple[str, Band]]
 ) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
     """Return where restarts adopted a prompt, on the lines of ``bands``; what lies beside a line is left out."""
     methods = {trial["trial_id"]: trial["method"] for trial in summary["trials"]}
     places: dict[str, set[float]] = {}
-    for row in ledger.restarts:
+    for row in digest.restarts:
         if row.adopted != "none" and row.trial_id in methods:
             places.setdefault(methods[row.trial_id], set()).add(_at(row, by))
     marks = []
@@ -110,31 +112,39 @@ def _marks(
     return tuple(marks)
 
 
-def _at(row: LookRow | StepRow | RestartRow, by: By) -> float:
+def _at(row: RestartRow, by: By) -> float:
     return row.elapsed if by == "seconds" else float(row.spent.queries)
 
 
+def _looks(digest: Digest, trial_id: str, by: By, name: str) -> Array64:
+    """Return the looks of a trial as points, shape (looks, 2); those without a value are left out."""
+    trial = digest.trials.get(trial_id)
+    points = trial.looks.columns("queries" if by == "queries" else "elapsed", name) if trial else _NO_POINTS
+    return points[~np.isnan(points[:, 1])]
+
+
+def _candidates(digest: Digest, trial_id: str) -> Array64:
+    """Return mean losses over neighbouring steps of a trial, at most ``_GROUPS`` of them, each at its last query."""
+    trial = digest.trials.get(trial_id)
+    if trial is None:
+        return _NO_POINTS
+    rows = _sorted(trial.steps.columns("queries", "loss", "losses"))
+    rows = rows[rows[:, 2] > 0]
+    cuts = np.unique(np.round(np.linspace(0, len(rows), min(len(rows), _GROUPS) + 1)).astype(int))
+    if len(cuts) < 2:
+        return _NO_POINTS
+    sums = np.add.reduceat(rows, cuts[:-1])
+    return np.column_stack([rows[cuts[1:] - 1, 0], sums[:, 1] / sums[:, 2]])
+
+
 def _bands(
-    rows: Iterable[T],
-    summary: Mapping[str, Any],
-    by: By,
-    value: Callable[[T], float | None],
-    *,
-    best_so_far: bool = False,
-    groups: int | None = None,
+    summary: Mapping[str, Any], points_of: Callable[[str], Array64], *, best_so_far: bool = False
 ) -> tuple[tuple[str, Band], ...]:
-    """Return a band for each method, in the order of the summary; rows without a value are left out."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        number = value(row)
-        if number is not None:
-            points.setdefault(row.trial_id, []).append((_at(row, by), number))
+    """Return a band for each method, in the order of the summary, from the points (x, y) of its trials."""
     found = []
     for method in methods_of(summary):
         series = [
-            _series(
-                _grouped(sorted(points.get(trial["trial_id"], [])), groups), trial["status"] != "failed", best_so_far
-            )
+            _series(points_of(trial["trial_id"]), trial["status"] != "failed", best_so_far)
             for trial in summary["trials"]
             if trial["method"] == method
         ]
@@ -143,18 +153,13 @@ def _bands(
     return tuple(found)
 
 
-def _series(points: Sequence[tuple[float, float]], keeps: bool, best_so_far: bool) -> Series:
-    values = tuple(y for _, y in points)
-    return Series(tuple(x for x, _ in points), running_best(values) if best_so_far else values, keeps)
+def _series(points: Array64, keeps: bool, best_so_far: bool) -> Series:
+    x, y = _sorted(points).T
+    return Series(tuple(x.tolist()), running_best(y) if best_so_far else tuple(y.tolist()), keeps)
 
 
-def _grouped(points: Sequence[tuple[float, float]], groups: int | None) -> Sequence[tuple[float, float]]:
-    """Average runs of neighbouring points, so that at most ``groups`` remain; each stands at its last x."""
-    if groups is None or len(points) <= groups:
-        return points
-    cuts = [round(place * len(points) / groups) for place in range(groups + 1)]
-    runs = [points[start:stop] for start, stop in itertools.pairwise(cuts)]
-    return [(run[-1][0], statistics.fmean(y for _, y in run)) for run in runs]
+def _sorted(points: Array64) -> Array64:
+    return points[np.lexsort((points[:, 1], points[:, 0]))]
 
 
 def methods_of(summary: Mapping[str, Any]) -> list[str]:

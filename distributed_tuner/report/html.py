@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import model_validator
+
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.ledger.reader import Ledger, read
+from distributed_tuner.json_files import M, Told, read_told
+from distributed_tuner.ledger.digest import Digest, digest
+from distributed_tuner.ledger.rows import Score
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import figures, gather, lineage_figure, tables, words
 from distributed_tuner.report.lineage import lineage_data
 from distributed_tuner.report.restarts import restarts
@@ -29,40 +34,74 @@ class Plot(NamedTuple):
     wide: bool = False
 
 
-class Token(NamedTuple):
+class Token(Told):
     """The vocabulary entry nearest to a prompt row, and its cosine with it if known."""
 
-    text: str
-    cosine: float | None
+    token: str
+    cosine: Score = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, value: Any) -> Any:
+        match value:
+            case str():
+                return {"token": value}
+            case [token, cosine]:
+                return {"token": token, "cosine": cosine}
+        return value
 
 
-def write_report(run_dir: Path | str) -> Path:
+class ShownPrompt(Told):
+    """What the page shows of ``best/prompt.json``; empty where the run has none.
+
+    Nearest tokens are strings, [token, cosine] pairs or objects of these; ``cosines`` may stand beside strings.
+    """
+
+    trial_id: str = ""
+    text: str | None = None
+    words: str | None = None
+    length: int = 0
+    layout: str = ""
+    model: str = ""
+    nearest_tokens: tuple[Token, ...] = ()
+    cosines: tuple[Score, ...] = ()
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The nearest tokens with what is known of their cosines."""
+        beside = [*self.cosines, *[None] * len(self.nearest_tokens)]
+        return [
+            one if one.cosine is not None else one.model_copy(update={"cosine": cosine})
+            for one, cosine in zip(self.nearest_tokens, beside, strict=False)
+        ]
+
+
+def write_report(run_dir: Path | str, found: Digest | None = None) -> Path:
     """Write ``report.html`` and ``summary.json`` of the run in ``run_dir`` from what it wrote down; return the page.
 
-    Reads ``ledger.jsonl``, and ``config.json`` and ``best/prompt.json`` where they exist.
+    Reads ``ledger.jsonl`` unless ``found`` is what it comes to, and ``config.json`` and ``best/prompt.json`` where they
+    exist.
 
     Raises:
-        RunDirectoryError: there is no ledger, or one of the JSON files cannot be read as an object.
+        RunDirectoryError: there is no ledger, or one of the JSON files is not as a run writes it.
         LedgerError: the ledger is malformed.
     """
     run_dir = Path(run_dir)
     path = run_dir / "ledger.jsonl"
     if not path.is_file():
         raise RunDirectoryError(f"A run directory holds a ledger.jsonl, found none in {run_dir}. Give another folder.")
-    ledger = read(path)
-    config = _read_json(run_dir / "config.json")
-    prompt = _read_json(run_dir / "best" / "prompt.json")
-    summary = summarize(ledger, config)
+    found = found or digest(path)
+    config = _read(run_dir / "config.json", Recorded)
+    prompt = _read(run_dir / "best" / "prompt.json", ShownPrompt)
+    summary = summarize(found, config)
     write_summary(run_dir / "summary.json", summary)
     page = run_dir / "report.html"
     draft = run_dir / ".report.html.draft"
-    draft.write_text(render(ledger, config, prompt, summary, run_dir), encoding="utf-8")
+    draft.write_text(render(found, config, prompt, summary, run_dir), encoding="utf-8")
     return draft.replace(page)
 
 
-def render(
-    ledger: Ledger, config: Mapping[str, Any], prompt: Mapping[str, Any], summary: Mapping[str, Any], run_dir: Path
-) -> str:
+def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mapping[str, Any], run_dir: Path) -> str:
     """Return the page. ``prompt`` is ``best/prompt.json``, empty when the run has none."""
     import jinja2
     from plotly.offline import get_plotlyjs
@@ -70,14 +109,14 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    plots = _plots(ledger, summary)
-    lineage = _lineage(ledger, summary)
+    plots = _plots(digest, summary)
+    lineage = _lineage(digest, summary)
     drawn = plots if lineage is None else [*plots, lineage]
-    events = tables.event_lines(ledger)
+    events = tables.event_lines(digest)
     return environment.get_template("template.html.j2").render(
-        title=_title(ledger, config),
+        title=_title(digest, config),
         status=summary["status"],
-        facts=_facts(ledger, config, summary),
+        facts=_facts(digest, config),
         headline=tables.headline(summary, config),
         tiles=tables.tiles(summary, config),
         metric=words.MetricWords(summary["best"]["metric"]),
@@ -89,21 +128,21 @@ def render(
         duration=words.duration,
         plots=plots,
         lineage=lineage,
-        restarts=restarts(ledger, summary),
+        restarts=restarts(digest, summary),
         plot_json=_script_json({plot.id: json.loads(plot.figure.to_json()) for plot in drawn}),
         plotly_js=get_plotlyjs() if drawn else "",
         prompt=prompt,
-        tokens=nearest_tokens(prompt),
+        tokens=prompt.tokens,
         best_files=_best_files(run_dir),
         run_dir=str(run_dir),
-        command=config.get("command") or "",
+        command=config.command,
         events=events[-_MOST_EVENTS:],
-        events_left_out=max(0, len(events) - _MOST_EVENTS),
-        config_json=tables.pretty_json(_shortened(config.get("experiment") or config)),
+        events_left_out=max(0, len(events) - _MOST_EVENTS) + digest.events_seen - len(digest.events),
+        config_json=tables.pretty_json(_shortened(config.settings.tree or config.tree)),
         head=None if (name := summary["best"].get("head")) in (None, "label_words") else name,
         interval=_interval(summary),
-        versions=config.get("versions") or {},
-        model=config.get("model") or {},
+        versions=config.versions,
+        model=config.model,
     )
 
 
@@ -125,23 +164,7 @@ def _interval(summary: Mapping[str, Any]) -> tuple[str, str, str] | None:
     return metric.value(best["test_metric"]), metric.value(low), metric.value(high)
 
 
-def nearest_tokens(prompt: Mapping[str, Any]) -> list[Token]:
-    """Return the tokens of ``best/prompt.json``: strings, [text, cosine] pairs or {"token", "cosine"} objects."""
-    cosines = prompt.get("cosines") or []
-    found = []
-    for place, entry in enumerate(prompt.get("nearest_tokens") or []):
-        beside = cosines[place] if place < len(cosines) else None
-        match entry:
-            case {"token": text}:
-                found.append(Token(str(text), entry.get("cosine", beside)))
-            case [text, cosine]:
-                found.append(Token(str(text), cosine))
-            case _:
-                found.append(Token(str(entry), beside))
-    return found
-
-
-def _plots(ledger: Ledger, summary: Mapping[str, Any]) -> list[Plot]:
+def _plots(digest: Digest, summary: Mapping[str, Any]) -> list[Plot]:
     """Draw the figures that have something to show."""
     methods = gather.methods_of(summary)
     metric = words.MetricWords(summary["best"]["metric"])
@@ -149,21 +172,21 @@ def _plots(ledger: Ledger, summary: Mapping[str, Any]) -> list[Plot]:
     best = "Best score of a recommended prompt so far on the dev examples, which select. Higher is better."
     seen = "Mean loss of the candidates asked for, over neighbouring steps: what the optimizer sees, not its prompt."
     curves: list[tuple[str, str, str, gather.Curves]] = [
-        ("loss-queries", "Train loss against queries", loss, gather.train_loss_data(ledger, summary, "queries")),
+        ("loss-queries", "Train loss against queries", loss, gather.train_loss_data(digest, summary, "queries")),
         (
             "dev-queries",
             f"Dev {metric.name} against queries",
             best,
-            gather.dev_metric_data(ledger, summary, "queries"),
+            gather.dev_metric_data(digest, summary, "queries"),
         ),
-        ("loss-time", "Train loss against wall clock", loss, gather.train_loss_data(ledger, summary, "seconds")),
+        ("loss-time", "Train loss against wall clock", loss, gather.train_loss_data(digest, summary, "seconds")),
         (
             "dev-time",
             f"Dev {metric.name} against wall clock",
             best,
-            gather.dev_metric_data(ledger, summary, "seconds"),
+            gather.dev_metric_data(digest, summary, "seconds"),
         ),
-        ("candidates", "Candidate losses against queries", seen, gather.candidate_loss_data(ledger, summary)),
+        ("candidates", "Candidate losses against queries", seen, gather.candidate_loss_data(digest, summary)),
     ]
     plots = [
         Plot(name, title, said, figures.curve_figure(data, methods)) for name, title, said, data in curves if data.bands
@@ -177,11 +200,11 @@ def _plots(ledger: Ledger, summary: Mapping[str, Any]) -> list[Plot]:
     return plots
 
 
-def _lineage(ledger: Ledger, summary: Mapping[str, Any]) -> Plot | None:
+def _lineage(digest: Digest, summary: Mapping[str, Any]) -> Plot | None:
     """Draw who went on with whose prompt, where there were restarts."""
-    if not ledger.restarts:
+    if not digest.restarts:
         return None
-    data = lineage_data(ledger, summary)
+    data = lineage_data(digest, summary)
     said = (
         "One line a trial. It changes its colour where the trial went on from another prompt: a proposal begins a new"
         " colour, a donor's prompt brings the donor's. Grey is a trial's own start that no other took over."
@@ -191,29 +214,29 @@ def _lineage(ledger: Ledger, summary: Mapping[str, Any]) -> Plot | None:
     return Plot("lineage", "Whose prompt each trial went on with", said, lineage_figure.lineage_figure(data))
 
 
-def _title(ledger: Ledger, config: Mapping[str, Any]) -> str:
-    run = next((session.run for session in ledger.sessions if session.run), None)
-    return run.name if run else str((config.get("experiment") or {}).get("name") or "run")
+def _title(digest: Digest, config: Recorded) -> str:
+    run = next((session.run for session in digest.sessions if session.run), None)
+    return run.name if run else config.settings.name or "run"
 
 
-def _facts(ledger: Ledger, config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(digest: Digest, config: Recorded) -> list[tuple[str, str]]:
     """Return what was run on what, as short name-value pairs; what is unknown is left out."""
-    task, model = config.get("task") or {}, config.get("model") or {}
-    run = next((session.run for session in ledger.sessions if session.run), None)
-    sizes = [f"{split} {task[split]:,}" for split in ("train", "dev", "test") if task.get(split)]
+    task, model, sessions = config.task, config.model, digest.sessions
+    run = next((session.run for session in sessions if session.run), None)
+    sizes = [f"{split} {size:,}" for split in ("train", "dev", "test") if (size := getattr(task, split))]
     device = " · ".join(str(model[key]) for key in ("dtype", "device") if model.get(key))
-    labels = task.get("label_words") or {}
-    shown = labels.values() if isinstance(labels, Mapping) else labels
+    labels = task.label_words
+    shown = labels.values() if isinstance(labels, dict) else labels
     pairs = [
-        ("Task", task.get("name")),
+        ("Task", task.name),
         ("Examples", " · ".join(sizes)),
-        ("Label words", ", ".join(str(word).strip() for word in shown)),
+        ("Label words", ", ".join(word.strip() for word in shown)),
         ("Model", model.get("model")),
         ("Computed in", device),
-        ("Calibrated", tables.calibration(ledger)),
+        ("Calibrated", tables.calibration(digest)),
         ("Seed", run.seed if run else None),
-        ("Started", _day(ledger.sessions[0].first) if ledger.sessions else None),
-        ("Resumed", f"{len(ledger.sessions) - 1} times" if len(ledger.sessions) > 1 else None),
+        ("Started", _day(sessions[0].first) if sessions else None),
+        ("Resumed", f"{len(sessions) - 1} times" if len(sessions) > 1 else None),
     ]
     return [(name, str(value)) for name, value in pairs if value not in (None, "")]
 
@@ -235,14 +258,6 @@ def _script_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    """Return the object in ``path``; an empty one when the file is missing, as after an early death."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} must hold JSON, but: {error}. Mend or delete it, then try again.") from error
-    if not isinstance(value, dict):
-        raise RunDirectoryError(f"{path} must hold a JSON object, got {type(value).__name__}. Mend or delete it.")
-    return value
+def _read(path: Path, kind: type[M]) -> M:
+    """Return what is in ``path``; what an empty object tells when the file is missing, as after an early death."""
+    return read_told(path, kind, nan=kind is ShownPrompt) if path.is_file() else kind()

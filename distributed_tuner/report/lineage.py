@@ -7,11 +7,10 @@ donor's.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import RestartRow
 from distributed_tuner.report import words
 from distributed_tuner.report.restarts import best_proposal, loss_of
-from distributed_tuner.report.trials import PaidRow, by_trial, paid_rows
 
 
 class Stretch(NamedTuple):
@@ -56,14 +55,13 @@ class Lineages(NamedTuple):
     arrows: tuple[Arrow, ...]
 
 
-def lineage_data(ledger: Ledger, summary: Mapping[str, Any]) -> Lineages:
+def lineage_data(digest: Digest, summary: Mapping[str, Any]) -> Lineages:
     """Gather the lineages of the trials that restarted or were taken after, in the order of the summary."""
     known = {trial["trial_id"] for trial in summary["trials"]}
-    rows = [row for row in ledger.restarts if row.trial_id in known]
+    rows = [row for row in digest.restarts if row.trial_id in known]
     rows.sort(key=lambda row: (row.time, row.trial_id, row.stage))
     named = {row.trial_id for row in rows} | {row.donor for row in rows}
     spent = {trial["trial_id"]: int(trial["queries"]) for trial in summary["trials"] if trial["trial_id"] in named}
-    paid = by_trial(paid_rows(ledger))
     current = {name: name for name in spent}
     since = dict.fromkeys(spent, 0)
     stretches: list[tuple[str, int, int, str]] = []
@@ -79,7 +77,7 @@ def lineage_data(ledger: Ledger, summary: Mapping[str, Any]) -> Lineages:
         marks.append((row, current[name]))
         if row.donor in spent:
             donor = str(row.donor)
-            arrows.append(Arrow(donor, _queries_at(paid.get(donor, []), row.time), name, at, row.adopted == "donor"))
+            arrows.append(Arrow(donor, digest.queries_at(donor, row.time), name, at, row.adopted == "donor"))
     stretches += [(name, since[name], max(end, since[name]), current[name]) for name, end in spent.items()]
     numbers = _numbers([(name, lineage) for name, _, _, lineage in stretches])
     return Lineages(
@@ -90,10 +88,6 @@ def lineage_data(ledger: Ledger, summary: Mapping[str, Any]) -> Lineages:
         ),
         arrows=tuple(arrows),
     )
-
-
-def _queries_at(rows: Sequence[PaidRow], time: float) -> int:
-    return max((row.spent.queries for row in rows if row.time <= time), default=0)
 
 
 def _numbers(lived: Sequence[tuple[str, str]]) -> dict[str, int]:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import ExchangeRow, RestartRow, ScoredText
 from distributed_tuner.report import words
 
-_MOST_STAGES, _MOST_PROPOSALS, _MOST_EXCHANGES = 200, 50, 20
+_MOST_STAGES, _MOST_PROPOSALS = 200, 50
 _CELL, _LETTER = 300, 4000  # characters of a text in a table, and of an instruction or answer
 
 
@@ -70,22 +70,22 @@ class Restarts(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def restarts(ledger: Ledger, summary: Mapping[str, Any]) -> Restarts | None:
+def restarts(digest: Digest, summary: Mapping[str, Any]) -> Restarts | None:
     """Return what there is to say of restart stages; None where none has ended and no proposer was asked."""
-    if not ledger.restarts and not ledger.exchanges:
+    if not digest.restarts and not digest.calls:
         return None
     metric = words.MetricWords(summary["best"]["metric"])
-    proposed = [(text, row) for row in ledger.restarts for text in row.scored if text.source == "proposal"]
+    proposed = [(text, row) for row in digest.restarts for text in row.scored if text.source == "proposal"]
     proposed.sort(key=lambda entry: math.inf if entry[0].loss is None else entry[0].loss)
     return Restarts(
-        stages=tuple(_stage_line(row) for row in ledger.restarts[:_MOST_STAGES]),
-        stages_left_out=max(0, len(ledger.restarts) - _MOST_STAGES),
+        stages=tuple(_stage_line(row) for row in digest.restarts[:_MOST_STAGES]),
+        stages_left_out=max(0, len(digest.restarts) - _MOST_STAGES),
         proposals=tuple(_proposal_line(text, row, metric) for text, row in proposed[:_MOST_PROPOSALS]),
         proposals_left_out=max(0, len(proposed) - _MOST_PROPOSALS),
-        talks=tuple(_talk(row) for row in ledger.exchanges[:_MOST_EXCHANGES]),
-        talks_left_out=max(0, len(ledger.exchanges) - _MOST_EXCHANGES),
+        talks=tuple(_talk(row) for row in digest.talks.values()),
+        talks_left_out=len(digest.calls) - len(digest.talks),
         cost=_cost(summary["totals"]),
-        warnings=_warnings(ledger),
+        warnings=_warnings(digest),
     )
 
 
@@ -157,13 +157,8 @@ def _cost(totals: Mapping[str, Any]) -> str:
     )
 
 
-def _warnings(ledger: Ledger) -> tuple[str, ...]:
+def _warnings(digest: Digest) -> tuple[str, ...]:
     """Return every proposer that was given up, and each trial's first failure."""
-    found, told = [], set()
-    for event in ledger.events:
-        first = event.kind == "proposer" and event.trial_id not in told
-        if first:
-            told.add(event.trial_id)
-        if first or event.kind == "proposer_given_up":
-            found.append(f"{event.trial_id or 'run'}: {words.one_line(event.message, _CELL)}")
-    return tuple(found)
+    return tuple(
+        f"{event.trial_id or 'run'}: {words.one_line(event.message, _CELL)}" for event in digest.warnings.values()
+    )

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import CostRow
 from distributed_tuner.maths.intervals import wilson
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report.choice import Choice, choose, manual_prompt_with_head
 from distributed_tuner.report.trials import PENDING, UNFINISHED, TrialSummary, best_trial, summarize_trials
 from distributed_tuner.values import Cost
 
 
-def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str, Any]:
     """Return the summary of a run, ready for JSON.
 
     ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
@@ -34,18 +35,19 @@ def summarize(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     those that ended with another prompt. Means and standard deviations (n - 1; None below two trials) of
     ``methods`` leave failed trials out.
     """
-    trials = summarize_trials(ledger, config)
-    metric = metric_name(config)
+    config = Recorded.of(config)
+    trials = summarize_trials(digest, config)
+    metric = config.metric
     best = best_trial(trials)
-    within = _Intervals(metric, (config.get("task") or {}).get("test"))
+    within = _Intervals(metric, config.task.test)
     return {
-        "status": ledger.end.status if ledger.end else UNFINISHED,
-        "best": within.added(_best(best, choose(best, ledger, config), ledger, config, metric, within)),
+        "status": digest.end.status if digest.end else UNFINISHED,
+        "best": within.added(_best(best, choose(best, digest, config), digest, config, metric, within)),
         "baseline": {
-            what: within.added(_baseline(ledger, what))
+            what: within.added(_baseline(digest, what))
             for what in ("manual_prompt", "manual_prompt_with_head", "bag_of_words")
         },
-        "totals": _totals(ledger, trials),
+        "totals": _totals(digest, trials),
         "methods": [_method(name, trials) for name in _methods(trials)],
         "trials": [within.added(_trial(trial)) for trial in trials],
     }
@@ -63,18 +65,11 @@ def write_summary(path: Path | str, summary: Mapping[str, Any]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def metric_name(config: Mapping[str, Any]) -> str:
-    """Return the name of the primary metric; "metric" when the config does not tell."""
-    task = config.get("task")
-    named = task.get("metric") if isinstance(task, Mapping) else None
-    return str(named or config.get("task_metric") or "metric")
-
-
 class _Intervals:
     """Says how sure test accuracies are: Wilson's 95 % interval of one test set of ``examples`` rows."""
 
-    def __init__(self, metric: str, examples: Any) -> None:
-        self._examples = examples if metric == "accuracy" and isinstance(examples, int) else 0
+    def __init__(self, metric: str, examples: int | None) -> None:
+        self._examples = (examples or 0) if metric == "accuracy" else 0
 
     def added(self, line: dict[str, Any]) -> dict[str, Any]:
         """Return a line with ``test_interval``, [low, high]; None where there is none."""
@@ -86,8 +81,8 @@ class _Intervals:
 def _best(
     trial: TrialSummary | None,
     choice: Choice,
-    ledger: Ledger,
-    config: Mapping[str, Any],
+    digest: Digest,
+    config: Recorded,
     metric: str,
     within: _Intervals,
 ) -> dict[str, Any]:
@@ -107,11 +102,11 @@ def _best(
         "kept": choice.kept,
         "p_value": choice.p_value,
         "significance": choice.level,
-        "head": ((config.get("experiment") or {}).get("head") or {}).get("kind", "label_words"),
+        "head": config.settings.head.kind if config.settings.head else "label_words",
     }
     if choice.kept == "tuned" or trial is None:
         return tuned | about | {"tuned": None}
-    dev, test = (manual_prompt_with_head(ledger, split, trial.split_seed) for split in ("dev", "test"))
+    dev, test = (manual_prompt_with_head(digest, split, trial.split_seed) for split in ("dev", "test"))
     manual = {
         "method": "manual prompt",
         "train_loss": None,
@@ -124,12 +119,12 @@ def _best(
     return tuned | manual | about | {"tuned": within.added(tuned)}
 
 
-def _baseline(ledger: Ledger, what: str) -> dict[str, Any]:
+def _baseline(digest: Digest, what: str) -> dict[str, Any]:
     """Average a baseline over the splits of different seeds. ``queries``: what fitting took; testing is left out."""
-    rows = [row for row in ledger.measures if row.what == what]
+    rows = [row for row in digest.measures if row.what == what]
     splits = len({row.split_seed for row in rows})
     fitting = [
-        row.cost.queries for row in ledger.measures if row.what.startswith("manual_prompt") and row.split == "dev"
+        row.cost.queries for row in digest.measures if row.what.startswith("manual_prompt") and row.split == "dev"
     ]
     queries = {"manual_prompt": 0, "bag_of_words": 0}.get(what, round(sum(fitting) / max(1, splits)))
     return {
@@ -139,26 +134,26 @@ def _baseline(ledger: Ledger, what: str) -> dict[str, Any]:
     }
 
 
-def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
+def _totals(digest: Digest, trials: list[TrialSummary]) -> dict[str, Any]:
     spent = sum((trial.spent.value() for trial in trials), Cost())
     costs = [
-        row.cost for rows in (ledger.measures, ledger.calibrations, ledger.parities, ledger.layouts) for row in rows
+        row.cost for rows in (digest.measures, digest.calibrations, digest.parities, digest.layouts) for row in rows
     ]
     measured = sum((cost.value() for cost in costs), Cost())
-    ends = [session.end for session in ledger.sessions if session.end]
+    ends = [session.end for session in digest.sessions if session.end]
     return {
         "queries": spent.queries,
         "forwards": spent.forwards,
         "tokens": spent.tokens,
         "queries_saved": sum(trial.queries_saved or 0 for trial in trials),
         "forwards_saved": sum(trial.forwards_saved or 0 for trial in trials),
-        **_proposing(ledger),
+        **_proposing(digest),
         "restarts": sum(trial.restarts for trial in trials),
         "restarts_adopted": sum(trial.restarts_adopted for trial in trials),
         "usd": spent.usd + sum(trial.proposer_usd for trial in trials),
-        "wall_seconds": sum(session.wall_seconds for session in ledger.sessions),
-        "oracle_busy_seconds": sum(session.oracle_busy_seconds for session in ledger.sessions),
-        "oracle_busy_fraction": _busy_fraction(ledger),
+        "wall_seconds": sum(session.wall_seconds for session in digest.sessions),
+        "oracle_busy_seconds": sum(session.oracle_busy_seconds for session in digest.sessions),
+        "oracle_busy_fraction": _busy_fraction(digest),
         "oracle_actors": max((end.oracle_actors for end in ends), default=None),
         "tiles": sum(end.tiles for end in ends),
         "retries": sum(end.retries for end in ends),
@@ -168,8 +163,8 @@ def _totals(ledger: Ledger, trials: list[TrialSummary]) -> dict[str, Any]:
     }
 
 
-def _proposing(ledger: Ledger) -> dict[str, Any]:
-    rows = ledger.exchanges
+def _proposing(digest: Digest) -> dict[str, Any]:
+    rows = digest.calls
     return {
         "proposer_calls": len(rows),
         "proposals_cut": sum(row.cut for row in rows),
@@ -181,9 +176,9 @@ def _proposing(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _busy_fraction(ledger: Ledger) -> float | None:
+def _busy_fraction(digest: Digest) -> float | None:
     """Return busy seconds over (actors x wall seconds) of the sessions that ended; None when none tells."""
-    ends = [session.end for session in ledger.sessions if session.end]
+    ends = [session.end for session in digest.sessions if session.end]
     available = sum(end.oracle_actors * end.wall_seconds for end in ends)
     return sum(end.oracle_busy_seconds for end in ends) / available if available > 0 else None
 

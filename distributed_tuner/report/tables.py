@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from distributed_tuner.ledger.reader import Ledger
+from distributed_tuner.ledger.digest import Digest
+from distributed_tuner.recorded import Recorded, RecordedBudget
 from distributed_tuner.report import verdict, words
 
 
@@ -96,7 +97,7 @@ _COUNTS = {
 }
 
 
-def headline(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Headline:
+def headline(summary: Mapping[str, Any], config: Recorded) -> Headline:
     """Return what the run found, in two sentences."""
     best = summary["best"]
     name, manual = verdict.reference(summary)
@@ -133,12 +134,12 @@ def _below_bag(summary: Mapping[str, Any], metric: words.MetricWords) -> str:
     return f" A bag of words on the same rows, without any model, has {metric.value(bag)}: the model adds nothing here."
 
 
-def tiles(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Tile]:
+def tiles(summary: Mapping[str, Any], config: Recorded) -> list[Tile]:
     """Return the large numbers under the headline."""
     best, totals = summary["best"], summary["totals"]
     metric = words.MetricWords(best["metric"])
     name, manual = verdict.reference(summary)
-    examples = (config.get("task") or {}).get("test")
+    examples = config.task.test
     size = f" on {examples:,} examples" if examples else ""
     busy = totals["oracle_busy_fraction"]
     actors = totals["oracle_actors"]
@@ -194,15 +195,15 @@ def trial_lines(summary: Mapping[str, Any]) -> list[TrialLine]:
     return [_trial_line(trial, metric, summary["best"]["trial_id"], raced) for trial in summary["trials"]]
 
 
-def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[CostLine]:
+def cost_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLine]:
     """Return one line a kind of cost. Limits hold for every trial by itself; measuring is not bought from them."""
-    budget = (config.get("experiment") or {}).get("budget") or {}
+    budget = config.settings.budget or RecordedBudget()
     totals, lines = summary["totals"], []
     for name, label, spell in _COSTS:
         # A budget of seconds is one of wall-clock time, as a user waits for it; measuring knows device time alone.
         field = "wall_seconds" if name == "seconds" else name
         most = max((_budgeted(trial, field) for trial in summary["trials"]), default=None)
-        limit = budget.get(name)
+        limit = getattr(budget, name)
         lines.append(
             CostLine(
                 label,
@@ -212,28 +213,30 @@ def cost_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[Co
                 spell(totals["measurement"][name]) + (" of device time" if name == "seconds" else ""),
             )
         )
-    return [*lines, *(_proposer_lines(summary) if totals["proposer_calls"] else []), *_count_lines(totals["counts"])]
+    if totals["proposer_calls"]:
+        lines += _proposer_lines(summary, config)
+    return [*lines, *_count_lines(totals["counts"])]
 
 
-def calibration(ledger: Ledger) -> str | None:
+def calibration(digest: Digest) -> str | None:
     """Return what the calibration of precision found, at its worst; None where there was none."""
-    if not ledger.calibrations:
+    if not digest.calibrations:
         return None
-    worst = min(ledger.calibrations, key=lambda row: math.inf if row.snr is None else row.snr)
+    worst = min(digest.calibrations, key=lambda row: math.inf if row.snr is None else row.snr)
     ratio = "no rounding noise" if worst.snr is None else f"signal-to-noise {worst.snr:.2g}"
     swamped = worst.snr is not None and worst.snr < worst.limit
     outcome = f"below {worst.limit:g}, so {worst.used}" if swamped else "kept"
     return f"{worst.dtype} at {worst.radius_name} {worst.radius:g} ({worst.method}): {ratio}, {outcome}"
 
 
-def event_lines(ledger: Ledger) -> list[EventLine]:
+def event_lines(digest: Digest) -> list[EventLine]:
     """Return the events in the order they happened, what the parity gate noted, and what surveys settled."""
-    start = ledger.sessions[0].first if ledger.sessions else 0.0
+    start = digest.sessions[0].first if digest.sessions else 0.0
     noted = [
-        *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in ledger.events),
-        *((row.time, "", "parity", row.note) for row in ledger.parities if row.note),
-        *((row.time, row.trial_id, "survey", words.survey(row)) for row in ledger.surveys),
-        *((row.time, row.trial_id, "screen", words.screen(row)) for row in ledger.screens),
+        *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in digest.events),
+        *((row.time, "", "parity", row.note) for row in digest.parities if row.note),
+        *((row.time, row.trial_id, "survey", words.survey(row)) for row in digest.surveys),
+        *((row.time, row.trial_id, "screen", words.screen(row)) for row in digest.screens),
     ]
     return [EventLine(words.duration(max(0.0, at - start)), *line) for at, *line in sorted(noted, key=lambda n: n[0])]
 
@@ -252,15 +255,16 @@ def _count_lines(counts: Mapping[str, int]) -> list[CostLine]:
     ]
 
 
-def _proposer_lines(summary: Mapping[str, Any]) -> list[CostLine]:
+def _proposer_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLine]:
     """Return what proposers cost, beside any budget, against limits of their own."""
     lines = []
     for name, field, label, spell in (
         ("calls", "proposer_calls", "Requests to proposers", words.count),
         ("usd", "proposer_usd", "US dollars for proposers", words.money),
     ):
-        stages = [stage for trial in summary["trials"] for stage in trial["config"].get("stages") or []]
-        limits = {stage["proposer"].get(name) for stage in stages if stage.get("proposer")}
+        settings = [trial.config for trial in config.trials if trial.config is not None]
+        proposers = [stage.proposer for one in settings for stage in one.stages if stage.proposer is not None]
+        limits = {getattr(proposer, name) for proposer in proposers}
         limit = limits.pop() if len(limits) == 1 else None
         most = max(trial[field] for trial in summary["trials"])
         shown = "varies" if limits else "none" if limit is None else spell(limit)

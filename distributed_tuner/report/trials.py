@@ -2,25 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from distributed_tuner.ledger.reader import Ledger
-from distributed_tuner.ledger.rows import (
-    CostRow,
-    ExchangeRow,
-    FeedbackRow,
-    LookRow,
-    RestartRow,
-    ScreenRow,
-    StepRow,
-    SurveyRow,
-    TrialEndRow,
-    TrialRow,
-)
-
-PaidRow: TypeAlias = StepRow | LookRow | FeedbackRow | RestartRow | SurveyRow | ScreenRow
-"""A row of a trial that says what its budget has paid for until then."""
-R = TypeVar("R", StepRow, LookRow, ExchangeRow, RestartRow, PaidRow)
+from distributed_tuner.ledger.digest import Digest, TrialDigest
+from distributed_tuner.ledger.rows import CostRow, MeasureRow, RestartRow
+from distributed_tuner.recorded import Recorded, RecordedSettings, RecordedTrial
 
 PENDING = "pending"
 """Status of a trial that is in the config but never started."""
@@ -74,69 +60,59 @@ class TrialSummary:
         return self.status not in (PENDING, "failed")
 
 
-def summarize_trials(ledger: Ledger, config: Mapping[str, Any]) -> list[TrialSummary]:
-    """Return every trial of ``config["trials"]`` in that order, then those that only the ledger knows."""
-    planned = {str(entry["trial_id"]): entry for entry in config.get("trials") or [] if "trial_id" in entry}
-    started = {row.trial_id: row for row in ledger.trials}
-    rows = _RowsByTrial(ledger)
-    return [_summarize(name, planned.get(name, {}), started.get(name), rows) for name in {**planned, **started}]
+def summarize_trials(digest: Digest, config: Recorded) -> list[TrialSummary]:
+    """Return every trial of ``config.trials`` in that order, then those that only the ledger knows."""
+    planned = {trial.trial_id: trial for trial in config.trials}
+    restarts = by_trial(digest.restarts)
+    tests = {row.trial_id: row for row in digest.measures if row.what == "selected" and row.split == "test"}
+    nothing = TrialDigest()
+    return [
+        _summarize(name, planned.get(name), digest.trials.get(name, nothing), restarts.get(name, []), tests.get(name))
+        for name in {**planned, **digest.started}
+    ]
 
 
-def paid_rows(ledger: Ledger) -> list[PaidRow]:
-    """Return the rows that budgets have paid for, kind after kind."""
-    return [*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts, *ledger.surveys, *ledger.screens]
-
-
-def by_trial(rows: Iterable[R]) -> dict[str, list[R]]:
+def by_trial(rows: Iterable[RestartRow]) -> dict[str, list[RestartRow]]:
     """Return the rows of each trial, in their order."""
-    found: dict[str, list[R]] = {}
+    found: dict[str, list[RestartRow]] = {}
     for row in rows:
         found.setdefault(row.trial_id, []).append(row)
     return found
 
 
-class _RowsByTrial:
-    """The rows of a ledger, found by trial."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.steps = by_trial(ledger.steps)
-        self.looks = by_trial(ledger.looks)
-        self.paid = by_trial(paid_rows(ledger))
-        self.exchanges = by_trial(ledger.exchanges)
-        self.restarts = by_trial(ledger.restarts)
-        self.ends: dict[str, TrialEndRow] = {end.trial_id: end for end in ledger.trial_ends}
-        self.tests = {row.trial_id: row for row in ledger.measures if row.what == "selected" and row.split == "test"}
-
-
-def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows: _RowsByTrial) -> TrialSummary:
-    steps, looks, end = rows.steps.get(name, []), rows.looks.get(name, []), rows.ends.get(name)
-    paid, exchanges, restarts = rows.paid.get(name, []), rows.exchanges.get(name, []), rows.restarts.get(name, [])
-    selected = next((look for look in reversed(looks) if look.selected), None)
-    test = rows.tests.get(name)
-    drawn = start.drawn if start else plan.get("drawn") or {}
+def _summarize(
+    name: str,
+    plan: RecordedTrial | None,
+    trial: TrialDigest,
+    restarts: Sequence[RestartRow],
+    test: MeasureRow | None,
+) -> TrialSummary:
+    start, end, selected, calls = trial.start, trial.end, trial.selected, trial.calls.values()
+    drawn = start.drawn if start else plan.drawn if plan else {}
+    config = plan.config if plan else None
     return TrialSummary(
         trial_id=name,
-        method=start.method if start else str(plan.get("method", "?")),
-        seed=start.seed if start else plan.get("seed"),
-        split_seed=start.split_seed if start else plan.get("split_seed"),
+        method=start.method if start else plan.method if plan else "?",
+        seed=start.seed if start else plan.seed if plan else None,
+        split_seed=start.split_seed if start else plan.split_seed if plan else None,
         drawn=drawn,
-        config=plan.get("config") or drawn,
+        config=config.tree if config and config.tree else drawn,
         train_loss=selected.train_loss if selected else None,
         dev_loss=selected.dev_loss if selected else None,
         dev_metric=selected.dev_metric if selected else None,
         test_metric=None if test is None else test.metric,
         test_metric_label_words=None if test is None else test.label_words_metric,
         score=selected.score if selected else None,
-        losses=tuple(selected.losses) if selected else (),
-        by_score=_by_score(plan.get("config") or {}),
+        losses=selected.losses if selected else (),
+        by_score=_by_score(config),
         text=selected.text if selected else None,
-        spent=_spent(paid),
-        wall_seconds=end.wall_seconds if end else max((row.elapsed for row in paid), default=0.0),
-        failed=sum(row.failed for row in steps),
-        queries_saved=_saved(steps, "queries_saved"),
-        forwards_saved=_saved(steps, "forwards_saved"),
-        proposer_calls=len(exchanges),
-        proposer_usd=sum(row.usd for row in exchanges),
+        spent=trial.spent,
+        wall_seconds=end.wall_seconds if end else trial.elapsed,
+        failed=round(trial.steps["failed"].sum()),
+        queries_saved=_saved(trial, "queries_saved"),
+        forwards_saved=_saved(trial, "forwards_saved"),
+        proposer_calls=len(calls),
+        proposer_usd=sum(row.usd for row in calls),
         restarts=len(restarts),
         restarts_adopted=sum(row.adopted != "none" for row in restarts),
         status=end.status if end else UNFINISHED if start else PENDING,
@@ -144,23 +120,16 @@ def _summarize(name: str, plan: Mapping[str, Any], start: TrialRow | None, rows:
     )
 
 
-def _by_score(config: Mapping[str, Any]) -> bool:
+def _by_score(config: RecordedSettings | None) -> bool:
     """Tell whether a trial's looks selected by cross-validation; not in runs of before it was there."""
-    stages = config.get("stages") or []
-    rules = {stage.get("select") for stage in stages if isinstance(stage, Mapping) and stage.get("kind") != "restart"}
+    stages = config.stages if config else []
+    rules = {stage.select for stage in stages if stage.kind != "restart"}
     return bool(stages) and rules <= {"cross_validation"}
 
 
-def _spent(rows: Sequence[PaidRow]) -> CostRow:
-    """Return the largest of the cumulative costs, for rows of one moment may come in any order."""
-    return max(
-        (row.spent for row in rows), key=lambda cost: (cost.queries, cost.forwards, cost.tokens), default=CostRow()
-    )
-
-
-def _saved(steps: list[StepRow], name: str) -> int | None:
-    saved = [row.metrics[name] for row in steps if name in row.metrics]
-    return round(sum(saved)) if saved else None
+def _saved(trial: TrialDigest, name: str) -> int | None:
+    """Return what racing saved; None where no step was raced."""
+    return round(trial.steps[name].sum()) if trial.steps["raced"].any() else None
 
 
 def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:

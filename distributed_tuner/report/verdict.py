@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import words
 
 Outcome: TypeAlias = Literal["better", "tie", "worse", "unmeasured"]
@@ -40,12 +41,12 @@ def reference(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return "the manual prompt", baseline["manual_prompt"]
 
 
-def weigh(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Verdict:
+def weigh(summary: Mapping[str, Any], config: Recorded) -> Verdict:
     """Compare the best tuned prompt of ``summary`` with the manual prompt on the test set, whichever is returned."""
     tuned = (summary["best"].get("tuned") or summary["best"])["test_metric"]
     against, line = reference(summary)
     manual = line["test_metric"]
-    examples = (config.get("task") or {}).get("test")
+    examples = config.task.test
     if tuned is None or manual is None:
         return Verdict("unmeasured", None, None, examples, against)
     error = None

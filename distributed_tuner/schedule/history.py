@@ -1,12 +1,15 @@
 """What a run's ledger tells a population's schedule that begins again: the prompts in words that were scored."""
 
-from distributed_tuner.ledger.reader import Ledger
-from distributed_tuner.ledger.rows import FeedbackRow, RestartRow, ScoredText
+from collections.abc import Iterable
+
+from distributed_tuner.ledger.reader import collect
+from distributed_tuner.ledger.rows import FeedbackRow, RestartRow, Row, ScoredText
 from distributed_tuner.prompts.pool import PooledText
 
 
-def scored_before(ledger: Ledger) -> list[PooledText]:
+def scored_before(ledger_rows: Iterable[Row]) -> list[PooledText]:
     """Return every text that was scored on the feedback examples, as the trials reported it."""
+    ledger = collect(row for row in ledger_rows if isinstance(row, FeedbackRow | RestartRow))
     rows: list[FeedbackRow | RestartRow] = [*ledger.feedbacks, *ledger.restarts]
     return [
         pooled(text, row)

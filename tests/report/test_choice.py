@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distributed_tuner.ledger.reader import collect
+from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import CostRow, LookRow, MeasureRow, Row, TrialRow
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report.choice import choose
 from distributed_tuner.report.summary import summarize
 from distributed_tuner.report.trials import best_trial, summarize_trials
@@ -57,7 +58,7 @@ def rows_of(losses: list[float | None]) -> list[Row]:
 
 
 def chosen(losses: list[float | None], **more: Any) -> Any:
-    ledger, config = collect(rows_of(losses)), config_of(**more)
+    ledger, config = Digest(rows_of(losses)), Recorded.of(config_of(**more))
     return choose(best_trial(summarize_trials(ledger, config)), ledger, config)
 
 
@@ -103,7 +104,7 @@ def test_nothing_is_weighed_where_dev_alone_selects_or_nobody_asks(more: dict[st
 
 
 def test_the_summary_returns_the_manual_prompt_and_tells_of_the_tuned_one() -> None:
-    summary = summarize(collect(rows_of(lower(-0.1))), config_of())
+    summary = summarize(Digest(rows_of(lower(-0.1))), config_of())
     best = summary["best"]
     assert (best["kept"], best["method"], best["test_metric"]) == ("manual_prompt", "manual prompt", 0.75)
     assert best["test_metric_label_words"] == 0.55
@@ -112,6 +113,6 @@ def test_the_summary_returns_the_manual_prompt_and_tells_of_the_tuned_one() -> N
     assert (with_head["dev_metric"], with_head["test_metric"], with_head["queries"]) == (0.7, 0.75, 2)
     assert with_head["test_interval"] == pytest.approx([0.657, 0.825], abs=1e-3)
     assert summary["baseline"]["bag_of_words"]["test_metric"] == 0.5
-    better = summarize(collect(rows_of(lower(0.1))), config_of())["best"]
+    better = summarize(Digest(rows_of(lower(0.1))), config_of())["best"]
     assert (better["kept"], better["test_metric"], better["tuned"]) == ("tuned", 0.8, None)
     assert better["test_metric_label_words"] == 0.6

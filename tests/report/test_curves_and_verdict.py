@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import words
 from distributed_tuner.report.curves import Series, band, running_best
 from distributed_tuner.report.verdict import binomial_error, sentence, weigh
@@ -69,14 +70,14 @@ def test_the_error_of_a_difference_of_shares() -> None:
     ],
 )
 def test_the_verdict_weighs_the_size_of_the_test_set(tuned: float, manual: float, outcome: str, said: str) -> None:
-    verdict = weigh(summary(tuned, manual), {"task": {"test": 200}})
+    verdict = weigh(summary(tuned, manual), Recorded.of({"task": {"test": 200}}))
     assert verdict.outcome == outcome
     assert said in sentence(verdict, words.MetricWords("accuracy"))
 
 
 def test_the_verdict_claims_no_error_it_does_not_know() -> None:
-    other = weigh(summary(0.6, 0.5, "mcc"), {"task": {"test": 200}})
-    unsized = weigh(summary(0.6, 0.5), {})
+    other = weigh(summary(0.6, 0.5, "mcc"), Recorded.of({"task": {"test": 200}}))
+    unsized = weigh(summary(0.6, 0.5), Recorded())
     assert other.error is None and unsized.error is None
     assert "No standard error is known for mcc" in sentence(other, words.MetricWords("mcc"))
     assert "size of the test set is unknown" in sentence(unsized, words.MetricWords("accuracy"))

@@ -7,8 +7,9 @@ import pytest
 from pages import Page
 
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, read
+from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, digest, read
 from distributed_tuner.ledger.rows import ROW
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import figures, gather, summarize, tables, write_report
 
 
@@ -106,14 +107,14 @@ def test_a_folder_that_is_no_run_and_a_broken_config_are_refused(tmp_path: Path)
     LedgerWriter(tmp_path / "ledger.jsonl").close()
     for text in ("{", "[]"):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(RunDirectoryError, match=r"config\.json must hold"):
+        with pytest.raises(RunDirectoryError, match=r"config\.json must be as a run has written it"):
             write_report(tmp_path)
 
 
 def test_curves_are_of_looks_best_so_far_and_in_percent(run_dir: Path) -> None:
-    ledger = read(run_dir / "ledger.jsonl")
-    summary = summarize(ledger, json.loads((run_dir / "config.json").read_text()))
-    data = gather.dev_metric_data(ledger, summary, "queries")
+    ledger, found = read(run_dir / "ledger.jsonl"), digest(run_dir / "ledger.jsonl")
+    summary = summarize(found, json.loads((run_dir / "config.json").read_text()))
+    data = gather.dev_metric_data(found, summary, "queries")
     assert [name for name, _ in data.bands] == ["zot", "cma", "random_search"]
     assert data.manual == pytest.approx(78.125)
     for _, band in data.bands:
@@ -125,15 +126,15 @@ def test_curves_are_of_looks_best_so_far_and_in_percent(run_dir: Path) -> None:
 
 
 def test_train_loss_curves_take_no_candidate_losses(run_dir: Path) -> None:
-    ledger = read(run_dir / "ledger.jsonl")
-    summary = summarize(ledger, {})
-    first = dict(gather.train_loss_data(ledger, summary, "seconds").bands)["zot"]
+    ledger, found = read(run_dir / "ledger.jsonl"), digest(run_dir / "ledger.jsonl")
+    summary = summarize(found, {})
+    first = dict(gather.train_loss_data(found, summary, "seconds").bands)["zot"]
     looks: list[LookRow] = [look for look in ledger.looks if look.trial_id.startswith("zot") and look.step == 0]
     assert first.mean[0] == pytest.approx(sum(look.train_loss or 0 for look in looks) / 3)
 
 
 def test_trials_without_a_test_score_have_no_mark(run_dir: Path) -> None:
-    summary = summarize(read(run_dir / "ledger.jsonl"), {"task": {"metric": "accuracy"}})
+    summary = summarize(digest(run_dir / "ledger.jsonl"), {"task": {"metric": "accuracy"}})
     data = gather.test_cost_data(summary)
     assert len(data.dots) == 8 and "cma-2" not in {dot.trial_id for dot in data.dots}
     assert list(data.axes) == ["queries", "tokens", "usd", "wall_seconds"]
@@ -158,7 +159,8 @@ def test_trials_show_what_was_saved_where_one_was_raced(run_dir: Path) -> None:
 
 
 def test_costs_stand_beside_their_limits(run_dir: Path) -> None:
-    config = json.loads((run_dir / "config.json").read_text())
-    lines = {line.kind: line for line in tables.cost_lines(summarize(read(run_dir / "ledger.jsonl"), config), config)}
+    config = Recorded.of(json.loads((run_dir / "config.json").read_text()))
+    summary = summarize(digest(run_dir / "ledger.jsonl"), config)
+    lines = {line.kind: line for line in tables.cost_lines(summary, config)}
     assert (lines["Queries"].limit, lines["Queries"].most, lines["Queries"].measurement) == ("2,000", "1,998", "14")
     assert lines["Tokens"].limit == "none" and lines["US dollars"].limit == "$0.01"

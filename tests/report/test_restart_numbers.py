@@ -7,6 +7,7 @@ from typing import Any
 from restart_runs import TEXTS, cost, exchange, population, restart, scored
 
 from distributed_tuner.ledger import FeedbackRow, Row, TrialRow
+from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.reader import collect
 from distributed_tuner.report import summarize
 from distributed_tuner.report.text import summary_lines
@@ -15,7 +16,7 @@ CONFIG = {"task": {"metric": "accuracy"}}
 
 
 def summary_of(rows: Iterable[Row]) -> dict[str, Any]:
-    summary = summarize(collect(rows), CONFIG)
+    summary = summarize(Digest(rows), CONFIG)
     json.dumps(summary, allow_nan=False)
     return summary
 
@@ -71,7 +72,7 @@ def test_requests_to_proposers_are_counted_by_trial_and_in_all() -> None:
 def test_what_is_bought_is_what_was_spent() -> None:
     ledger = collect(population(6))
     rows = (*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts)
-    assert summarize(ledger, CONFIG)["totals"]["queries"] == sum(row.cost.queries for row in rows)
+    assert summarize(Digest(population(6)), CONFIG)["totals"]["queries"] == sum(row.cost.queries for row in rows)
 
 
 def test_the_command_line_tells_of_restarts_and_what_they_cost() -> None:

@@ -10,7 +10,8 @@ from pages import Page
 from restart_runs import HOSTILE, TEXTS, cost, exchange, given_up, population, restart, scored
 
 from distributed_tuner.ledger import LedgerWriter, LookRow, Row, TrialRow
-from distributed_tuner.ledger.reader import collect
+from distributed_tuner.ledger.digest import Digest
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import gather, summarize, tables, write_report
 from distributed_tuner.report.lineage import Arrow, Lineages, lineage_data
 from distributed_tuner.report.lineage_figure import colour_of, lineage_figure
@@ -28,12 +29,12 @@ def page_of(folder: Path, rows: Iterable[Row]) -> Page:
 
 
 def lineages(*rows: Row) -> Lineages:
-    ledger = collect(rows)
+    ledger = Digest(rows)
     return lineage_data(ledger, summarize(ledger, CONFIG))
 
 
 def said(*rows: Row) -> Restarts:
-    ledger = collect(rows)
+    ledger = Digest(rows)
     found = restarts(ledger, summarize(ledger, CONFIG))
     assert found is not None
     return found
@@ -115,7 +116,7 @@ def test_a_mark_says_what_was_compared_and_taken_over() -> None:
 
 @pytest.mark.parametrize("size", [1, 6, 16])
 def test_every_restart_stage_of_a_run_has_its_mark_in_its_lane(size: int) -> None:
-    ledger = collect(population(size, 4))
+    ledger = Digest(population(size, 4))
     data = lineage_data(ledger, summarize(ledger, CONFIG))
     figure = lineage_figure(data)
     marks = [trace for trace in figure.data if trace.mode == "markers" and trace.hovertext]
@@ -170,7 +171,7 @@ def test_a_proposer_that_was_given_up_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_methods_show_adoptions_and_requests_where_there_were_restarts(run_dir: Path, tmp_path: Path) -> None:
-    summary = summarize(collect(population(3)), CONFIG)
+    summary = summarize(Digest(population(3)), CONFIG)
     line = tables.method_lines(summary)[1]
     assert (line.method, line.adopted, line.calls) == ("zot+local", "0.667 of 2", "0.667")
     assert "Adopted Requests" in page_of(tmp_path, population(3)).text
@@ -181,8 +182,8 @@ def test_methods_show_adoptions_and_requests_where_there_were_restarts(run_dir: 
 def test_proposers_have_limits_and_costs_of_their_own() -> None:
     stages = [{"kind": "search"}, {"kind": "restart", "proposer": {"kind": "openai", "calls": 5, "usd": None}}]
     trial = {"trial_id": "a", "method": "zot", "config": {"stages": stages}}
-    config = {**CONFIG, "trials": [trial], "experiment": {"budget": {"usd": 1.0}}}
-    summary = summarize(collect([begun("a"), exchange("a", 1, usd=0.25), exchange("a", 1, 1, usd=0.25)]), config)
+    config = Recorded.of({**CONFIG, "trials": [trial], "experiment": {"budget": {"usd": 1.0}}})
+    summary = summarize(Digest([begun("a"), exchange("a", 1, usd=0.25), exchange("a", 1, 1, usd=0.25)]), config)
     lines = {line.kind: line for line in tables.cost_lines(summary, config)}
     assert (lines["US dollars"].limit, lines["US dollars"].most) == ("$1.00", "$0")
     assert (lines["Requests to proposers"].limit, lines["Requests to proposers"].total) == ("5", "2")
@@ -245,6 +246,6 @@ def test_writing_the_restarts_twice_gives_the_same_page(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the curves
 def test_curves_are_marked_where_a_prompt_was_adopted() -> None:
     rows = [begun("a"), look("a", 10, 2.0), look("a", 60, 4.0).model_copy(update={"train_loss": 0.4})]
-    ledger = collect([*rows, proposed("a", 1, 40), restart("a", 3, 50), proposed("a", 5, 90)])  # at 90 there is no line
+    ledger = Digest([*rows, proposed("a", 1, 40), restart("a", 3, 50), proposed("a", 5, 90)])  # at 90 there is no line
     data = gather.train_loss_data(ledger, summarize(ledger, CONFIG), "queries")
     assert data.marks == (("zot+local", ((40.0, 1.0),)),)

@@ -16,9 +16,11 @@ from distributed_tuner.ledger import (
     StepRow,
     TrialEndRow,
     TrialRow,
+    digest,
     read,
 )
-from distributed_tuner.ledger.reader import collect
+from distributed_tuner.ledger.digest import Digest
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import summarize, tables, write_summary
 from distributed_tuner.report.text import summary_lines
 
@@ -77,7 +79,7 @@ def ended(name: str, status: Any, wall: float = 30.0) -> TrialEndRow:
 
 
 def summary_of(*rows: Row, config: dict[str, Any] = CONFIG) -> dict[str, Any]:
-    summary = summarize(collect(rows), config)
+    summary = summarize(Digest(rows), config)
     json.dumps(summary, allow_nan=False)
     return summary
 
@@ -282,7 +284,7 @@ def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> No
 
 def test_the_made_up_run_adds_up(run_dir: Path) -> None:
     ledger = read(run_dir / "ledger.jsonl")
-    summary = summarize(ledger, json.loads((run_dir / "config.json").read_text()))
+    summary = summarize(digest(run_dir / "ledger.jsonl"), json.loads((run_dir / "config.json").read_text()))
     assert len(summary["trials"]) == 9 and summary["best"]["method"] == "zot"
     assert [one["failed"] for one in summary["methods"]] == [0, 1, 0]
     bought = sum(row.cost.queries for row in ledger.steps) + sum(row.cost.queries for row in ledger.looks)
@@ -307,15 +309,15 @@ def calibration(radius: float, snr: float | None, used: str = "bfloat16") -> Cal
 
 def test_calibration_is_measurement_and_the_report_tells_of_its_worst() -> None:
     rows = [calibration(0.1, 26.4), calibration(0.5, None)]
-    ledger = collect(rows)
+    ledger = Digest(rows)
     totals = summarize(ledger, CONFIG)["totals"]
     assert (totals["queries"], totals["measurement"]["queries"]) == (0, 48)
     assert ledger.sessions[0].cost.queries == 48
     assert tables.calibration(ledger) == "bfloat16 at rho 0.1 (zot): signal-to-noise 26, kept"
-    assert tables.calibration(collect(rows[1:])) == "bfloat16 at rho 0.5 (zot): no rounding noise, kept"
-    swamped = collect([*rows, calibration(1e-5, 0.42, "float32")])
+    assert tables.calibration(Digest(rows[1:])) == "bfloat16 at rho 0.5 (zot): no rounding noise, kept"
+    swamped = Digest([*rows, calibration(1e-5, 0.42, "float32")])
     assert tables.calibration(swamped) == "bfloat16 at rho 1e-05 (zot): signal-to-noise 0.42, below 3, so float32"
-    assert tables.calibration(collect([])) is None
+    assert tables.calibration(Digest([])) is None
 
 
 def parity(note: str = "") -> ParityRow:
@@ -323,7 +325,7 @@ def parity(note: str = "") -> ParityRow:
 
 
 def test_the_parity_gate_is_measurement_and_its_notes_are_events() -> None:
-    ledger = collect([parity(), parity("the endpoint is noisy")])
+    ledger = Digest([parity(), parity("the endpoint is noisy")])
     totals = summarize(ledger, CONFIG)["totals"]
     assert (totals["queries"], totals["measurement"]["queries"]) == (0, 30)
     assert ledger.sessions[0].cost.queries == 30
@@ -341,7 +343,7 @@ def test_what_answers_told_is_summed_over_sessions_and_stands_among_the_costs() 
     begun = RunRow(time=51, name="r", version="1", seed=0, methods=["zot"], resumed=True)
     summary = summary_of(*rows, ends[0], begun, ends[1])
     assert summary["totals"]["counts"] == {"cached_forwards": 1234, "odd_answers": 2}
-    lines = {line.kind: line.total for line in tables.cost_lines(summary, CONFIG)}
+    lines = {line.kind: line.total for line in tables.cost_lines(summary, Recorded.of(CONFIG))}
     assert lines["Forwards answered from the cache"] == "1,234"
     assert lines["Odd answers"] == "2"
-    assert not any("cache" in line.kind for line in tables.cost_lines(summary_of(*finished_run()), CONFIG))
+    assert not any("cache" in line.kind for line in tables.cost_lines(summary_of(*finished_run()), Recorded.of(CONFIG)))

@@ -2,7 +2,6 @@
 
 import math
 
-from distributed_tuner.ledger.reader import collect
 from distributed_tuner.ledger.rows import CostRow, FeedbackRow, RestartRow, ScoredText
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.schedule.history import scored_before
@@ -21,19 +20,17 @@ def restart(trial_id: str, time: float, *texts: ScoredText) -> RestartRow:
 
 
 def test_texts_come_in_the_order_in_which_they_were_scored_and_prompts_without_words_are_left_out() -> None:
-    ledger = collect(
-        [
-            feedback("a", 1.0, ScoredText(text="one", source="trajectory", loss=0.5, metric=0.75)),
-            restart(
-                "a",
-                4.0,
-                ScoredText(text="", source="donor", loss=0.1, metric=1.0),
-                ScoredText(text="four", source="proposal", loss=0.2, metric=1.0),
-            ),
-            feedback("b", 2.0, ScoredText(text="two", source="trajectory", loss=0.4, metric=0.5)),
-        ]
-    )
-    assert scored_before(ledger) == [
+    rows = [
+        feedback("a", 1.0, ScoredText(text="one", source="trajectory", loss=0.5, metric=0.75)),
+        restart(
+            "a",
+            4.0,
+            ScoredText(text="", source="donor", loss=0.1, metric=1.0),
+            ScoredText(text="four", source="proposal", loss=0.2, metric=1.0),
+        ),
+        feedback("b", 2.0, ScoredText(text="two", source="trajectory", loss=0.4, metric=0.5)),
+    ]
+    assert scored_before(rows) == [
         PooledText("one", 0.5, 0.75, "trajectory", "a", 1),
         PooledText("two", 0.4, 0.5, "trajectory", "b", 1),
         PooledText("four", 0.2, 1.0, "proposal", "a", 1),
@@ -41,13 +38,11 @@ def test_texts_come_in_the_order_in_which_they_were_scored_and_prompts_without_w
 
 
 def test_a_score_that_the_ledger_lacks_is_not_a_number() -> None:
-    (entry,) = scored_before(
-        collect([feedback("a", 1.0, ScoredText(text="x", source="trajectory", loss=None, metric=None))])
-    )
+    (entry,) = scored_before([feedback("a", 1.0, ScoredText(text="x", source="trajectory", loss=None, metric=None))])
     assert math.isnan(entry.loss)
     assert math.isnan(entry.metric)
 
 
 def test_a_row_that_was_written_again_after_a_resume_counts_once() -> None:
     row = feedback("a", 1.0, ScoredText(text="one", source="trajectory", loss=0.5, metric=0.75))
-    assert len(scored_before(collect([row, row]))) == 1
+    assert len(scored_before([row, row])) == 1

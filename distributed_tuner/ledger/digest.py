@@ -1,0 +1,337 @@
+"""What a ledger comes to, row after row: all that a report needs, in memory that follows trials and not rows."""
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from distributed_tuner.ledger.curve import Curve
+from distributed_tuner.ledger.reader import RowFeed, Session, Sessions, name_of, read_rows
+from distributed_tuner.ledger.rows import (
+    CalibrationRow,
+    CostRow,
+    EventRow,
+    ExchangeRow,
+    FeedbackRow,
+    LayoutRow,
+    LookRow,
+    MeasureRow,
+    ParityRow,
+    RestartRow,
+    Row,
+    RunEndRow,
+    ScreenRow,
+    StepRow,
+    SurveyRow,
+    TrialEndRow,
+    TrialRow,
+)
+
+R = TypeVar("R")
+_CHUNK = 1 << 20
+_SELECTED = 32  # selected looks of a trial that are kept, in case that the last ones are not selected again
+EVENTS = 1000
+"""Events that are kept: the latest; of warnings of proposers the first."""
+TALKS = 20
+"""Exchanges that are kept whole: the first."""
+
+
+class _Paid(Protocol):
+    """A row of a trial that says what its budget has paid for until then."""
+
+    @property
+    def time(self) -> float: ...
+    @property
+    def spent(self) -> CostRow: ...
+    @property
+    def elapsed(self) -> float: ...
+
+
+class Selected(NamedTuple):
+    """The look at a prompt that became its trial's best, as in `LookRow`. ``numbers``: its losses, None as NaN."""
+
+    train_loss: float | None
+    dev_loss: float | None
+    dev_metric: float | None
+    score: float | None
+    numbers: "array[float]"
+    text: str | None
+
+    @classmethod
+    def of(cls, row: LookRow) -> "Selected":
+        numbers = array("d", [math.nan if one is None else one for one in row.losses])
+        return cls(row.train_loss, row.dev_loss, row.dev_metric, row.score, numbers, row.text)
+
+    @property
+    def losses(self) -> tuple[float | None, ...]:
+        """The loss of each row, train's before dev's."""
+        return tuple(None if math.isnan(one) else one for one in self.numbers)
+
+
+@dataclass(slots=True)
+class TrialDigest:
+    """What the rows of one trial come to.
+
+    ``spent`` is the largest of the cumulative costs, for rows of one moment may come in any order. ``start`` and
+    ``end`` are the latest.
+    """
+
+    start: TrialRow | None = None
+    end: TrialEndRow | None = None
+    spent: CostRow = field(default_factory=CostRow)
+    elapsed: float = 0.0
+    steps: Curve = field(
+        default_factory=lambda: Curve(
+            last=("time", "queries"),
+            total=("loss", "losses", "failed", "raced", "queries_saved", "forwards_saved"),
+        )
+    )
+    looks: Curve = field(
+        default_factory=lambda: Curve(last=("time", "queries", "elapsed", "train_loss"), best=("dev_metric",))
+    )
+    calls: dict[tuple[int, int], ExchangeRow] = field(default_factory=dict)
+    """Requests to proposers without their texts, by stage and number."""
+    _selected: dict[tuple[int, int, bool], Selected] = field(default_factory=dict)
+    _others: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def selected(self) -> Selected | None:
+        """The look at the prompt that is the trial's best; None before the first that was selected."""
+        return next(reversed(self._selected.values()), None)
+
+    def queries_at(self, time: float) -> int:
+        """Return what the trial's budget had paid for at a moment, in queries."""
+        curves = (self.steps.columns("time", "queries"), self.looks.columns("time", "queries"))
+        paid = [float(rows[rows[:, 0] <= time, 1].max(initial=0)) for rows in curves]
+        return int(max(*paid, *(queries for moment, queries in self._others if moment <= time), 0))
+
+    def add_step(self, row: StepRow) -> None:
+        self._pay(row)
+        saved = row.metrics.get("queries_saved"), row.metrics.get("forwards_saved")
+        self.steps.add(
+            row.stage,
+            row.step,
+            *(row.time, row.spent.queries),
+            *((0.0, 0.0) if row.loss is None else (row.loss, 1.0)),
+            row.failed,
+            saved != (None, None),
+            saved[0] or 0.0,
+            saved[1] or 0.0,
+        )
+
+    def add_look(self, row: LookRow) -> None:
+        self._pay(row)
+        order = 2 * row.step + (not row.screen)  # a screen's winner comes before the search's first look
+        self.looks.add(
+            row.stage,
+            order,
+            *(row.time, row.spent.queries, row.elapsed),
+            math.nan if row.train_loss is None else row.train_loss,
+            math.nan if row.dev_metric is None else row.dev_metric,
+        )
+        key = (row.stage, row.step, row.screen)
+        if row.selected:
+            self._selected[key] = Selected.of(row)
+            if len(self._selected) > _SELECTED:
+                del self._selected[next(iter(self._selected))]
+        else:
+            self._selected.pop(key, None)
+
+    def add_other(self, row: FeedbackRow | RestartRow | SurveyRow | ScreenRow) -> None:
+        self._pay(row)
+        self._others.append((row.time, row.spent.queries))
+
+    def _pay(self, row: _Paid) -> None:
+        spent, most = row.spent, self.spent
+        if spent.queries >= most.queries and (spent.queries, spent.forwards, spent.tokens) > (
+            *(most.queries, most.forwards, most.tokens),
+        ):
+            self.spent = spent
+        if row.elapsed > self.elapsed:
+            self.elapsed = row.elapsed
+
+
+class Digest:
+    """What a ledger has come to so far. Rows are added in the order they were written; of rows that were written twice,
+    as after a resume, the later one counts."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.trials: dict[str, TrialDigest] = {}
+        self.events: deque[EventRow] = deque(maxlen=EVENTS)
+        self.events_seen = 0
+        self.warnings: dict[Hashable, EventRow] = {}
+        """Of proposers: each trial's first failure, and every one that was given up."""
+        self.talks: dict[Hashable, ExchangeRow] = {}
+        self._sessions = Sessions()
+        self._tables: dict[type[Any], dict[Hashable, Any]] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Take one more row."""
+        self._sessions.add(row)
+        take = _TAKEN.get(type(row))
+        if take is not None:
+            take(self, row)
+
+    # ------------------------------------------------------------------------------------------------ what is known
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The stretches of the run."""
+        return self._sessions.so_far()
+
+    @property
+    def end(self) -> RunEndRow | None:
+        """How the last session ended; None when it died or is still going."""
+        sessions = self.sessions
+        return sessions[-1].end if sessions else None
+
+    @property
+    def started(self) -> dict[str, TrialDigest]:
+        """The trials that have begun, by name."""
+        return {name: trial for name, trial in self.trials.items() if trial.start is not None}
+
+    def queries_at(self, trial_id: str, time: float) -> int:
+        """Return what a trial's budget had paid for at a moment, in queries."""
+        trial = self.trials.get(trial_id)
+        return trial.queries_at(time) if trial else 0
+
+    @property
+    def restarts(self) -> list[RestartRow]:
+        """All restart stages that have ended, in the order they did."""
+        return self._table(RestartRow)
+
+    @property
+    def measures(self) -> list[MeasureRow]:
+        return self._table(MeasureRow)
+
+    @property
+    def calibrations(self) -> list[CalibrationRow]:
+        return self._table(CalibrationRow)
+
+    @property
+    def parities(self) -> list[ParityRow]:
+        return self._table(ParityRow)
+
+    @property
+    def layouts(self) -> list[LayoutRow]:
+        return self._table(LayoutRow)
+
+    @property
+    def surveys(self) -> list[SurveyRow]:
+        return self._table(SurveyRow)
+
+    @property
+    def screens(self) -> list[ScreenRow]:
+        return self._table(ScreenRow)
+
+    @property
+    def calls(self) -> list[ExchangeRow]:
+        """All requests to proposers, without their texts."""
+        return [call for trial in self.trials.values() for call in trial.calls.values()]
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _table(self, kind: type[R]) -> list[R]:
+        return list(self._tables.get(kind, {}).values())
+
+    def _keep(self, row: Row) -> None:
+        table = self._tables.setdefault(type(row), {})
+        table[name_of(row) or len(table)] = row
+
+    def _trial(self, name: str) -> TrialDigest:
+        found = self.trials.get(name)
+        if found is None:
+            found = self.trials[name] = TrialDigest()
+        return found
+
+    def _step(self, row: StepRow) -> None:
+        self._trial(row.trial_id).add_step(row)
+
+    def _look(self, row: LookRow) -> None:
+        self._trial(row.trial_id).add_look(row)
+
+    def _other(self, row: FeedbackRow | RestartRow | SurveyRow | ScreenRow) -> None:
+        self._trial(row.trial_id).add_other(row)
+        if not isinstance(row, FeedbackRow):
+            self._keep(row)
+
+    def _start(self, row: TrialRow) -> None:
+        self._trial(row.trial_id).start = row
+
+    def _end(self, row: TrialEndRow) -> None:
+        self._trial(row.trial_id).end = row
+
+    def _exchange(self, row: ExchangeRow) -> None:
+        name = name_of(row)
+        if name in self.talks or len(self.talks) < TALKS:
+            self.talks[name] = row
+        light = row.model_copy(update={"instruction": "", "answer": "", "texts": []})
+        self._trial(row.trial_id).calls[row.stage, row.number] = light
+
+    def _event(self, row: EventRow) -> None:
+        self.events.append(row)
+        self.events_seen += 1
+        if row.kind in ("proposer", "proposer_given_up") and len(self.warnings) < EVENTS:
+            self.warnings.setdefault(row.trial_id if row.kind == "proposer" else self.events_seen, row)
+
+
+_TAKEN: Mapping[type[Row], Callable[[Digest, Any], None]] = {
+    StepRow: Digest._step,
+    LookRow: Digest._look,
+    FeedbackRow: Digest._other,
+    RestartRow: Digest._other,
+    SurveyRow: Digest._other,
+    ScreenRow: Digest._other,
+    TrialRow: Digest._start,
+    TrialEndRow: Digest._end,
+    ExchangeRow: Digest._exchange,
+    EventRow: Digest._event,
+    MeasureRow: Digest._keep,
+    CalibrationRow: Digest._keep,
+    ParityRow: Digest._keep,
+    LayoutRow: Digest._keep,
+}
+
+
+def digest(path: Path | str) -> Digest:
+    """Read the ledger at ``path`` and return what it comes to.
+
+    Raises:
+        LedgerError: as `read`.
+    """
+    return Digest(read_rows(path))
+
+
+class Follower:
+    """A ledger that grows: what it has come to, reading on from where it stopped. Only whole lines are rows."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._begin()
+
+    def catch_up(self) -> Digest:
+        """Read what is new, and return what the ledger has come to. It is the same object every time, unless the file
+        has become shorter: then it is another ledger, and read from its beginning.
+
+        Raises:
+            LedgerError: a line is not a row.
+        """
+        if not self._path.exists():
+            return self._digest
+        if self._path.stat().st_size < self._read:
+            self._begin()
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            while data := file.read(_CHUNK):
+                self._read += len(data)
+                for row in self._feed.rows(data):
+                    self._digest.add(row)
+        return self._digest
+
+    def _begin(self) -> None:
+        self._read = 0
+        self._feed = RowFeed(self._path)
+        self._digest = Digest()
