@@ -1,5 +1,6 @@
 """Numbers of a trial's rows in bounded memory: as they are while they are few, neighbours put together beyond that."""
 
+import math
 from array import array
 from collections.abc import Sequence
 
@@ -7,10 +8,8 @@ import numpy as np
 
 from distributed_tuner.values import Array64
 
-MOST = 1024
+MOST = 512
 """Rows that a curve holds; a report draws fewer."""
-_PLACE = 3
-"""Columns that say which row it is, and of how many it is made: stage, order and rows."""
 
 
 class Curve:
@@ -30,12 +29,12 @@ class Curve:
         self._width = len(names)
         self._full = MOST * self._width
         self._numbers = array("d")
-        self._settled: tuple[float, float] = (-1, -1)  # the last row that was put together with others
+        self._settled: tuple[float, ...] = ()  # the place of the last row that was put together with others, and more
 
-    def add(self, stage: int, order: int, *numbers: float) -> None:
-        """Take a row: ``numbers`` in the order of the names. ``order``: where it stands in its stage."""
-        if (stage, order) > self._settled:
-            self._numbers.extend((stage, order, 1.0, *numbers))
+    def add(self, row: tuple[float, ...]) -> None:
+        """Take a row: its stage, where it stands in that, 1, and the numbers in the order of their names."""
+        if row > self._settled:
+            self._numbers.extend(row)
             if len(self._numbers) >= self._full:
                 self._make_room()
 
@@ -62,7 +61,7 @@ class Curve:
         older, newer = rows[: -MOST // 4], rows[-MOST // 4 :]
         if len(older) > MOST // 4:
             older = self._joined(older, MOST // 4)
-            self._settled = (older[-1, 0], older[-1, 1])
+            self._settled = (older[-1, 0], older[-1, 1], math.inf)
         self._numbers = array("d", np.concatenate([older, newer]).tobytes())
 
     def _joined(self, rows: Array64, groups: int) -> Array64:

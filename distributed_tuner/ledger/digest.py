@@ -110,27 +110,27 @@ class TrialDigest:
 
     def add_step(self, row: StepRow) -> None:
         self._pay(row)
-        saved = row.metrics.get("queries_saved"), row.metrics.get("forwards_saved")
+        loss, metrics = row.loss, row.metrics
         self.steps.add(
-            row.stage,
-            row.step,
-            *(row.time, row.spent.queries),
-            *((0.0, 0.0) if row.loss is None else (row.loss, 1.0)),
-            row.failed,
-            saved != (None, None),
-            saved[0] or 0.0,
-            saved[1] or 0.0,
+            (
+                *(row.stage, row.step, 1, row.time, row.spent.queries),
+                *((0, 0) if loss is None else (loss, 1)),
+                row.failed,
+                "queries_saved" in metrics or "forwards_saved" in metrics,
+                metrics.get("queries_saved", 0),
+                metrics.get("forwards_saved", 0),
+            )
         )
 
     def add_look(self, row: LookRow) -> None:
         self._pay(row)
         order = 2 * row.step + (not row.screen)  # a screen's winner comes before the search's first look
         self.looks.add(
-            row.stage,
-            order,
-            *(row.time, row.spent.queries, row.elapsed),
-            math.nan if row.train_loss is None else row.train_loss,
-            math.nan if row.dev_metric is None else row.dev_metric,
+            (
+                *(row.stage, order, 1, row.time, row.spent.queries, row.elapsed),
+                math.nan if row.train_loss is None else row.train_loss,
+                math.nan if row.dev_metric is None else row.dev_metric,
+            )
         )
         key = (row.stage, row.step, row.screen)
         if row.selected:
@@ -146,12 +146,14 @@ class TrialDigest:
 
     def _pay(self, row: _Paid) -> None:
         spent, most = row.spent, self.spent
-        if spent.queries >= most.queries and (spent.queries, spent.forwards, spent.tokens) > (
-            *(most.queries, most.forwards, most.tokens),
-        ):
+        if spent.queries > most.queries or _order(spent) > _order(most):
             self.spent = spent
         if row.elapsed > self.elapsed:
             self.elapsed = row.elapsed
+
+
+def _order(cost: CostRow) -> tuple[int, int, int]:
+    return (cost.queries, cost.forwards, cost.tokens)
 
 
 class Digest:

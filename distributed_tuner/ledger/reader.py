@@ -37,7 +37,7 @@ from distributed_tuner.values import Cost
 
 R = TypeVar("R")
 
-PAID = (
+_PAID = (
     *(StepRow, LookRow, FeedbackRow, RestartRow, MeasureRow, CalibrationRow, ParityRow, LayoutRow, CurvatureRow),
     *(SurveyRow, ScreenRow),
 )
@@ -232,17 +232,17 @@ class Sessions:
             self._last = row.time
         elif row.time < self._first:
             self._first = row.time
-        if isinstance(row, RunRow):
-            self._run = row
-        elif isinstance(row, RunEndRow):
-            self._end = row
-        elif isinstance(row, PAID):
+        if isinstance(row, _PAID):
             cost, sums = row.cost, self._sums
             sums[0] += cost.queries
             sums[1] += cost.forwards
             sums[2] += cost.tokens
             sums[3] += cost.seconds
             sums[4] += cost.usd
+        elif isinstance(row, RunRow):
+            self._run = row
+        elif isinstance(row, RunEndRow):
+            self._end = row
 
     def so_far(self) -> tuple[Session, ...]:
         """Return the stretches, the last one as far as it has come."""

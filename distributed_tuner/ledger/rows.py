@@ -16,18 +16,35 @@ _LARGEST = 1e100
 """Of a loss: what diverged is far beyond, and millions of these can be added up."""
 
 
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, int | float) and not abs(value) <= _LARGEST else value
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST
+
+
+def _none_if_not_finite(value: Any) -> Any:
+    return value if _is_finite(value) else None
 
 
 def _finite_items(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {name: number for name, number in value.items() if _finite_or_none(number) is not None}
+    return {name: one for name, one in value.items() if _is_finite(one)} if isinstance(value, dict) else value
 
 
-Score: TypeAlias = Annotated[float | None, BeforeValidator(_finite_or_none)]
-Metrics: TypeAlias = Annotated[dict[str, float], BeforeValidator(_finite_items)]
+def _finite_tree(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _finite_tree(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_finite_tree(one) for one in value]
+    return _none_if_not_finite(value)
+
+
+# What is finite, which is nearly everything, is taken by the first member of each union, without a call of Python.
+_InOrder = Field(union_mode="left_to_right")
+_Finite: TypeAlias = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+_FiniteOrNone: TypeAlias = Annotated[float | None, BeforeValidator(_none_if_not_finite)]
+_FiniteItems: TypeAlias = Annotated[dict[str, _Finite], BeforeValidator(_finite_items)]
+Score: TypeAlias = Annotated[_Finite | _FiniteOrNone, _InOrder]
+Metrics: TypeAlias = Annotated[dict[str, _Finite] | _FiniteItems, _InOrder]
+Tree: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_finite_tree)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=10**15)]
 Seconds: TypeAlias = Annotated[float, Field(ge=0, le=1e15)]
 Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -82,7 +99,7 @@ class TrialRow(_Row):
     method: str
     seed: Seed
     split_seed: Seed
-    drawn: dict[str, Any]
+    drawn: Tree
     """The free values of this trial, by path."""
     attempt: Count = 0
 
