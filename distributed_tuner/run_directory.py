@@ -73,20 +73,26 @@ class RunDirectory(Place):
         return str(place.resolve()) if self.mirror is None else self.shown(place)
 
     def keep_prompt(self, trial_id: str, prompt: Array | str) -> None:
-        """Keep the selected prompt of one trial: its rows (L, D), or its words."""
-        place = self._prompt_of(trial_id, "txt" if isinstance(prompt, str) else "npy")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        """Keep the selected prompt of one trial, its rows (L, D) or its words, in place of the one before.
+
+        Nothing is deleted, which a run at a URI would keep: rows that words have taken the place of are none.
+        """
+        rows, words = self._prompt_of(trial_id, "npy"), self._prompt_of(trial_id, "txt")
+        rows.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(prompt, str):
-            place.write_text(prompt, encoding="utf-8")
-        else:
-            np.save(place, prompt)
+            words.write_text(prompt, encoding="utf-8")
+            prompt = np.zeros((0, 0), dtype=np.float32)
+            if not rows.exists():
+                return
+        np.save(rows, prompt)
 
     def prompt_of(self, trial_id: str) -> Array | str | None:
         """Return the selected prompt of one trial; None where it has none yet."""
         rows, words = self._prompt_of(trial_id, "npy"), self._prompt_of(trial_id, "txt")
-        if words.exists():
-            return words.read_text(encoding="utf-8")
-        return np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
+        kept = np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
+        if kept is not None and kept.size:
+            return kept
+        return words.read_text(encoding="utf-8") if words.exists() else None
 
     def keep_head(self, trial_id: str, state: Mapping[str, Array64]) -> None:
         """Keep what was fitted to read the selected prompt of one trial by."""
