@@ -218,7 +218,7 @@ class _Run:
         """Return the best trial with its task, its prompt, its line in the summary, and what the summary says is
         returned, if its prompt is known.
 
-        The plan and the task are as the prompt is asked: a screen may have found another instruction.
+        The plan and the task are as the prompt is asked: a screen may have found another instruction and wording.
         """
         summary = self._summary()
         for plan in self._prepared.plans:
@@ -226,9 +226,11 @@ class _Run:
             if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
                 scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
                 screens = self._ledger.catch_up().screens
-                found = next((row.instruction for row in screens if row.trial_id == plan.trial_id), "")
-                asked = plan.started_from(found)
-                task = self._prepared.plain_task(plan)
+                screen = next((row for row in screens if row.trial_id == plan.trial_id), None)
+                asked, task = plan, self._prepared.plain_task(plan)
+                if screen is not None:
+                    asked = plan.started_from(screen.instruction)
+                    task = task.worded(screen.template, screen.label_words)
                 seen = task if isinstance(prompt, str) else framed(task, asked.experiment.prompt)
                 return asked, seen, prompt, scores, summary["best"]
         return None

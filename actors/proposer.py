@@ -20,7 +20,6 @@ from distributed_tuner.config.proposer import (
     ReplayProposerConfig,
     VllmProposerConfig,
 )
-from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import ProposerError, TunerError
 from distributed_tuner.proposers.base import Ask, Proposer
 from distributed_tuner.values import Answer, Sampling, TokenSpace
@@ -124,7 +123,7 @@ class Proposers:
 
     @classmethod
     def start(cls, experiments: Sequence[Experiment], name: str, root: Path, pool: Pool) -> "Proposers":
-        """Start what the restart stages of the experiments need, and wait until local models are loaded.
+        """Start what the screens and restart stages of the experiments need, and wait until local models are loaded.
 
         Raises:
             ModelError: a local model cannot be loaded.
@@ -132,9 +131,8 @@ class Proposers:
         """
         wanted: dict[str, ProposerConfig] = {}
         for experiment in experiments:
-            for stage in experiment.stages:
-                if isinstance(stage, RestartStageConfig):
-                    wanted.setdefault(key_of(stage.proposer), stage.proposer)
+            for proposer in experiment.proposers:
+                wanted.setdefault(key_of(proposer), proposer)
         tuned = PoolModel(pool.oracle.info.model, pool.dispatcher_name)
         actors = [_start(config, f"{name}/proposer-{i}", root, tuned) for i, config in enumerate(wanted.values())]
         try:

@@ -4,7 +4,7 @@
     python -m benchmarks.head_runs DATA --tasks sst2 --variant screen --queries 60 --out runs/screens
 
 DATA is that of benchmarks.heads. An existing run is only read. Variants: "profiled" searches by what a bias leaves,
-"plain" by the label words' loss, "screen" races instructions and demonstrations and takes one step.
+"plain" by the label words' loss, "screen" races instructions, templates and demonstrations and takes one step.
 """
 
 import json

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from distributed_tuner import oracles, tasks
+from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.space import recorded
+from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.oracles.tiled import TiledOracle
@@ -18,6 +20,7 @@ from distributed_tuner.prompts.spec import framed
 from distributed_tuner.run_directory import RunDirectory, data_root
 from distributed_tuner.stages.looking import batches, scores_of
 from distributed_tuner.stages.reading import SHOWN, Reader, fitted_on
+from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Batch, Evaluation, Request, Split
 
 
@@ -36,7 +39,7 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
         other = load_space(task_file)
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent
     experiment = experiment_of(recorded(tree))
-    task = tasks.build(experiment.task, root)
+    task = _worded(tasks.build(worded(experiment, prompt), root), experiment, prompt)
     if (instruction := prompt.template.get("instruction")) is not None:
         task = framed(task, started_from(experiment.prompt, instruction))
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
@@ -73,6 +76,21 @@ def returned(run_dir: Path) -> tuple[ExportedPrompt, dict[str, Any], Path]:
             f" {prompt.trial_id!r}; copy back the files of one run"
         )
     return prompt, trial["config"], data_root(config, Path())
+
+
+def worded(experiment: Experiment, prompt: ExportedPrompt) -> TaskConfig:
+    """Return a task's settings with the template that goes with a prompt: a screen may have found another."""
+    source = prompt.template.get("source")
+    return experiment.task.model_copy(update={"template": source}) if experiment.screen and source else experiment.task
+
+
+def _worded(task: Task, experiment: Experiment, prompt: ExportedPrompt) -> Task:
+    """Return a task with the label words that go with a prompt, where a screen has found them and the labels are the
+    same."""
+    head = prompt.head
+    if experiment.screen is None or head is None or task.label_names != head.labels:
+        return task
+    return replace(task, label_words=head.label_words)
 
 
 def _of_own_rows(

@@ -14,7 +14,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.space import recorded
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError, TaskError
-from distributed_tuner.evaluation import returned
+from distributed_tuner.evaluation import returned, worded
 from distributed_tuner.heads import Head
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiled import TiledOracle
@@ -48,7 +48,7 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
     experiment = experiment_of(recorded(tree))
     head = _require_head(prompt, experiment, run_dir)
     table = read_table(str(file), Path())
-    examples = [_framed(example, prompt) for example in unlabelled(experiment.task, table)]
+    examples = [_framed(example, prompt) for example in unlabelled(worded(experiment, prompt), table)]
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     draft = out.with_name(f".{out.name}.partial")
     try:

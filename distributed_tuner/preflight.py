@@ -18,9 +18,10 @@ from distributed_tuner.config.head import WORDY, HeadConfig
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig
+from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
-from distributed_tuner.config.stage import RestartStageConfig, StageConfig
+from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.base import priced
@@ -39,6 +40,7 @@ from distributed_tuner.stages.prompt_space import prompt_space, words_of
 from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_head, settled_kind
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Batch, Cost, Point, Request, Split, Text
+from distributed_tuner.wordings import templates_tried, with_wordings
 
 SHARED_BY_POPULATION = ("prompt", "task", "rounds")  # a donor's prompt and loss mean the same to all
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -103,9 +105,9 @@ class Prepared:
         """The most requests that all trials may send to their proposers."""
         total = 0
         for plan in self.plans:
-            restarts = [stage for stage in plan.experiment.course if isinstance(stage, RestartStageConfig)]
-            asked = sum(1 + stage.proposer.retries for stage in restarts)
-            limits = [stage.proposer.calls for stage in restarts if stage.proposer.calls is not None]
+            proposers = plan.experiment.proposers
+            asked = sum(1 + proposer.retries for proposer in proposers)
+            limits = [proposer.calls for proposer in proposers if proposer.calls is not None]
             total += min([asked, *limits])
         return total
 
@@ -172,7 +174,8 @@ class Prepared:
         """Return (split_seed, task) for each distinct task among the trials, whatever they search by."""
         seen: dict[tuple[int, Task], None] = {}
         for plan, task, read in zip(self.plans, self.plain_tasks, self.tasks, strict=True):
-            seen.setdefault((plan.experiment.task.split_seed, replace(task, answer_words=read.answer_words)))
+            alone = replace(task, answer_words=read.answer_words, others=(), verbalizers=())
+            seen.setdefault((plan.experiment.task.split_seed, alone))
         return list(seen)
 
 
@@ -206,14 +209,15 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     _require_shared(plans, SHARED, "all trials")
     if isinstance(plans[0].experiment.schedule, PopulationScheduleConfig):
         _require_shared(plans, SHARED_BY_POPULATION, "all trials of a population")
-    build_task = _remember(lambda config: tasks.build(config, root))
-    built = [build_task(plan.experiment.task) for plan in plans]
+    build_task = _remember(lambda config, others: tasks.build(config, root, others))
+    built = [build_task(plan.experiment.task, templates_tried(plan.experiment)) for plan in plans]
     plans = [_with_head(plan, settled_kind(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
     _require_one_head(plans)
     plans = _with_templates(_with_gradients(plans), root)
     counter = build_counter(plans[0].experiment.oracle)
+    built = [with_wordings(task, plan.experiment, counter) for plan, task in zip(plans, built, strict=True)]
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     seen = [read_by(task, plan.experiment) for plan, task in zip(decided, built, strict=True)]
     projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, seen, strict=True)]
@@ -231,14 +235,14 @@ def _with_head(plan: TrialPlan, head: HeadConfig) -> TrialPlan:
     return replace(plan, experiment=plan.experiment.model_copy(update={"head": head}))
 
 
-def _remember(build: Callable[[TaskConfig], Task]) -> Callable[[TaskConfig], Task]:
+def _remember(build: Callable[[TaskConfig, tuple[str, ...]], Task]) -> Callable[[TaskConfig, tuple[str, ...]], Task]:
     """Build each task once: trials share it, and equal tasks are one object on the wire."""
-    known: dict[str, Task] = {}
+    known: dict[tuple[str, tuple[str, ...]], Task] = {}
 
-    def remembered(config: TaskConfig) -> Task:
-        key = config.model_dump_json()
+    def remembered(config: TaskConfig, others: tuple[str, ...]) -> Task:
+        key = (config.model_dump_json(), others)
         if key not in known:
-            known[key] = build(config)
+            known[key] = build(config, others)
         return known[key]
 
     return remembered
@@ -267,20 +271,12 @@ def _require_one_head(plans: list[TrialPlan]) -> None:
 def _with_templates(plans: list[TrialPlan], root: Path) -> list[TrialPlan]:
     """Return the plans with templates of instructions in place of their files, which trials elsewhere cannot read."""
 
-    def filled(stage: StageConfig) -> StageConfig:
-        if not isinstance(stage, RestartStageConfig) or stage.proposer.instruction is None:
-            return stage
-        source = template_source(stage.proposer.instruction, root)
-        proposer = stage.proposer.model_copy(update={"instruction": source})
-        return stage.model_copy(update={"proposer": proposer})
+    def filled(proposer: ProposerConfig) -> ProposerConfig:
+        if proposer.instruction is None:
+            return proposer
+        return proposer.model_copy(update={"instruction": template_source(proposer.instruction, root)})
 
-    return [
-        replace(
-            plan,
-            experiment=plan.experiment.model_copy(update={"stages": tuple(map(filled, plan.experiment.stages))}),
-        )
-        for plan in plans
-    ]
+    return [replace(plan, experiment=plan.experiment.with_proposers(filled)) for plan in plans]
 
 
 def _with_gradients(plans: list[TrialPlan]) -> list[TrialPlan]:

@@ -51,7 +51,14 @@ class RecordedSettings(_Whole):
     head: RecordedHead | None = None
     budget: RecordedBudget | None = None
     significance: float | None = None
+    screen: RecordedStage | None = None
     stages: tuple[RecordedStage, ...] = ()
+
+    @property
+    def proposers(self) -> list[RecordedProposer]:
+        """Who is asked, by the screen and by restart stages."""
+        stages = self.stages if self.screen is None else (self.screen, *self.stages)
+        return [stage.proposer for stage in stages if stage.proposer is not None]
 
 
 class RecordedTrial(Told):

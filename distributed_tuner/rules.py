@@ -18,7 +18,7 @@ from distributed_tuner.config.proposer import (
     VllmProposerConfig,
 )
 from distributed_tuner.config.schedule import PopulationScheduleConfig
-from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
+from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, ScreenStageConfig, SearchStageConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.heads.vocabulary import VocabularyHead
 from distributed_tuner.proposers.instruction import check_template
@@ -40,6 +40,8 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
             _check_restart(experiment, index, stage, task, root)
     _check_white_box(experiment)
     _check_head(experiment, task)
+    if experiment.screen is not None:
+        _check_screen(experiment, experiment.screen, root)
     _check_objective(experiment, task)
     _check_sort(experiment)
     _check_shares(experiment)
@@ -79,11 +81,6 @@ def _check_head(experiment: Experiment, task: Task) -> None:
     if isinstance(head, WORDY) and head.words <= len(task.label_words):
         raise ConfigError(
             f"head.words counts the {len(task.label_words)} label words too and must be more, but is {head.words}"
-        )
-    if experiment.screen is not None and isinstance(head, ContextualHeadConfig | DomainHeadConfig):
-        raise ConfigError(
-            f"a screen weighs prompts by what a head leaves of the loss, but head: {head.kind} goes by texts without"
-            " content, which it does not ask about; set head: bias or vocabulary, or leave the screen out"
         )
     shots = experiment.task.shots - experiment.task.feedback
     if isinstance(head, WORDY) and shots < VocabularyHead.least_rows:
@@ -162,23 +159,58 @@ def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig
             f"stages.{index}.state: inject hands a prompt to a cma search right behind it, but there is none; use"
             " reset or keep"
         )
-    if stage.proposer.instruction is not None:
-        check_template(stage.proposer.instruction, root)
-    if stage.proposer.usd is not None and not _is_priced(stage.proposer):
+    _check_proposer(experiment, stage.proposer, f"stages.{index}.proposer", root)
+
+
+def _check_screen(experiment: Experiment, screen: ScreenStageConfig, root: Path) -> None:
+    """What a screen tries must be what its head tells apart."""
+    head, kind = experiment.head, experiment.oracle.kind
+    if isinstance(head, ContextualHeadConfig | DomainHeadConfig):
         raise ConfigError(
-            f"stages.{index}.proposer.usd limits dollars, but the proposer's tokens have no price, so that it would"
+            f"a screen weighs prompts by what a head leaves of the loss, but head: {head.kind} goes by texts without"
+            " content, which it does not ask about; set head: bias or vocabulary, or leave the screen out"
+        )
+    if screen.verbalizers and isinstance(head, WORDY):
+        raise ConfigError(
+            f"a screen tells verbalizers apart by what the head leaves of the loss, but head: {head.kind} reads many"
+            " words and hardly sees which of them are the label words; set head: bias, or leave the screen's"
+            " verbalizers out"
+        )
+    if screen.verbalizers and kind not in WORDS_TOLD:
+        raise ConfigError(
+            "a screen reads the scores of its verbalizers from one answer, but an oracle of kind"
+            f" {kind} tells those of the label words alone; set oracle.kind: transformers or vllm, or leave the"
+            " screen's verbalizers out and write task.label_words: !grid [...]"
+        )
+    if isinstance(experiment.schedule, PopulationScheduleConfig) and (screen.templates or screen.verbalizers):
+        raise ConfigError(
+            "the trials of a population take over each other's prompts, so that all must have one template and the same"
+            " label words, but the screen of each would choose its own; leave the screen's templates and verbalizers"
+            " out, or set schedule.kind: none"
+        )
+    if screen.proposer is not None:
+        _check_proposer(experiment, screen.proposer, "the screen's proposer", root)
+
+
+def _check_proposer(experiment: Experiment, proposer: ProposerConfig, where: str, root: Path) -> None:
+    """A proposer can be asked, and its limits hold."""
+    if proposer.instruction is not None:
+        check_template(proposer.instruction, root)
+    if proposer.usd is not None and not _is_priced(proposer):
+        raise ConfigError(
+            f"{where}.usd limits dollars, but the proposer's tokens have no price, so that it would"
             " never hold; set proposer.price, or limit proposer.calls"
         )
-    if isinstance(stage.proposer, VllmProposerConfig) and experiment.oracle.kind != "vllm":
+    if isinstance(proposer, VllmProposerConfig) and experiment.oracle.kind != "vllm":
         raise ConfigError(
-            f"stages.{index}.proposer.kind vllm is the engine that answers the run's loss queries, but oracle.kind is"
+            f"{where}.kind vllm is the engine that answers the run's loss queries, but oracle.kind is"
             f" {experiment.oracle.kind}; set oracle.kind: vllm, or use a proposer of kind local, or of kind openai with"
             " the base_url of a vLLM server"
         )
-    if isinstance(stage.proposer, ReplayProposerConfig) and not (root / stage.proposer.ledger).is_file():
+    if isinstance(proposer, ReplayProposerConfig) and not (root / proposer.ledger).is_file():
         raise ConfigError(
-            f"stages.{index}.proposer.ledger must be a file with recorded answers, but there is none at"
-            f" {root / stage.proposer.ledger}; give the ledger.jsonl of an earlier run"
+            f"{where}.ledger must be a file with recorded answers, but there is none at"
+            f" {root / proposer.ledger}; give the ledger.jsonl of an earlier run"
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 from tiny_models import TEXTS, plain_model, save_tiny
 
 from distributed_tuner import oracles, tasks
+from distributed_tuner.config.head import WORDY
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import HeadError, RunDirectoryError, TaskError
@@ -35,7 +36,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["words", "rows"])
 def run(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run directory as the driver leaves it, with a prompt in words or one of rows behind an instruction."""
-    folder = tmp_path_factory.mktemp(request.param)
+    words = request.param == "words"
+    return run_in(tmp_path_factory.mktemp(request.param), model, {"kind": "text"} if words else SOFT)
+
+
+def run_in(
+    folder: Path,
+    model: Path,
+    prompt: dict[str, Any],
+    template: str = "",
+    label_words: tuple[str, ...] = (),
+    **more: Any,
+) -> Path:
+    """Write a run. ``template``, ``label_words``: what a screen has found."""
     data = folder / "train.jsonl"
     rows = [{"text": f"{text} {i}", "label": ("bad", "good")[i % 2]} for i in range(6) for text in TEXTS[:3]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -53,30 +66,65 @@ def run(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.Te
                 "shots": 3,
             },
             "oracle": {"kind": "transformers", "model": str(model), "dtype": "float32", "threads": 1},
-            "prompt": {"kind": "text"} if request.param == "words" else SOFT,
+            "prompt": prompt,
             "head": {"kind": "vocabulary", "words": 12},
             "stages": [{"kind": "search", "optimizer": {"kind": "random_search"}}],
         }
+        | more
     )
     oracle = oracles.build(experiment.oracle)
-    plain = tasks.build(experiment.task, folder)
-    words = oracle.answer_words(plain.batch("train", [0]), 12)
-    head = experiment.head.model_copy(update={"answer_words": words})
-    experiment = experiment.model_copy(update={"head": head})
+    plain = tasks.build(experiment.task, folder, (template,) if template else ()).worded(template, label_words)
+    if isinstance(experiment.head, WORDY):
+        words = oracle.answer_words(plain.batch("train", [0]), 12)
+        head = experiment.head.model_copy(update={"answer_words": words})
+        experiment = experiment.model_copy(update={"head": head})
     task = read_by(plain, experiment)
     stream = np.random.default_rng(0)
     spec = prompt_spec(experiment.prompt, task)
     point = Point(stream.standard_normal(spec.length * oracle.info.width).astype(np.float32))
-    candidate = Text(PROMPT) if request.param == "words" else point
+    candidate = Text(PROMPT) if prompt == {"kind": "text"} else point
     reader = Reader(task, experiment.head)
     train, dev = (oracle.evaluate(Request((candidate,), batch, spec or NO_ROWS)) for batch in batches(reader))
     read = reader.read(train, dev)
     plan = TrialPlan("some-0000", 0, "random_search", {}, experiment)
-    kept = PROMPT if request.param == "words" else oracle.materialize(candidate, spec)
+    kept = PROMPT if prompt == {"kind": "text"} else oracle.materialize(candidate, spec)
     scores = {"train_loss": 1.0, "dev_loss": read.dev_loss, "dev_metric": 0.5, "test_metric": None}
     write(exported(plan, task, kept, [], scores, read.state), folder / "run" / "best")
     write_json(folder / "run" / "config.json", {"trials": [plan.to_json()], "root": str(folder)})
     return folder / "run"
+
+
+@pytest.mark.parametrize("prompt", [{"kind": "text"}, SOFT], ids=["words", "rows"])
+def test_what_a_screen_has_found_goes_with_the_prompt(model: Path, tmp_path: Path, prompt: dict[str, Any]) -> None:
+    """The template and the label words, in place of the task's own."""
+    template, found = "{text} Verdict:{label_word}", (" bad", " good")
+    run = run_in(tmp_path, model, prompt, template, found, head="bias", screen={"templates": [template]})
+    described = json.loads((run / "best/prompt.json").read_text())
+    assert described["template"]["source"] == template and described["template"]["cue"] == " Verdict:"
+    assert described["template"]["label_words"] == [" bad", " good"]
+    assert evaluate(run, "dev")["loss"] == pytest.approx(described["scores"]["dev_loss"])
+    config = json.loads((run / "config.json").read_text())["trials"][0]["config"]
+    task = tasks.build(experiment_of(config).task, Path())
+    file = tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps({"text": example.text}) + "\n" for example in task.test))
+    predict(run, file, tmp_path / "out.jsonl")
+    names = [row["predicted_label"] for row in written(tmp_path / "out.jsonl")]
+    right = np.mean([name == task.label_names[e.label] for name, e in zip(names, task.test, strict=True)])
+    assert evaluate(run, "test")["accuracy"] == pytest.approx(right)
+
+
+def test_a_screen_s_wording_goes_to_another_file_of_the_task(model: Path, tmp_path: Path) -> None:
+    template = "{text} Verdict:{label_word}"
+    run = run_in(tmp_path, model, {"kind": "text"}, template, (" bad", " good"), head="bias", screen={})
+    config = json.loads((run / "config.json").read_text())["trials"][0]["config"]
+    (tmp_path / "task.yaml").write_text(json.dumps({"task": config["task"]}))
+    assert evaluate(run, "test", tmp_path / "task.yaml") == evaluate(run, "test")
+    other = config["task"] | {"label_words": {"bad": " terrible", "fine": " great"}}
+    rows = [json.dumps({"text": f"the plot {i}", "label": ("bad", "fine")[i % 2]}) for i in range(20)]
+    (tmp_path / "other.jsonl").write_text("\n".join(rows))
+    (tmp_path / "task.yaml").write_text(json.dumps({"task": other | {"train": str(tmp_path / "other.jsonl")}}))
+    with pytest.raises(HeadError, match="label words that it was fitted to"):
+        evaluate(run, "test", tmp_path / "task.yaml")
 
 
 def written(path: Path) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ def test_sound_experiments_pass() -> None:
 SERVER = {"kind": "openai", "model": "some"}
 WORDS = {"prompt": {"kind": "text"}, "stages": [{"kind": "search", "optimizer": {"kind": "token_edit"}}]}
 SMOLLM2 = {"kind": "transformers"}
+NAMED = {"billing": " bill", "shipping": " ship", "technical": " tech", "account": " user"}
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"stages": [ZOT], "head": "vocabulary"}, "an oracle of kind analytic tells those of label words alone"),
     (WORDS | {"oracle": SERVER, "head": "knn"}, "an oracle of kind openai tells those of label words alone"),
@@ -66,6 +67,30 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (
         {"stages": [ZOT], "head": "contextual", "screen": {}},
         "it does not ask about; set head: bias or vocabulary",
+    ),
+    (
+        {"stages": [ZOT], "oracle": SMOLLM2, "head": "vocabulary", "screen": {"verbalizers": [NAMED]}},
+        "head: vocabulary reads many words and hardly sees which of them are the label words; set head: bias",
+    ),
+    (
+        {"stages": [ZOT], "head": "bias", "screen": {"verbalizers": [NAMED]}},
+        "an oracle of kind analytic tells those of the label words alone",
+    ),
+    (
+        {
+            "stages": [ZOT, RESTART],
+            "schedule": {"kind": "population"},
+            "screen": {"templates": ["{text}:{label_word}"]},
+        },
+        "leave the screen's templates and verbalizers out, or set schedule.kind: none",
+    ),
+    (
+        {"stages": [ZOT], "screen": {"proposer": {"kind": "openai", "model": "m", "usd": 1.0}}},
+        "the screen's proposer.usd limits dollars, but the proposer's tokens have no price",
+    ),
+    (
+        {"stages": [ZOT], "screen": {"proposer": {"kind": "replay", "ledger": "none.jsonl"}}},
+        "the screen's proposer.ledger must be a file with recorded answers",
     ),
     ({"stages": [ZOT], "objective": {"head": "vocabulary"}}, "searches by the words that the head reads, but head is"),
     (

@@ -1,6 +1,6 @@
 """The whole experiment, once nothing in it is free: what one trial runs, and what all trials share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from distributed_tuner.config.head import AutoHeadConfig, HeadConfig, ObjectiveC
 from distributed_tuner.config.logger import LoggerConfig
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.prompt import PromptConfig, SoftPromptConfig
+from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import NoScheduleConfig, ScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig, StageConfig
 from distributed_tuner.config.task import TaskConfig
@@ -84,6 +85,26 @@ class Experiment(Config):
         stages = self.stages * self.rounds
         searches = any(not isinstance(stage, RestartStageConfig) for stage in stages)
         return stages[:-1] if searches and isinstance(stages[-1], RestartStageConfig) else stages
+
+    @property
+    def proposers(self) -> tuple[ProposerConfig, ...]:
+        """Who is asked, once for each screen and restart stage that asks, in order."""
+        restarts = [stage.proposer for stage in self.course if isinstance(stage, RestartStageConfig)]
+        screen = None if self.screen is None else self.screen.proposer
+        return tuple(restarts if screen is None else [screen, *restarts])
+
+    def with_proposers(self, change: Callable[[ProposerConfig], ProposerConfig]) -> "Experiment":
+        """Return the experiment with every proposer changed."""
+        stages = tuple(
+            stage.model_copy(update={"proposer": change(stage.proposer)})
+            if isinstance(stage, RestartStageConfig)
+            else stage
+            for stage in self.stages
+        )
+        screen = self.screen
+        if screen is not None and screen.proposer is not None:
+            screen = screen.model_copy(update={"proposer": change(screen.proposer)})
+        return self.model_copy(update={"stages": stages, "screen": screen})
 
     def changed(self, settings: Mapping[str, float]) -> "Experiment":
         """Return the experiment with numbers changed at dotted paths; a whole number stays one.

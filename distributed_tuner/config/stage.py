@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from distributed_tuner.config.base import LABEL, Config
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
 from distributed_tuner.config.proposer import ProposerConfig
+from distributed_tuner.config.task import LabelWords
 
 
 def _renamed(value: Any) -> Any:
@@ -57,23 +58,35 @@ class TokenSpaceConfig(Config):
 
 
 class ScreenStageConfig(Config):
-    """A race of instructions and demonstrations before the first stage, by the loss that the head leaves on train.
+    """A race of prompts in words before the first stage, by the loss that the head leaves on train.
 
     The best instruction is what the search starts from (``prompt.text``, and ``prompt.instruction`` where the layout
-    has one); the best prompt, demonstrations included, is a candidate like any other for what is returned.
+    has one), in the template and with the label words of the best prompt; that prompt, demonstrations included, is a
+    candidate like any other for what is returned.
     """
 
     kind: Literal["screen"] = "screen"
     instructions: tuple[str, ...] = ()
     """Yours, tried beside the task's manual prompt."""
+    proposer: ProposerConfig | None = None
+    """Who is asked once for more, and shown how those before did; none: nobody."""
+    proposals: int = Field(3, ge=1)
+    """How many of its instructions are tried."""
+    templates: tuple[str, ...] = ()
+    """Other templates for the same columns, or only what stands between the text and the label word, as in
+    "\\nSentiment:{label_word}"; each is tried behind the best instructions."""
+    verbalizers: tuple[LabelWords, ...] = ()
+    """Other label words, written as ``task.label_words``, each one token. They cost no query, since the model's answer
+    holds their scores as well. Only where the head reads label words alone."""
     patterns: bool = True
-    """Whether neutral ones, made of the task's description and label words, are tried as well."""
+    """Whether neutral ones are tried as well: instructions made of the task's description and label words, cues, and
+    the labels' own names as label words where ``verbalizers`` may be given."""
     demonstrations: tuple[Annotated[int, Field(ge=1)], ...] = (4, 8)
     """How many train rows, with their labels, are put in front; each number is tried behind the best instructions."""
     orders: int = Field(2, ge=1)
     """Draws of the rows and their order for each number."""
     instructions_kept: int = Field(2, ge=1)
-    """The best instructions, behind which demonstrations are tried."""
+    """The best instructions, behind which templates and demonstrations are tried."""
 
 
 class RestartStageConfig(Config):

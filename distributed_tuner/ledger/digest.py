@@ -92,8 +92,8 @@ class TrialDigest:
     looks: Curve = field(
         default_factory=lambda: Curve(last=("time", "queries", "elapsed", "train_loss"), best=("dev_metric",))
     )
-    calls: dict[tuple[int, int], ExchangeRow] = field(default_factory=dict)
-    """Requests to proposers without their texts, by stage and number."""
+    calls: dict[tuple[int, int, bool], ExchangeRow] = field(default_factory=dict)
+    """Requests to proposers without their texts, by stage, number, and whether a screen asked."""
     _selected: dict[tuple[int, int, bool], Selected] = field(default_factory=dict)
     _others: list[tuple[float, int]] = field(default_factory=list)
 
@@ -271,7 +271,7 @@ class Digest:
         if name in self.talks or len(self.talks) < TALKS:
             self.talks[name] = row
         light = row.model_copy(update={"instruction": "", "answer": "", "texts": []})
-        self._trial(row.trial_id).calls[row.stage, row.number] = light
+        self._trial(row.trial_id).calls[row.stage, row.number, row.screen] = light
 
     def _event(self, row: EventRow) -> None:
         self.events.append(row)

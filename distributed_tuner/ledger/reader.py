@@ -263,7 +263,7 @@ def name_of(row: Row) -> Hashable:
         case FeedbackRow() | RestartRow() | SurveyRow() | ScreenRow() | StageRow():
             return (row.type, row.trial_id, row.stage)
         case ExchangeRow():
-            return (row.type, row.trial_id, row.stage, row.number)
+            return (row.type, row.trial_id, row.stage, row.number, row.screen)
         case MeasureRow():
             return (row.type, row.what, row.split, row.trial_id, row.split_seed)
         case TrialRow() | TrialEndRow():

@@ -184,6 +184,8 @@ class ExchangeRow(_Row):
     stage: Count
     number: Count
     """Counts the requests of this stage."""
+    screen: bool = False
+    """Whether the screen before the stage asked."""
     proposer: str
     """Kind and model, such as "local smollm2-135m"."""
     instruction: str
@@ -361,11 +363,18 @@ class SurveyRow(_Row):
 
 
 class ScreenedText(_Frozen):
-    """A prompt in words and the loss that the head leaves on train, each row read by a head without it."""
+    """A prompt in words and the loss that the head leaves on train, each row read by a head without it.
+
+    ``template`` and ``label_words`` are empty where they are the task's own.
+    """
 
     text: str
     demonstrations: Count = 0
     loss: Score
+    proposed: bool = False
+    """Whether a proposer wrote its instruction."""
+    template: str = ""
+    label_words: list[str] = Field(default_factory=list)
 
 
 class ScreenRow(_Row):
@@ -377,6 +386,10 @@ class ScreenRow(_Row):
     texts: list[ScreenedText]
     instruction: str
     """What the search starts from."""
+    template: str = ""
+    """What the trial goes on with; empty where it is the task's own."""
+    label_words: list[str] = Field(default_factory=list)
+    """Likewise."""
     note: str = ""
     """What could not be tried; empty where all was."""
     cost: CostRow

@@ -4,6 +4,7 @@ Used before anything is spent (``check``) and by the dispatcher, which must know
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from distributed_tuner.config.oracle import (
@@ -74,6 +75,15 @@ class Counter(Protocol):
         """
         ...
 
+    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
+        """Return the token of each of a batch's label words, then of each of ``words`` where the answer stands; None
+        of a word that is not one token there, and where a model tells no scores of other words.
+
+        Raises:
+            TaskError: the label words cannot be told apart by their tokens.
+        """
+        ...
+
     def require_embedded(self, prompt: PromptSpec) -> None:
         """Check that a text can become the prompt's rows.
 
@@ -111,6 +121,9 @@ class TextualCounter:
         self._encoder.require_fit(batch, prompt)
         for text in texts:
             self._encoder.require_text_fits(batch, text)
+
+    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
+        return [*self._encoder.label_ids(batch), *(self._encoder.answer_token(batch, word) for word in words)]
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._encoder.require_embedded(prompt)
@@ -211,6 +224,9 @@ class OpenAICounter:
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         self._text.require(batch, prompt, texts)
 
+    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
+        return [None] * (len(batch.label_words) + len(words))
+
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._text.require_soft()
 
@@ -244,6 +260,9 @@ class AnalyticCounter:
 
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         return None
+
+    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
+        return [None] * (len(batch.label_words) + len(words))
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         return None

@@ -141,7 +141,7 @@ class Encoder:
         ids = list(self.label_ids(batch))
         known = set(ids)
         for word in batch.answer_words:
-            token = self._single(batch, word)
+            token = self.answer_token(batch, word)
             if token is None or token in known:
                 found = self._tokenizer.convert_ids_to_tokens(list(self.ids(word, False)))
                 raise TaskError(
@@ -156,12 +156,12 @@ class Encoder:
         """Yield those words that ``answer_ids`` takes, in their order."""
         known = set(self.label_ids(batch))
         for word in words:
-            token = self._single(batch, word)
+            token = self.answer_token(batch, word)
             if token is not None and token not in known:
                 known.add(token)
                 yield word
 
-    def _single(self, batch: Batch, word: str) -> int | None:
+    def answer_token(self, batch: Batch, word: str) -> int | None:
         """Return the token of a word at a batch's answer position; None where it is not one token."""
         if self.masked:
             piece = self.ids(word, False)

@@ -213,6 +213,7 @@ def exported(
         method=method or plan.method,
         nearest_tokens=nearest_tokens,
         template={
+            "source": task.template,
             "cue": task.train[0].cue,
             "label_words": list(task.label_words),
             "example": task.train[0].text + task.train[0].cue,

@@ -9,8 +9,8 @@ from distributed_tuner.values import Answer, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request. ``key`` (trial_id, stage, number) names it within a run: what is random in the answer follows from
-    it, and a recorded answer is found again by it."""
+    """One request. ``key`` (trial_id, stage or "screen", number) names it within a run: what is random in the answer
+    follows from it, and a recorded answer is found again by it."""
 
     instruction: str
     count: int

@@ -25,7 +25,9 @@ class ReplayProposer:
             rows = read(ledger).exchanges
         except LedgerError as error:
             raise ConfigError(f"proposer.ledger must be a ledger with exchange rows: {error}") from None
-        self._rows: dict[Key, ExchangeRow] = {(row.trial_id, row.stage, row.number): row for row in rows}
+        self._rows: dict[Key, ExchangeRow] = {
+            (row.trial_id, "screen" if row.screen else row.stage, row.number): row for row in rows
+        }
         self._trials = {_index(row.trial_id): row.trial_id for row in rows}
         self.label = f"replay {ledger.parent.name}/{ledger.name}"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.json_files import M, Told, read_told
@@ -51,6 +51,13 @@ class Token(Told):
         return value
 
 
+class ShownWording(Told):
+    """What stands around a prompt and its text."""
+
+    source: str = ""
+    label_words: tuple[str, ...] = ()
+
+
 class ShownPrompt(Told):
     """What the page shows of ``best/prompt.json``; empty where the run has none.
 
@@ -63,6 +70,7 @@ class ShownPrompt(Told):
     length: int = 0
     layout: str = ""
     model: str = ""
+    template: ShownWording = Field(default_factory=ShownWording)
     nearest_tokens: tuple[Token, ...] = ()
     cosines: tuple[Score, ...] = ()
 

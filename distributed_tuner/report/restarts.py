@@ -131,9 +131,8 @@ def _proposal_line(text: ScoredText, row: RestartRow, metric: words.MetricWords)
 
 def _talk(row: ExchangeRow) -> Talk:
     found = "1 prompt" if len(row.texts) == 1 else f"{len(row.texts)} prompts"
-    title = (
-        f"{row.trial_id}, stage {row.stage}, request {row.number + 1} to {words.one_line(row.proposer, 80)}: {found}"
-    )
+    stage = "screen" if row.screen else f"stage {row.stage}"
+    title = f"{row.trial_id}, {stage}, request {row.number + 1} to {words.one_line(row.proposer, 80)}: {found}"
     return Talk(title, words.one_line(row.problem, _CELL), _letter(row.instruction), _letter(row.answer))
 
 

@@ -29,7 +29,8 @@ def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str,
     the paired test's ``p_value`` was above ``significance``; ``tuned`` is the best trial's own then, and ``trial_id``
     the trial that it was weighed against.
     ``test_interval`` is the 95 % interval of a test accuracy, of one test set; None of other metrics.
-    ``text`` is a prompt in words, None for a soft one. ``usd`` includes ``proposer_usd``, which no budget pays for:
+    ``text`` is a prompt in words, None for a soft one; ``template`` and ``label_words`` are those that a screen found
+    instead of the task's. ``usd`` includes ``proposer_usd``, which no budget pays for:
     what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer;
     ``proposals_cut`` proposals were longer than the prompt). ``restarts`` are restart stages, ``restarts_adopted``
     those that ended with another prompt. Means and standard deviations (n - 1; None below two trials) of
@@ -97,6 +98,7 @@ def _best(
         "test_metric_label_words": trial.test_metric_label_words if trial else None,
         "metric": metric,
         "text": trial.text if trial else None,
+        **_wording(trial, digest),
     }
     about = {
         "kept": choice.kept,
@@ -115,8 +117,17 @@ def _best(
         "test_metric": test.metric if test else None,
         "test_metric_label_words": test.label_words_metric if test else None,
         "text": None,
+        **_wording(None, digest),
     }
     return tuned | manual | about | {"tuned": within.added(tuned)}
+
+
+def _wording(trial: TrialSummary | None, digest: Digest) -> dict[str, Any]:
+    """Return the template and the label words that a trial's screen found instead of the task's; None where it found
+    none."""
+    found = next((row for row in digest.screens if trial is not None and row.trial_id == trial.trial_id), None)
+    template, words = (found.template, found.label_words) if found else ("", [])
+    return {"template": template or None, "label_words": words or None}
 
 
 def _baseline(digest: Digest, what: str) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def _proposer_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLi
         ("usd", "proposer_usd", "US dollars for proposers", words.money),
     ):
         settings = [trial.config for trial in config.trials if trial.config is not None]
-        proposers = [stage.proposer for one in settings for stage in one.stages if stage.proposer is not None]
+        proposers = [proposer for one in settings for proposer in one.proposers]
         limits = {getattr(proposer, name) for proposer in proposers}
         limit = limits.pop() if len(limits) == 1 else None
         most = max(trial[field] for trial in summary["trials"])

@@ -62,6 +62,10 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
             )
         if best["text"]:
             yield f"its prompt: {one_line(best['text'], 500)}"
+        if best.get("template"):
+            yield f"its template: {best['template']!r}"
+        if best.get("label_words"):
+            yield f"its label words: {', '.join(word.strip() for word in best['label_words'])}"
 
 
 def projection_lines(prepared: "Prepared") -> Iterator[str]:

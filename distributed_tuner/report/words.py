@@ -87,11 +87,15 @@ def screen(row: ScreenRow) -> str:
     if best is None or best.loss is None:
         return f"nothing could be scored: {row.note}"
     shown = f" with {best.demonstrations} demonstrations" if best.demonstrations else ""
+    shown += ", written by a proposer" if best.proposed else ""
     worst = max((one.loss for one in row.texts if one.loss is not None), default=best.loss)
     told = f"; {one_line(row.note, 200)}" if row.note else ""
+    wording = f", in the template {row.template!r}" if row.template else ""
+    words = ", ".join(word.strip() for word in row.label_words)
+    wording += f", with the label words {words}" if words else ""
     return (
         f"{len(row.texts)} prompts after {row.cost.queries} queries, loss {best.loss:.4f} to {worst:.4f}; best{shown}:"
-        f" {one_line(best.text, 100)!r}; the search starts from {one_line(row.instruction, 100)!r}{told}"
+        f" {one_line(best.text, 100)!r}; the search starts from {one_line(row.instruction, 100)!r}{wording}{told}"
     )
 
 

@@ -17,7 +17,7 @@ from distributed_tuner.stages.looking import batches, look_cost
 from distributed_tuner.stages.plan import StagePlan, fits, plan_stage
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.reading import Reader, settled_head
-from distributed_tuner.stages.screen import longest_prompt, screen_queries
+from distributed_tuner.stages.screen import longest_prompt, screen_queries, screened_batch, wordings
 from distributed_tuner.stages.survey import QUERIES
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Cost, Request, Text
@@ -161,10 +161,15 @@ class Course:
         if stage or screen is None:
             return Cost()
         task = unframed(self._task, self._experiment.prompt)
-        longest = Text(longest_prompt(screen, task))
-        train = Request((longest,) * screen_queries(screen, task), task.batch("train"), NO_ROWS)
-        looked = [Request((longest,), batch, NO_ROWS) for batch in batches(Reader(task, self._head))]
-        return _sum([self._costs.cost(request) for request in (train, *looked)])
+        queries = screen_queries(screen, task)
+
+        def cost(wording: Task) -> Cost:
+            reader, longest = Reader(wording, self._head), Text(longest_prompt(screen, wording))
+            train = Request((longest,) * queries, screened_batch(reader), NO_ROWS)
+            looked = [Request((longest,), batch, NO_ROWS) for batch in batches(reader)]
+            return _sum([self._costs.cost(request) for request in (train, *looked)])
+
+        return max(map(cost, wordings(task)), key=lambda cost: (cost.usd, cost.tokens))
 
     def _step_batch(self, size: int | None) -> Batch:
         train = len(self._task.train)

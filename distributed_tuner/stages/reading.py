@@ -54,6 +54,14 @@ class Read:
     state: Mapping[str, Array64]
 
 
+@dataclass(frozen=True, slots=True)
+class TrainScore:
+    """What a head leaves of a prompt on train: the mean loss, and the metric that selects."""
+
+    loss: float
+    metric: float
+
+
 def settled_kind(experiment: Experiment, task: Task) -> HeadConfig:
     """Return the head of an experiment; of "auto" the strongest that the oracle and the shots allow."""
     if not isinstance(experiment.head, AutoHeadConfig):
@@ -116,18 +124,21 @@ class Reader:
         """Return a split as it is asked for."""
         return self.task.read_batch(split) if isinstance(self._config, WORDY) else self.task.batch(split)
 
-    def left_on_train(self, train: Evaluation, shown: Sequence[int] = ()) -> float:
-        """Return the mean loss of the rows of train that do not stand in the prompt, each by a head without it."""
+    def of(self, task: Task) -> "Reader":
+        """Return the like reader of another task."""
+        return Reader(task, self._config, self.on)
+
+    def left_on_train(self, train: Evaluation, shown: Sequence[int] = ()) -> TrainScore:
+        """Return what is left on the rows of train that do not stand in the prompt, each by a head without it."""
         features, labels = _hidden(self._features(train), shown), labels_of(self.task.batch("train"))
-        if self._plain:
-            losses = self._plain_losses(train, labels)
-        else:
-            try:
-                head = heads.build(self._config, len(self.task.label_words))
-                losses = _losses(head.leave_one_out(features, labels), labels)
-            except HeadError:  # too few answered rows
-                return float("nan")
-        return float(np.delete(losses, list(shown)).mean())
+        try:
+            chances = heads.build(self._config, len(self.task.label_words)).leave_one_out(features, labels)
+        except HeadError:  # too few answered rows
+            return TrainScore(float("nan"), float("nan"))
+        losses = self._plain_losses(train, labels) if self._plain else _losses(chances, labels)
+        rows = np.delete(np.arange(len(labels)), list(shown))
+        metric = self._metrics(chances[rows], labels[rows])[self.task.metric]
+        return TrainScore(float(losses[rows].mean()), metric)
 
     def read(
         self, train: Evaluation, dev: Evaluation, references: Evaluation | None = None, shown: Sequence[int] = ()

@@ -19,11 +19,11 @@ from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText, Source, best_of
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
-from distributed_tuner.proposers.propose import Exchange, propose
 from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.looking import Looks, scores_of
 from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
+from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
@@ -189,20 +189,17 @@ class RestartStage:
             self._problem = "the proposer was given up before"
             return []
         pool = memory.pool if self._takeover is None else (*self._takeover.pool, *memory.pool)
-        proposed = propose(
+        proposed, rows = ask(
             self._proposer,
             self._briefing(pool),
-            (self._books.trial_id, self._books.stage),
-            settings=settings.model_copy(update={"retries": 0}) if self._config.faithful else settings,
-            calls=None if settings.calls is None else settings.calls - memory.calls,
-            usd=None if settings.usd is None else settings.usd - memory.usd,
+            books=self._books,
+            memory=memory,
+            settings=settings,
             known={entry.text for entry in pool},
             faithful=self._config.faithful,
+            too_long=lambda text: self._space.is_too_long(self._model, text),
         )
         self._proposals = proposed.texts[: 1 if self._config.faithful else self._config.proposals]
-        memory.calls += len(proposed.exchanges)
-        memory.usd += sum(exchange.usd for exchange in proposed.exchanges)
-        rows = [self._exchange_row(exchange) for exchange in proposed.exchanges]
         return [*rows, *self._judged(proposed.problem), *self._too_long(rows)]
 
     def _briefing(self, pool: Sequence[PooledText]) -> Briefing:
@@ -353,22 +350,6 @@ class RestartStage:
             ScoredText(text=text, source=source, loss=float(loss), metric=metric)
             for text, source, loss, metric in zip(texts, sources, answer.losses, metrics, strict=True)
         ]
-
-    def _exchange_row(self, exchange: Exchange) -> ExchangeRow:
-        return ExchangeRow(
-            **self._books.names,
-            number=exchange.number,
-            proposer=self._proposer.label,
-            instruction=exchange.instruction,
-            answer=exchange.answer,
-            texts=list(exchange.texts),
-            cut=sum(self._space.is_too_long(self._model, text) for text in exchange.texts),
-            problem=exchange.problem,
-            input_tokens=exchange.input_tokens,
-            output_tokens=exchange.output_tokens,
-            seconds=exchange.seconds,
-            usd=exchange.usd,
-        )
 
     def _event(self, kind: str, message: str) -> EventRow:
         return EventRow(trial_id=self._books.trial_id, kind=kind, message=message)

@@ -1,28 +1,36 @@
-"""The screen before the search: instructions and demonstrations, raced by the loss that the head leaves on train.
+"""The screen before the search: prompts in words, raced by the loss that the head leaves on train.
 
-Each candidate is a query. Instructions first; then train rows in front of the best of them. What wins is looked at as
-any prompt is. Pure but for the oracle that is asked.
+Each candidate is a query. Instructions first, and what a proposer adds to them; then the best of them in other
+templates; then train rows in front of the best of all. Other label words are read from the same answers. What wins is
+looked at as any prompt is. Pure but for the oracle and the proposer that are asked.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from distributed_tuner.config.stage import ScreenStageConfig
-from distributed_tuner.errors import BudgetExhausted, ModelError
-from distributed_tuner.ledger.rows import Row, ScreenedText, ScreenRow
+from distributed_tuner.errors import BudgetExhausted, ModelError, TaskError
+from distributed_tuner.ledger.rows import EventRow, Row, ScreenedText, ScreenRow
+from distributed_tuner.oracles.base import evaluation
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.prompts.spec import NO_ROWS
+from distributed_tuner.proposers.base import Proposer
+from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.looking import Looks
+from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Candidate, Cost, Example, Request, Text
+from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Example, Request, Text
 
-Part = Literal["instructions", "demonstrations", "look"]
+Part = Literal["instructions", "proposer", "proposals", "templates", "demonstrations", "look"]
+PROPOSER_SHOWN = 8  # instructions, with how they did
+PROPOSED_WORDS = 30  # that an instruction of a proposer may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +40,27 @@ class Screened:
     text: str
     instruction: str
     shown: tuple[int, ...]
-    score: float
+    template: str
+    label_words: tuple[str, ...]
+    proposed: bool = False
+    score: float = math.nan
+    metric: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a trial goes on with behind its screen; ``template`` and ``label_words`` empty where they are the task's."""
+
+    instruction: str
+    template: str = ""
+    label_words: tuple[str, ...] = ()
 
 
 class ScreenStage:
-    """One screen of one trial, a part a call of ``advance``; ``instruction`` then holds what the search starts from.
+    """One screen of one trial, a part a call of ``advance``; ``found`` then holds what the search starts from.
 
-    keep: what must be left in the budget for the search. ``looks``: looks at the winner.
+    looks: who looks at the winner, by the reader of its wording. keep: what must be left in the budget for the search.
+    proposer: who is asked where one is configured. best: the trial's best prompt so far.
     """
 
     def __init__(
@@ -49,17 +71,25 @@ class ScreenStage:
         reader: Reader,
         oracle: BudgetedOracle,
         books: Books,
-        looks: Looks,
+        looks: Callable[[Reader], Looks],
         keep: Cost,
+        proposer: Proposer | None = None,
+        memory: Memory | None = None,
+        best: Selected | None = None,
     ) -> None:
         self._config = config
         self._key = key
         self._reader = reader
+        self._task = reader.task
         self._oracle = oracle
         self._books = books
         self._looks = looks
         self._keep = keep
+        self._proposer = proposer
+        self._memory = memory or Memory()
+        self.selected = best
         self._part: Part = "instructions"
+        self._proposals: tuple[str, ...] = ()
         self._scored: tuple[Screened, ...] = ()
         self._notes: tuple[str, ...] = ()
         self._cost = Cost()
@@ -67,46 +97,51 @@ class ScreenStage:
         self.reason = ""
 
     @property
-    def selected(self) -> Selected | None:
-        """The trial's best prompt so far."""
-        return self._looks.selected
-
-    @property
     def current(self) -> Candidate:
         """The best prompt of the screen so far."""
-        return Text(self._best()[0].text if self._scored else self._reader.task.manual_prompt)
+        return Text(self._best()[0].text if self._scored else self._task.manual_prompt)
 
     @property
-    def instruction(self) -> str:
-        """The best prompt with words and without demonstrations; the manual one where nothing could be scored."""
-        alone = [one for one in self._best() if one.text and not one.shown and math.isfinite(one.score)]
-        return alone[0].text if alone else self._reader.task.manual_prompt
+    def found(self) -> Found:
+        """The winner's wording, and the best prompt in it with words and without demonstrations; the manual prompt
+        where nothing could be scored."""
+        best = self._finite()
+        if not best:
+            return Found(self._task.manual_prompt)
+        winner = best[0]
+        like = [one for one in best if (one.template, one.label_words) == (winner.template, winner.label_words)]
+        alone = [one.text for one in like if one.text and not one.shown]
+        instruction = alone[0] if alone else self._task.manual_prompt
+        return Found(instruction, self._other_template(winner.template), self._other_words(winner))
 
     def advance(self) -> list[Row]:
         """Do the next part. Sets ``done`` and ``reason`` when the screen has ended."""
-        if self._part == "instructions":
-            texts = instructions(self._config, self._reader.task)
-            self._score([Screened(text, text, (), math.nan) for text in texts])
-            self._part = "demonstrations"
-            return []
-        if self._part == "demonstrations":
-            self._score(self._demonstrated())
-            self._part = "look"
-            return [self._row()]
-        self.done, self.reason = True, "screened"
-        winner = self._best()[0] if self._scored else None
-        if winner is None or not math.isfinite(winner.score):
-            return []
-        try:
-            return [self._looks.look(Text(winner.text), 0, winner.shown)]
-        except BudgetExhausted as exhausted:
-            self.reason = f"budget spent ({exhausted})"
-            return []
+        match self._part:
+            case "instructions":
+                self._score([self._plain(text) for text in instructions(self._config, self._task)])
+                self._part = "templates" if self._proposer is None else "proposer"
+            case "proposer":
+                self._part = "proposals"
+                return self._ask()
+            case "proposals":
+                self._score([replace(self._plain(text), proposed=True) for text in self._proposals])
+                self._part = "templates"
+            case "templates":
+                self._score(self._in_other_templates())
+                self._part = "demonstrations"
+            case "demonstrations":
+                self._score(self._demonstrated())
+                self._part = "look"
+                return [self._row()]
+            case "look":
+                return self._look()
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the screen between two calls of ``advance``."""
         return {
             "part": self._part,
+            "proposals": self._proposals,
             "scored": self._scored,
             "notes": self._notes,
             "cost": self._cost,
@@ -116,50 +151,167 @@ class ScreenStage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the screen."""
-        self._part, self._scored, self._notes = state["part"], tuple(state["scored"]), tuple(state["notes"])
-        self._cost, self._looks.selected = state["cost"], state["selected"]
+        self._part, self._proposals = state["part"], tuple(state["proposals"])
+        self._scored, self._notes = tuple(state["scored"]), tuple(state["notes"])
+        self._cost, self.selected = state["cost"], state["selected"]
         self.done, self.reason = state["end"]
 
     # ------------------------------------------------------------------------------------------------ parts
-    def _score(self, entries: Sequence[Screened]) -> None:
-        """Score prompts, one request each, so that one that does not fit costs none of the others."""
-        for entry in entries:
-            request = Request((Text(entry.text),), self._reader.batch("train"), NO_ROWS)
-            try:
-                answer = self._oracle.evaluate(request, keep=self._keep)
-            except ModelError as error:
-                self._notes += (f"not tried: {error}",)
-                continue
-            except BudgetExhausted as exhausted:
-                self._notes += (f"not all was tried: {exhausted}",)
-                return
-            self._cost = self._cost + answer.cost
-            score = self._reader.left_on_train(answer, entry.shown)
-            self._scored += (Screened(entry.text, entry.instruction, entry.shown, score),)
+    def _ask(self) -> list[Row]:
+        """Have the proposer write instructions, shown how those before did."""
+        assert self._proposer is not None and self._config.proposer is not None
+        by_text = {one.text: one for one in reversed(self._finite()) if one.text}
+        shown = sorted(by_text.values(), key=lambda one: one.score)[:PROPOSER_SHOWN]
+        briefing = Briefing(
+            description=self._task.description,
+            label_words=self._task.label_words,
+            examples=tuple((one.text, one.score, one.metric) for one in reversed(shown)),
+            metric=self._task.metric,
+            most_words=PROPOSED_WORDS,
+            count=self._config.proposals,
+        )
+        proposed, rows = ask(
+            self._proposer,
+            briefing,
+            books=self._books,
+            memory=self._memory,
+            settings=self._config.proposer,
+            known={one.text for one in self._scored},
+            screen=True,
+        )
+        self._proposals = proposed.texts[: self._config.proposals]
+        if self._proposals:
+            return [*rows]
+        problem = f"no proposal from {self._proposer.label}: {proposed.problem}"
+        self._notes += (problem,)
+        if self._memory.told:
+            return [*rows]
+        self._memory.told = True
+        return [*rows, EventRow(trial_id=self._books.trial_id, kind="proposer", message=problem)]
 
-    def _best(self) -> list[Screened]:
-        """Return what was scored, best first; what failed comes last."""
-        return sorted(self._scored, key=lambda one: one.score if math.isfinite(one.score) else math.inf)
+    def _in_other_templates(self) -> list[Screened]:
+        return [
+            replace(one, template=other.template, label_words=other.label_words)
+            for one in self._kept(self._task.template)
+            for other in self._task.others
+        ]
 
     def _demonstrated(self) -> list[Screened]:
-        task, config = self._reader.task, self._config
-        kept = [one for one in self._best() if math.isfinite(one.score)][: config.instructions_kept]
+        config = self._config
         return [
-            Screened(demonstrated(one.text, [task.train[i] for i in rows], task), one.text, rows, math.nan)
-            for one in kept
+            replace(one, text=demonstrated(one.instruction, [task.train[i] for i in rows], task), shown=rows)
+            for one in self._kept()
+            for task in (self._worded(one),)
             for number in config.demonstrations
             for order in range(config.orders)
             if (rows := drawn(task, number, (*self._key, "demonstrations", number, order)))
         ]
 
+    def _look(self) -> list[Row]:
+        self.done, self.reason = True, "screened"
+        best = self._finite()
+        if not best:
+            return []
+        winner = best[0]
+        looks = self._looks(self._reader.of(self._worded(winner)))
+        try:
+            row = looks.look(Text(winner.text), 0, winner.shown)
+        except BudgetExhausted as exhausted:
+            self.reason = f"budget spent ({exhausted})"
+            return []
+        self.selected = looks.selected
+        return [row]
+
+    # ------------------------------------------------------------------------------------------------ scores
+    def _score(self, prompts: Sequence[Screened]) -> None:
+        """Score prompts, one request each, so that one that does not fit costs none of the others."""
+        for prompt in prompts:
+            before = self._books.spent()
+            try:
+                self._scored += tuple(self._answered(prompt))
+            except (ModelError, TaskError) as error:
+                self._notes += (f"not tried: {error}",)
+            except BudgetExhausted as exhausted:
+                self._notes += (f"not all was tried: {exhausted}",)
+                return
+            finally:
+                self._cost = self._cost + (self._books.spent() - before)
+
+    def _answered(self, prompt: Screened) -> list[Screened]:
+        """Ask for a prompt, and read the answer by its own label words and, without demonstrations, by all others."""
+        reader = self._reader.of(self._worded(prompt))
+        batch = reader.batch("train") if prompt.shown else screened_batch(reader)
+        answer = self._oracle.evaluate(Request((Text(prompt.text),), batch, NO_ROWS), keep=self._keep)
+        left = reader.left_on_train(answer, prompt.shown)
+        found = [replace(prompt, score=left.loss, metric=left.metric)]
+        for words in () if prompt.shown else self._task.verbalizers:
+            other = replace(prompt, label_words=words)
+            left = self._reader.of(self._worded(other)).left_on_train(read_as(answer, batch, words))
+            found.append(replace(other, score=left.loss, metric=left.metric))
+        return found
+
+    def _plain(self, text: str) -> Screened:
+        return Screened(text, text, (), self._task.template, self._task.label_words)
+
+    def _worded(self, one: Screened) -> Task:
+        return self._task.worded(one.template, one.label_words)
+
+    def _best(self) -> list[Screened]:
+        """Return what was scored, best first; what failed comes last."""
+        return sorted(self._scored, key=lambda one: one.score if math.isfinite(one.score) else math.inf)
+
+    def _finite(self) -> list[Screened]:
+        return [one for one in self._best() if math.isfinite(one.score)]
+
+    def _kept(self, template: str | None = None) -> list[Screened]:
+        """Return the best without demonstrations, each instruction once a template; of one template where given."""
+        alone = [one for one in self._finite() if not one.shown and template in (None, one.template)]
+        distinct = {(one.text, one.template): one for one in reversed(alone)}
+        return sorted(distinct.values(), key=lambda one: one.score)[: self._config.instructions_kept]
+
+    # ------------------------------------------------------------------------------------------------ rows
     def _row(self) -> ScreenRow:
+        found = self.found
         return ScreenRow(
             **self._books.names,
-            texts=[ScreenedText(text=one.text, demonstrations=len(one.shown), loss=one.score) for one in self._best()],
-            instruction=self.instruction,
+            texts=[
+                ScreenedText(
+                    text=one.text,
+                    demonstrations=len(one.shown),
+                    loss=one.score,
+                    proposed=one.proposed,
+                    template=self._other_template(one.template),
+                    label_words=list(self._other_words(one)),
+                )
+                for one in self._best()
+            ],
+            instruction=found.instruction,
+            template=found.template,
+            label_words=list(found.label_words),
             note="; ".join(dict.fromkeys(self._notes)),
             **self._books.of(self._cost),
         )
+
+    def _other_template(self, template: str) -> str:
+        return "" if template == self._task.template else template
+
+    def _other_words(self, one: Screened) -> tuple[str, ...]:
+        return () if one.label_words == self._task.worded(one.template).label_words else one.label_words
+
+
+def screened_batch(reader: Reader) -> Batch:
+    """Return train as a screen asks for it: with the scores of all label words that it may read."""
+    batch, task = reader.batch("train"), reader.task
+    words = dict.fromkeys(word for words in task.verbalizers for word in words if word not in task.label_words)
+    return replace(batch, answer_words=tuple(words)) if words else batch
+
+
+def read_as(answer: Evaluation, batch: Batch, words: Sequence[str]) -> Evaluation:
+    """Return the answer to a batch as if it had been asked for with other label words, of those whose scores it has."""
+    known = (*batch.label_words, *batch.answer_words)
+    told = answer.logits if answer.features is None else answer.features
+    scores = told[..., [known.index(word) for word in words]].astype("float32")
+    return evaluation(scores, replace(batch, label_words=tuple(words), answer_words=()), answer.cost)
 
 
 def instructions(config: ScreenStageConfig, task: Task) -> list[str]:
@@ -206,13 +358,21 @@ def demonstrated(instruction: str, examples: Sequence[Example], task: Task) -> s
 
 def screen_queries(config: ScreenStageConfig, task: Task) -> int:
     """Return the most queries that a screen asks, its look left out."""
-    first = len(instructions(config, task))
-    return first + min(first, config.instructions_kept) * len(config.demonstrations) * config.orders
+    first = len(instructions(config, task)) + (0 if config.proposer is None else config.proposals)
+    kept = min(first, config.instructions_kept)
+    behind = min(first * (1 + len(task.others)), config.instructions_kept)
+    return first + kept * len(task.others) + behind * len(config.demonstrations) * config.orders
 
 
 def longest_prompt(config: ScreenStageConfig, task: Task) -> str:
     """Return a prompt about as long as any that is tried, to plan with."""
-    instruction = max(instructions(config, task), key=len)
+    proposed = [] if config.proposer is None else [" ".join(["prompt"] * PROPOSED_WORDS)]
+    instruction = max([*instructions(config, task), *proposed], key=len)
     number = max((*config.demonstrations, 0))
     longest = sorted(task.train, key=lambda example: len(example.text), reverse=True)[:number]
     return demonstrated(instruction, longest, task) if longest else instruction
+
+
+def wordings(task: Task) -> list[Task]:
+    """Return the task in each of its templates, with each of its verbalizers."""
+    return [task.worded(one.template, words) for one in (task, *task.others) for words in ((), *task.verbalizers)]

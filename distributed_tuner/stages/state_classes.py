@@ -3,7 +3,7 @@
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.restart import Adopted
-from distributed_tuner.stages.screen import Screened
+from distributed_tuner.stages.screen import Found, Screened
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Waypoint
@@ -15,6 +15,7 @@ STATE_CLASSES = (
     Center,
     Cost,
     Embedded,
+    Found,
     Latent,
     Left,
     Memory,

@@ -32,7 +32,7 @@ from distributed_tuner.stages.memory import Memory
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader, fitted_on, settled_head
 from distributed_tuner.stages.restart import RestartStage
-from distributed_tuner.stages.screen import ScreenStage
+from distributed_tuner.stages.screen import Found, ScreenStage
 from distributed_tuner.stages.search import SearchStage, train_batch
 from distributed_tuner.stages.selection import Rule, Selected
 from distributed_tuner.stages.survey import SurveyStage
@@ -81,7 +81,7 @@ class Trial:
     ) -> None:
         self.trial_id = trial_id
         self._task = task
-        self._screened: str | None = None  # the instruction that the screen found
+        self._screened: Found | None = None
         self._oracle = oracle
         self._proposers = proposers
         self._clock = clock
@@ -191,7 +191,7 @@ class Trial:
             return []
         if isinstance(self._stage, ScreenStage):
             self._selected = self._stage.selected
-            self._start_from(self._stage.instruction)
+            self._start_from(self._stage.found)
             self._open_next(self._stage_index)
             return []
         self._selected = self.selected
@@ -281,12 +281,12 @@ class Trial:
         self._surveyed[place] = measured
         self._set_experiment(self._experiment.model_copy(update={"stages": tuple(stages)}))
 
-    def _start_from(self, instruction: str) -> None:
-        """Go on after the screen: the search starts from its instruction."""
-        self._screened = instruction
+    def _start_from(self, found: Found) -> None:
+        """Go on after the screen: the search starts from its instruction, in its wording."""
+        self._screened = found
         before = self._experiment.prompt
-        prompt = started_from(before, instruction)
-        self._task = framed(unframed(self._task, before), prompt)
+        prompt = started_from(before, found.instruction)
+        self._task = framed(unframed(self._task, before).worded(found.template, found.label_words), prompt)
         self._space = prompt_space(prompt, self._task, self._oracle.info.width)
         self._current = self._space.at(self._space.start)
         self._set_experiment(self._experiment.model_copy(update={"prompt": prompt, "screen": None}))
@@ -342,15 +342,24 @@ class Trial:
         )
 
     def _open_screen(self, config: ScreenStageConfig, books: Books) -> ScreenStage:
-        reader = self._reader_of_words()
+        def looks(reader: Reader) -> Looks:
+            return Looks(reader, self._space, self._budgeted, books, self._rule, self._selected, screen=True)
+
+        proposer = None
+        if config.proposer is not None:
+            assert self._proposers is not None, "a screen with a proposer needs proposers"
+            proposer = self._proposers(config.proposer)
         return ScreenStage(
             config,
             key=(*self._key, "screen"),
-            reader=reader,
+            reader=self._reader_of_words(),
             oracle=self._budgeted,
             books=books,
-            looks=Looks(reader, self._space, self._budgeted, books, self._rule, self._selected, screen=True),
+            looks=looks,
             keep=self._course.search_cost(0),
+            proposer=proposer,
+            memory=self._memory,
+            best=self._selected,
         )
 
     def _reader_of_words(self) -> Reader:

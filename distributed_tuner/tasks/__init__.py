@@ -1,5 +1,6 @@
 """Tasks: a few labelled examples, a template and label words. ``build`` makes one from its config."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -13,16 +14,18 @@ from distributed_tuner.tasks.metrics import score
 __all__ = ["Task", "build", "score"]
 
 
-def build(config: TaskConfig, root: Path) -> Task:
+def build(config: TaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     """Make the task of ``config``. Relative paths are looked up in ``root``, the folder of the settings, then in the
-    working directory. Raises TaskError for all that is wrong with data, template or label words.
+    working directory. ``others``: templates, or cues alone, by which its rows are worded as well.
+
+    Raises TaskError for all that is wrong with data, template or label words.
     """
     match config:
         case DemoTaskConfig():
-            return build_demo(config)
+            return build_demo(config, others)
         case FileTaskConfig():
-            return build_file(config, root)
+            return build_file(config, root, others)
         case HubTaskConfig():
-            return build_hub(config, root)
+            return build_hub(config, root, others)
         case _:
             assert_never(config)

@@ -5,7 +5,7 @@ Owns rendering rows to examples, the draw, and the warning about texts that are 
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distributed_tuner.config.task import BaseTaskConfig
 from distributed_tuner.errors import TaskError
@@ -18,6 +18,7 @@ from distributed_tuner.values import Example, LabelRule, LossName
 log = logging.getLogger(__name__)
 
 Render = Callable[[Table, int], dict[str, str]]
+Fields = Callable[[Template], Render]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,10 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How a row is worded, and what is recommended for the task; ``fields`` returns the template's columns of a row."""
+    """How a row is worded, and what is recommended for the task.
+
+    ``others``: other templates, which a screen may try. ``fields`` returns how a template's columns are had of a row.
+    """
 
     name: str
     description: str
@@ -38,10 +42,16 @@ class Wording:
     label_names: tuple[str, ...]
     label_words: tuple[str, ...]
     manual_prompt: str
-    fields: Render
+    fields: Fields
+    others: tuple[Template, ...] = ()
     loss: LossName = "cross_entropy"
     label_rule: LabelRule = "single"
     metrics: tuple[str, ...] = ("accuracy",)
+
+
+def fields_by_column(template: Template) -> Render:
+    """Return how the columns of a template are had of a row that has them under their names."""
+    return lambda table, i: table.texts(i, template.columns)
 
 
 def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Labelled | None) -> Task:
@@ -54,39 +64,49 @@ def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Lab
         raise TaskError(f"f1 is for two classes, got {len(wording.label_words)}: use accuracy or matthews")
     draw = few_shot.draw(pool.labels, wording.label_names, config.shots, config.split_seed)
     kept, held_out = few_shot.hold_out(draw.train, pool.labels, config.feedback)
-    train = _examples(wording, pool, "pool", kept)
-    feedback = _examples(wording, pool, "pool", held_out)
-    dev = _examples(wording, pool, "pool", draw.dev)
+    tested = pool if test is None else test
     if test is None:
         rest = few_shot.limit([pool.labels[i] for i in draw.rest], config.test_limit)
-        tested = _examples(wording, pool, "pool", [draw.rest[i] for i in rest])
+        test_rows = [draw.rest[i] for i in rest]
     else:
-        tested = _examples(wording, test, "test", few_shot.limit(test.labels, config.test_limit))
-    if not tested:
+        test_rows = list(few_shot.limit(test.labels, config.test_limit))
+    if not test_rows:
         raise TaskError(
             f"task {wording.name!r} has no test example: give a test file, or use fewer than {config.shots} shots"
         )
-    _warn_of_overlap(wording.name, (*train, *feedback, *dev), tested)
-    return Task(
-        name=wording.name,
-        label_words=wording.template.label_words(wording.label_words),
-        label_names=wording.label_names,
-        loss=config.loss or wording.loss,
-        label_rule=config.label_rule or wording.label_rule,
-        metrics=metrics,
-        manual_prompt=wording.manual_prompt if config.manual_prompt is None else config.manual_prompt,
-        description=config.description or wording.description,
-        train=train,
-        dev=dev,
-        test=tested,
-        feedback=feedback,
-    )
+
+    def worded(template: Template) -> Task:
+        def examples(source: Labelled, prefix: str, rows: Iterable[int]) -> tuple[Example, ...]:
+            return _examples(template, wording.fields(template), source, prefix, rows)
+
+        return Task(
+            name=wording.name,
+            label_words=template.label_words(wording.label_words),
+            label_names=wording.label_names,
+            loss=config.loss or wording.loss,
+            label_rule=config.label_rule or wording.label_rule,
+            metrics=metrics,
+            manual_prompt=wording.manual_prompt if config.manual_prompt is None else config.manual_prompt,
+            description=config.description or wording.description,
+            train=examples(pool, "pool", kept),
+            dev=examples(pool, "pool", draw.dev),
+            test=examples(tested, "pool" if test is None else "test", test_rows),
+            feedback=examples(pool, "pool", held_out),
+            template=template.source,
+        )
+
+    task = worded(wording.template)
+    _warn_of_overlap(wording.name, (*task.train, *task.feedback, *task.dev), task.test)
+    templates = {other.source: other for other in wording.others if other.source != wording.template.source}
+    return replace(task, others=tuple(map(worded, templates.values())))
 
 
-def _examples(wording: Wording, source: Labelled, prefix: str, indices: Iterable[int]) -> tuple[Example, ...]:
+def _examples(
+    template: Template, fields: Render, source: Labelled, prefix: str, indices: Iterable[int]
+) -> tuple[Example, ...]:
     made = []
     for i in indices:
-        words = wording.template.render(wording.fields(source.table, i))
+        words = template.render(fields(source.table, i))
         made.append(Example(f"{prefix}-{i}", words.text, words.cue, source.labels[i], words.tail))
     return tuple(made)
 

@@ -34,6 +34,12 @@ class Task:
     """What is told of candidates on train and feedback, which steer."""
     answer_words: tuple[str, ...] = ()
     """Words beside the label words that the head reads."""
+    template: str = ""
+    """What the rows are worded by."""
+    others: tuple["Task", ...] = ()
+    """The same rows in other templates, which a screen may try."""
+    verbalizers: tuple[tuple[str, ...], ...] = ()
+    """Other label words, in label order, which a screen may try."""
 
     @property
     def metric(self) -> str:
@@ -52,6 +58,19 @@ class Task:
             case "test":
                 return self.test
         raise TaskError(f"a split is 'train', 'feedback', 'dev' or 'test', got {split!r}")
+
+    def worded(self, template: str, label_words: Sequence[str] = ()) -> "Task":
+        """Return the task in another of its templates and with other label words; those of the template where empty."""
+        other = next((task for task in self.others if task.template == template), self)
+        return replace(
+            self,
+            template=other.template,
+            label_words=tuple(label_words) or other.label_words,
+            train=other.train,
+            dev=other.dev,
+            test=other.test,
+            feedback=other.feedback,
+        )
 
     def batch(self, split: Split, indices: Sequence[int] | None = None) -> Batch:
         """Return the batch of the examples of ``split`` at ``indices`` (all of them where None), in that order.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distributed_tuner.config.task import FileTaskConfig
 from distributed_tuner.errors import TaskError
-from distributed_tuner.tasks.assemble import Labelled, Wording, assemble
+from distributed_tuner.tasks.assemble import Labelled, Wording, assemble, fields_by_column
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.reading import read
 from distributed_tuner.tasks.table import Table
@@ -18,20 +18,22 @@ from distributed_tuner.tasks.templates import Template
 log = logging.getLogger(__name__)
 
 
-def build_file(config: FileTaskConfig, root: Path) -> Task:
+def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     """Read the files of ``config`` and make the task. Raises TaskError for all that is wrong with them."""
     template = Template.parse(config.template, config.model_family)
     columns = (config.text,) if isinstance(config.text, str) else config.text
-    _check_use(template, columns, config.label)
+    templates = [template, *(template.other(source, config.model_family) for source in others)]
+    for one in templates:
+        _check_use(one, columns, config.label)
     names = tuple(config.label_words)
-    pool = _labelled(config, template, columns, read(config.train, root))
+    pool = _labelled(config, templates, columns, read(config.train, root))
     present = set(pool.labels)
     empty = [name for i, name in enumerate(names) if i not in present]
     if empty:
         raise TaskError(
             f"label {empty[0]!r} has a label word but no example in {config.train}: take it out of label_words"
         )
-    test = None if config.test is None else _labelled(config, template, columns, read(config.test, root))
+    test = None if config.test is None else _labelled(config, templates, columns, read(config.test, root))
     if test is not None:
         _warn_of_repeats(pool.table, test.table, template.columns)
     wording = Wording(
@@ -41,7 +43,8 @@ def build_file(config: FileTaskConfig, root: Path) -> Task:
         label_names=names,
         label_words=tuple(config.label_words.values()),
         manual_prompt="",
-        fields=lambda table, i: table.texts(i, template.columns),
+        fields=fields_by_column,
+        others=tuple(templates[1:]),
     )
     return assemble(config, wording, pool, test)
 
@@ -58,14 +61,16 @@ def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
         )
 
 
-def _labelled(config: FileTaskConfig, template: Template, columns: Sequence[str], table: Table) -> Labelled:
+def _labelled(config: FileTaskConfig, templates: Sequence[Template], columns: Sequence[str], table: Table) -> Labelled:
     for column in columns:
         table.need(column, "text")
-    template.check_columns(table.columns, table.source)
+    for template in templates:
+        template.check_columns(table.columns, table.source)
+    read = tuple(dict.fromkeys(column for template in templates for column in template.columns))
     index = {name: i for i, name in enumerate(config.label_words)}
     labels = table.labels(config.label, index.get, tuple(index))
     for i in range(len(table)):
-        table.texts(i, template.columns)
+        table.texts(i, read)
     return Labelled(table, labels)
 
 

@@ -4,7 +4,7 @@ Owns how hub rows and labels become ours. Where the data come from belongs to ``
 ``hub_table``. Rows are read only when they are drawn, since some of these pools hold half a million.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from distributed_tuner.values import LabelRule
 _CONNECTIVES = {"cause": "because", "effect": "so"}
 
 
-def build_hub(config: HubTaskConfig, root: Path) -> Task:
+def build_hub(config: HubTaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     """Load the data of ``config.kind`` and make the task.
 
     Raises TaskError where the data cannot be loaded, lack a column, or do not fit an override.
@@ -29,6 +29,7 @@ def build_hub(config: HubTaskConfig, root: Path) -> Task:
     spec = HUB_TASKS[config.kind]
     words = spec.causal if config.model_family == "causal" else spec.masked
     template = Template.parse(config.template or words.template, config.model_family)
+    templates = [template, *(template.other(source, config.model_family) for source in others)]
     # Words of one's own are held to one token; the published ones count by their first.
     rule: LabelRule = "first" if config.label_words is None else "single"
     wording = Wording(
@@ -38,7 +39,8 @@ def build_hub(config: HubTaskConfig, root: Path) -> Task:
         label_names=spec.label_names,
         label_words=words.label_words if config.label_words is None else _in_order(spec, config.label_words),
         manual_prompt=spec.manual_prompt,
-        fields=fields_of(spec.clean, template),
+        fields=lambda one: fields_of(spec.clean, one),
+        others=tuple(templates[1:]),
         loss=spec.loss,
         label_rule=rule,
         metrics=spec.metrics,
@@ -46,7 +48,7 @@ def build_hub(config: HubTaskConfig, root: Path) -> Task:
     splits = load_splits(config.kind, spec, config.dataset, root)
     origin = config.dataset or spec.path
     pool, test = (
-        _labelled(spec, template, rows, f"{origin} ({part})")
+        _labelled(spec, templates, rows, f"{origin} ({part})")
         for rows, part in zip(splits, ("train", spec.test_split), strict=True)
     )
     return assemble(config, wording, pool, test)
@@ -79,12 +81,13 @@ def _are_numbers(spec: HubTask) -> bool:
     return all(name.isdigit() for name in spec.label_names)
 
 
-def _labelled(spec: HubTask, template: Template, rows: HubRows, source: str) -> Labelled:
+def _labelled(spec: HubTask, templates: Sequence[Template], rows: HubRows, source: str) -> Labelled:
     table = Table(source, "row", tuple(rows.column_names), rows, range(1, len(rows) + 1))
     columns = (
         (*table.columns, "connective") if spec.clean == "connective" and "question" in table.columns else table.columns
     )
-    template.check_columns(columns, source)
+    for template in templates:
+        template.check_columns(columns, source)
     table.need("label", "label")
     # One column at a time: half a million rows as dictionaries would take minutes.
     values = [label_key(value) for value in rows["label"]]

@@ -73,6 +73,22 @@ class Template:
         stripped = cue.rstrip(" ")
         return cls(source, tuple(pieces[:at]), stripped, after, space=stripped != cue)
 
+    def other(self, source: str, family: ModelFamily = "causal") -> "Template":
+        """Parse another template for the same rows: a whole one, or one without columns, which is what stands between
+        the text and the label word: another cue. A cue ends with the white space of this template's own.
+
+        Raises TaskError as ``parse``.
+        """
+        pieces = _pieces(source)
+        if [column for _, column in pieces if column is not None] != [LABEL_WORD]:
+            return Template.parse(source, family)
+        own = self.cue + " " * self.space
+        cue = pieces[0][0]
+        if cue == cue.rstrip():
+            cue += own[len(own.rstrip()) :]
+        after = pieces[1:] or self.after
+        return Template.parse(_source([*self.before, (cue, LABEL_WORD), *after]), family)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the template reads, in order, without repeats."""
@@ -124,6 +140,14 @@ def _pieces(source: str) -> list[Piece]:
     if literal:
         pieces.append((literal, None))
     return pieces
+
+
+def _source(pieces: Sequence[Piece]) -> str:
+    """Return what ``_pieces`` was given."""
+    doubled = str.maketrans({"{": "{{", "}": "}}"})
+    return "".join(
+        literal.translate(doubled) + (f"{{{column}}}" if column is not None else "") for literal, column in pieces
+    )
 
 
 def _fill(pieces: Sequence[Piece], row: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from distributed_tuner.config.task import DemoTaskConfig, FileTaskConfig, HubTaskConfig, TaskConfig
-from distributed_tuner.tasks.assemble import Render
+from distributed_tuner.tasks.assemble import Render, fields_by_column
 from distributed_tuner.tasks.demo import TEMPLATE
 from distributed_tuner.tasks.hub import fields_of
 from distributed_tuner.tasks.hub_table import HUB_TASKS
@@ -42,4 +42,4 @@ def _wording(config: TaskConfig) -> tuple[Template, Render]:
             return template, fields_of(spec.clean, template)
         case _:
             assert_never(config)
-    return template, lambda table, i: table.texts(i, template.columns)
+    return template, fields_by_column(template)

@@ -249,3 +249,8 @@ def test_curves_are_marked_where_a_prompt_was_adopted() -> None:
     ledger = Digest([*rows, proposed("a", 1, 40), restart("a", 3, 50), proposed("a", 5, 90)])  # at 90 there is no line
     data = gather.train_loss_data(ledger, summarize(ledger, CONFIG), "queries")
     assert data.marks == (("zot+local", ((40.0, 1.0),)),)
+
+
+def test_a_run_whose_screen_alone_asked_a_proposer_shows_what_was_said(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [begun("t-0"), exchange("t-0", 0, screen=True), look("t-0", 2, 3.0)])
+    assert "t-0, screen, request 1 to" in page.text and "restart stages adopted" not in page.text

@@ -20,6 +20,7 @@ from distributed_tuner.ledger import (
     read,
 )
 from distributed_tuner.ledger.digest import Digest
+from distributed_tuner.ledger.rows import ScreenedText, ScreenRow
 from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import summarize, tables, write_summary
 from distributed_tuner.report.text import summary_lines
@@ -116,6 +117,25 @@ def finished_run() -> list[Row]:
     ]
 
 
+def test_what_a_screen_found_is_told_with_the_best_prompt() -> None:
+    found = ScreenRow(
+        time=3,
+        trial_id="z1",
+        stage=0,
+        texts=[ScreenedText(text="Judge.", loss=0.5)],
+        instruction="Judge.",
+        template="{text}\nVerdict:{label_word}",
+        label_words=[" bad", " good"],
+        cost=cost(1),
+        spent=cost(1),
+        elapsed=1.0,
+    )
+    summary = summary_of(*finished_run(), found)
+    assert summary["best"]["template"] == found.template and summary["best"]["label_words"] == [" bad", " good"]
+    told = list(summary_lines(summary))
+    assert r"its template: '{text}\nVerdict:{label_word}'" in told and "its label words: bad, good" in told
+
+
 def test_the_numbers_of_a_finished_run() -> None:
     summary = summary_of(*finished_run())
     assert summary["status"] == "done"
@@ -130,6 +150,8 @@ def test_the_numbers_of_a_finished_run() -> None:
         "test_interval": pytest.approx([0.767, 0.907], abs=1e-3),
         "metric": "accuracy",
         "text": None,
+        "template": None,
+        "label_words": None,
         "kept": "tuned",
         "p_value": None,
         "significance": None,

@@ -1,31 +1,132 @@
 """The screen before the search: what is tried, what wins, and that it is paid for."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from local_trials import OPTIMIZERS, looks_of, make_experiment, make_task, make_trial, paid, run, travelled
+from local_trials import (
+    OPTIMIZERS,
+    Scripted,
+    TimedOracle,
+    looks_of,
+    make_experiment,
+    make_task,
+    make_trial,
+    paid,
+    run,
+    travelled,
+)
 
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.stage import ScreenStageConfig
 from distributed_tuner.config.validation import experiment_of
-from distributed_tuner.errors import BudgetTooSmall, ConfigError
-from distributed_tuner.ledger.rows import Row, ScreenRow
-from distributed_tuner.prompts.spec import framed, unframed
+from distributed_tuner.errors import BudgetTooSmall, ConfigError, ProposerError, TaskError
+from distributed_tuner.ledger.rows import EventRow, ExchangeRow, RestartRow, Row, ScreenRow
+from distributed_tuner.oracles.base import answer
+from distributed_tuner.prompts.spec import NO_ROWS, framed, unframed
 from distributed_tuner.report import words
-from distributed_tuner.stages.screen import demonstrated, drawn, instructions, longest_prompt, screen_queries
-from distributed_tuner.values import Text
+from distributed_tuner.stages.course import Course
+from distributed_tuner.stages.prompt_space import prompt_space
+from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.screen import (
+    demonstrated,
+    drawn,
+    instructions,
+    longest_prompt,
+    read_as,
+    screen_queries,
+    screened_batch,
+)
+from distributed_tuner.stages.trial import Trial
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Array, Evaluation, Example, Request, Text
 
 SCREEN = {"instructions": ["Good or bad?"], "demonstrations": [2], "orders": 1, "instructions_kept": 1}
 TASK = make_task()
 
 
 def screened(budget: int = 80, **more: Any) -> Any:
-    return make_experiment(OPTIMIZERS["random_search"], budget={"queries": budget}, screen=SCREEN, **more)
+    return make_experiment(OPTIMIZERS["random_search"], **{"budget": {"queries": budget}, "screen": SCREEN} | more)
 
 
 def screens_of(rows: list[Row]) -> list[ScreenRow]:
     return [row for row in rows if isinstance(row, ScreenRow)]
+
+
+def exchanges_of(rows: list[Row]) -> list[ExchangeRow]:
+    return [row for row in rows if isinstance(row, ExchangeRow)]
+
+
+def told(row: Row) -> str:
+    """Return a row as the ledger has it, but for when it was written."""
+    return row.model_dump_json(exclude={"time", "elapsed"})
+
+
+def templated() -> Task:
+    """Return the task with another template, whose cue is longer."""
+    own = replace(TASK, template="{text} It was{label_word}")
+
+    def reworded(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+        return tuple(replace(example, cue=" Verdict:") for example in examples)
+
+    other = replace(
+        own,
+        template="{text} Verdict:{label_word}",
+        **{split: reworded(own.examples(split)) for split in ("train", "dev", "test", "feedback")},  # type: ignore[arg-type]
+    )
+    return replace(own, others=(other,))
+
+
+def clear_behind(cue: str) -> Callable[[Request, Array], Array]:
+    """Return what makes a model say the label's word behind one cue."""
+
+    def spoil(request: Request, logits: Array) -> Array:
+        for j, example in enumerate(request.batch.examples):
+            logits[:, j, example.label] += 2.0 * (example.cue == cue)
+        return logits
+
+    return spoil
+
+
+@dataclass
+class Wordy(TimedOracle):
+    """Tells the scores of any words: those of ``best`` say the label, all others next to nothing."""
+
+    best: tuple[str, ...] = ()
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        batch = request.batch
+        plain = super().evaluate(replace(request, batch=replace(batch, answer_words=())), timeout)
+        self.asked[-1] = request
+        known = (*batch.label_words, *batch.answer_words)
+        scores = np.zeros((len(request.candidates), len(batch.examples), len(known)), dtype=np.float32)
+        scores[..., : len(batch.label_words)] = 0.1 * plain.logits
+        for place, word in enumerate(known):
+            if word in self.best:
+                right = [2.0 * (example.label == self.best.index(word)) for example in batch.examples]
+                scores[..., place] = np.array(right) + 0.1 * plain.logits[..., 0]
+        return answer(scores, batch, plain.cost)
+
+
+@dataclass
+class Refusing(TimedOracle):
+    """Takes one cue alone."""
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        if request.batch.examples[0].cue != " It was":
+            raise TaskError("melts")
+        return super().evaluate(request, timeout)
+
+
+def wide_trial() -> Trial:
+    """Return a trial whose screen tries all that there is."""
+    task = replace(templated(), verbalizers=((" dull", " great"),))
+    screen = SCREEN | {"proposer": {"kind": "random"}, "proposals": 2, "instructions_kept": 2}
+    experiment = screened(120, screen=screen, head={"kind": "bias"})
+    return make_trial(experiment, task, Wordy(experiment, best=(" dull", " great")), Scripted(["Say it.\nBe brief."]))
 
 
 def test_a_screen_is_written_as_the_first_stage() -> None:
@@ -65,7 +166,7 @@ def test_a_screen_asks_what_it_says_and_the_search_starts_from_its_best_instruct
     assert screen.instruction == next(one.text for one in screen.texts if one.text and not one.demonstrations)
     first, second = looks_of(rows)[:2]
     assert first.screen and first.text == screen.texts[0].text and not second.screen
-    assert paid(rows).queries <= 80
+    assert paid(rows).queries == trial.progress()["queries"] <= 80
     assert words.screen(screen).startswith(f"{len(screen.texts)} prompts after {screen.cost.queries} queries")
 
 
@@ -90,17 +191,132 @@ def test_rows_that_stand_in_a_prompt_tell_nothing_of_it() -> None:
     assert len(hidden) == screen.texts[0].demonstrations
 
 
-@pytest.mark.parametrize("calls", [1, 2, 3, 5])
+@pytest.mark.parametrize("calls", range(1, 9))
 def test_a_trial_goes_on_from_any_point_of_its_screen(calls: int) -> None:
-    whole, half = make_trial(screened()), make_trial(screened())
+    """Templates, label words and proposals among what it has tried by then."""
+    whole, half = wide_trial(), wide_trial()
     rows = run(whole)
     before = [row for _ in range(calls) for row in half.advance()]
-    again = make_trial(screened())
+    again = wide_trial()
     again.load_state_dict(travelled(half.state_dict()))
     after = run(again)
-    assert [r.type for r in (*before, *after)] == [r.type for r in rows]
+    assert [told(row) for row in (*before, *after)] == [told(row) for row in rows]
     assert whole.selected is not None and again.selected is not None
     assert whole.selected.score == again.selected.score
+
+
+def test_a_proposer_is_asked_once_and_shown_how_the_others_did() -> None:
+    proposer = Scripted(["1. Say bad or good.\n2. Judge.\n3. Is the film any good?\n4. One more"])
+    experiment = screened(90, screen=SCREEN | {"proposer": {"kind": "random"}, "proposals": 2})
+    trial = make_trial(experiment, proposer=proposer)
+    rows = run(trial)
+    (asked,) = proposer.asked
+    assert asked.key == ("some-0000", "screen", 0) and asked.count == 2
+    first, last = asked.instruction.rindex("Prompt: Judge."), asked.instruction.index("Prompt: ")
+    assert first >= last and "accuracy: " in asked.instruction
+    (exchange,) = exchanges_of(rows)
+    assert exchange.screen and exchange.usd == 0.001
+    (screen,) = screens_of(rows)
+    proposed = {one.text for one in screen.texts if one.proposed and not one.demonstrations}
+    assert proposed == {"Say bad or good.", "Is the film any good?"}, "what is known is no news"
+    assert screen.cost.queries == screen_queries(experiment.screen, TASK)
+
+
+def test_a_proposer_without_an_answer_costs_its_instructions_alone() -> None:
+    proposer = Scripted([ProposerError("no answer")])
+    settings = {"proposer": {"kind": "random", "retries": 1}}
+    rows = run(make_trial(screened(90, screen=SCREEN | settings), proposer=proposer))
+    (event,) = (row for row in rows if isinstance(row, EventRow))
+    assert event.kind == "proposer" and "no proposal from scripted: no answer" in event.message
+    (screen,) = screens_of(rows)
+    assert len(proposer.asked) == 2 and [row.number for row in exchanges_of(rows)] == [0, 1]
+    assert screen.texts and "no proposal from scripted" in screen.note
+
+
+def test_what_a_screen_asks_of_a_proposer_counts_for_the_restarts_of_its_trial() -> None:
+    restart = {"kind": "restart", "proposer": {"kind": "random", "calls": 1, "retries": 0}}
+    search = {"kind": "search", "optimizer": OPTIMIZERS["random_search"], "steps": 2}
+    screen = SCREEN | {"proposer": {"kind": "random", "calls": 1, "retries": 0}}
+    experiment = screened(120, screen=screen, stages=[search, restart, search])
+    proposer = Scripted(["Say bad or good."])
+    rows = run(make_trial(experiment, proposer=proposer))
+    assert len(proposer.asked) == 1
+    (reason,) = (row.reason for row in rows if isinstance(row, RestartRow))
+    assert "proposer.calls are used up" in reason
+
+
+def test_templates_are_tried_behind_the_best_instructions_and_the_trial_goes_on_in_the_best() -> None:
+    task = templated()
+    experiment = screened(90, screen=SCREEN | {"instructions_kept": 2})
+    oracle = TimedOracle(experiment, spoil=clear_behind(" Verdict:"))
+    trial = make_trial(experiment, task, oracle)
+    rows = run(trial)
+    (screen,) = screens_of(rows)
+    assert screen.cost.queries == screen_queries(experiment.screen, task) == len(screen.texts)
+    assert screen.template == "{text} Verdict:{label_word}" and screen.label_words == []
+    assert screen.texts[0].template == screen.template
+    assert [one.template for one in screen.texts if not one.demonstrations].count(screen.template) == 2
+    shown = next(one for one in screen.texts if one.demonstrations)
+    assert " Verdict: good" in shown.text and " It was" not in shown.text
+    cues = [{example.cue for example in request.batch.examples} for request in oracle.asked]
+    assert cues[screen.cost.queries :] == [{" Verdict:"}] * len(cues[screen.cost.queries :])
+    assert paid(rows).queries <= 90
+    assert "in the template '{text} Verdict:{label_word}'" in words.screen(screen)
+
+
+def test_other_label_words_cost_no_query_and_the_search_goes_on_with_the_best() -> None:
+    task = replace(TASK, verbalizers=((" good", " bad"), (" dull", " great")))
+    experiment = screened(head={"kind": "bias"})
+    oracle = Wordy(experiment, best=(" dull", " great"))
+    trial = make_trial(experiment, task, oracle)
+    rows = run(trial)
+    (screen,) = screens_of(rows)
+    assert screen.cost.queries == screen_queries(experiment.screen, task) < len(screen.texts)
+    assert screen.label_words == [" dull", " great"] and screen.template == ""
+    plain = [one for one in screen.texts if not one.demonstrations]
+    assert len(plain) == 3 * len({one.text for one in plain})
+    shown = next(one for one in screen.texts if one.demonstrations)
+    assert shown.label_words == [" dull", " great"] and " It was great" in shown.text
+    later = {request.batch.label_words for request in oracle.asked[screen.cost.queries :]}
+    assert later == {(" dull", " great")}
+    assert "with the label words dull, great" in words.screen(screen)
+
+
+def test_label_words_that_are_read_from_one_answer_score_as_if_they_were_asked_for() -> None:
+    experiment = screened(head={"kind": "bias"})
+    oracle = Wordy(experiment, best=(" dull", " great"))
+    reader = Reader(replace(TASK, verbalizers=((" dull", " great"),)), experiment.head)
+    batch = screened_batch(reader)
+    answer = oracle.evaluate(Request((Text("Judge."),), batch, NO_ROWS))
+    asked = replace(batch, label_words=(" dull", " great"), answer_words=())
+    direct = oracle.evaluate(Request((Text("Judge."),), asked, NO_ROWS))
+    read = read_as(answer, batch, (" dull", " great"))
+    np.testing.assert_allclose(read.losses, direct.losses, atol=2e-3)
+    swapped = read_as(answer, batch, (" good", " bad"))
+    np.testing.assert_allclose(
+        swapped.logits[..., 0] - swapped.logits[..., 1], np.diff(answer.logits)[..., 0], atol=0.02
+    )
+
+
+def test_a_budget_is_planned_for_the_longest_of_what_is_tried() -> None:
+    """Else a screen that is sure to fit would not."""
+    task = replace(templated(), verbalizers=((" dull", " great"),))
+    experiment = screened(head={"kind": "bias"}, budget=80)
+    oracle = Wordy(experiment, best=(" dull", " great"))
+    course = Course(experiment, task, prompt_space(experiment.prompt, task, 3), oracle)
+    (plan, *_) = course.plan_all()
+    rows = run(make_trial(experiment, task, oracle))
+    (screen,) = screens_of(rows)
+    assert "not all was tried" not in screen.note
+    assert screen.cost.tokens <= plan.cost.tokens
+
+
+def test_a_template_that_the_model_cannot_take_costs_no_other() -> None:
+    experiment = screened(90)
+    oracle = Refusing(experiment)
+    rows = run(make_trial(experiment, templated(), oracle))
+    (screen,) = screens_of(rows)
+    assert screen.note == "not tried: melts" and screen.template == "" and screen.texts
 
 
 def test_a_budget_that_pays_for_no_screen_is_refused_at_once() -> None:

@@ -96,3 +96,28 @@ def test_a_label_word_that_runs_on_is_warned_about(caplog):
     caplog.clear()
     Template.parse("{text} The answer is choice{label_word}").label_words(["1", "2"])
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("own", "source", "expected"),
+    [
+        ("{text} It was{label_word}", "\nLabel:{label_word}", "{text}\nLabel:{label_word}"),
+        ("{text} It was {label_word}", "\nLabel:{label_word}", "{text}\nLabel: {label_word}"),
+        ("{text}\nTeam:\n{label_word}", " Label:{label_word}", "{text} Label:\n{label_word}"),
+        ("{a} {{x}} {b} It was{label_word}", " Label: {label_word}", "{a} {{x}} {b} Label: {label_word}"),
+        ("{a} It was{label_word}", "{a}, {b}?{label_word}", "{a}, {b}?{label_word}"),
+    ],
+)
+def test_a_cue_alone_is_another_template_that_ends_as_this_one_does(own, source, expected):
+    assert Template.parse(own).other(source) == Template.parse(expected)
+
+
+def test_a_cue_of_a_masked_template_keeps_what_follows_it():
+    template = Template.parse("{a}? {label_word}, {b}", "masked")
+    assert template.other(" Answer:{label_word}", "masked").source == "{a} Answer: {label_word}, {b}"
+    assert template.other(" So {label_word}.", "masked").source == "{a} So {label_word}."
+
+
+def test_another_template_is_held_to_the_same_rules():
+    with pytest.raises(TaskError, match=r"needs exactly one \{label_word\}, got 0"):
+        Template.parse("{text} It was{label_word}").other("\nLabel:")

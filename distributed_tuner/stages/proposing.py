@@ -1,0 +1,62 @@
+"""Asking a proposer on behalf of a stage: what it may still spend, what its answers cost, and the rows that tell it."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from distributed_tuner.config.proposer import ProposerConfig
+from distributed_tuner.ledger.rows import ExchangeRow
+from distributed_tuner.proposers.base import Proposer
+from distributed_tuner.proposers.instruction import Briefing
+from distributed_tuner.proposers.propose import Exchange, Proposed, propose
+from distributed_tuner.stages.books import Books
+from distributed_tuner.stages.memory import Memory
+
+SCREEN = "screen"  # in place of a stage's number, in the key of a request
+
+
+def ask(
+    proposer: Proposer,
+    briefing: Briefing,
+    *,
+    books: Books,
+    memory: Memory,
+    settings: ProposerConfig,
+    known: Collection[str],
+    faithful: bool = False,
+    screen: bool = False,
+    too_long: Callable[[str], bool] = lambda text: False,
+) -> tuple[Proposed, list[ExchangeRow]]:
+    """Have a proposer write within what the trial may still spend on it; return what came, and a row a request.
+
+    ``screen``: a screen asks, not the stage that it comes before. ``too_long``: whether a proposal is cut.
+    """
+    proposed = propose(
+        proposer,
+        briefing,
+        (books.trial_id, SCREEN if screen else books.stage),
+        settings=settings.model_copy(update={"retries": 0}) if faithful else settings,
+        calls=None if settings.calls is None else settings.calls - memory.calls,
+        usd=None if settings.usd is None else settings.usd - memory.usd,
+        known=known,
+        faithful=faithful,
+    )
+    memory.calls += len(proposed.exchanges)
+    memory.usd += sum(exchange.usd for exchange in proposed.exchanges)
+    names = books.names | {"proposer": proposer.label, "screen": screen}
+    return proposed, [_row(exchange, names, too_long) for exchange in proposed.exchanges]
+
+
+def _row(exchange: Exchange, names: dict[str, Any], too_long: Callable[[str], bool]) -> ExchangeRow:
+    return ExchangeRow(
+        **names,
+        number=exchange.number,
+        instruction=exchange.instruction,
+        answer=exchange.answer,
+        texts=list(exchange.texts),
+        cut=sum(map(too_long, exchange.texts)),
+        problem=exchange.problem,
+        input_tokens=exchange.input_tokens,
+        output_tokens=exchange.output_tokens,
+        seconds=exchange.seconds,
+        usd=exchange.usd,
+    )

@@ -1,0 +1,121 @@
+"""What a screen may try beside instructions, as far as a model's tokens allow it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import TEXTS, save_tiny
+
+from distributed_tuner.errors import ConfigError, ModelError, TaskError
+from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.tasks.base import Task
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module", params=["llama", pytest.param("bert", marks=pytest.mark.extended)])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A masked model takes the same way."""
+    return save_tiny(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def prepared(folder: Path, model: Path, screen: dict[str, Any], task: dict[str, Any] | None = None) -> Prepared:
+    rows = [{"text": text, "label": ("bad", "good")[i % 2]} for i in range(8) for text in TEXTS]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    masked = "bert" in model.name
+    space = {
+        "name": "some",
+        "task": {
+            "kind": "file",
+            "train": "train.jsonl",
+            "text": "text",
+            "label": "label",
+            "template": "{text} It was {label_word}",
+            "label_words": {"bad": "terrible", "good": "great"},
+            "model_family": "masked" if masked else "causal",
+            "shots": 4,
+        }
+        | (task or {}),
+        "oracle": {"kind": "transformers", "model": str(model), "dtype": "float32"},
+        "head": "bias",
+        "prompt": {"length": 2, "init": "zeros", "layout": "prefix"},
+        "stages": [
+            {"kind": "screen", "demonstrations": [], **screen},
+            {"kind": "search", "optimizer": {"kind": "random_search"}},
+        ],
+        "budget": {"queries": 100},
+    }
+    (folder / "space.yaml").write_text(json.dumps(space))
+    return prepare(folder / "space.yaml", [])
+
+
+def tried(*given: Any) -> Task:
+    (task,) = prepared(*given).plain_tasks
+    return task
+
+
+def test_templates_and_label_words_are_worded_as_the_tasks_own(model: Path, tmp_path: Path) -> None:
+    task = tried(
+        tmp_path,
+        model,
+        {
+            "templates": ["{text} Verdict: {label_word}", " The movie was{label_word}"],
+            "verbalizers": [{"good": "good", "bad": "bad"}, {"good": " great", "bad": "terrible"}],
+        },
+    )
+    assert task.verbalizers == ((" bad", " good"),), "the task's own and the labels' names are the same"
+    first, second, *neutral = task.others
+    assert first.template == "{text} Verdict: {label_word}" and first.train[0].cue == " Verdict:"
+    assert second.template == "{text} The movie was {label_word}"
+    assert {other.train[0].text for other in task.others} == {task.train[0].text}
+    assert [other.train[0].cue for other in neutral] == ["\nLabel:", "\nAnswer:", " All in all:"]
+    assert {other.label_words for other in task.others} == {task.label_words}
+
+
+def test_without_patterns_nothing_is_tried_but_what_is_given(model: Path, tmp_path: Path) -> None:
+    task = tried(tmp_path, model, {"patterns": False})
+    assert task.others == () and task.verbalizers == ()
+
+
+def test_a_head_that_reads_many_words_has_nothing_to_choose_label_words_by(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    wide = prepared(tmp_path / "one", model, {})
+    assert wide.plain_tasks[0].verbalizers == ((" bad", " good"),)
+    space = json.loads((tmp_path / "one" / "space.yaml").read_text())
+    (tmp_path / "one" / "space.yaml").write_text(json.dumps(space | {"head": {"kind": "vocabulary", "words": 12}}))
+    (task,) = prepare(tmp_path / "one" / "space.yaml", []).plain_tasks
+    assert task.verbalizers == () and task.others
+
+
+@pytest.mark.parametrize(
+    ("screen", "message"),
+    [
+        ({"templates": ["{text} {review} It was{label_word}"]}, "names {review}, which is no column of"),
+        ({"templates": ["It was"]}, "needs exactly one {label_word}, got 0"),
+        ({"templates": ["{label}: {text} It was{label_word}"]}, "shows the label column {label} to the model"),
+        ({"templates": ["{text} It was a{label_word}ly"]}, "screen's template|must end with {label_word}"),
+        ({"verbalizers": [{"good": "good"}]}, "at least 2 label words"),
+        ({"verbalizers": [{"good": "good", "poor": "bad"}]}, "a word for each label, bad, good, but this one for"),
+        ({"verbalizers": [{"good": "good", "bad": "dreadfully"}]}, "must be one token each"),
+        ({"verbalizers": [{"good": "good", "bad": "good"}]}, "must be different"),
+        ({"templates": [" ".join(["the film"] * 80) + " {text} It was {label_word}"]}, "cannot be tried: .*context"),
+    ],
+)
+def test_what_cannot_be_tried_is_said_before_anything_is_spent(
+    model: Path, tmp_path: Path, screen: dict[str, Any], message: str
+) -> None:
+    if "bert" in model.name and "must end" in message:
+        pytest.skip("a masked model reads on")
+    with pytest.raises((TaskError, ConfigError, ModelError), match=message):
+        prepared(tmp_path, model, screen)
+
+
+def test_the_baseline_is_one_whatever_screens_try(model: Path, tmp_path: Path) -> None:
+    prepared(tmp_path, model, {})
+    space = json.loads((tmp_path / "space.yaml").read_text())
+    grid = "!grid [[], [' Verdict:{label_word}']]"
+    (tmp_path / "space.yaml").write_text(json.dumps(space).replace('"demonstrations": []', f'"templates": {grid}'))
+    both = prepare(tmp_path / "space.yaml", [])
+    assert len(both.plans) == 2 and len(both.baselines()) == 1
+    assert [len(task.others) for task in both.plain_tasks] == [3, 4]
