@@ -30,7 +30,7 @@ from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import TunerError
 from distributed_tuner.ledger.digest import Follower
-from distributed_tuner.ledger.rows import EventRow, RunEndRow, RunRow
+from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight import SPLITS, Prepared
 from distributed_tuner.prompts.export import exported, write
@@ -95,6 +95,8 @@ class _Run:
         for note in (shortage(experiment.oracle), self._prepared.text_cache_note):
             if note:
                 progress.note(note)
+        for warning in self._prepared.warnings:
+            progress.note(f"warning: {warning}")
         settled = self._settled(progress)
         pool, oracle = settled.pool, settled.pool.oracle
         self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(oracle.answer_words)
@@ -113,6 +115,8 @@ class _Run:
                     resumed=self._resume,
                 )
             )
+            for warning in () if self._resume else self._prepared.warnings:
+                writer.write(EventRow(kind=DATA_WARNING, message=warning))
             for calibration in settled.calibrations:
                 writer.write(calibration)
             for parity in settled.parities:

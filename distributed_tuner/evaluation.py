@@ -1,5 +1,6 @@
 """Scoring a tuned prompt again, from its run directory alone and without Ray."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from distributed_tuner.stages.reading import SHOWN, Reader, fitted_on
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Batch, Evaluation, Request, Split
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict[str, float]:
     """Return loss and metrics of the best prompt on a split of its own task, or of the task in ``task_file``.
@@ -40,6 +43,8 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent
     experiment = experiment_of(recorded(tree))
     task = _worded(tasks.build(worded(experiment, prompt), root), experiment, prompt)
+    for warning in task.warnings:
+        log.warning("warning: %s", warning)
     if (instruction := prompt.template.get("instruction")) is not None:
         task = framed(task, started_from(experiment.prompt, instruction))
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)

@@ -20,6 +20,7 @@ from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt
 from distributed_tuner.prompts.head_export import ExportedHead
+from distributed_tuner.tasks.cells import in_csv, in_json
 from distributed_tuner.tasks.reading import read as read_table
 from distributed_tuner.tasks.unlabelled import unlabelled
 from distributed_tuner.values import Array64, Batch, Example, Request
@@ -33,7 +34,8 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
     """Label the rows of a CSV, TSV, JSONL or Parquet file; return how many there were.
 
     ``out``: a new CSV or JSONL file with the rows as they are, ``predicted_label``, its ``probability``, and that of
-    each label in ``p(label)``. A row that the model could not answer has none of them.
+    each label in ``p(label)``. A row that the model could not answer, or that has no text and is dropped by the task's
+    ``on_empty``, has none of them.
 
     Raises:
         RunDirectoryError: there is no run, or it returned no prompt with a head.
@@ -48,22 +50,22 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
     experiment = experiment_of(recorded(tree))
     head = _require_head(prompt, experiment, run_dir)
     table = read_table(str(file), Path())
-    examples = [_framed(example, prompt) for example in unlabelled(worded(experiment, prompt), table)]
+    rows = unlabelled(worded(experiment, prompt), table)
+    examples = [example and _framed(example, prompt) for example in rows]
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     draft = out.with_name(f".{out.name}.partial")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as stream:
+        # Half of a surrogate pair cannot be written in UTF-8; a backslash and its number is how JSON writes it.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             write = _writer(stream, out.suffix.lower(), table.columns, head.labels)
             for at in range(0, len(examples), ROWS_AT_ONCE):
-                for row, chances in zip(
-                    range(at, len(examples)),
-                    _chances(oracle, prompt, head, head.head(), examples[at : at + ROWS_AT_ONCE]),
-                    strict=False,
-                ):
-                    write(
-                        {column: table.rows[row].get(column) for column in table.columns} | _told(chances, head.labels)
-                    )
-                note(min(at + ROWS_AT_ONCE, len(examples)), len(examples))
+                block = examples[at : at + ROWS_AT_ONCE]
+                asked = [example for example in block if example is not None]
+                answers = iter(_chances(oracle, prompt, head, head.head(), asked) if asked else ())
+                for row, example in enumerate(block, start=at):
+                    told = _told(None if example is None else next(answers), head.labels)
+                    write({column: table.rows[row].get(column) for column in table.columns} | told)
+                note(at + len(block), len(examples))
         draft.replace(out)
     except OSError as error:
         raise TaskError(f"predictions could not be written to {str(out)!r} ({error}); name another file") from error
@@ -98,9 +100,9 @@ def _chances(
     return head.predict(answer.logits[0] if answer.features is None else answer.features[0])
 
 
-def _told(chances: Array64, labels: Sequence[str]) -> dict[str, Any]:
+def _told(chances: Array64 | None, labels: Sequence[str]) -> dict[str, Any]:
     names = [LABEL, PROBABILITY, *(f"p({label})" for label in labels)]
-    if not np.isfinite(chances).all():
+    if chances is None or not np.isfinite(chances).all():
         return dict.fromkeys(names)
     best = int(np.argmax(chances))
     values = [labels[best], round(float(chances[best]), 6), *(round(float(chance), 6) for chance in chances)]
@@ -115,10 +117,10 @@ def _writer(
     if taken := [name for name in added if name in columns]:
         raise TaskError(f"predictions add the column {taken[0]!r}, but the file has one of that name; rename it")
     if suffix == ".jsonl":
-        return lambda row: print(json.dumps(row, ensure_ascii=False, default=str), file=stream)
+        return lambda row: print(json.dumps(row, ensure_ascii=False, default=in_json), file=stream)
     writer = csv.DictWriter(stream, [*columns, *added])
     writer.writeheader()
-    return lambda row: writer.writerow(row)
+    return lambda row: writer.writerow({name: in_csv(value) for name, value in row.items()})
 
 
 def default_out(file: Path) -> Path:

@@ -85,6 +85,11 @@ class Prepared:
         return self.plans[0].experiment
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What in the data flatters or spoils the numbers of some trial."""
+        return tuple(dict.fromkeys(warning for task in self.plain_tasks for warning in task.warnings))
+
+    @property
     def text_cache_note(self) -> str | None:
         """What the suffix layout keeps on the device, and what happens where it does not fit; None without it."""
         experiment = self.experiment

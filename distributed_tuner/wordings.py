@@ -98,13 +98,14 @@ def _unreadable(words: Sequence[str], tokens: Sequence[int | None], task: Task) 
 
 
 def _in_order(words: Mapping[str, str], task: Task) -> tuple[str, ...]:
+    by_label = {label_key(label): word for label, word in words.items()}
     names = [label_key(name) for name in task.label_names]
-    if set(words) != set(names):
+    if set(by_label) != set(names):
         raise TaskError(
-            f"a screen's verbalizer has a word for each label, {', '.join(names)}, but this one for"
+            f"a screen's verbalizer has a word for each label, {', '.join(task.label_names)}, but this one for"
             f" {', '.join(words)}; write it as task.label_words"
         )
-    return tuple(words[name] for name in names)
+    return tuple(by_label[name] for name in names)
 
 
 def _names(task: Task) -> tuple[str, ...]:

@@ -222,6 +222,26 @@ def test_a_broken_csv_is_told_in_one_line(
     holds(refused("run", space(task=file_task(train="data.csv"))), "data.csv", "cannot be read")
 
 
+def test_a_row_with_a_comma_too_many(
+    refused: Refused, space: Callable[..., str], file_task: Callable[..., Any], workplace: Path
+) -> None:
+    (workplace / "data.csv").write_text("label,text\n" + "1,Honestly, it was fine\n" * 9, encoding="utf-8")
+    line = refused("check", space(task=file_task(train="data.csv")))
+    holds(line, "data.csv, row 1 (line 2) has 3 fields, but the header names 2", "' it was fine'", "quotation marks")
+
+
+def test_what_repeats_in_the_data_is_told_by_check(
+    tune: Callable[..., click.testing.Result], space: Callable[..., str], file_task: Callable[..., Any]
+) -> None:
+    rows = [{"text": f"film {i // 4}", "label": i % 2} for i in range(40)]
+    result = tune("check", space(task=file_task(rows)), "--set", "task.split_seed=!grid [0, 1]")
+    assert result.exit_code == 0 and result.stderr == ""
+    told = [line for line in result.stdout.splitlines() if line.startswith("warning: ")]
+    assert len(told) == len(set(told))
+    holds(told[0], "20 of 40 rows of data.jsonl have the text of an earlier row", "line 1 is '0', line 2 is '1'")
+    assert sum("dev examples are also in train (split_seed 1)" in line for line in told) == 1
+
+
 # ------------------------------------------------------------------------------------------------- the model
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,25 @@ def test_the_same_by_hand(run: Path, model: Path, tmp_path: Path) -> None:
         assert [row["p(bad)"], row["p(good)"]] == pytest.approx(chances.tolist(), abs=5e-3)
 
 
+def test_cells_are_kept_as_they_are_and_rows_without_text_have_no_label(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["trials"][0]["config"]["task"]["on_empty"] = "drop"
+    write_json(copy / "config.json", config)
+    file = tmp_path / "new.jsonl"
+    lines = ['{"text": "fine", "tags": ["a", {"b": 1.10}], "emoji": "\\ud83d"}', '{"text": null}', '{"text": "bad"}']
+    file.write_text("\n".join(lines) + "\n")
+    for suffix in (".csv", ".jsonl"):
+        assert predict(copy, file, tmp_path / f"out{suffix}") == 3
+        rows = written(tmp_path / f"out{suffix}")
+        assert [bool(row["predicted_label"]) for row in rows] == [True, False, True]
+        assert rows[0]["tags"] in ('["a", {"b": 1.1}]', ["a", {"b": 1.1}])
+        assert rows[0]["emoji"] in ("\\ud83d", "\ud83d")
+    with pytest.raises(TaskError, match=r"'text' is empty in .*new\.jsonl, line 2: fill it or take it out"):
+        predict(run, file, tmp_path / "refused.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "out", "message"),
     [
@@ -213,8 +233,6 @@ def test_what_cannot_be_labelled_is_said_and_leaves_nothing(
 
 
 def test_a_head_of_another_model_or_of_other_label_words_is_refused(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     facts = json.loads((copy / "best/head.json").read_text())

@@ -1,6 +1,7 @@
 """Reading a search space: YAML with distribution tags, and ``--set path=value`` on top of it."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,19 @@ import yaml
 from distributed_tuner.config.distributions import TAGS, Distribution, from_tag
 from distributed_tuner.errors import ConfigError
 
+_STR = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+LABEL_WORDS = ("label_words", "verbalizers")
+
 
 class _SpaceLoader(yaml.SafeLoader):
-    """SafeLoader with the distribution tags; duplicate keys are refused."""
+    """SafeLoader with the distribution tags; duplicate keys are refused, and label words are text as it is written."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
+            if key_node.value in LABEL_WORDS:
+                _keep_words(value_node)
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, dict | list):
                 raise ConfigError(
@@ -28,6 +35,21 @@ class _SpaceLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=True)
+
+
+def _keep_words(node: yaml.Node) -> None:
+    """Have labels and their words read as they are written, where YAML makes booleans, numbers or nothing of `no`,
+    `1.0` or `null`. ``node`` is a mapping from labels to words, a list of such, or a distribution over them.
+    """
+    for option in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        for label, word in option.value if isinstance(option, yaml.MappingNode) else []:
+            for part in (label, *(word.value if isinstance(word, yaml.SequenceNode) else [word])):
+                _keep_text(part)
+
+
+def _keep_text(node: yaml.Node) -> None:
+    if isinstance(node, yaml.ScalarNode) and node.tag != _MERGE:
+        node.tag = _STR
 
 
 def _construct(loader: _SpaceLoader, suffix: str, node: yaml.Node) -> Distribution:
@@ -72,8 +94,8 @@ def load_space(path: Path, overrides: list[str] | None = None) -> dict[str, Any]
     return tree
 
 
-def parse(text: str, name: str = "text") -> Any:
-    """Parse YAML with distribution tags.
+def parse(text: str, name: str = "text", path: Sequence[str] = ()) -> Any:
+    """Parse YAML with distribution tags. ``path``: of the place in a space that the text is for.
 
     Raises:
         ConfigError: it is not YAML; names line and column.
@@ -87,7 +109,14 @@ def parse(text: str, name: str = "text") -> Any:
         ) from None
     loader.name = name
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if path and path[-1] in LABEL_WORDS:
+            _keep_words(node)
+        elif LABEL_WORDS[0] in path:
+            _keep_text(node)
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = _where(mark) if mark else name
@@ -115,7 +144,7 @@ def apply_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
     if len(places) > 1:
         full = ", ".join(".".join(map(str, (*place, *parts))) for place in places)
         raise ConfigError(f"--set {path} must fit one place, but fits {full}; write one of these paths")
-    changed: dict[str, Any] = _set(tree, [*places[0], *parts], parse(value, f"--set {path}"), path)
+    changed: dict[str, Any] = _set(tree, [*places[0], *parts], parse(value, f"--set {path}", parts), path)
     return changed
 
 

@@ -4,6 +4,8 @@ Owns the fields and the checks that need no data. Reading files, checking column
 ``distributed_tuner.tasks``.
 """
 
+import json
+import re
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -12,32 +14,47 @@ from distributed_tuner.config.base import Config
 from distributed_tuner.values import LabelRule, LossName
 
 MetricName: TypeAlias = Literal["accuracy", "f1", "matthews"]
+OnEmpty: TypeAlias = Literal["refuse", "drop"]
 ModelFamily: TypeAlias = Literal["causal", "masked"]
 HubTaskName: TypeAlias = Literal[
     "sst2", "yelp_polarity", "agnews", "dbpedia", "mrpc", "snli", "rte", "copa", "cola", "boolq", "wic", "wsc"
 ]
 
+_WHOLE = re.compile(r"([+-]?[0-9]{1,400})\.0+")
+
 
 def label_key(value: object) -> str:
-    """Return the text by which a label value is known: ``1``, ``1.0`` and ``" 1 "`` are all ``"1"``."""
+    """Return the text by which a label is known, however a format or the program that exported it has written it.
+
+    ``1``, ``1.0``, ``"1.0"`` and ``" 1 "`` are all ``"1"``; ``true`` in any case is ``"true"``, None is ``"null"``;
+    lists and mappings are as JSON writes them.
+    """
+    if value is None:
+        return "null"
     if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+        return str(int(value))
+    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value).strip()
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    return str(int(whole[1])) if (whole := _WHOLE.fullmatch(text)) else text
 
 
 def _text_label_words(value: Any) -> Any:
-    """Make keys text (YAML reads ``0:`` as a number) and refuse words that YAML turned into booleans."""
+    """Make keys text and refuse words that YAML turned into booleans."""
     if not isinstance(value, dict):
         return value
-    words = {label_key(key): word for key, word in value.items()}
-    if len(words) < len(value):
-        raise ValueError(f"label values must differ as text, got {list(value)}")
-    for key, word in words.items():
+    known: dict[str, Any] = {}
+    for label in value:
+        other = known.setdefault(label_key(label), label)
+        if other is not label:
+            raise ValueError(f"label values must differ as text, but {other!r} and {label!r} are the same label")
+    words = {label.strip() if isinstance(label, str) else label_key(label): word for label, word in value.items()}
+    for label, word in words.items():
         if isinstance(word, bool):
-            raise ValueError(f'the word for label {key!r} was read as {word}: quote it, such as {key}: " yes"')
+            raise ValueError(f'the word for label {label!r} was read as {word}: quote it, such as {label}: " yes"')
     if len(words) < 2:
         raise ValueError(f"at least 2 label words are needed, got {len(words)}")
-    return {key: str(word) if isinstance(word, int) else word for key, word in words.items()}
+    return {label: str(word) if isinstance(word, int) else word for label, word in words.items()}
 
 
 LabelWords: TypeAlias = Annotated[dict[str, str], BeforeValidator(_text_label_words)]
@@ -49,7 +66,8 @@ class BaseTaskConfig(Config):
     template: str | None = None
     """An example as the model reads it: columns in braces, one `{label_word}`; such as `{text} It was{label_word}`."""
     label_words: LabelWords | None = None
-    """Label value in the data -> word that the model should say. The order gives the label indices."""
+    """Label in the data -> word that the model should say, both as they are written. The order gives the label
+    indices."""
     description: str | None = Field(default=None, min_length=1)
     """What the task is, in a few words: proposers are told it."""
     manual_prompt: str | None = None
@@ -103,6 +121,8 @@ class FileTaskConfig(BaseTaskConfig):
     """Column or columns that hold the text."""
     label: str
     """Column that holds the label."""
+    on_empty: OnEmpty = "refuse"
+    """Rows without a text or a label: `refuse` the file, or `drop` them and tell how many."""
     template: str
     label_words: LabelWords
 
@@ -114,6 +134,8 @@ class HubTaskConfig(BaseTaskConfig):
     dataset: str | None = None
     """A local directory (`save_to_disk`, or a folder of parquet, jsonl or csv splits) or another hub id (`id` or
     `id:config`). None: the usual hub data set."""
+    on_empty: OnEmpty = "refuse"
+    """Rows without a text or a label: `refuse` those that are drawn, or `drop` all and tell how many."""
 
 
 TaskConfig: TypeAlias = Annotated[DemoTaskConfig | FileTaskConfig | HubTaskConfig, Field(discriminator="kind")]

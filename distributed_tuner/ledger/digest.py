@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from distributed_tuner.ledger.curve import Curve
 from distributed_tuner.ledger.reader import RowFeed, Session, Sessions, name_of, read_rows
 from distributed_tuner.ledger.rows import (
+    DATA_WARNING,
     CalibrationRow,
     CostRow,
     EventRow,
@@ -166,6 +167,8 @@ class Digest:
         self.events_seen = 0
         self.warnings: dict[Hashable, EventRow] = {}
         """Of proposers: each trial's first failure, and every one that was given up."""
+        self.data_warnings: dict[str, None] = {}
+        """What in the data flatters or spoils the numbers, in the order it was told."""
         self.talks: dict[Hashable, ExchangeRow] = {}
         self._sessions = Sessions()
         self._tables: dict[type[Any], dict[Hashable, Any]] = {}
@@ -276,6 +279,8 @@ class Digest:
     def _event(self, row: EventRow) -> None:
         self.events.append(row)
         self.events_seen += 1
+        if row.kind == DATA_WARNING and len(self.data_warnings) < EVENTS:
+            self.data_warnings[row.message] = None
         if row.kind in ("proposer", "proposer_given_up") and len(self.warnings) < EVENTS:
             self.warnings.setdefault(row.trial_id if row.kind == "proposer" else self.events_seen, row)
 

@@ -419,6 +419,10 @@ class StageRow(_Row):
     elapsed: Seconds
 
 
+DATA_WARNING = "data_warning"
+"""The kind of an event that tells what in the data flatters or spoils the numbers."""
+
+
 class EventRow(_Row):
     """Something a reader of the report should know: a retry, a restart, a stop, a warning."""
 

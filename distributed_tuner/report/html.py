@@ -144,6 +144,7 @@ def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mappi
         best_files=_best_files(run_dir),
         run_dir=str(run_dir),
         command=config.command,
+        warnings=list(digest.data_warnings),
         events=events[-_MOST_EVENTS:],
         events_left_out=max(0, len(events) - _MOST_EVENTS) + digest.events_seen - len(digest.events),
         config_json=tables.pretty_json(_shortened(config.settings.tree or config.tree)),

@@ -96,6 +96,8 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
         yield f"at most {count(prepared.proposer_calls)} requests to proposers, whose tokens are not counted here"
     if prepared.text_cache_note:
         yield prepared.text_cache_note
+    for warning in prepared.warnings:
+        yield f"warning: {warning}"
 
 
 def _row(name: str, trials: str, counts: str, dev: tuple[Any, Any], test: tuple[Any, Any]) -> str:

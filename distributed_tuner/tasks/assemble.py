@@ -1,21 +1,18 @@
 """From tables and wording to a task: the steps that file, demo and hub tasks share.
 
-Owns rendering rows to examples, the draw, and the warning about texts that are in both pool and test.
+Owns rendering rows to examples and the draw.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from distributed_tuner.config.task import BaseTaskConfig
 from distributed_tuner.errors import TaskError
-from distributed_tuner.tasks import few_shot
+from distributed_tuner.tasks import few_shot, repeats
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.templates import Template
 from distributed_tuner.values import Example, LabelRule, LossName
-
-log = logging.getLogger(__name__)
 
 Render = Callable[[Table, int], dict[str, str]]
 Fields = Callable[[Template], Render]
@@ -54,8 +51,10 @@ def fields_by_column(template: Template) -> Render:
     return lambda table, i: table.texts(i, template.columns)
 
 
-def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Labelled | None) -> Task:
-    """Draw the splits and word them. ``test`` None takes what the draw leaves of the pool.
+def assemble(
+    config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Labelled | None, warnings: Iterable[str] = ()
+) -> Task:
+    """Draw the splits and word them. ``test`` None takes what the draw leaves of the pool. ``warnings``: of the data.
 
     Raises TaskError where a class is too small, a metric does not fit, or nothing is left to test on.
     """
@@ -96,9 +95,9 @@ def assemble(config: BaseTaskConfig, wording: Wording, pool: Labelled, test: Lab
         )
 
     task = worded(wording.template)
-    _warn_of_overlap(wording.name, (*task.train, *task.feedback, *task.dev), task.test)
+    told = repeats.drawn(config.split_seed, task.train, task.feedback, task.dev, task.test)
     templates = {other.source: other for other in wording.others if other.source != wording.template.source}
-    return replace(task, others=tuple(map(worded, templates.values())))
+    return replace(task, warnings=(*warnings, *told), others=tuple(map(worded, templates.values())))
 
 
 def _examples(
@@ -109,15 +108,3 @@ def _examples(
         words = template.render(fields(source.table, i))
         made.append(Example(f"{prefix}-{i}", words.text, words.cue, source.labels[i], words.tail))
     return tuple(made)
-
-
-def _warn_of_overlap(name: str, drawn: Sequence[Example], tested: Sequence[Example]) -> None:
-    """Only what was drawn can leak into what is tuned, so only that is compared."""
-    seen = {(example.text, example.tail) for example in tested}
-    shared = sum((example.text, example.tail) in seen for example in drawn)
-    if shared:
-        log.warning(
-            "task %s: %d of the %d train, feedback and dev examples are also in the test set, which flatters the test "
-            "score: take them out of the pool",
-            name, shared, len(drawn),
-        )  # fmt: skip

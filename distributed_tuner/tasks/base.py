@@ -40,6 +40,8 @@ class Task:
     """The same rows in other templates, which a screen may try."""
     verbalizers: tuple[tuple[str, ...], ...] = ()
     """Other label words, in label order, which a screen may try."""
+    warnings: tuple[str, ...] = ()
+    """What in the data flatters or spoils the numbers, a sentence each."""
 
     @property
     def metric(self) -> str:

@@ -3,19 +3,25 @@
 Owns what is checked of the files before a split is drawn: columns, labels, empty texts, repeated texts.
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from distributed_tuner.config.task import FileTaskConfig
+from distributed_tuner.config.task import FileTaskConfig, label_key
 from distributed_tuner.errors import TaskError
+from distributed_tuner.tasks import repeats
 from distributed_tuner.tasks.assemble import Labelled, Wording, assemble, fields_by_column
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.reading import read
-from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.templates import Template
 
-log = logging.getLogger(__name__)
+
+class _Rows(NamedTuple):
+    """The rows of a file, the texts of those that count, and what there is to be told of them."""
+
+    labelled: Labelled
+    texts: repeats.Texts
+    warnings: list[str]
 
 
 def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
@@ -26,16 +32,18 @@ def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -
     for one in templates:
         _check_use(one, columns, config.label)
     names = tuple(config.label_words)
-    pool = _labelled(config, templates, columns, read(config.train, root))
-    present = set(pool.labels)
+    pool = _read(config, templates, columns, config.train, root)
+    present = set(pool.labelled.labels)
     empty = [name for i, name in enumerate(names) if i not in present]
     if empty:
         raise TaskError(
             f"label {empty[0]!r} has a label word but no example in {config.train}: take it out of label_words"
         )
-    test = None if config.test is None else _labelled(config, templates, columns, read(config.test, root))
-    if test is not None:
-        _warn_of_repeats(pool.table, test.table, template.columns)
+    warnings, test = pool.warnings, None
+    if config.test is not None:
+        test = _read(config, templates, columns, config.test, root)
+        shared = repeats.across(pool.labelled.table, pool.texts, test.labelled.table, test.texts)
+        warnings = [*warnings, *test.warnings, *shared]
     wording = Wording(
         name=Path(config.train).stem,
         description=f"sort texts into {len(names)} classes",
@@ -46,7 +54,7 @@ def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -
         fields=fields_by_column,
         others=tuple(templates[1:]),
     )
-    return assemble(config, wording, pool, test)
+    return assemble(config, wording, pool.labelled, test and test.labelled, warnings)
 
 
 def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
@@ -61,21 +69,23 @@ def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
         )
 
 
-def _labelled(config: FileTaskConfig, templates: Sequence[Template], columns: Sequence[str], table: Table) -> Labelled:
+def _read(
+    config: FileTaskConfig, templates: Sequence[Template], columns: Sequence[str], path: str, root: Path
+) -> _Rows:
+    table = read(path, root)
     for column in columns:
         table.need(column, "text")
     for template in templates:
         template.check_columns(table.columns, table.source)
-    read = tuple(dict.fromkeys(column for template in templates for column in template.columns))
-    index = {name: i for i, name in enumerate(config.label_words)}
-    labels = table.labels(config.label, index.get, tuple(index))
-    for i in range(len(table)):
-        table.texts(i, read)
-    return Labelled(table, labels)
-
-
-def _warn_of_repeats(pool: Table, test: Table, columns: Sequence[str]) -> None:
-    tested = {tuple(test.texts(i, columns).values()) for i in range(len(test))}
-    shared = sum(tuple(pool.texts(i, columns).values()) in tested for i in range(len(pool)))
-    if shared:
-        log.warning("%d of %d rows of %s are also in %s", shared, len(pool), pool.source, test.source)
+    shown = tuple(dict.fromkeys(column for template in templates for column in template.columns))
+    table.need(config.label, "label")
+    names = tuple(config.label_words)
+    index = {label_key(name): i for i, name in enumerate(names)}
+    filled = table.filled((*shown, config.label), config.on_empty)
+    labels = table.labels(config.label, index.get, names, filled)
+    cells = [table.texts(i, shown) if kept else {} for i, kept in enumerate(filled)]
+    texts = [tuple(row[column] for column in templates[0].columns) if row else () for row in cells]
+    told = repeats.within(table, texts, labels, names)
+    if dropped := filled.count(False):
+        told.insert(0, f"{dropped} of {len(table)} rows of {path} have no text or no label and are left out")
+    return _Rows(Labelled(table, labels), [text for text, kept in zip(texts, filled, strict=True) if kept], told)

@@ -12,7 +12,7 @@ from distributed_tuner.config.task import HubTaskConfig, label_key
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks.assemble import Labelled, Wording, assemble
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.tasks.hub_loading import HubRows, load_splits
+from distributed_tuner.tasks.hub_loading import load_splits
 from distributed_tuner.tasks.hub_table import HUB_TASKS, Clean, HubTask
 from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.templates import Template
@@ -45,18 +45,14 @@ def build_hub(config: HubTaskConfig, root: Path, others: Sequence[str] = ()) -> 
         label_rule=rule,
         metrics=spec.metrics,
     )
-    splits = load_splits(config.kind, spec, config.dataset, root)
-    origin = config.dataset or spec.path
-    pool, test = (
-        _labelled(spec, templates, rows, f"{origin} ({part})")
-        for rows, part in zip(splits, ("train", spec.test_split), strict=True)
-    )
-    return assemble(config, wording, pool, test)
+    tables = load_splits(config.kind, spec, config.dataset, root)
+    (pool, lost), (test, lost_of_test) = (_labelled(config, spec, templates, table) for table in tables)
+    return assemble(config, wording, pool, test, (*lost, *lost_of_test))
 
 
 def _in_order(spec: HubTask, label_words: Mapping[str, str]) -> tuple[str, ...]:
     """Return one's own label words in the order of the data's label index; keys are label names or indices."""
-    index = {key: _index(spec, key) for key in label_words}
+    index = {key: _index(spec, label_key(key)) for key in label_words}
     order = sorted((i, label_words[key]) for key, i in index.items() if i is not None)
     if [i for i, _ in order] != list(range(len(spec.label_names))) or len(order) < len(label_words):
         raise TaskError(
@@ -71,7 +67,7 @@ def _index(spec: HubTask, label: str) -> int | None:
     names = [name.lower() for name in spec.label_names]
     if label.lower() in names and not _are_numbers(spec):
         return names.index(label.lower())
-    if label == "-1" or (label.isdigit() and int(label) < len(names)):
+    if label == "-1" or (label.isdecimal() and int(label) < len(names)):
         return int(label)
     return None
 
@@ -81,21 +77,26 @@ def _are_numbers(spec: HubTask) -> bool:
     return all(name.isdigit() for name in spec.label_names)
 
 
-def _labelled(spec: HubTask, templates: Sequence[Template], rows: HubRows, source: str) -> Labelled:
-    table = Table(source, "row", tuple(rows.column_names), rows, range(1, len(rows) + 1))
-    columns = (
-        (*table.columns, "connective") if spec.clean == "connective" and "question" in table.columns else table.columns
-    )
+def _labelled(
+    config: HubTaskConfig, spec: HubTask, templates: Sequence[Template], table: Table
+) -> tuple[Labelled, list[str]]:
+    """Return the rows with their labels, and what there is to be told of them."""
+    connective = spec.clean == "connective" and "question" in table.columns
     for template in templates:
-        template.check_columns(columns, source)
+        template.check_columns((*table.columns, "connective") if connective else table.columns, table.source)
+    stored = dict.fromkeys(column for template in templates for column in stored_columns(spec.clean, template))
     table.need("label", "label")
-    # One column at a time: half a million rows as dictionaries would take minutes.
-    values = [label_key(value) for value in rows["label"]]
-    index = {value: _index(spec, value) for value in set(values)}
-    unknown = [value for value, i in index.items() if i is None]
-    if unknown:
-        raise TaskError(f"{source} has the label {unknown[0]!r}, but the task's are {', '.join(spec.label_names)}")
-    return Labelled(table, [i if (i := index[value]) is not None else -1 for value in values])
+    filled = table.filled((*stored, "label"), config.on_empty)
+    labels = table.labels("label", lambda label: _index(spec, label), spec.label_names, filled)
+    dropped = filled.count(False)
+    told = f"{dropped} of {len(table)} rows of {table.source} have no text or no label and are left out"
+    return Labelled(table, labels), [told] if dropped else []
+
+
+def stored_columns(clean: Clean | None, template: Template) -> tuple[str, ...]:
+    """Return the columns that a template reads as the data have them: COPA's connective is made from its question."""
+    made = {"connective": "question"} if clean == "connective" else {}
+    return tuple(dict.fromkeys(made.get(column, column) for column in template.columns))
 
 
 def fields_of(clean: Clean | None, template: Template) -> Callable[[Table, int], dict[str, str]]:

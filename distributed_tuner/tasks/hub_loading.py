@@ -6,31 +6,22 @@ Owns the ways of loading and what to advise when none works. Wording belongs to 
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from distributed_tuner.errors import TaskError
 from distributed_tuner.hub import hub_is_near
 from distributed_tuner.tasks.hub_table import HubTask
-from distributed_tuner.tasks.reading import resolve
+from distributed_tuner.tasks.reading import SUFFIXES, read, resolve
+from distributed_tuner.tasks.table import Table
 
+_SPLITS = ("train", "validation", "test")
 _WAYS = (
     "Ways to work without the network: dataset: DIR, a directory made by `datasets` save_to_disk or a folder with "
     "train and {test} as parquet, jsonl or csv; or kind: file with your own files; or kind: demo"
 )
 
 
-class HubRows(Protocol):
-    """What is used of a ``datasets.Dataset``: a row by its number, a column by its name."""
-
-    @property
-    def column_names(self) -> list[str]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> Any: ...
-
-
-def load_splits(name: str, spec: HubTask, dataset: str | None, root: Path) -> tuple[HubRows, HubRows]:
+def load_splits(name: str, spec: HubTask, dataset: str | None, root: Path) -> tuple[Table, Table]:
     """Return the pool (split "train") and the test split of the task.
 
     ``dataset`` is a directory (beside the settings file or from the working directory), a hub id, ``id:config``, or
@@ -45,6 +36,8 @@ def load_splits(name: str, spec: HubTask, dataset: str | None, root: Path) -> tu
             splits = _from_hub(path, config or None)
         else:
             splits = _from_hub(spec.path, spec.config)
+    except TaskError:
+        raise
     except Exception as error:  # the hub client raises errors of several libraries, none of them ours
         origin = dataset or spec.path
         reason = (
@@ -53,13 +46,16 @@ def load_splits(name: str, spec: HubTask, dataset: str | None, root: Path) -> tu
         raise TaskError(
             f"task {name!r} could not load {origin!r} ({reason}). {_WAYS.format(test=spec.test_split)}"
         ) from error
-    return _pick(name, splits, spec, local=directory is not None)
+    return _pick(name, splits, spec, dataset or spec.path, local=directory is not None)
 
 
 def _from_directory(directory: Path, config: str | None) -> Any:
+    folder = directory / config if config and (directory / config).is_dir() else directory
+    files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES}
+    if "train" in files:
+        return {split: read(str(file), folder) for split, file in files.items() if split in _SPLITS}
     datasets: Any = import_module("datasets")
 
-    folder = directory / config if config and (directory / config).is_dir() else directory
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return datasets.load_from_disk(str(folder))
     saved = [split for split in folder.iterdir() if (split / "state.json").is_file()]
@@ -82,7 +78,7 @@ def _from_hub(path: str, config: str | None) -> Any:
         return datasets.load_dataset(path, config, revision="refs/convert/parquet")
 
 
-def _pick(name: str, splits: Any, spec: HubTask, local: bool) -> tuple[HubRows, HubRows]:
+def _pick(name: str, splits: Any, spec: HubTask, origin: str, local: bool) -> tuple[Table, Table]:
     if not isinstance(splits, dict):
         raise TaskError(
             f"task {name!r} needs the splits train and {spec.test_split}, got a single one: save a DatasetDict"
@@ -91,4 +87,11 @@ def _pick(name: str, splits: Any, spec: HubTask, local: bool) -> tuple[HubRows, 
     test = next((split for split in wanted if split in splits), None)
     if "train" not in splits or test is None:
         raise TaskError(f"task {name!r} needs the splits train and {spec.test_split}, got {', '.join(splits)}")
-    return splits["train"], splits[test]
+    return _table(splits["train"], f"{origin} (train)"), _table(splits[test], f"{origin} ({test})")
+
+
+def _table(rows: Any, source: str) -> Table:
+    """Return a ``datasets.Dataset`` as a table, which reads a row when it is asked for one."""
+    if isinstance(rows, Table):
+        return rows
+    return Table(source, "row", tuple(rows.column_names), rows, range(1, len(rows) + 1))

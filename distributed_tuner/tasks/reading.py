@@ -1,17 +1,32 @@
 """Reading JSONL, CSV, TSV and Parquet into a table, with errors that point at the line.
 
-Owns formats and paths. What the columns mean belongs to the caller.
+Owns paths, encodings, JSONL and Parquet. What the columns mean belongs to the caller.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from distributed_tuner.errors import TaskError
-from distributed_tuner.tasks.table import Table
+from distributed_tuner.tasks.cells import Written
+from distributed_tuner.tasks.delimited import read_delimited
+from distributed_tuner.tasks.table import Table, require_different
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_CONVERTED = {".json": "write it as JSONL, one object a line", ".xlsx": "save it as CSV UTF-8"} | dict.fromkeys(
+    _PACKED, "unpack it"
+)
+_SIGNATURES = {
+    b"\x1f\x8b": "packed by gzip: unpack it",
+    b"PK\x03\x04": "a ZIP archive, as workbooks of Excel are: unpack it, or save it as CSV UTF-8",
+    b"PAR1": "Parquet: name it .parquet",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+}
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # a column that pandas adds for itself
 
 
 def resolve(path: str, root: Path) -> Path | None:
@@ -26,45 +41,91 @@ def read(path: str, root: Path) -> Table:
     Raises TaskError where the file is missing, empty, of an unknown kind, or cannot be read.
     """
     found = resolve(path, root)
+    if found is not None and found.is_dir():
+        raise TaskError(f"{path!r} is a folder: name a file in it")
     if found is None or not found.is_file():
         tried = dict.fromkeys(str((base / Path(path).expanduser()).absolute()) for base in (root, Path()))
         raise TaskError(f"no data file {path!r}: looked for {' and '.join(tried)}. Check the path under task")
     try:
         match found.suffix.lower():
             case ".jsonl":
-                table = _read_jsonl(found, path)
-            case ".csv" | ".tsv" | ".parquet":
-                table = _read_frame(found, path)
+                table = _read_jsonl(_lines(found, path), path)
+            case ".csv":
+                table = read_delimited(lambda: _lines(found, path), path, ",")
+            case ".tsv":
+                table = read_delimited(lambda: _lines(found, path), path, "\t")
+            case ".parquet":
+                table = _read_parquet(found, path)
             case suffix:
                 raise TaskError(
-                    f"data files end in {', '.join(SUFFIXES)}, got {suffix or 'no ending'!r} in {path!r}: convert it"
+                    f"data files end in {', '.join(SUFFIXES)}, got {suffix or 'no ending'!r} in {path!r}:"
+                    f" {_CONVERTED.get(suffix, 'convert it')}"
                 )
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read ({error.strerror or error}): check the file") from error
     if not len(table):
         raise TaskError(f"{path} has no rows: add examples, or name another file")
     return table
 
 
-def _read_jsonl(file: Path, name: str) -> Table:
+def _lines(file: Path, name: str) -> Iterator[str]:
+    """Yield the lines of a text file, each with its end."""
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            yield from lines
+        except UnicodeDecodeError as error:
+            raise _no_text(file, name) from error
+
+
+def _no_text(file: Path, name: str) -> TaskError:
+    data = file.read_bytes()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if known := next((what for start, what in _SIGNATURES.items() if data.startswith(start)), None):
+            return TaskError(f"{name} is not UTF-8 text but {known}")
+        line = data.count(b"\n", 0, error.start) + 1
+        return TaskError(
+            f"{name} is not UTF-8 text ({error.reason} at byte {error.start}, line {line}): save it as UTF-8"
+        )
+    return TaskError(f"{name} was changed while it was read: try again")
+
+
+def _read_jsonl(lines: Iterator[str], name: str) -> Table:
     rows: list[Mapping[str, Any]] = []
     numbers: list[int] = []
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(_json_row(line, f"{name}, line {number}"))
-                numbers.append(number)
+    for number, line in enumerate(lines, start=1):
+        written = line.removeprefix("\ufeff")  # files that were joined have one inside
+        if written.strip():
+            rows.append(_json_row(written, f"{name}, line {number}"))
+            numbers.append(number)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     return Table(name, "line", columns, rows, numbers)
 
 
+class _Repeated(ValueError):
+    """A key that stands twice in a JSON object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Repeated(next(name for name in names if names.count(name) > 1))
+    return made
+
+
 def _json_row(line: str, where: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_float=Written, object_pairs_hook=_object)
+    except _Repeated as error:
+        raise TaskError(f"{where} has the key {str(error)!r} twice in one object: take one out") from error
     except json.JSONDecodeError as error:
         raise TaskError(
             f"{where} is not JSON ({error.msg} at column {error.colno}): one object a line is needed"
         ) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists of thousands of levels
+        raise TaskError(f"{where} cannot be read ({str(error).split(';')[0]}): mend the line") from error
     if not isinstance(row, dict):
         raise TaskError(
             f'{where} holds a JSON {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}'
@@ -72,29 +133,21 @@ def _json_row(line: str, where: str) -> Mapping[str, Any]:
     return row
 
 
-def _read_frame(file: Path, name: str) -> Table:
-    import pandas as pd
+def _read_parquet(file: Path, name: str) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        if file.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            # As text, and without guessing what is missing: "NA" and "None" are words, "007" is a label.
-            frame = pd.read_csv(
-                file,
-                sep="\t" if file.suffix.lower() == ".tsv" else ",",
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                encoding="utf-8-sig",
-            )
-    except UnicodeDecodeError:
+        with pq.ParquetFile(file) as parquet:
+            require_different(parquet.schema_arrow.names, name)
+            wanted = [column for column in parquet.schema_arrow.names if not _PANDAS_INDEX.fullmatch(column)]
+            rows = parquet.read().select(wanted).to_pylist()
+    except TaskError:
         raise
-    except pd.errors.EmptyDataError as error:
-        raise TaskError(f"{name} is empty: add a header line and examples, or name another file") from error
-    except (ValueError, OSError) as error:  # pandas and Arrow derive their parser errors from these
-        raise TaskError(
-            f"{name} cannot be read ({str(error).strip()}): mend the line, or quote commas and quotes"
-        ) from error
-    rows: list[Mapping[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
-    return Table(name, "row", tuple(map(str, frame.columns)), rows, range(1, len(rows) + 1))
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # such as a date that Python does not know
+        raise TaskError(f"{name} cannot be read ({_first_line(error)}): write it as Parquet again") from error
+    return Table(name, "row", tuple(wanted), rows, range(1, len(rows) + 1))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -59,6 +59,25 @@ def test_an_override_sets_its_place_and_nothing_else(space: Path, override: str,
     assert _without(after, path) == _without(before, path)
 
 
+WORDS = "{null: ~, no: yes, 1.10: ' x', 0x1F: 2, 12:30: on}"
+AS_WRITTEN = {"null": "~", "no": "yes", "1.10": " x", "0x1F": "2", "12:30": "on"}
+
+
+def test_label_words_are_read_as_they_are_written(space: Path) -> None:
+    assert parse(f"task: {{label_words: {WORDS}}}") == {"task": {"label_words": AS_WRITTEN}}
+    assert parse(f"task: {{label_words: !grid [{WORDS}, {{a: !grid [no, on]}}]}}")["task"]["label_words"].options == (
+        AS_WRITTEN,
+        {"a": Grid(("no", "on"))},
+    )
+    assert parse(f"{{kind: screen, verbalizers: [{WORDS}]}}")["verbalizers"] == [AS_WRITTEN]
+    assert parse("task: {label_words: null}") == {"task": {"label_words": None}}
+    tree = load_space(space, [f"task.label_words={WORDS}", "task.label_words.no=off", "task.label_words.2=null"])
+    assert tree["task"]["label_words"] == AS_WRITTEN | {"no": "off", "2": "null"}
+    assert load_space(space, ["task.label_words=null"])["task"]["label_words"] is None
+    with pytest.raises(ConfigError, match="'no' stands twice"):
+        parse("label_words: {no: a, 'no': b}")
+
+
 def test_overrides_apply_in_their_order(space: Path) -> None:
     assert load_space(space, ["seed=1", "seed=2"])["seed"] == 2
 

@@ -66,7 +66,7 @@ def test_the_space_that_is_varied_below_is_sound() -> None:
             {"task": "{kind: file, train: a.csv, label: y, template: t, label_words: {a: b, c: d}, text: 3}"},
             ["task.text: ", "string", "but got 3"],
         ),
-        ({"task": "{kind: demo, label_words: {a: yes, b: 'no'}}"}, ["task.label_words", "read as True", "quote it"]),
+        ({"task": "{kind: demo, label_words: {a: x, a.0: [y]}}"}, ["task.label_words", "string", "but got ['y']"]),
         # missing
         ({"stages": "[{kind: search}]"}, ["stages.0.optimizer is required", "add it"]),
         ({"task": "{kind: file, train: a.jsonl}"}, ["task.template is required"]),

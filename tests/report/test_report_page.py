@@ -8,7 +8,7 @@ from pages import Page
 
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, digest, read
-from distributed_tuner.ledger.rows import ROW
+from distributed_tuner.ledger.rows import DATA_WARNING, ROW, EventRow
 from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import figures, gather, summarize, tables, write_report
 
@@ -63,6 +63,13 @@ def test_every_axis_of_every_figure_has_a_title_and_every_figure_a_place(reporte
         assert f'id="plot-{name}"' in source
     assert found["dev-time"]["layout"]["xaxis"]["title"]["text"] == "wall-clock time per trial (s)"
     assert found["dev-time"]["layout"]["yaxis"]["title"]["text"] == "best dev accuracy (%) so far"
+
+
+def test_warnings_of_the_data_stand_at_the_top(run_dir: Path) -> None:
+    with LedgerWriter(run_dir / "ledger.jsonl") as writer:
+        writer.write(EventRow(kind=DATA_WARNING, message="3 of the 6 dev examples are also in train"))
+    text = Page(write_report(run_dir)).text
+    assert 0 < text.index("3 of the 6 dev examples are also in train") < text.index("Methods")
 
 
 def test_the_summary_is_written_beside_the_page(reported: Path, page: Page) -> None:

@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -184,12 +183,11 @@ def test_empty_texts_are_refused_with_their_line(tmp_path, text):
     assert "'text' is empty in train.jsonl, line 21" in refused(tmp_path)
 
 
-def test_repeats_between_pool_and_test_are_counted_and_warned_about(tmp_path, caplog):
+def test_repeats_between_pool_and_test_are_counted_and_told(tmp_path):
     write(tmp_path / "train.jsonl", POOL)
     write(tmp_path / "test.jsonl", [*TEST, *POOL[:3]])
-    with caplog.at_level(logging.WARNING):
-        task = build(config(test="test.jsonl"), tmp_path)
-    assert "3 of 20 rows of train.jsonl are also in test.jsonl" in caplog.text
+    task = build(config(test="test.jsonl"), tmp_path)
+    assert "3 of 20 rows of train.jsonl are also in test.jsonl" in task.warnings
     assert len(task.test) == 9
 
 
@@ -218,6 +216,66 @@ def test_settings_that_need_no_data_are_refused_early(changes):
         config(**changes)
 
 
-def test_yaml_booleans_are_explained(tmp_path):
-    write(tmp_path / "train.jsonl", [{"text": "a", "label": "no"}])
-    assert "quote such keys" in refused(tmp_path, label_words={False: "No", True: "Yes"})
+@pytest.mark.parametrize(
+    ("label", "words", "advice"),
+    [
+        ("no", {False: "No", True: "Yes"}, "yes, no, on and off as booleans: quote such keys"),
+        ("None", {None: "No", "some": "Yes"}, "null and ~ as nothing: quote such keys"),
+        (True, {"no": "No", "yes": "Yes"}, "write true and false as the keys"),
+        ("Good", {"good": "great", "bad": "poor"}, "capitals count, so write it as 'good'"),
+        ("fine", {"good": "great", "bad": "poor"}, "add it to label_words"),
+    ],
+)
+def test_a_label_that_is_nearly_known_is_explained(tmp_path, label, words, advice):
+    write(tmp_path / "train.jsonl", [{"text": "a", "label": label}])
+    assert advice in refused(tmp_path, label_words=words)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize("values", [(0, 1), (0.0, 1.0), ("0", "1.0"), (False, True)])
+def test_a_label_is_the_same_in_every_format(tmp_path, suffix, values):
+    import pandas as pd
+
+    rows = [{"text": f"t{i}", "label": values[i % 2]} for i in range(6)]
+    frame, target = pd.DataFrame(rows), tmp_path / f"train.{suffix}"
+    match suffix:
+        case "jsonl":
+            write(target, rows)
+        case "parquet":
+            frame.to_parquet(target)
+        case _:
+            frame.to_csv(target, index=False, sep="\t" if suffix == "tsv" else ",")
+    words = {"false": "terrible", "true": "great"} if values[0] is False else {0: "terrible", 1: "great"}
+    task = build(config(train=target.name, label_words=words, shots=1), tmp_path)
+    assert [example.label for example in task.test] == [int(e.uid.removeprefix("pool-")) % 2 for e in task.test]
+    assert task.label_names == tuple(map(str, words))
+
+
+def test_labels_keep_the_name_that_they_are_written_by(tmp_path):
+    rows = [{"text": f"t{i}", "label": (1, 2.5)[i % 2]} for i in range(6)]
+    write(tmp_path / "train.jsonl", rows)
+    assert build(config(label_words={"1.0": "bad", "2.5": "good"}, shots=1), tmp_path).label_names == ("1.0", "2.5")
+
+
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        ([{"role": "user", "content": "hi"}], 'a list ([{"role": "user"'),
+        ({"en": "hi"}, 'a mapping ({"en": "hi"})'),
+        ("cut \ud83d", "half of a surrogate pair ('cut \\ud83d')"),
+    ],
+)
+def test_a_cell_that_is_no_text_is_refused_with_its_place(tmp_path, value, held):
+    write(tmp_path / "train.jsonl", [*POOL, {"text": value, "label": "positive"}])
+    message = refused(tmp_path)
+    assert "'text' must hold text, but in train.jsonl, line 21 it holds " + held in message
+
+
+def test_rows_without_text_or_label_are_dropped_where_that_is_asked_for(tmp_path):
+    holes = [{"text": " ", "label": "positive"}, {"text": None, "label": "odd"}, {"text": "no label"}]
+    write(tmp_path / "train.jsonl", [holes[0], *POOL, *holes[1:]])
+    task = build(config(on_empty="drop"), tmp_path)
+    assert "3 of 23 rows of train.jsonl have no text or no label and are left out" in task.warnings
+    drawn = [*task.train, *task.dev, *task.test]
+    assert sorted(e.text for e in drawn) == sorted(row["text"] for row in POOL)
+    assert {e.uid for e in drawn} == {f"pool-{i}" for i in range(1, 21)}  # as the file numbers them

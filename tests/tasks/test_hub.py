@@ -147,6 +147,33 @@ def test_folders_of_splits_load_too(form, tmp_path):
     assert (len(task.train), len(task.test)) == (2, 4)
 
 
+def test_cells_of_a_folder_are_read_as_they_are_written(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").write_text("sentence,label\nNA,0.0\n007,1.0\nnull,0.0\n1.50,1.0\n")
+    task = load("sst2", str(tmp_path), tmp_path)
+    assert [example.text for example in task.test] == ["NA", "007", "null", "1.50"]
+    (tmp_path / "train.csv").write_text("sentence,label\nfine, really,1\n")
+    with pytest.raises(TaskError, match=r"row 1 \(line 2\) has 3 fields"):
+        load("sst2", str(tmp_path), tmp_path)
+
+
+def test_rows_without_text_are_refused_when_drawn_or_all_dropped(tmp_path):
+    data = rows("sst2").to_dict()
+    data["sentence"][1], data["label"][4] = None, None
+    folder = save("sst2", tmp_path / "data", train=datasets.Dataset.from_dict(data))
+    with pytest.raises(TaskError, match=r"\(train\), row 5 is empty"):
+        load("sst2", folder, tmp_path)
+    task = load("sst2", folder, tmp_path, on_empty="drop")
+    assert {e.uid for e in (*task.train, *task.dev)} == {f"pool-{i}" for i in (0, 2, 3, 5)}
+    assert f"2 of 6 rows of {folder} (train) have no text or no label and are left out" in task.warnings
+
+
+def test_cells_of_the_hub_that_are_no_text_are_refused(tmp_path):
+    data = datasets.Dataset.from_dict({"sentence": [{"en": "a"}] * 6, "label": [0, 1] * 3})
+    with pytest.raises(TaskError, match=r"\(train\), row \d it holds a mapping"):
+        load("sst2", save("sst2", tmp_path / "data", train=data), tmp_path)
+
+
 def test_labels_may_be_names(tmp_path):
     data = rows("rte").to_dict()
     data["label"] = [("entailment", "not_entailment")[label] for label in data["label"]]
@@ -192,5 +219,5 @@ def test_data_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(TaskError, match="did you mean 'sentences'"):
         load("sst2", save("sst2", tmp_path / "renamed", train=renamed), tmp_path)
     odd = datasets.Dataset.from_dict({"sentence": ["a"] * 3, "label": [0, 1, 7]})
-    with pytest.raises(TaskError, match="label '7'"):
+    with pytest.raises(TaskError, match="row 3 is '7'"):
         load("sst2", save("sst2", tmp_path / "odd", train=odd), tmp_path)
