@@ -164,8 +164,8 @@ def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[Calibratio
     for (_, calibration), row in zip(measured, rows, strict=True):
         outcome = f"below {LIMIT:g}, rounding swamps the difference" if calibration.swamped else "kept"
         note(
-            f"{dtype} at {row.radius_name} {row.radius:g} ({row.method}): loss difference {calibration.signal:.2g},"
-            f" rounding noise {calibration.noise:.2g}, signal-to-noise {calibration.snr:.2g}: {outcome}"
+            f"{row.where}: loss difference {calibration.signal:.2g}, rounding noise {calibration.noise:.2g},"
+            f" signal-to-noise {calibration.snr:.2g}: {outcome}"
         )
     return rows
 
@@ -178,8 +178,8 @@ def _calibrate(case: Case, pool: Pool) -> Calibration:
 def _row(case: Case, calibration: Calibration, dtype: str, used: str) -> CalibrationRow:
     return CalibrationRow(
         method=case.optimizer.label,
-        radius_name=case.radius_name,
-        radius=case.radius,
+        radius_name=case.optimizer.radius_setting,
+        radius=case.optimizer.radius,
         split_seed=case.split_seed,
         dtype=dtype,
         signal=calibration.signal,
@@ -193,8 +193,8 @@ def _row(case: Case, calibration: Calibration, dtype: str, used: str) -> Calibra
 
 def _refusal(rows: list[CalibrationRow]) -> ModelError:
     worst = min(rows, key=lambda row: math.inf if row.snr is None else row.snr)
+    larger = "" if worst.radius_name is None else f", or a larger {worst.radius_name}"
     return ModelError(
-        f"loss differences must be at least {LIMIT:g} times their rounding noise, but {worst.dtype} reaches"
-        f" {worst.snr or 0.0:.2g} at {worst.radius_name} {worst.radius:g} of {worst.method}; set oracle.dtype: auto or"
-        f" float32, or a larger {worst.radius_name}"
+        f"loss differences must be at least {LIMIT:g} times their rounding noise, but {worst.where} reaches"
+        f" {worst.snr or 0.0:.2g}; set oracle.dtype: auto or float32{larger}"
     )

@@ -9,7 +9,7 @@ DATA holds train.jsonl and test.jsonl with the fields ``text`` and ``label`` (ne
 import json
 import statistics
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ def main(
     layout: Annotated[str, typer.Option(help="prefix, suffix or add.")] = "suffix",
     init: Annotated[str, typer.Option(help="text, vocab, zeros or filler.")] = "text",
     learning_rate: Annotated[float, typer.Option(help="Of ZOT, one of the paper's grid.")] = 0.03,
+    step_size: Annotated[Literal["csa", "tpa"], typer.Option(help="How BBT adapts sigma; csa as published.")] = "csa",
     actors: Annotated[int, typer.Option(help="Oracle actors, one thread each.")] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here as well.")] = None,
 ) -> None:
@@ -33,9 +34,10 @@ def main(
     from distributed_tuner.run_directory import RunDirectory
 
     directory = RunDirectory(out)
-    prompt = f'{{length: {length}, init: {init}, text: " Overall I thought the movie", layout: {layout}, units: paper}}'
+    text = ', text: " Overall I thought the movie"' if init == "text" else ""
+    prompt = f"{{length: {length}, init: {init}{text}, layout: {layout}, units: paper}}"
     if not directory.config.exists():
-        _run(directory, overrides(data, splits, queries, learning_rate, prompt, actors))
+        _run(directory, overrides(data, splits, queries, learning_rate, step_size, prompt, actors))
     rows = table(json.loads(directory.summary.read_text(encoding="utf-8")), read(directory.ledger))
     print("| split | method | queries | seconds | train loss | dev loss | dev accuracy | test accuracy |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -47,8 +49,10 @@ def main(
         json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def overrides(data: Path, splits: str, queries: int, learning_rate: float, prompt: str, actors: int) -> list[str]:
-    """Return what is set on top of zot.yaml: the task from files, its splits, the prompt, ZOT's step size, the pool."""
+def overrides(
+    data: Path, splits: str, queries: int, learning_rate: float, step_size: str, prompt: str, actors: int
+) -> list[str]:
+    """Return what is set on top of zot.yaml: the task from files, its splits, the prompt, how steps go, the pool."""
     folder = data.resolve()
     task = (
         f"{{kind: file, train: {folder}/train.jsonl, test: {folder}/test.jsonl, text: text, label: label,"
@@ -56,8 +60,9 @@ def overrides(data: Path, splits: str, queries: int, learning_rate: float, promp
         f' manual_prompt: "Classify the movie review.", shots: 16, split_seed: !grid [{splits}]}}'
     )
     zot = f"{{kind: zot, learning_rate: {learning_rate}}}"
+    bbt = f"{{kind: cma, name: bbt, step_size: {step_size}}}"
     looks = "look_every: 100, select: metric_then_loss"
-    stages = f"[{{kind: search, {looks}, optimizer: !grid [{zot}, {{kind: cma, name: bbt}}]}}]"
+    stages = f"[{{kind: search, {looks}, optimizer: !grid [{zot}, {bbt}]}}]"
     return [
         f"task={task}",
         f"prompt={prompt}",

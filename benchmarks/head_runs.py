@@ -24,10 +24,7 @@ from benchmarks.tables import table
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = ROOT / "search_spaces" / "heads.yaml"
 SCREEN = {"kind": "screen", "demonstrations": [4, 8], "orders": 4, "instructions_kept": 3}
-SEARCH = {
-    "kind": "search",
-    "optimizer": {"kind": "cma", "name": "bbt", "popsize": 20, "alpha": 0.3, "recommend": "mean"},
-}
+BBT = {"kind": "cma", "name": "bbt", "popsize": 20, "alpha": 0.3, "recommend": "mean"}
 HEADINGS = (
     "task",
     "split",
@@ -58,9 +55,12 @@ class Line:
     queries: int
 
 
-def settings(name: str, data: Path, splits: str, variant: str, queries: int, layout: str, length: int) -> list[str]:
+def settings(
+    name: str, data: Path, splits: str, variant: str, queries: int, layout: str, length: int, step_size: str = "csa"
+) -> list[str]:
     """Return what is set on top of heads.yaml."""
-    stages: list[dict[str, Any]] = [SEARCH | {"look_every": 100}]
+    search = {"kind": "search", "optimizer": {**BBT, "step_size": step_size}, "look_every": 100}
+    stages: list[dict[str, Any]] = [search]
     if variant == "screen":
         stages = [SCREEN, {"kind": "search", "steps": 1, "optimizer": {"kind": "random_search", "popsize": 1}}]
     given = [
@@ -129,6 +129,7 @@ def main(
     queries: Annotated[int, typer.Option(help="Of each trial.")] = 500,
     layout: Annotated[str, typer.Option(help="prefix, suffix or instruction_suffix.")] = "prefix",
     length: Annotated[int, typer.Option(help="Prompt rows.")] = 16,
+    step_size: Annotated[Literal["csa", "tpa"], typer.Option(help="How BBT adapts sigma.")] = "csa",
     out: Annotated[Path, typer.Option(help="Run directories, one a task.")] = Path("runs/head_runs"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the lines here as well.")] = None,
 ) -> None:
@@ -139,7 +140,7 @@ def main(
         run = out / name
         if not (run / "config.json").exists():
             arguments = [sys.executable, "tune.py", "run", str(SPACE), "--out", str(run.resolve())]
-            for setting in settings(name, data, splits, variant, queries, layout, length):
+            for setting in settings(name, data, splits, variant, queries, layout, length, step_size):
                 arguments += ["--set", setting]
             subprocess.run(arguments, cwd=ROOT, check=True)
         lines = lines_of(name, run)

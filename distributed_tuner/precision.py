@@ -5,11 +5,10 @@ Pure: what is measured with them is oracles/calibration.py's, and what follows f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from distributed_tuner import optimizers
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.optimizer import OptimizerConfig, TokenEditConfig, ZotConfig, in_words
+from distributed_tuner.config.optimizer import OptimizerConfig
 from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.oracles.calibration import COPIES
 from distributed_tuner.prompts.spec import prompt_spec
@@ -23,27 +22,13 @@ QUERIES = 2 * (1 + len(COPIES))  # an ask
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is calibrated: a method at its first step's radius, on one task with one prompt."""
+    """What is calibrated: a method at its first step, on one task with one prompt."""
 
     optimizer: OptimizerConfig
     seed: int
     split_seed: int
     task: Task
     prompt: PromptSpec
-
-    @property
-    def radius(self) -> float:
-        """How far from the centre the first step's candidates lie."""
-        assert not isinstance(self.optimizer, TokenEditConfig)
-        if isinstance(self.optimizer, ZotConfig):
-            assert self.optimizer.rho != "auto"
-            return self.optimizer.rho
-        return self.optimizer.sigma
-
-    @property
-    def radius_name(self) -> Literal["rho", "sigma"]:
-        """What the settings call it."""
-        return "rho" if isinstance(self.optimizer, ZotConfig) else "sigma"
 
     def batch(self, dim: int) -> Batch:
         """Return the train batch that a step is scored on, by its size."""
@@ -67,26 +52,23 @@ class Case:
 def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case]:
     """Return the distinct cases of the first searches: of every kind of optimizer the smallest radius, then the next.
 
-    Gradient stages compare no losses and have none, prompts in words are no small steps apart, and a rho that is left
-    to the trial is measured against the noise.
+    Gradient stages compare no losses and have none, prompts in words are no small steps apart, and a radius that is
+    left to the trial is measured against the noise. A method whose settings name no radius comes first, since it may be
+    any.
     """
     found: dict[tuple[object, ...], Case] = {}
     for experiment, task in zip(experiments, tasks, strict=True):
         search = next((stage for stage in experiment.stages if isinstance(stage, SearchStageConfig)), None)
-        optimizer = None if search is None else _with_radius(search.optimizer)
-        if optimizer is not None:
-            spec = prompt_spec(experiment.prompt, task)
+        if search is not None and _is_calibrated(search.optimizer):
+            optimizer, spec = search.optimizer.settled({}), prompt_spec(experiment.prompt, task)
             case = Case(optimizer, experiment.seed, experiment.task.split_seed, task, spec)
-            found.setdefault((case.optimizer.kind, case.radius, task, spec), case)
+            found.setdefault((optimizer.kind, optimizer.radius, task, spec), case)
     ranked: list[tuple[int, float, Case]] = []
-    for case in sorted(found.values(), key=lambda case: case.radius):
+    for case in sorted(found.values(), key=lambda case: case.optimizer.radius or 0.0):
         before = sum(other.optimizer.kind == case.optimizer.kind for _, _, other in ranked)
-        ranked.append((before, case.radius, case))
+        ranked.append((before, case.optimizer.radius or 0.0, case))
     return [case for _, _, case in sorted(ranked, key=lambda entry: entry[:2])][:MOST_CASES]
 
 
-def _with_radius(optimizer: OptimizerConfig) -> OptimizerConfig | None:
-    """Return a search's settings, ready to ask; None where it has no radius of its own."""
-    if isinstance(optimizer, ZotConfig):
-        return None if optimizer.rho == "auto" else optimizer.settled({})
-    return None if in_words(optimizer) else optimizer
+def _is_calibrated(optimizer: OptimizerConfig) -> bool:
+    return not optimizer.in_words and optimizer.radius_setting not in optimizer.unsettled

@@ -8,7 +8,7 @@ from pathlib import Path
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import WORDY, ContextualHeadConfig, DomainHeadConfig
 from distributed_tuner.config.logger import MlflowLoggerConfig, holds_key
-from distributed_tuner.config.optimizer import CmaConfig, in_words
+from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.config.prompt import TextPromptConfig
 from distributed_tuner.config.proposer import (
@@ -132,7 +132,7 @@ def _check_sort(experiment: Experiment) -> None:
                     f"stages.{index}.faithful restarts soft prompts as the published code does, but prompt.kind is"
                     " text; leave it out"
                 )
-        elif in_words(stage.optimizer) != words:
+        elif stage.optimizer.in_words != words:
             kind = stage.optimizer.kind
             advice = (
                 "use token_edit, or nevergrad with space: words"

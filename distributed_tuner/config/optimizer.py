@@ -4,9 +4,9 @@ The defaults are those of the papers' own code: ZOT (Zhan et al., EMNLP Findings
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from distributed_tuner.config.base import LABEL, Config
 from distributed_tuner.config.estimator import (
@@ -22,7 +22,13 @@ AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class OptimizerSettings(Config):
-    """What every optimizer's settings share."""
+    """What every optimizer's settings share, and all that a run reads of them beside ``kind``.
+
+    A new kind has it from here, and says anew what is otherwise with it.
+    """
+
+    radius_setting: ClassVar[str | None] = None
+    """Which setting is the distance of the first step's candidates from where it begins; None: no single one is."""
 
     name: str | None = Field(default=None, pattern=LABEL)
     """Label in tables and reports; the kind when it is not given."""
@@ -32,9 +38,34 @@ class OptimizerSettings(Config):
         """Return ``name``, or the kind where no name was given."""
         return self.name or str(getattr(self, "kind", "optimizer"))
 
+    @property
+    def in_words(self) -> bool:
+        """Whether it searches prompts in words, and not coordinates of soft ones."""
+        return False
+
+    @property
+    def radius(self) -> float | None:
+        """The distance that ``radius_setting`` names; None where it names none or is left to be measured."""
+        name = self.radius_setting
+        return None if name is None or name in self.unsettled else float(getattr(self, name))
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The settings that are left to be measured before the first step."""
+        return ()
+
+    def settled(self, measured: Mapping[str, float]) -> Self:
+        """Return the settings with measured numbers where "auto" stands, or the defaults where none was measured."""
+        fields = type(self).model_fields
+        return self.model_copy(
+            update={name: measured.get(name, fields[name].default) for name in self.unsettled},
+        )
+
 
 class RandomSearchConfig(OptimizerSettings):
     """Gaussian samples around the start; the best one seen is kept. The baseline that needs no tuning."""
+
+    radius_setting: ClassVar[str | None] = "sigma"
 
     kind: Literal["random_search"] = "random_search"
     """Names this optimizer."""
@@ -53,6 +84,8 @@ class ZotConfig(OptimizerSettings):
     ``points``, ``rho`` and ``learning_rate`` may be "auto": the trial then measures noise and curvature of the loss
     around its start, out of its own budget, before the first step, and takes them from there (``maths.survey``).
     """
+
+    radius_setting: ClassVar[str | None] = "rho"
 
     kind: Literal["zot"] = "zot"
     """Names this optimizer."""
@@ -81,15 +114,7 @@ class ZotConfig(OptimizerSettings):
 
     @property
     def unsettled(self) -> tuple[str, ...]:
-        """Return the settings that are left to be measured."""
         return tuple(name for name in ("points", "rho", "learning_rate") if getattr(self, name) == "auto")
-
-    def settled(self, measured: Mapping[str, float]) -> "ZotConfig":
-        """Return the settings with measured numbers where "auto" stands, or the defaults where none was measured."""
-        fields = type(self).model_fields
-        return self.model_copy(
-            update={name: measured.get(name, fields[name].default) for name in self.unsettled},
-        )
 
     @model_validator(mode="after")
     def _one_mean(self) -> "ZotConfig":
@@ -105,6 +130,8 @@ class ZotConfig(OptimizerSettings):
 
 class LatentSettings(OptimizerSettings):
     """What searches in a random low-dimensional subspace share (BBT, Sec. 3)."""
+
+    radius_setting: ClassVar[str | None] = "sigma"
 
     intrinsic_dim: int = Field(default=500, ge=2)
     """K: coordinates that are searched; a fixed random matrix maps them to the prompt."""
@@ -125,17 +152,24 @@ class CmaConfig(LatentSettings):
     """Candidates per generation; 0 leaves pycma its own 4 + 3 ln K."""
     bound: float = Field(default=0.0, ge=0)
     """Keep every latent coordinate within [-bound, bound]; 0 means no bound."""
+    step_size: Literal["csa", "tpa"] = "csa"
+    """How sigma is adapted. "csa": by the length of the mean's path (cumulative step-size adaptation), as pycma did it
+    in any number of dimensions when BBT was published; "tpa": by the ranks of two candidates before and behind the last
+    step (two-point adaptation), which pycma 4.5 by itself takes from 300 dimensions on."""
     recommend: Literal["mean", "best"] = "best"
     """Scored on dev: "best" of the last generation by loss (as the papers' code), or the distribution's "mean"."""
     race_block: int = Field(default=0, ge=0)
     """Examples a block: candidates are raced, and those that cannot become parents any more stop early. 0: no race."""
 
-    @field_validator("popsize")
-    @classmethod
-    def _a_population(cls, popsize: int) -> int:
-        if popsize == 1:
-            raise ValueError("a generation has at least 2 candidates, got 1: use 0 for pycma's default")
-        return popsize
+    @model_validator(mode="after")
+    def _a_population(self) -> "CmaConfig":
+        least = 4 if self.step_size == "tpa" else 2  # two of them are the pair by which tpa goes
+        if 0 < self.popsize < least:
+            raise ValueError(
+                f"a generation with step_size: {self.step_size} has at least {least} candidates, got {self.popsize}:"
+                " use 0 for pycma's default"
+            )
+        return self
 
 
 class NevergradConfig(LatentSettings):
@@ -153,6 +187,10 @@ class NevergradConfig(LatentSettings):
     num_workers: int = Field(default=8, ge=1)
     """Candidates in flight at once, which is the number of queries per step."""
 
+    @property
+    def in_words(self) -> bool:
+        return self.space == "words"
+
 
 class TokenEditConfig(OptimizerSettings):
     """Local search on the words of a text prompt: random edits of the best prompts so far; the better ones are kept."""
@@ -166,15 +204,14 @@ class TokenEditConfig(OptimizerSettings):
     edits: float = Field(default=1.5, ge=1)
     """Mean number of edits that make a candidate: one, and further ones by a geometric draw."""
 
+    @property
+    def in_words(self) -> bool:
+        return True
+
 
 OptimizerConfig: TypeAlias = Annotated[
     RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig | TokenEditConfig, Field(discriminator="kind")
 ]
-
-
-def in_words(config: "OptimizerConfig | FirstOrderConfig") -> bool:
-    """Tell whether an optimizer searches prompts in words, and not coordinates of soft ones."""
-    return isinstance(config, TokenEditConfig) or (isinstance(config, NevergradConfig) and config.space == "words")
 
 
 class FirstOrderSettings(OptimizerSettings):

@@ -19,6 +19,7 @@ from distributed_tuner.seeds import generator
 Tree = Any
 Path = tuple[str | int, ...]
 VARIANT = "variant"
+PYCMAS_TPA = 300  # dimensions from which pycma 4.5 by itself adapts the step size by two points
 SHARED = (
     "name",
     "oracle",
@@ -69,8 +70,23 @@ class TrialPlan:
 
 
 def recorded(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a trial's config of any age as it is meant: before there were heads, label words were read as they are."""
-    return {"head": "label_words", "significance": None, **config}
+    """Return a trial's config of any age as it is meant.
+
+    Before there were heads, label words were read as they are; before ``step_size`` was a setting of cma, pycma chose
+    the rule by the number of dimensions.
+    """
+    config = {"head": "label_words", "significance": None, **config}
+    stages = config.get("stages")
+    return config | {"stages": list(map(_with_step_size, stages))} if isinstance(stages, list) else config
+
+
+def _with_step_size(stage: Tree) -> Tree:
+    match stage:
+        case {"optimizer": {"kind": "cma", "intrinsic_dim": int(dim)} as optimizer}:
+            chosen = "tpa" if dim >= PYCMAS_TPA else "csa"
+            return {**stage, "optimizer": {"step_size": chosen, **optimizer}}
+        case _:
+            return stage
 
 
 def draw_trials(tree: Tree) -> list[TrialPlan]:

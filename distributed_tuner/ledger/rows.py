@@ -249,15 +249,16 @@ class MeasureRow(_Row):
 
 
 class CalibrationRow(_Row):
-    """What the calibration of precision measured before the first trial, of one method at its first step's radius.
+    """What the calibration of precision measured before the first trial, of one method's first step.
 
     Not bought from any budget. Losses are those of the train batch that the method's steps are scored on.
     """
 
     type: Literal["calibration"] = "calibration"
     method: str
-    radius_name: Literal["rho", "sigma"]
-    radius: float
+    radius_name: str | None = None
+    """The setting that is the distance of the step's candidates from where it begins; None: no single one is."""
+    radius: float | None = None
     split_seed: Seed
     dtype: str
     """What was measured."""
@@ -272,6 +273,12 @@ class CalibrationRow(_Row):
     used: str
     """The dtype of the run from here on."""
     cost: CostRow
+
+    @property
+    def where(self) -> str:
+        """What was measured of whom, in words."""
+        at = "" if self.radius is None else f" at {self.radius_name} {self.radius:g}"
+        return f"{self.dtype}{at} ({self.method})"
 
 
 class ParityRow(_Row):

@@ -20,11 +20,13 @@ from distributed_tuner.values import Array, Array64, Candidate, Start
 class Race:
     """How the candidates of a step may be raced: in blocks of so many examples, for the best ``mu`` of them.
 
-    The optimizer needs the exact losses of its best ``mu`` candidates, and of the others only that they are worse.
+    The optimizer needs the exact losses of its best ``mu`` candidates and of those at the places ``exact``, and of the
+    others only that they are worse than all of these.
     """
 
     block: int
     mu: int
+    exact: tuple[int, ...] = ()
 
 
 class Optimizer(ABC):

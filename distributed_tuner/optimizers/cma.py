@@ -6,6 +6,7 @@ The projection to prompt coordinates happens beside the model; which generation 
 import math
 import sys
 import warnings
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import import_module
 from typing import Any, ClassVar
@@ -15,11 +16,15 @@ import numpy as np
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.maths.bbt import solve_projection
 from distributed_tuner.optimizers.base import Optimizer, Race, ranked_last
+from distributed_tuner.optimizers.isolation import isolated_randomness
 from distributed_tuner.optimizers.latent import LatentSpace
 from distributed_tuner.optimizers.strategy_state import put, taken
 from distributed_tuner.prompts.recipes import projection_matrix
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.values import Array, Array64, Candidate
+
+RULES = {"csa": "CMAAdaptSigmaCSA", "tpa": "CMAAdaptSigmaTPA"}
+"""pycma's names of step-size rules."""
 
 
 class StepNoise:
@@ -43,14 +48,19 @@ class Cma(Optimizer):
     pycma's own stop rules are reported in ``stop_reason`` and do not stop anything. The strategy is told the float64
     vectors it proposed, although candidates carry float32.
 
+    The step size follows the rule that ``config.step_size`` names. With two-point adaptation (``tpa``) the first two
+    candidates of a generation lie on either side of the mean, along its last step, and sigma follows their ranks alone.
+
     Raced candidates outside the best mu (pycma's number of parents) may come with estimated losses. They take no part
-    in the mean; the active update of the covariance, which weighs them by rank, sees approximate ranks among them.
+    in the mean, and none in sigma: with ``csa`` it follows the mean, with ``tpa`` the race keeps the ranks of the two
+    exact. The active update of the covariance, which weighs all by rank, sees approximate ranks among the estimated.
 
     ``relocate`` makes the new point the origin and the mean zero; sigma, covariance and evolution paths stay.
     ``inject`` makes the point's nearest one in the subspace, by least squares, a solution of the next generation; what
     of the point lies outside the subspace, or beyond ``bound``, is lost. Of several, the last counts.
 
-    Noise belongs to the key ``(*key, step)``. The state holds the strategy's numbers, which are put into a new one.
+    Noise belongs to the key ``(*key, step)``. The state holds the strategy's numbers, which are put into a new one; one
+    that takes the state of another goes on with its step-size rule.
     """
 
     kind: ClassVar[str] = "cma"
@@ -60,6 +70,7 @@ class Cma(Optimizer):
         self._config = config
         self._space = LatentSpace.around(start, config, key)
         self._options = {"sigma": config.sigma, "popsize": config.popsize, "bound": config.bound}
+        self._step_size: str = config.step_size
         self._solutions_C_K: list[Array64] = []
         self._directions: list[Array64] = []
         self._injected: list[Array64] = []
@@ -72,7 +83,8 @@ class Cma(Optimizer):
         return self._new_strategy()
 
     def _new_strategy(self) -> Any:
-        return _make_strategy(self._config.intrinsic_dim, **self._options, noise=StepNoise(self.key))
+        noise = StepNoise(self.key)
+        return _make_strategy(self._config.intrinsic_dim, **self._options, step_size=self._step_size, noise=noise)
 
     @property
     def queries_per_step(self) -> int:
@@ -81,7 +93,8 @@ class Cma(Optimizer):
     @property
     def race(self) -> Race | None:
         block = self._config.race_block
-        return Race(block, int(self._es.sp.weights.mu)) if block else None
+        pair = (0, 1) if self._step_size == "tpa" and self._directions else ()  # none in the first generation
+        return Race(block, int(self._es.sp.weights.mu), pair) if block else None
 
     @property
     def stop_reason(self) -> str | None:
@@ -97,7 +110,8 @@ class Cma(Optimizer):
         self._es.opts["randn"].restart((*self.key, self.steps_told))
         self._directions = [np.array(direction) for direction in self._es.pop_injection_directions]
         self._injected = [np.array(solution) for solution in self._es.pop_injection_solutions]
-        self._solutions_C_K = self._es.ask()
+        with self._isolated("ask"):
+            self._solutions_C_K = self._es.ask()
         return [self._space.candidate(z_K) for z_K in self._solutions_C_K]
 
     def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
@@ -105,7 +119,8 @@ class Cma(Optimizer):
             self._es.pop_injection_directions = self._directions  # used up by ask; the next ask needs them again
             self._es.pop_injection_solutions = self._injected
             return
-        self._es.tell(self._solutions_C_K, ranked_last(losses, float(np.nanmax(losses))).tolist())
+        with self._isolated("tell"):
+            self._es.tell(self._solutions_C_K, ranked_last(losses, float(np.nanmax(losses))).tolist())
         self._best_K = np.array(self._solutions_C_K[int(np.nanargmin(losses))], dtype=np.float64)
         self._stop_reason = ", ".join(f"{name}={value}" for name, value in self._es.stop().items()) or None
         axes = np.asarray(self._es.D, dtype=np.float64)
@@ -115,6 +130,10 @@ class Cma(Optimizer):
             "step_loss": float(np.nanmin(losses)),
             "mean_norm": float(np.linalg.norm(self._es.mean)),
         }
+
+    def _isolated(self, part: str) -> AbstractContextManager[None]:
+        """Keep pycma from numpy's global generator, which its consistency check of two-point adaptation draws from."""
+        return isolated_randomness((*self.key, self.steps_told, part))
 
     def _relocate(self, x: Array) -> None:
         self._space = self._space.moved(x, self.key, self.steps_told)
@@ -131,12 +150,14 @@ class Cma(Optimizer):
             z_K = np.clip(z_K, -bound, bound)
         geno_K = self._es.gp.geno(z_K, from_bounds=self._es.boundary_handler.inverse)
         self._es.pop_injection_solutions = []
-        self._es.inject([geno_K], force=True)  # as it is: without force pycma takes its direction alone
+        # As it is: without force pycma keeps a point near the mean and shortens a far one to a random length.
+        self._es.inject([geno_K], force=True)
         self._stop_reason = None  # there is something new to try
 
     def _save(self) -> dict[str, Any]:
         return {
             "options": dict(self._options),
+            "step_size": self._step_size,
             "strategy": taken(self._es),
             "space": self._space.state(),
             "best": self._best_K.copy(),
@@ -146,19 +167,22 @@ class Cma(Optimizer):
     def _load(self, state: dict[str, Any]) -> None:
         self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
         self._options = {name: float(state["options"][name]) for name in self._options}
+        self._step_size = str(state.get("step_size", self._config.step_size))  # not told by older versions
         self._es = self._new_strategy()
         put(self._es, state["strategy"])
         self._best_K = np.array(state["best"], dtype=np.float64)
         self._stop_reason = state["stop_reason"] or None
 
 
-def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, noise: StepNoise) -> Any:
-    """Return pycma's CMAEvolutionStrategy with its defaults, silent, without files, without global randomness.
+def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, step_size: str, noise: StepNoise) -> Any:
+    """Return pycma's CMAEvolutionStrategy with its defaults, silent, without files, drawing all samples from ``noise``.
 
-    popsize, bound: 0 for pycma's own, and for none.
+    popsize, bound: 0 for pycma's own, and for none. step_size: of ``RULES``; pycma's own choice would follow dim.
     """
+    pycma = _pycma()
     options: dict[str, Any] = {
         "randn": noise,
+        "AdaptSigma": getattr(pycma.sigma_adaptation, RULES[step_size]),
         "seed": np.nan,  # "do nothing" in pycma: numpy's global generator is left alone
         "verbose": -9,
         "verb_log": 0,
@@ -168,7 +192,7 @@ def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, nois
         options["popsize"] = int(popsize)
     if bound:
         options["bounds"] = [-bound, bound]
-    strategy = _pycma().CMAEvolutionStrategy(np.zeros(dim), sigma, options)
+    strategy = pycma.CMAEvolutionStrategy(np.zeros(dim), sigma, options)
     strategy.timer = import_module("cma.utilities.utils").ElapsedWCTime()  # made by the first ask, where there is one
     return strategy
 

@@ -226,7 +226,7 @@ def calibration(digest: Digest) -> str | None:
     ratio = "no rounding noise" if worst.snr is None else f"signal-to-noise {worst.snr:.2g}"
     swamped = worst.snr is not None and worst.snr < worst.limit
     outcome = f"below {worst.limit:g}, so {worst.used}" if swamped else "kept"
-    return f"{worst.dtype} at {worst.radius_name} {worst.radius:g} ({worst.method}): {ratio}, {outcome}"
+    return f"{worst.where}: {ratio}, {outcome}"
 
 
 def event_lines(digest: Digest) -> list[EventLine]:

@@ -143,7 +143,7 @@ class Course:
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:
         key, stand_ins = (self._experiment.seed,), ("a", "b")
-        optimizer = config.optimizer.settled({}) if isinstance(config.optimizer, ZotConfig) else config.optimizer
+        optimizer = config.optimizer.settled({})
         built = optimizers.build(optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
         return self._cost(built.queries_per_step, self._step_batch(built.batch_size), built.white_box)
 

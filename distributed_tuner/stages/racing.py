@@ -2,8 +2,9 @@
 
 The losses of examples are never negative (cross-entropy, hinge). So the mean over all examples, with zero for those not
 seen yet, is a certain lower bound of a candidate's loss: it stops when that bound exceeds the mu-th best complete loss.
-The top mu and their losses are those of the full evaluation. Blocks are the same for all candidates and steps (common
-random numbers). Who answers and who pays is left to the stage.
+The top mu and their losses are those of the full evaluation. Where the optimizer goes by the ranks of others as well,
+these are completed too, and the rest go on until they are behind them. Blocks are the same for all candidates and steps
+(common random numbers). Who answers and who pays is left to the stage.
 """
 
 from collections.abc import Callable
@@ -31,9 +32,10 @@ class Heat:
 class Racing:
     """The rule: which heat comes next, and what the losses are in the end.
 
-    All candidates run the first block. The mu of lowest mean there (the first of equals) are completed; their worst
-    loss is the threshold, and the others run on until their bound exceeds it. Whoever completes below the threshold
-    lowers it. A candidate with a loss that is not finite fails at once; the next most promising takes its place.
+    All candidates run the first block. The mu of lowest mean there (the first of equals) and ``race.exact`` are
+    completed; their worst loss is the threshold, and the others run on until their bound exceeds it. Whoever completes
+    among the top mu may lower it. A candidate with a loss that is not finite fails at once; the next most promising
+    takes its place.
     """
 
     def __init__(self, candidates: int, batch: Batch, race: Race) -> None:
@@ -51,10 +53,12 @@ class Racing:
         runners = self._runners()
         if not runners:
             return None
-        lacking = self._race.mu - int(self._complete.sum())
-        if lacking > 0 and self._seen_C.any():  # no threshold yet: whoever is ahead, then the most promising
+        lacking = max(0, self._race.mu - int(self._complete.sum()))
+        exact = [i for i in runners if i in self._race.exact]
+        if (lacking or exact) and self._seen_C.any():  # no threshold yet: whoever is ahead, then the most promising
             means_C = self._means_seen()
-            runners = sorted(runners, key=lambda i: (-self._seen_C[i], means_C[i], i))[:lacking]
+            runners = sorted(runners, key=lambda i: (-self._seen_C[i], means_C[i], i))
+            runners = [i for place, i in enumerate(runners) if place < lacking or i in exact]
         first = int(self._seen_C[runners[0]])
         together = tuple(sorted(i for i in runners if self._seen_C[i] == first))
         return Heat(together, (first, min(first + self._race.block, self._losses_C_E.shape[1])))
@@ -83,7 +87,7 @@ class Racing:
         """Return what the optimizer is told once the race is over, shape (C,).
 
         Complete candidates have the mean over all examples, failed ones NaN. A candidate that stopped has the mean over
-        the examples it saw, and in any case more than the mu-th best loss: an estimate, behind the top mu.
+        the examples it saw, and in any case more than the threshold: an estimate, behind all that must be exact.
         """
         behind = np.nextafter(self._threshold(), np.inf)
         estimates_C = np.maximum(self._means_seen(), behind)
@@ -101,9 +105,13 @@ class Racing:
         return [int(i) for i in np.flatnonzero(running_C)]
 
     def _threshold(self) -> float:
-        """Return the mu-th best complete loss; infinity as long as fewer are complete."""
-        complete = np.sort(self._bounds()[self._complete])
-        return float(complete[self._race.mu - 1]) if len(complete) >= self._race.mu else np.inf
+        """Return the mu-th best complete loss, or a worse one that must be exact; infinity until these are complete."""
+        complete_C, bounds_C = self._complete, self._bounds()
+        complete = np.sort(bounds_C[complete_C])
+        exact = [i for i in self._race.exact if not self._failed_C[i]]
+        if len(complete) < self._race.mu or not complete_C[exact].all():
+            return np.inf
+        return float(max([complete[self._race.mu - 1], *bounds_C[exact]]))
 
     def _bounds(self) -> Array64:
         """Return the lower bounds, which are the losses where all examples were seen.

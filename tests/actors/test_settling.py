@@ -119,7 +119,7 @@ def test_of_every_method_the_smallest_radius_is_calibrated_first(reviews: Path) 
     tree = space({"kind": "analytic"}, [*rhos, {**CMA, "sigma": 2.0}, {**RANDOM, "sigma": 0.05}])
     prepared = prepare(write_space(tree, reviews, "cases.yaml"), [])
     found = cases([plan.experiment for plan in prepared.plans], prepared.tasks)
-    assert [(case.optimizer.kind, case.radius) for case in found] == [
+    assert [(case.optimizer.kind, case.optimizer.radius) for case in found] == [
         ("random_search", 0.05),
         ("zot", 0.1),
         ("cma", 2.0),

@@ -36,14 +36,86 @@ def test_what_is_asked_is_known_before_pycma_is_there(intrinsic_dim):
     assert optimizer.queries_per_step == len(optimizer.ask())
 
 
-def test_a_population_of_one_is_refused():
-    with pytest.raises(ValueError, match="at least 2"):
-        CmaConfig(popsize=1)
+@pytest.mark.parametrize(("step_size", "popsize", "least"), [("csa", 1, 2), ("tpa", 1, 4), ("tpa", 3, 4)])
+def test_a_population_too_small_for_its_rule_is_refused(step_size, popsize, least):
+    with pytest.raises(ValueError, match=f"step_size: {step_size} has at least {least} candidates, got {popsize}"):
+        CmaConfig(popsize=popsize, step_size=step_size)
 
 
-def test_lost_generations_are_drawn_anew_in_large_dimensions():
-    """With 500 coordinates pycma injects two samples along the last step, once: a lost generation gives them back."""
-    optimizer = build(CmaConfig(), dim=40, key=KEY, steps=20)
+# --------------------------------------------------------------------------------------------------------- step size
+TPA = CmaConfig(intrinsic_dim=8, popsize=6, step_size="tpa", recommend="mean")
+
+
+@pytest.mark.parametrize("intrinsic_dim", [8, 300])
+@pytest.mark.parametrize(("step_size", "rule"), [("csa", "CMAAdaptSigmaCSA"), ("tpa", "CMAAdaptSigmaTPA")])
+def test_the_step_size_follows_the_rule_that_was_asked_for_in_any_number_of_dimensions(intrinsic_dim, step_size, rule):
+    config = CmaConfig(intrinsic_dim=intrinsic_dim, popsize=6, step_size=step_size)
+    optimizer = build(config, dim=40, key=KEY, steps=5)
+    assert type(optimizer._es.adapt_sigma).__name__ == rule
+    assert CmaConfig().step_size == "csa"
+
+
+@pytest.mark.parametrize("popsize", [4, 6, 0])
+def test_two_point_adaptation_asks_for_a_pair_about_the_mean_from_the_second_generation_on(popsize):
+    optimizer = build(TPA.model_copy(update={"popsize": popsize}), dim=40, key=KEY, steps=20)
+    for step in range(8):
+        mean = latents([optimizer.recommend()])[0]
+        asked = generation(optimizer)
+        assert len(asked) == optimizer.queries_per_step
+        assert np.allclose(asked[0] + asked[1], 2 * mean, atol=1e-5) == (step > 0)
+
+
+def test_with_two_point_adaptation_the_pair_alone_moves_the_step_size():
+    """By the rank of its second less that of its first, whatever the others' losses are."""
+    sigmas = {}
+    for name, losses in {
+        "behind is better": [5.0, 1.0, 2, 3, 4, 6],
+        "also": [50.0, 1.5, 20, 30, 40, 60],
+        "ahead is better": [1.0, 5.0, 2, 3, 4, 6],
+    }.items():
+        optimizer = build(TPA, dim=40, key=KEY, steps=5)
+        generation(optimizer)
+        optimizer.ask()
+        optimizer.tell(losses)
+        sigmas[name] = optimizer.metrics()["sigma"]
+    assert sigmas["behind is better"] == sigmas["also"] < sigmas["ahead is better"]
+
+
+def test_a_race_with_two_point_adaptation_keeps_the_pair_exact():
+    for step_size, pair in (("csa", ()), ("tpa", (0, 1))):
+        optimizer = build(CmaConfig(popsize=6, race_block=8, step_size=step_size), dim=40, key=KEY, steps=5)
+        generation(optimizer)
+        assert optimizer.race == Race(8, 3)  # nothing is known of a step before there was one
+        optimizer.ask()
+        assert optimizer.race == Race(8, 3, pair)
+
+
+@pytest.mark.parametrize("step_size", ["csa", "tpa"])
+def test_long_searches_leave_numpys_generator_alone_and_do_not_follow_it(step_size):
+    config = CmaConfig(intrinsic_dim=300, popsize=6, step_size=step_size)
+    optimizer, twin = (build(config, dim=40, key=KEY, steps=20) for _ in range(2))
+    np.random.seed(3)
+    asked = [generation(optimizer) for _ in range(8)]
+    assert np.random.random_sample() == np.random.RandomState(3).random_sample()
+    np.testing.assert_array_equal(asked, [generation(twin) for _ in range(8)])
+
+
+def test_a_state_goes_on_with_its_own_rule():
+    config = TPA.model_copy(update={"race_block": 4})
+    optimizer = build(config, dim=40, key=KEY, steps=20)
+    for _ in range(3):
+        generation(optimizer)
+    clone = build(config.model_copy(update={"step_size": "csa"}), dim=40, key=KEY, steps=20)
+    clone.load_state_dict(optimizer.state_dict())
+    np.testing.assert_array_equal([generation(optimizer) for _ in range(3)], [generation(clone) for _ in range(3)])
+    older = optimizer.state_dict()
+    del older["step_size"]  # before there was a choice
+    build(config, dim=40, key=KEY, steps=20).load_state_dict(older)
+
+
+def test_lost_generations_are_drawn_anew_with_two_point_adaptation():
+    """pycma injects two samples along the last step, once: a lost generation gives them back."""
+    optimizer = build(CmaConfig(step_size="tpa"), dim=40, key=KEY, steps=20)
     for _ in range(3):
         generation(optimizer)
     lost = [generation(optimizer, failed=True), generation(optimizer, failed=True)]
@@ -198,9 +270,9 @@ def test_an_injected_point_stays_within_the_bounds():
 
 
 @pytest.mark.parametrize("generations", [0, 3])
-def test_an_injected_point_joins_large_dimensions_samples(generations):
-    """With 500 coordinates pycma injects two samples of its own; the point comes behind them."""
-    optimizer = build(CmaConfig(), dim=40, key=KEY, steps=20)
+def test_an_injected_point_joins_the_pair_of_two_point_adaptation(generations):
+    """pycma injects two samples of its own; the point comes behind them."""
+    optimizer = build(CmaConfig(step_size="tpa"), dim=40, key=KEY, steps=20)
     for _ in range(generations):
         generation(optimizer)
     optimizer.inject(np.full(40, 2, dtype=np.float32), 1.0, 1.0)

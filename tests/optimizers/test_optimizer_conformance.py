@@ -19,7 +19,6 @@ from distributed_tuner.config.optimizer import (
     TokenEditConfig,
     TrainableConfig,
     ZotConfig,
-    in_words,
 )
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
@@ -42,6 +41,7 @@ MEMBERS: dict[str, OptimizerConfig | FirstOrderConfig] = {
     ),
     "cma": CmaConfig(intrinsic_dim=8, popsize=6),
     "cma_mean": CmaConfig(intrinsic_dim=8, popsize=0, bound=2.0, recommend="mean", projection="uniform"),
+    "cma_tpa": CmaConfig(intrinsic_dim=8, popsize=6, step_size="tpa"),
     "adamw": AdamWConfig(learning_rate=0.02, weight_decay=0.01),
     "sgd": SgdConfig(learning_rate=0.02, clip=0.5, schedule="cosine", floor=0.1),
     "trainable": TrainableConfig(learning_rate=0.05),
@@ -80,7 +80,7 @@ def make(
 
 def place(config: OptimizerConfig | FirstOrderConfig, x: Array) -> Start:
     """Return coordinates as a start in the space that the member searches."""
-    return " ".join(str(number) for number in x.tolist()) if in_words(config) else x
+    return " ".join(str(number) for number in x.tolist()) if config.in_words else x
 
 
 def draws_nothing(config: OptimizerConfig | FirstOrderConfig) -> bool:
@@ -335,8 +335,8 @@ def test_a_moved_optimizer_is_restored_to_the_same_bits(config, run, materialise
 def test_where_it_is_moved_to_is_checked(config, run):
     optimizer, twin = make(config), make(config)
     with pytest.raises(ConfigError, match="a place in the space that it searches"):
-        optimizer.relocate(np.zeros(DIM, dtype=np.float32) if in_words(config) else "0.5 0.5")
-    for wrong in () if in_words(config) else (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
+        optimizer.relocate(np.zeros(DIM, dtype=np.float32) if config.in_words else "0.5 0.5")
+    for wrong in () if config.in_words else (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
         with pytest.raises(ConfigError, match=f"{DIM} finite coordinates"):
             optimizer.relocate(wrong)
     assert same(run(optimizer, 2), run(twin, 2))

@@ -16,7 +16,7 @@ CASES = [
     pytest.param(CmaConfig(intrinsic_dim=6, popsize=0), id="pycma's popsize"),
     pytest.param(CmaConfig(intrinsic_dim=4, popsize=5), id="small, with mirrored samples"),
     pytest.param(CmaConfig(intrinsic_dim=2, popsize=2), id="smallest"),
-    pytest.param(CmaConfig(intrinsic_dim=300), id="large"),
+    pytest.param(CmaConfig(intrinsic_dim=300, step_size="tpa"), id="large, two-point adaptation"),
 ]
 
 

@@ -22,8 +22,10 @@ from local_trials import (
     travelled,
 )
 
+from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.ledger.rows import LookRow, Row, StepRow
+from distributed_tuner.optimizers import build
 from distributed_tuner.optimizers.base import Race
 from distributed_tuner.oracles.base import evaluation
 from distributed_tuner.stages.racing import Raced, Racing, run_race
@@ -34,6 +36,7 @@ from distributed_tuner.values import (
     Cost,
     Evaluation,
     Example,
+    Latent,
     Objective,
     Point,
     PromptSpec,
@@ -133,6 +136,30 @@ def test_heats_count_as_their_forwards_over_the_examples_rounded_up(table: Array
         sum(asked.queries), int(forwards[-1]), 7 * int(forwards[-1]), 0.5 * len(asked.heats)
     )  # seconds and tokens are those really spent
     assert raced.cost.queries <= len(table)
+
+
+@settings(max_examples=150, deadline=None)
+@given(table=tables(holes=True), block=st.integers(1, 13), mu=st.integers(1, 9), exact=st.sets(st.integers(0, 8)))
+def test_who_must_be_exact_has_the_loss_and_the_rank_of_the_full_evaluation(
+    table: Array64, block: int, mu: int, exact: set[int]
+) -> None:
+    places = tuple(sorted(i for i in exact if i < len(table)))
+    raced = Table(table).race(Race(block, mu, places))
+    full = np.where(np.isfinite(table).all(axis=1), table.mean(axis=1), np.nan)
+    assert top(raced.losses, mu) == top(full, mu)
+    for i in places:
+        np.testing.assert_array_equal(raced.losses[i], full[i])
+        if math.isfinite(full[i]):
+            assert (raced.losses < raced.losses[i]).tolist() == (full < full[i]).tolist()
+
+
+def test_the_hopeless_go_on_until_they_are_behind_who_must_be_exact() -> None:
+    table = np.array([[4.0, 4, 4, 4], [1, 1, 1, 1], [5, 5, 5, 5], [9, 9, 9, 9]])
+    asked = Table(table)
+    raced = asked.race(Race(1, 1, (0,)))
+    assert asked.heats[1:] == [*[([0, 1], [i]) for i in (1, 2, 3)], ([2, 3], [1]), ([2], [2]), ([2], [3])]
+    assert raced.losses.tolist() == [4.0, 1.0, 5.0, 9.0]
+    assert raced.stopped == 1
 
 
 def test_who_leads_is_completed_first_and_the_hopeless_stop_together() -> None:
@@ -373,6 +400,25 @@ def test_a_race_that_runs_out_of_time_is_told_and_teaches_nothing() -> None:
     last = told(rows)[-1].spent
     assert (paid(rows).queries, paid(rows).forwards) == (last.queries, last.forwards)
     assert trial.outcome is not None
+
+
+def test_two_point_adaptation_is_told_the_ranks_of_its_pair_in_a_race() -> None:
+    """As many candidates are better than either of the pair as in the full evaluation, although others stopped."""
+    config = CmaConfig(intrinsic_dim=6, popsize=10, step_size="tpa", race_block=2)
+    optimizer = build(config, dim=6, key=(1, "a", 0), steps=20)
+    targets_E_K = np.random.default_rng(0).uniform(1, 3, (12, 6))
+    stopped = 0
+    for step in range(15):
+        z_C_K = np.array([candidate.z for candidate in optimizer.ask() if isinstance(candidate, Latent)])
+        table = ((z_C_K[:, None] - targets_E_K) ** 2).mean(axis=2)
+        race = optimizer.race
+        assert race is not None
+        raced, full = Table(table).race(race), table.mean(axis=1)
+        if step:
+            assert [(raced.losses < raced.losses[i]).sum() for i in (0, 1)] == [(full < full[i]).sum() for i in (0, 1)]
+        stopped += raced.stopped
+        optimizer.tell(raced.losses)
+    assert stopped > 15
 
 
 @pytest.mark.parametrize("after", [1, 2, 5, 14])
