@@ -27,6 +27,10 @@ class HeadError(TunerError, ValueError):
     """A head cannot be fitted to what was answered, or does not go with the model or the task."""
 
 
+class OptimizerError(TunerError, RuntimeError):
+    """An optimizer does not do what its contract promises, or raised something of its own."""
+
+
 class RunDirectoryError(TunerError, FileExistsError):
     """A run directory is missing, already used, or not one of ours."""
 

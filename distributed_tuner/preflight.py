@@ -31,6 +31,7 @@ from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import NO_ROWS, start_text
 from distributed_tuner.proposers.instruction import template_source
+from distributed_tuner.rehearsal import Rehearsal
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory, data_root
 from distributed_tuner.stages.course import Course
@@ -225,7 +226,10 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     built = [with_wordings(task, plan.experiment, counter) for plan, task in zip(plans, built, strict=True)]
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     seen = [read_by(task, plan.experiment) for plan, task in zip(decided, built, strict=True)]
-    projections = [_project(plan.experiment, task, counter) for plan, task in zip(decided, seen, strict=True)]
+    rehearsal = Rehearsal()
+    projections = [
+        _project(plan.experiment, task, counter, rehearsal) for plan, task in zip(decided, seen, strict=True)
+    ]
     undecided = tuple(place for place, plan in enumerate(plans) if _races_layouts(plan.experiment, counter))
     prepared = Prepared(decided, built, seen, projections, Cost(), Cost(), Cost(), counter.model_bytes, root, undecided)
     return replace(
@@ -309,7 +313,7 @@ def _races_layouts(experiment: Experiment, counter: Counter) -> bool:
     return undecided and experiment.oracle.kind == "transformers" and counter.takes_suffix
 
 
-def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection:
+def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Rehearsal) -> Projection:
     space = prompt_space(experiment.prompt, task, counter.width)
     prompt = space.spec
     sample = words_of(space.sample)  # a word is a token or more: what is too long for these is too long
@@ -318,7 +322,11 @@ def _project(experiment: Experiment, task: Task, counter: Counter) -> Projection
         counter.require(task.batch(split), prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
-    plans = Course(experiment, task, space, counter).plan_all()
+    course = Course(experiment, task, space, counter)
+    plans = course.plan_all()
+    for index, (stage, plan) in enumerate(zip(course.stages, plans, strict=True)):
+        if not isinstance(stage, RestartStageConfig):
+            rehearsal.take(stage.optimizer, space, experiment.seed, course.horizon(index, plan))
     search = sum((plan.cost for plan in plans), Cost())
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens

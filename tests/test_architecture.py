@@ -157,7 +157,7 @@ def test_the_entry_point_loads_nothing_of_ours_or_heavy() -> None:
 def test_check_starts_no_ray_and_needs_no_torch_without_a_model() -> None:
     loaded = loaded_after(command("check", "search_spaces/debug.yaml"))
     assert "distributed_tuner" in loaded
-    assert loaded & (LIBRARIES | {"cma", "nevergrad", "actors", "tokenizers"}) == set()
+    assert loaded & (LIBRARIES | {"nevergrad", "actors", "tokenizers"}) == set()
 
 
 def test_check_of_a_model_that_was_met_before_needs_its_tokenizer_alone(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_check_of_a_model_that_was_met_before_needs_its_tokenizer_alone(tmp_path
     again = loaded_after(command("check", str(space)), **kept)
     assert {"torch", "transformers", "tokenizers"} <= first
     assert "tokenizers" in again
-    assert again & (LIBRARIES | {"cma", "nevergrad", "actors"}) == set()
+    assert again & (LIBRARIES | {"nevergrad", "actors"}) == set()
 
 
 def test_actors_of_the_pool_load_no_more_than_they_need() -> None:

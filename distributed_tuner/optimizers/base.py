@@ -4,16 +4,18 @@ What to propose and what to learn from losses is the members' business; scoring 
 batch of examples are left to the stages.
 """
 
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distributed_tuner.errors import ConfigError
+from distributed_tuner.errors import ConfigError, OptimizerError, TunerError
 from distributed_tuner.seeds import Key
-from distributed_tuner.values import Array, Array64, Candidate, Start
+from distributed_tuner.values import Array, Array64, Candidate, Embedded, Latent, Perturbation, Point, Start, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,17 @@ class Optimizer(ABC):
     def ask(self) -> list[Candidate]:
         """Return the step's candidates, at least one and at most ``queries_per_step``.
 
-        Raises ConfigError when the last ask has not been told yet.
+        Raises ConfigError when the last ask has not been told yet, OptimizerError where a member breaks the contract.
         """
         if self._pending is not None:
             raise ConfigError(
                 f"every ask is told before the next one; {self.kind} still waits for {len(self._pending)} losses: "
                 "tell them (NaN for queries that failed)"
             )
-        candidates = self._ask()
-        self._pending = tuple(candidates)
+        with self._promised("propose candidates"):
+            candidates = tuple(self._ask())
+            self._require_sound(candidates)
+        self._pending = candidates
         return list(candidates)
 
     def tell(self, losses: Sequence[float] | Array64, gradients: Array | None = None) -> None:
@@ -98,7 +102,8 @@ class Optimizer(ABC):
         if slopes is not None:
             told[~np.isfinite(slopes).all(axis=1)] = np.nan
         candidates, self._pending = self._pending, None
-        self._tell(candidates, told, slopes)
+        with self._promised("learn from losses"):
+            self._tell(candidates, told, slopes)
         self._steps_told += 1
         self._failed_queries += int(np.isnan(told).sum())
 
@@ -109,6 +114,37 @@ class Optimizer(ABC):
     def metrics(self) -> dict[str, float]:
         """Return numbers that describe the last step, for the ledger."""
         return {**self._metrics, "failed_queries": float(self._failed_queries)}
+
+    @contextmanager
+    def _promised(self, what: str) -> Iterator[None]:
+        """Turn whatever a member raises into one line that says where."""
+        try:
+            yield
+        except TunerError:
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise OptimizerError(
+                f"an optimizer must {what}, but in step {self.steps_told} {self.kind} raised {type(error).__name__}:"
+                f" {' '.join(str(error).split()) or 'no message'} ({frame.filename}, line {frame.lineno}); mend it"
+                " there, or choose another optimizer"
+            ) from error
+
+    def _require_sound(self, candidates: tuple[Candidate, ...]) -> None:
+        """Check that a step has as many candidates as were announced, of the space that is searched."""
+        if not 1 <= len(candidates) <= self.queries_per_step:
+            raise OptimizerError(
+                f"a step has between 1 candidate and queries_per_step, which {self.kind} says is"
+                f" {self.queries_per_step}, but it proposed {len(candidates)} in step {self.steps_told}; say or propose"
+                " as many as there are"
+            )
+        for candidate in candidates:
+            if not isinstance(candidate, Text if self.in_words else Perturbation | Latent | Point | Embedded):
+                raise OptimizerError(
+                    f"an optimizer proposes {'texts (Text)' if self.in_words else 'Point, Perturbation or Latent'}, but"
+                    f" {self.kind} proposed {type(candidate).__name__} in step {self.steps_told}; propose those, or say"
+                    f" in_words = {not self.in_words}"
+                )
 
     def _checked_gradients(self, gradients: Array | None, count: int) -> Array | None:
         """Return the gradients as float32, shape (count, P); None for a black-box member."""
@@ -232,6 +268,14 @@ class Optimizer(ABC):
     def stop_reason(self) -> str | None:
         """Why the optimizer itself would stop, names and values joined; None where it has no such rule. Advice only."""
         return None
+
+    @property
+    def vouched_for(self) -> bool:
+        """Whether this project's own tests stand for its settings, so that ``check`` need not take a step of it.
+
+        For what takes seconds to import; whoever is not sure leaves it.
+        """
+        return False
 
     @property
     def steps_told(self) -> int:

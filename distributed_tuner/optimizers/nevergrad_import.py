@@ -38,6 +38,40 @@ PARALLEL = frozenset(
 seconds."""
 
 
+PACKAGES = {
+    "ConfigSpace": "smac",
+    "ax": "ax-platform",
+    "bayes_optim": "bayes-optim",
+    "poap": "pySOT",
+    "pybobyqa": "Py-BOBYQA",
+}
+"""What pip calls packages that members of the registry need and nevergrad does not bring, where not as Python does."""
+
+
+def refusal(name: str, error: Exception, step: int) -> str:
+    """Return why a member of the registry cannot be used, as it raised ``error``, and what to do."""
+    missing = _missing(error)
+    if missing is not None:
+        return (
+            f"nevergrad's {name} needs the package {missing}, which nevergrad does not bring and this Python does not"
+            f" have; pip install {PACKAGES.get(missing, missing)}, or choose another optimizer"
+        )
+    kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+    return (
+        f"nevergrad's optimizer must propose candidates and learn, but {name} gave up in step {step}:"
+        f" {kind}{' '.join(str(error).split())}. Choose another optimizer, num_workers or intrinsic_dim"
+    )
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """Return the package for want of which an error was raised, itself or by what it was raised from."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name.partition(".")[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def require_member(name: str, workers: int) -> None:
     """Check that nevergrad has an optimizer, and that it proposes so many candidates at a time.
 
@@ -69,6 +103,7 @@ def import_nevergrad() -> Any:
     # from exiting.
     recaster: Any = import_module("nevergrad.optimization.recaster")
     recaster._MessagingThread.daemon = True
+    recaster.RecastOptimizer._messaging_thread = None  # its destructor reads it of one that could not be made as well
     # The surrogate that NGOpt fits in small dimensions calls float() on arrays of one element, which numpy 2.4 refuses.
     metamodel: Any = import_module("nevergrad.optimization.metamodel")
     metamodel.float = _as_float

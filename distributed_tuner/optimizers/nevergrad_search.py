@@ -5,6 +5,8 @@ The spaces are ``nevergrad.py`` (coordinates) and ``nevergrad_words.py`` (words)
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distributed_tuner.config.optimizer import NevergradConfig
-from distributed_tuner.errors import ConfigError
+from distributed_tuner.errors import ConfigError, TunerError
 from distributed_tuner.optimizers.base import Optimizer, ranked_last
 from distributed_tuner.optimizers.isolation import isolated_randomness
-from distributed_tuner.optimizers.nevergrad_import import import_nevergrad, require_member
+from distributed_tuner.optimizers.nevergrad_import import PARALLEL, import_nevergrad, refusal, require_member
 from distributed_tuner.seeds import Key, seed_of
 from distributed_tuner.values import Array, Array64, Candidate
 
@@ -77,7 +79,7 @@ class NevergradSearch(Optimizer):
     def _ng(self) -> Any:
         """nevergrad's optimizer, made when it is first needed: it takes seconds to import, and a plan does without."""
         config, key = self._built, self._origin_key
-        with isolated_randomness((*key, "build")):
+        with self._isolated((*key, "build"), self._begun):
             ng = import_nevergrad()
             parametrization = self._parametrization(ng, config)
             parametrization.random_state = np.random.RandomState(seed_of((*key, "nevergrad")))
@@ -85,6 +87,24 @@ class NevergradSearch(Optimizer):
             budget = self._horizon * config.num_workers
             family = ng.optimizers.registry[config.optimizer]
             return family(parametrization=parametrization, budget=budget, num_workers=config.num_workers)
+
+    @contextmanager
+    def _isolated(self, key: Key, step: int) -> Iterator[None]:
+        """Keep nevergrad from the global generators, and say in one line what it raises.
+
+        Its registry is other people's work: of some members the package is missing, others fail with some settings.
+        """
+        with isolated_randomness(key):
+            try:
+                yield
+            except TunerError:
+                raise
+            except Exception as error:
+                raise ConfigError(refusal(self._built.optimizer, error, step)) from error
+
+    @property
+    def vouched_for(self) -> bool:
+        return self._config.optimizer in PARALLEL and self.dim > 1
 
     def _search_key(self, step: int) -> Key:
         """Return the key of the search that begins ``step`` steps into the stage."""
@@ -130,16 +150,13 @@ class NevergradSearch(Optimizer):
 
     def _propose(self, step: int, stretch: Stretch) -> None:
         self._asked = []
-        with isolated_randomness((*stretch.key, step, "ask")):
+        with self._isolated((*stretch.key, step, "ask"), step):
             for _ in range(stretch.workers):
                 try:
                     self._asked.append(self._ng.ask())
-                except RuntimeError as error:
+                except RuntimeError:
                     if not self._asked:
-                        raise ConfigError(
-                            f"nevergrad's optimizer must propose a candidate; {self._config.optimizer} gave up in step "
-                            f"{step}: {error}. Choose another optimizer or num_workers"
-                        ) from error
+                        raise
                     break  # the open generation must be told first
 
     def _mark(self) -> float:
@@ -152,7 +169,7 @@ class NevergradSearch(Optimizer):
             self._worst = max(self._worst, float(np.nanmax(losses)))
         seen_finite = math.isfinite(self._worst)
         answers = ranked_last(losses, self._worst if seen_finite else UNKNOWN_WORST)
-        with isolated_randomness((*stretch.key, step, "tell")):
+        with self._isolated((*stretch.key, step, "tell"), step):
             for asked, answer in zip(self._asked, answers, strict=True):
                 self._ng.tell(asked, float(answer))
             if seen_finite:  # here and not in recommend(), which may be called any number of times

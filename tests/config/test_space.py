@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from distributed_tuner.config.load import parse
+from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.space import TrialPlan, draw_trials, expand, validate
+from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.errors import ConfigError
 
 
@@ -167,3 +169,19 @@ def test_a_variant_draws_together_what_belongs_together() -> None:
 def test_a_variant_that_is_no_mapping_is_refused() -> None:
     with pytest.raises(ConfigError, match="variant holds parts of the experiment"):
         draw_trials(parse("{name: a, task: {kind: demo}, oracle: {kind: analytic}, variant: 3}"))
+
+
+@pytest.mark.parametrize(
+    ("dim", "given", "meant"), [(299, {}, "csa"), (300, {}, "tpa"), (500, {"step_size": "csa"}, "csa")]
+)
+def test_a_search_recorded_before_there_was_a_choice_keeps_the_step_size_rule_of_pycma(
+    dim: int, given: dict[str, str], meant: str
+) -> None:
+    plan = draw_trials(tree("{kind: cma}"))[0].to_json()
+    stage = plan["config"]["stages"][0]
+    del stage["optimizer"]["step_size"]
+    stage["optimizer"] |= {"intrinsic_dim": dim, **given}
+    (read,) = TrialPlan.from_json(plan).experiment.stages
+    assert isinstance(read, SearchStageConfig)
+    assert isinstance(read.optimizer, CmaConfig)
+    assert read.optimizer.step_size == meant

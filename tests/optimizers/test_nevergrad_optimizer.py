@@ -1,7 +1,10 @@
 """What is nevergrad's own: names, workers, generations that do not fit the workers, replay."""
 
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ import pytest
 from distributed_tuner.config.optimizer import NevergradConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
-from distributed_tuner.optimizers.nevergrad_import import PARALLEL
+from distributed_tuner.optimizers.nevergrad_import import PACKAGES, PARALLEL
+from distributed_tuner.rehearsal import Rehearsal
+from distributed_tuner.stages.prompt_space import SoftSpace
 from distributed_tuner.states import decode, encode
-from distributed_tuner.values import Latent, Point
+from distributed_tuner.values import Latent, Point, PromptSpec
 
 KEY = (7, "trial-a", 0)
 
@@ -160,3 +165,59 @@ def test_a_member_that_does_not_do_the_same_again_is_found_out() -> None:
     state["stretches"][0]["marks"][1] += 0.01
     with pytest.raises(ConfigError, match=r"DE must propose the same candidates again .* step 1: choose another"):
         build(config, dim=40, key=KEY, steps=9).load_state_dict(state)
+
+
+# --------------------------------------------------------------------------------------- packages that are not brought
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "search_spaces.md"
+
+
+def needs() -> dict[str, str]:
+    """Return which package a name needs beside nevergrad, as docs/search_spaces.md has it."""
+    rows = re.findall(r"^\| `(\w+)` \| `pip install ([\w-]+)` \| (.+) \|$", DOCS.read_text(encoding="utf-8"), re.M)
+    assert {package: pip for package, pip, _ in rows if package != pip} == PACKAGES
+    return {name: package for package, _, names in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def first_steps(name: str) -> None:
+    config = NevergradConfig(optimizer=name, intrinsic_dim=8, num_workers=1)
+    space = SoftSpace(PromptSpec(5, "zeros", "", "prefix", "paper"), 40)
+    Rehearsal().take(config, space, 0, 300)
+
+
+@pytest.mark.parametrize("package", sorted(set(needs().values())))
+def test_a_name_whose_package_is_missing_says_so_before_the_run(package: str) -> None:
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed here")
+    for name in sorted(name for name, needed in needs().items() if needed == package):
+        with pytest.raises(ConfigError, match=f"nevergrad's {name} needs the package {package}, .* pip install "):
+            first_steps(name)
+
+
+@pytest.mark.extended  # every name of the registry; those of the table and of the conformance suite stand for it
+def test_no_other_name_needs_a_package_or_brings_a_traceback() -> None:
+    import nevergrad
+
+    by_budget = re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8").split("| one of these |")[1].split("\n")[0])
+    missing = {}
+    for name in sorted(set(nevergrad.optimizers.registry) - set(by_budget)):
+        try:
+            first_steps(name)
+        except ConfigError as error:
+            missing[name] = str(error).partition("needs the package ")[2].partition(",")[0]
+    assert len(nevergrad.optimizers.registry) == 542
+    assert len(by_budget) == 4
+    assert missing == {name: package for name, package in needs().items() if find_spec(package) is None}
+
+
+@pytest.mark.parametrize(("name", "workers"), [("BAR4", 4), ("DS9", 4), ("MultiDS", 4)])
+def test_what_a_member_raises_is_told_in_one_line(name: str, workers: int) -> None:
+    optimizer = build(NevergradConfig(optimizer=name, intrinsic_dim=8, num_workers=workers), dim=40, key=KEY, steps=3)
+    with pytest.raises(ConfigError, match=rf"{name} gave up in step \d: \w+Error: .*Choose another optimizer, num_w"):
+        for _ in range(3):
+            optimizer.tell([float(i) for i, _ in enumerate(optimizer.ask())])
+
+
+def test_a_search_in_one_dimension_is_rehearsed_since_its_cma_needs_another_package() -> None:
+    config = NevergradConfig(optimizer="CMA", space="words", num_workers=4)
+    one, two = (build(config, dim=dim, key=KEY, steps=9, vocabulary=("a", "b")) for dim in (1, 2))
+    assert (one.vouched_for, two.vouched_for) == (False, True)

@@ -20,9 +20,15 @@ from distributed_tuner.config.optimizer import (
     TrainableConfig,
     ZotConfig,
 )
+from distributed_tuner.config.prompt import SoftPromptConfig, TextPromptConfig
+from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
+from distributed_tuner.precision import Case
+from distributed_tuner.rehearsal import Rehearsal
+from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.states import decode, encode
+from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.values import Array, Start, Text
 
 DIM, STEPS = 40, 60
@@ -298,6 +304,30 @@ def test_a_state_of_another_kind_or_size_is_refused(config):
         make(config).load_state_dict(make(other).state_dict())
     with pytest.raises(ConfigError, match="dim"):
         make(config).load_state_dict(make(config, dim=DIM + 1).state_dict())
+
+
+# ------------------------------------------------------------------------------------------- what a run reads of it
+def test_its_settings_say_what_a_run_reads_of_them(config):
+    optimizer = make(config)
+    assert (config.kind, config.in_words) == (optimizer.kind, optimizer.in_words)
+    assert config.label == config.kind
+    assert config.settled({}).unsettled == ()
+    assert config.radius is None or config.radius > 0
+
+
+def test_a_run_can_calibrate_it_and_check_rehearses_it(config, materialise):
+    task = build_demo(DemoTaskConfig())
+    prompt = TextPromptConfig(kind="text") if config.in_words else SoftPromptConfig(layout="prefix")
+    space = prompt_space(prompt, task, 2)
+    Rehearsal().take(config, space, 0, STEPS)
+    if config.in_words or make(config).white_box:
+        return
+    case = Case(config, 0, 0, task, space.spec)
+    assert 1 <= len(case.batch(DIM).examples) <= len(task.train)
+    asks = case.asks(DIM)
+    points = [[materialise(candidate) for candidate in ask] for ask in asks]
+    assert np.isfinite(points).all() and np.shape(points) == (len(asks), 2, DIM)
+    assert draws_nothing(config) or not same(points[0], points[1])
 
 
 # ----------------------------------------------------------------------------------------------------- being moved

@@ -1,0 +1,72 @@
+"""The rehearsal of a run's searches: the first steps of each, before anything is spent.
+
+An optimizer is made, asked, told made-up losses, saved and restored as the trial would do it. What cannot be done here
+(a package is missing, a setting does not go with another, a contract is broken) is then said by ``check``.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from distributed_tuner import optimizers
+from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
+from distributed_tuner.errors import OptimizerError
+from distributed_tuner.optimizers import Optimizer
+from distributed_tuner.seeds import Key, generator
+from distributed_tuner.stages.prompt_space import PromptSpace
+from distributed_tuner.states import decode, encode
+
+STEPS = 2  # at least: some members of nevergrad's registry fail when they are asked for the second time
+QUERIES = 12  # at least: others are portfolios, whose members take turns
+STAND_INS = ("a", "b")  # for a vocabulary that only the model knows
+
+
+class Rehearsal:
+    """Rehearses searches, those that differ in more than real numbers once each.
+
+    A real number, such as a step size, is drawn from a range in most spaces, and hardly decides what can be done.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[tuple[Any, ...]] = set()
+
+    def take(self, config: OptimizerConfig | FirstOrderConfig, space: PromptSpace, seed: int, steps: int) -> None:
+        """Take the first steps of a search of ``steps`` in a space of prompts.
+
+        Raises:
+            ConfigError, OptimizerError: they cannot be taken.
+        """
+        whole = {name: value for name, value in config.model_dump().items() if type(value) is not float}
+        known = (repr(whole), space.dim, isinstance(space.start, str))
+        if known in self._known:
+            return
+        self._known.add(known)
+        key: Key = (seed, "rehearsal")
+        optimizer, twin = (
+            optimizers.build(
+                config.settled({}), dim=space.dim, key=key, steps=steps, start=space.start, vocabulary=STAND_INS
+            )
+            for _ in range(2)
+        )
+        if optimizer.vouched_for:
+            return
+        queries = 0
+        while optimizer.steps_told < STEPS or queries < QUERIES:
+            queries += _take_step(optimizer, generator((*key, optimizer.steps_told)))
+        optimizer.recommend()
+        try:
+            twin.load_state_dict(decode(encode(optimizer.state_dict()), "the state"))
+        except TypeError as error:
+            raise OptimizerError(
+                f"an optimizer's state is numbers, strings, arrays, and lists and dicts of these, but that of"
+                f" {config.kind} is not ({error}); return those from _save"
+            ) from error
+        twin.ask()
+
+
+def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> int:
+    """Take a step on made-up losses and gradients; return its queries."""
+    count = len(optimizer.ask())
+    gradients = stream.standard_normal((count, optimizer.dim), dtype=np.float32) if optimizer.white_box else None
+    optimizer.tell(1.0 + stream.random(count), gradients)
+    return count
