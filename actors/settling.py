@@ -193,8 +193,10 @@ def _row(case: Case, calibration: Calibration, dtype: str, used: str) -> Calibra
 
 def _refusal(rows: list[CalibrationRow]) -> ModelError:
     worst = min(rows, key=lambda row: math.inf if row.snr is None else row.snr)
-    larger = "" if worst.radius_name is None else f", or a larger {worst.radius_name}"
+    at, larger = "in the first step", ""
+    if worst.radius is not None:
+        at, larger = f"at {worst.radius_name} {worst.radius:g}", f", or a larger {worst.radius_name}"
     return ModelError(
-        f"loss differences must be at least {LIMIT:g} times their rounding noise, but {worst.where} reaches"
-        f" {worst.snr or 0.0:.2g}; set oracle.dtype: auto or float32{larger}"
+        f"loss differences must be at least {LIMIT:g} times their rounding noise, but {worst.dtype} reaches"
+        f" {worst.snr or 0.0:.2g} {at} of {worst.method}; set oracle.dtype: auto or float32{larger}"
     )
