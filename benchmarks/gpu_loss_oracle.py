@@ -145,10 +145,8 @@ def asking(
     import torch
 
     from distributed_tuner.config.oracle import TransformersOracleConfig
-    from distributed_tuner.oracles.attention import register
     from distributed_tuner.oracles.transformers import TransformersOracle
 
-    model.set_attn_implementation(register())
     settings = TransformersOracleConfig.model_validate(
         {"kind": "transformers", "model": run.shape, "dtype": dtype, "device": device, "compile": compiled}
         | {"threads": torch.get_num_threads()}

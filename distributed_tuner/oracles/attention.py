@@ -168,7 +168,8 @@ def segmented_attention(
     segments: Segments | None = None,
     **more: Any,
 ) -> "tuple[Tensor, None]":
-    """Attend. query (1, H, N, d), key and value (1, Hkv, N, d); returns (1, N, H, d), as transformers wants it.
+    """Attend. query (1, H, N, d), key (1, Hkv, N, d), value (1, Hkv, N, v); returns (1, N, H, v), as transformers
+    wants it. Where values have another width than keys (MLA), zeros make up for it.
 
     Raises:
         ModelError: the model asks for something that is not computed here (capped scores, attention sinks, biases).
@@ -184,8 +185,11 @@ def segmented_attention(
 
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     parts = [part[0].transpose(0, 1) for part in (query * scale, key, value)]
+    width, widest = value.shape[3], max(key.shape[3], value.shape[3])
+    if width != key.shape[3]:
+        parts = [torch.nn.functional.pad(part, (0, widest - part.shape[2])) for part in parts]
     out = attend(torch.cat(parts, dim=1), query.shape[1], segments, getattr(module, "layer_idx", None))
-    return out.view(1, len(out), query.shape[1], -1), None
+    return out.view(1, len(out), query.shape[1], widest)[..., :width], None
 
 
 def attend(

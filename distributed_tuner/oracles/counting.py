@@ -14,6 +14,7 @@ from distributed_tuner.config.oracle import (
     TransformersOracleConfig,
     VllmOracleConfig,
 )
+from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
@@ -107,16 +108,23 @@ class TextualCounter:
         from distributed_tuner.oracles.model_facts import CountedModel
 
         self._price = config.price
+        self._name = config.model
         self._model = CountedModel(config)
         facts = self._model.facts
         self.width = facts.width
         limit = facts.context if context is None else min(facts.context, context)
-        self._encoder = Encoder(self._model.tokenizer, limit, facts.masked)
+        self._encoder = Encoder(self._model.tokenizer, limit, facts.masked, facts.rows, min(limit, facts.reach))
 
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._price)
 
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
+        if prompt.length and self._model.facts.reads_ids:
+            raise ModelError(
+                f"a soft prompt needs a model that reads embeddings alone, but {self._name!r} reads its tokens' ids in"
+                " every layer (per-layer embeddings), and rows have none; set prompt.kind: text, or choose another"
+                " model"
+            )
         self._encoder.label_ids(batch)
         self._encoder.require_fit(batch, prompt)
         for text in texts:
@@ -201,7 +209,7 @@ class OpenAICounter:
         self._text = ServedText(config)
         self.soft = config.prompt_embeds
         source = Source(config.embeddings) if config.prompt_embeds and config.embeddings else None
-        self.width = 0 if source is None else int(load_model_config(source).hidden_size)
+        self.width = 0 if source is None else int(load_model_config(source).get_text_config().hidden_size)
 
     def cost(self, request: Request) -> Cost:
         return self._text.cost(request)

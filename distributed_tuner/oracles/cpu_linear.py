@@ -11,6 +11,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from distributed_tuner.oracles.machine import processor_key
@@ -88,54 +89,106 @@ def product(linear: Linear, weight: "Tensor", bias: "Tensor | None" = None) -> P
     return Product(weight, bias) if linear == "plain" else PackedProduct(weight, bias)
 
 
-def pack_linears(trunk: Any, linear: Linear) -> int:
-    """Replace the linear layers in ``trunk`` by packed ones; returns how many. "plain" leaves them as they are.
+def is_linear(module: Any) -> bool:
+    """Tell whether a module is a linear layer and nothing more.
 
-    The trunk must be on the CPU, in float32 or bfloat16, and must not share the layers' weights with anything else.
+    One of a class of its own, or with a forward, hooks or parametrizations, may compute anything of its weight: it may
+    be rounded on the way, or adapted.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
+    if type(module) not in (torch.nn.Linear, Conv1D) or "forward" in vars(module):
+        return False
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return not hooks and type(module.weight.data) is torch.Tensor and module.weight.is_floating_point()
+
+
+def pack_linears(trunk: Any, linear: Linear) -> int:
+    """Replace the linear layers in ``trunk`` by packed ones; returns how many. "plain" leaves them as they are.
+
+    The trunk must be on the CPU, in float32 or bfloat16, and must not share the layers' weights with anything else.
+    What is more than a linear layer stays.
+    """
     if linear == "plain":
         return 0
     packed_linear, packed_mlp = _modules()
     count = 0
     for name, module in list(trunk.named_modules()):
-        if isinstance(module, torch.nn.Linear | Conv1D):
-            weight = module.weight.detach()
-            bias = None if module.bias is None else module.bias.detach()
-            packed = PackedProduct(weight.T if isinstance(module, Conv1D) else weight, bias)
-            trunk.set_submodule(name, packed_linear(packed))
+        if is_linear(module):
+            trunk.set_submodule(name, packed_linear(module))
             count += 1
     if linear == "packed_fused":
         for name, module in list(trunk.named_modules()):
             parts = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj")]
             activation = FUSED.get(type(getattr(module, "act_fn", None)).__name__)
             if activation and all(isinstance(part, packed_linear) for part in parts):
-                trunk.set_submodule(name, packed_mlp(*parts, activation))
+                mlp = packed_mlp(module, *parts, activation)
+                if _alike(module, mlp):
+                    trunk.set_submodule(name, mlp)
     return count
 
 
+def unpack_linears(trunk: Any) -> None:
+    """Put back what ``pack_linears`` replaced."""
+    packed_linear, packed_mlp = _modules()
+    for kind in (packed_mlp, packed_linear):
+        for name, module in list(trunk.named_modules()):
+            if isinstance(module, kind):
+                trunk.set_submodule(name, module.original())
+
+
+def _alike(module: Any, other: Any) -> bool:
+    """Tell whether a packed module gives what another does; a gated MLP may scale or norm in between."""
+    import torch
+
+    x = torch.randn((3, other.inputs), generator=torch.Generator().manual_seed(0)).to(other.dtype)
+    with torch.inference_mode():
+        wanted, got = module(x).float(), other(x).float()
+    return bool((got - wanted).norm() <= TOLERANCE * wanted.norm())
+
+
+@cache
 def _modules() -> "tuple[Any, Any]":
     """Return the two modules. Made when asked for, since torch is imported only where a model is built."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     class PackedLinear(torch.nn.Module):
-        """A packed product as a module."""
+        """A packed product in the place of a linear layer, which keeps no weight of its own meanwhile."""
 
-        def __init__(self, packed: PackedProduct) -> None:
+        def __init__(self, plain: Any) -> None:
             super().__init__()
-            self.product = packed
+            self._turned = isinstance(plain, Conv1D)
+            weight = plain.weight.detach()
+            weight = weight.T if self._turned else weight
+            self.inputs, self.dtype = weight.shape[1], weight.dtype
+            self.product = PackedProduct(weight, None if plain.bias is None else plain.bias.detach())
+            self._plain = (plain,)  # no module of this one
+            plain.weight.data = weight.new_empty(0)
 
         def forward(self, x: "Tensor") -> "Tensor":
             return self.product(x)
 
+        def original(self) -> Any:
+            """Return the linear layer, with its weight."""
+            (plain,) = self._plain
+            weight = self.product.weight.to_dense()
+            plain.weight.data = weight.T.contiguous() if self._turned else weight
+            return plain
+
     class PackedGatedMlp(torch.nn.Module):
         """down(act(gate(x)) * up(x)), the activation and the product fused into the matrix products."""
 
-        def __init__(self, gate: Any, up: Any, down: Any, activation: str) -> None:
+        def __init__(self, mlp: Any, gate: Any, up: Any, down: Any, activation: str) -> None:
             super().__init__()
+            self._mlp = (mlp,)  # no module of this one
             self.gate, self.up, self.down, self.activation = gate.product, up.product, down.product, activation
+            self.inputs, self.dtype = gate.inputs, gate.dtype
+
+        def original(self) -> Any:
+            """Return the module that this one stands for."""
+            return self._mlp[0]
 
         def forward(self, x: "Tensor") -> "Tensor":
             y: Tensor = self.down(self.up.times(x, self.gate(x, self.activation)))
@@ -152,9 +205,8 @@ def fastest(trunk: Any) -> Linear:
     """
     import torch
     from filelock import FileLock
-    from transformers.pytorch_utils import Conv1D
 
-    weights = [module.weight for module in trunk.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    weights = [module.weight for module in trunk.modules() if is_linear(module)]
     largest = max(weights, key=lambda weight: weight.numel(), default=None)
     if largest is None or largest.numel() < LEAST_MEASURED:
         return "plain"

@@ -16,6 +16,7 @@ enclose the whole: [special][soft rows or filler][text, cue, mask, tail][special
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from distributed_tuner.errors import ModelError, TaskError
@@ -23,6 +24,7 @@ from distributed_tuner.oracles.base import GRADIENT_QUERIES, counted
 from distributed_tuner.values import Batch, Cost, Example, Layout, PromptSpec, Request, Text
 
 TEXT_SEPARATOR = "\n"
+MOST_SHOWN = 40  # characters of a text in a message
 
 
 class Tokenizer(Protocol):
@@ -31,6 +33,8 @@ class Tokenizer(Protocol):
     mask_token: str | None
     mask_token_id: int | None
     all_special_ids: list[int]
+
+    def __len__(self) -> int: ...
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> Any: ...
 
@@ -47,22 +51,64 @@ class MaskedLine:
 
 
 class Encoder:
-    """Token ids of examples, cues, texts and label words; results are kept, since tasks are small and asked often."""
+    """Token ids of examples, cues, texts and label words; results are kept, since tasks are small and asked often.
 
-    def __init__(self, tokenizer: Tokenizer, context: int, masked: bool = False) -> None:
+    ``rows``: of the model's embeddings, where they are known. ``reach``: tokens of the longest row that may share a
+    sequence with others; longer ones are computed whole (limits.py).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: int,
+        masked: bool = False,
+        rows: int | None = None,
+        reach: int | None = None,
+    ) -> None:
         self.context = context
+        self.reach = context if reach is None else reach
         self.masked = masked
         self._tokenizer = tokenizer
+        self._rows = rows
         self._ids: dict[tuple[str, bool], tuple[int, ...]] = {}
 
     def ids(self, text: str, special: bool) -> tuple[int, ...]:
-        """Return the token ids of ``text``, with or without the tokenizer's special tokens."""
+        """Return the token ids of ``text``, with or without the tokenizer's special tokens.
+
+        A causal model answers behind its text, so that what the tokenizer puts there (end of text) is left out.
+
+        Raises:
+            ModelError: a token has no row in the embedding matrix.
+        """
         key = (text, special)
         if key not in self._ids:
-            self._ids[key] = (
-                tuple(self._tokenizer(text, add_special_tokens=special)["input_ids"]) if text or special else ()
-            )
+            found = tuple(self._tokenizer(text, add_special_tokens=special)["input_ids"]) if text or special else ()
+            if special and not self.masked and self._behind and found[-len(self._behind) :] == self._behind:
+                found = found[: -len(self._behind)]
+            self._require_known(found, text)
+            self._ids[key] = found
         return self._ids[key]
+
+    @cached_property
+    def _behind(self) -> tuple[int, ...]:
+        """What the tokenizer puts behind every text."""
+        around, text = (tuple(self._tokenizer(text)["input_ids"]) for text in ("", "a"))
+        if len(text) <= len(around):
+            return ()
+        count = 0
+        while count < len(around) and around[-1 - count] == text[-1 - count]:
+            count += 1
+        return around[len(around) - count :]
+
+    def _require_known(self, ids: tuple[int, ...], text: str) -> None:
+        unknown = next((i for i in ids if self._rows is not None and i >= self._rows), None)
+        if unknown is not None:
+            (token,) = self._tokenizer.convert_ids_to_tokens([unknown])
+            raise ModelError(
+                f"every token must have a row in the model's embeddings, but the tokenizer has {len(self._tokenizer)}"
+                f" tokens, the model {self._rows} rows, and {token!r} of {_short(text)!r} is number {unknown}; use the"
+                " tokenizer that the model was trained with, or words that do without the token"
+            )
 
     def line(self, example: Example, special: bool) -> tuple[int, ...]:
         """Return the ids of text and cue in one."""
@@ -205,14 +251,20 @@ class Encoder:
         return "prefix" if prefix <= self._computed(batch, length, "suffix") else "suffix"
 
     def _computed(self, batch: Batch, length: int, layout: Layout) -> int:
+        lengths = [length + n for n in self.lengths(batch, layout)]
         if self.masked:
-            return sum(self.lengths(batch, layout)) + length * len(batch.examples)
+            return sum(lengths)
         if layout == "suffix":
-            return sum(length + len(self.ids(example.cue, False)) for example in batch.examples)
-        shared = len(self.specials()) if layout == "add" else 0
-        return length + sum(self.lengths(batch, layout)) - shared * (len(batch.examples) - 1)
+            own = [length + len(self.ids(example.cue, False)) for example in batch.examples]
+            return sum(n if total <= self.reach else total for n, total in zip(own, lengths, strict=True))
+        shared = length + (len(self.specials()) if layout == "add" else 0)
+        return self._sharing(lengths, shared)
 
-    def _text_lengths(self, batch: Batch, prompt: str) -> list[int]:
+    def _sharing(self, lengths: list[int], shared: int) -> int:
+        """Return the tokens of rows that share so many, those that are computed whole excepted."""
+        return sum(lengths) - shared * max(0, sum(total <= self.reach for total in lengths) - 1)
+
+    def text_lengths(self, batch: Batch, prompt: str) -> list[int]:
         """Return the tokens of each example with a text prompt."""
         if self.masked:
             return [len(self.line_masked(example, batch, prompt).ids) for example in batch.examples]
@@ -227,8 +279,8 @@ class Encoder:
         total = 0
         for candidate in request.candidates:
             if isinstance(candidate, Text):
-                repeated = 0 if self.masked else len(self.prompt(candidate.text)) * (len(batch.examples) - 1)
-                total += sum(self._text_lengths(batch, candidate.text)) - repeated
+                shared = 0 if self.masked else len(self.prompt(candidate.text))
+                total += self._sharing(self.text_lengths(batch, candidate.text), shared)
             else:
                 total += self._computed(batch, spec.length, spec.layout)
         return total * (GRADIENT_QUERIES if request.gradient else 1)
@@ -240,7 +292,7 @@ class Encoder:
         soft = sum(self.lengths(batch, request.prompt.layout)) + rows * request.prompt.length
         tokens = 0
         for candidate in request.candidates:
-            tokens += sum(self._text_lengths(batch, candidate.text)) if isinstance(candidate, Text) else soft
+            tokens += sum(self.text_lengths(batch, candidate.text)) if isinstance(candidate, Text) else soft
         return counted(request, tokens)
 
     def require_words(self, batch: Batch) -> None:
@@ -287,7 +339,7 @@ class Encoder:
     def require_text_fits(self, batch: Batch, prompt: str) -> None:
         """Check the same for a text prompt."""
         self.require_words(batch)
-        longest = max(self._text_lengths(batch, prompt), default=0)
+        longest = max(self.text_lengths(batch, prompt), default=0)
         if longest > self.context:
             raise ModelError(
                 f"prompt and text must fit into the model's context of {self.context} tokens, but the text"
@@ -304,3 +356,7 @@ class Encoder:
                 f" prompt rows and {lengths[longest]} tokens of example {batch.examples[longest].uid!r} make {total};"
                 " shorten prompt.length, or drop the long rows from the data"
             )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distributed_tuner.oracles.attention import Segments, attend
-from distributed_tuner.oracles.cpu_linear import FUSED, Linear, gated, product
+from distributed_tuner.oracles.cpu_linear import FUSED, Linear, gated, is_linear, product
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +59,9 @@ class Buffers:
 def shape_of(layer: Any) -> Shape | None:
     """Return the shape of a layer that can be rewritten; None where it has other parts than LLaMA's.
 
-    Linear layers must be torch's own: one that is quantized or adapted has no weight that could be folded.
+    Linear layers must be no more than that: one that is quantized or adapted has no weight that could be folded.
     """
-    import torch
-
-    if {name for name, _ in layer.named_children()} != PARTS:
+    if {name for name, _ in layer.named_children()} != PARTS or any(map(_is_watched, layer.modules())):
         return None
     attention, mlp = layer.self_attn, layer.mlp
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
@@ -73,7 +71,7 @@ def shape_of(layer: Any) -> Shape | None:
         and type(mlp.act_fn).__name__ in FUSED
         and all(hasattr(norm, "variance_epsilon") and not any(True for _ in norm.children()) for norm in norms)
         and hasattr(attention, "scaling")
-        and all(type(module) is torch.nn.Linear for part in (attention, mlp) for module in _linears(part))
+        and all(is_linear(module) for part in (attention, mlp) for module in _linears(part))
     )
     if not known:
         return None
@@ -83,6 +81,11 @@ def shape_of(layer: Any) -> Shape | None:
         return None
     eps = tuple(float(norm.variance_epsilon) for norm in norms)
     return Shape(sizes[0] // d, sizes[1] // d, d, mlp.gate_proj.out_features, (eps[0], eps[1]))
+
+
+def _is_watched(module: Any) -> bool:
+    """Tell whether a module has a forward or hooks of its own, which rewriting would leave out."""
+    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _linears(part: Any) -> list[Any]:

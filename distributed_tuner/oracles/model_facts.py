@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed_tuner.oracles.encoding import Tokenizer
+from distributed_tuner.oracles.limits import context_of, reach_of
 from distributed_tuner.oracles.machine_cache import keep, recall
 from distributed_tuner.oracles.models import (
     ModelSource,
@@ -23,13 +24,15 @@ from distributed_tuner.oracles.models import (
     load_model_config,
     load_tokenizer,
     locate,
+    reads_ids,
+    why_whole,
 )
 from distributed_tuner.oracles.speed import trunk_parameters
-from distributed_tuner.oracles.tile_size import inner_size
+from distributed_tuner.oracles.tile_size import inner_size, most
 
 LIBRARIES = ("transformers", "tokenizers", "torch")
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
-FORM = 1  # of what is kept
+FORM = 2  # of what is kept
 PROBES = (
     "",
     " ",
@@ -45,6 +48,14 @@ class ModelFacts:
 
     masked: bool
     context: int
+    reach: int
+    """Tokens of the longest row that may share a sequence with others (limits.py)."""
+    whole: str
+    """Why no rows share a sequence; empty where they may."""
+    reads_ids: bool
+    """Its layers read the tokens' ids beside their embeddings."""
+    rows: int
+    """Of its embeddings."""
     width: int
     """The numbers of a row of a prompt."""
     hidden_size: int
@@ -69,6 +80,10 @@ class KeptTokenizer:
         self.mask_token: str | None = kept["mask_token"]
         self.mask_token_id: int | None = kept["mask_token_id"]
         self.all_special_ids: list[int] = kept["all_special_ids"]
+
+    def __len__(self) -> int:
+        count: int = self._backend.get_vocab_size(with_added_tokens=True)
+        return count
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
         return {"input_ids": self._backend.encode(text, add_special_tokens=add_special_tokens).ids}
@@ -124,18 +139,21 @@ def _key(source: ModelSource) -> Any:
 
 
 def _facts(model_config: Any) -> ModelFacts:
-    from distributed_tuner.oracles.transformers import context_of
-
-    model = model_config
-    heads = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
-    head = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+    text = model_config.get_text_config()
+    whole = why_whole(model_config)
+    heads = most(getattr(text, "num_key_value_heads", None)) or text.num_attention_heads
+    head = getattr(text, "qk_head_dim", None) or getattr(text, "head_dim", None)
     return ModelFacts(
-        masked=is_masked(model),
-        context=context_of(model),
-        width=int(getattr(model, "word_embed_proj_dim", None) or model.hidden_size),
-        hidden_size=int(model.hidden_size),
-        intermediate_size=inner_size(model),
-        kept_numbers=int(2 * model.num_hidden_layers * heads * head),
+        masked=is_masked(model_config),
+        context=context_of(model_config),
+        reach=0 if whole else reach_of(model_config),
+        whole=whole,
+        reads_ids=reads_ids(model_config),
+        rows=int(text.vocab_size),
+        width=int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size),
+        hidden_size=int(text.hidden_size),
+        intermediate_size=inner_size(text),
+        kept_numbers=int(2 * text.num_hidden_layers * heads * (head or text.hidden_size // text.num_attention_heads)),
         weights=None,
     )
 

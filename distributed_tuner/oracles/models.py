@@ -80,8 +80,8 @@ def load_model_config(config: ModelSource) -> Any:
     """Return the model's configuration, without its weights.
 
     Raises:
-        ModelError: it cannot be found or read, the model has neither a causal nor a masked head, or its attention
-            cannot take rows that share one sequence.
+        ModelError: it cannot be found or read, the model has neither a causal nor a masked head, or it reads no
+            embeddings.
     """
     from transformers import AutoConfig
 
@@ -92,11 +92,10 @@ def load_model_config(config: ModelSource) -> Any:
             f" {model_config.model_type!r}, which has neither here; choose a decoder such as GPT-2, LLaMA, Qwen or"
             f" SmolLM2, or one of {', '.join(MASKED)}"
         )
-    if lacking := _lacking(model_config):
+    if "inputs_embeds" not in _taken(model_config):
         raise ModelError(
-            f"the oracle needs a model with explicit positions and an attention that transformers can replace, but"
-            f" {config.model!r} is a {model_config.model_type!r} {lacking}; choose GPT-2, OPT, LLaMA, Qwen2, Mistral,"
-            " SmolLM2, RoBERTa or BERT"
+            f"the oracle needs a model that reads embeddings, but {config.model!r} is a {model_config.model_type!r},"
+            " which transformers gives token ids alone; choose one of docs/models.md"
         )
     return model_config
 
@@ -125,40 +124,52 @@ def _language_model(model_config: Any) -> Any:
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)] if known else None
 
 
-def _lacking(model_config: Any) -> str:
-    """Return what a model lacks to be asked with rows that share a sequence; empty where it lacks nothing.
+def why_whole(model_config: Any) -> str:
+    """Return why the rows of a model cannot share a sequence; empty where nothing is known against it.
 
-    Models whose code comes from the hub are not known here; they are put to the test when they are loaded.
+    What is not known here, such as code from the hub, is found by a comparison when the model is loaded (ways.py).
     """
-    from transformers import MODEL_MAPPING
-
     language_model = _language_model(model_config)
-    if language_model is None or type(model_config) not in MODEL_MAPPING:
-        return ""
-    trunk = MODEL_MAPPING[type(model_config)]
-    taken = set(inspect.signature(trunk.forward).parameters)
-    if not {"inputs_embeds", "position_ids"} <= taken or getattr(model_config, "alibi", False):
-        return "without them (ALiBi, state space)"
-    if not getattr(language_model, "_supports_attention_backend", False):
-        return "whose attention is fixed"
-    if getattr(model_config, "attn_logit_softcapping", None):
-        return "whose attention scores are capped"
+    if not {"position_ids"} <= _taken(model_config) or getattr(model_config, "alibi", False):
+        return "its tokens' places cannot be given (ALiBi, recurrence)"
+    if language_model is not None and not getattr(language_model, "_supports_attention_backend", False):
+        return "its attention cannot be replaced"
+    if getattr(model_config.get_text_config(), "attn_logit_softcapping", None):
+        return "its attention scores are capped"
     return ""
 
 
+def reads_ids(model_config: Any) -> bool:
+    """Tell whether a model's layers read the tokens' ids beside their embeddings (Gemma's per-layer embeddings)."""
+    text = model_config.get_text_config()
+    return bool(getattr(text, "hidden_size_per_layer_input", 0) and getattr(text, "vocab_size_per_layer_input", 0))
+
+
+def _taken(model_config: Any) -> set[str]:
+    """Return what a model's forward pass takes; everything that is used where the code comes from the hub."""
+    from transformers import MODEL_MAPPING
+
+    if type(model_config) not in MODEL_MAPPING:
+        return {"inputs_embeds", "position_ids"}
+    trunk = MODEL_MAPPING[type(model_config)]
+    return set(inspect.signature(trunk.forward).parameters)
+
+
 def load_model(config: TransformersOracleConfig) -> Any:
-    """Return the model on its device, with the attention of attention.py.
+    """Return the model on its device.
 
     Raises:
         ModelError: it cannot be found or read, or the device is not there.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    masked = is_masked(load_model_config(config))
+    model_config = load_model_config(config)
+    masked = is_masked(model_config)
+    attention = "eager" if why_whole(model_config) else register()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     family = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    model = _load(family.from_pretrained, config, dtype=dtype, attn_implementation=register())
+    model = _load(family.from_pretrained, config, dtype=dtype, attn_implementation=attention)
     return model.to(device)
 
 

@@ -84,5 +84,6 @@ def _answer(there: Connection, config: TransformersOracleConfig, request: Reques
 
 def _parameters(model_config: Any) -> float:
     """Return about how many parameters a transformer has: 12 H^2 a layer, and the embeddings."""
-    hidden = int(model_config.hidden_size)
-    return 12.0 * int(model_config.num_hidden_layers) * hidden**2 + int(model_config.vocab_size) * hidden
+    text = model_config.get_text_config()
+    hidden = int(text.hidden_size)
+    return 12.0 * int(text.num_hidden_layers) * hidden**2 + int(text.vocab_size) * hidden

@@ -1,5 +1,6 @@
 """From candidates to prompt rows and from rows to tokens, beside one embedding matrix. Needs no other weights."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator
-from distributed_tuner.values import Array, Batch, Candidate, Embedded, Layout, PromptSpec, TokenSpace
+from distributed_tuner.values import Array, Batch, Candidate, Embedded, Example, Layout, PromptSpec, TokenSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PUBLISHED_FILLER = 10  # times " a" behind a text that is too short, in the code of Guo et al. 2024
+SAMPLE, BLOCK = 64, 4096  # tokens whose embeddings are compared with the matrix, and that are made at once
 FILLER = 1000  # the papers' filler prompt is the tokens 1000, 1001, ... (algorithm notes of BBT and ZOT)
 
 
@@ -28,7 +30,7 @@ class PromptRows:
 
     def __init__(self, tokenizer: Any, encoder: Encoder, embed: "Callable[[Any], Tensor]", table_V_D: "Tensor") -> None:
         self.size, self.width = table_V_D.shape
-        self.embedding_std = float(table_V_D.float().std())
+        self.embedding_std = _spread(embed, table_V_D)
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._embed = embed
@@ -81,6 +83,22 @@ class PromptRows:
     def under(self, length: int) -> list[int]:
         """Return the tokens whose first ``length`` the add layout adds to; a masked model's special ones stay out."""
         return [*(() if self._encoder.masked else self._encoder.specials()), *self.filler(length)]
+
+    def sequence(self, rows_C_L_D: "Tensor", example: Example, layout: Layout) -> "Tensor":
+        """Return what a causal model reads of candidates' rows with an example, (C, T, D)."""
+        import torch
+
+        def embedded(ids: tuple[int, ...]) -> "Tensor":
+            return self._embed(list(ids)).expand(len(rows_C_L_D), -1, -1)
+
+        if layout == "suffix":
+            text, cue = self._encoder.ids(example.text, True), self._encoder.ids(example.cue, False)
+            return torch.cat([embedded(text), rows_C_L_D, embedded(cue)], dim=1)
+        head = rows_C_L_D
+        if layout == "add":
+            under_S_D = self._embed(self.under(rows_C_L_D.shape[1]))
+            head = under_S_D + torch.nn.functional.pad(head, (0, 0, 0, len(under_S_D) - head.shape[1]))
+        return torch.cat([head, embedded(self._encoder.line(example, layout == "prefix"))], dim=1)
 
     # ------------------------------------------------------------------------------------------------ inside
     def _base(self, prompt: PromptSpec) -> Array:
@@ -149,6 +167,21 @@ class PromptRows:
         under_L_D = self._embed(self.under(length)[:length])
         rows_N_L_D = torch.from_numpy(np.stack(rows)).to(under_L_D.device)
         return (rows_N_L_D + under_L_D.float() if layout == "add" else rows_N_L_D).flatten(0, 1)
+
+
+def _spread(embed: "Callable[[Any], Tensor]", table_V_D: "Tensor") -> float:
+    """Return the standard deviation of all tokens' embeddings as the model makes them: it may scale its matrix."""
+    import torch
+
+    with torch.inference_mode():
+        first = np.arange(min(SAMPLE, len(table_V_D)))
+        if torch.equal(embed(first), table_V_D[: len(first)]):
+            return float(table_V_D.float().std())
+        count, total, squares = table_V_D.numel(), 0.0, 0.0
+        for ids in np.array_split(np.arange(len(table_V_D)), math.ceil(len(table_V_D) / BLOCK)):
+            block = embed(ids).double()
+            total, squares = total + float(block.sum()), squares + float(block.square().sum())
+    return math.sqrt(max(0.0, squares - total * total / count) / (count - 1))
 
 
 class AnswersByRows:

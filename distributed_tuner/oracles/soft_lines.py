@@ -13,6 +13,7 @@ import numpy as np
 
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.oracles.limits import context_of
 from distributed_tuner.oracles.models import (
     ModelSource,
     find_file,
@@ -23,7 +24,6 @@ from distributed_tuner.oracles.models import (
     resolve_dtype,
 )
 from distributed_tuner.oracles.prompt_rows import AnswersByRows, PromptRows
-from distributed_tuner.oracles.transformers import context_of
 from distributed_tuner.values import (
     Batch,
     Candidate,
@@ -141,17 +141,7 @@ class SoftLines(AnswersByRows):
         if isinstance(candidate, Text):
             return [self._embed(self.ids(candidate, example)) for example in examples]
         rows_L_D = torch.from_numpy(self.materialize(candidate, prompt)).to(self._table.dtype)
-        if prompt.layout == "suffix":
-            texts = [self._embed(self._encoder.ids(example.text, True)) for example in examples]
-            cues = [self._embed(self._encoder.ids(example.cue, False)) for example in examples]
-            return [torch.cat([text, rows_L_D, cue]) for text, cue in zip(texts, cues, strict=True)]
-        if prompt.layout == "add":
-            head = self._embed(self._rows.under(prompt.length))
-            head[: prompt.length] += rows_L_D
-        else:
-            head = rows_L_D
-        special = prompt.layout == "prefix"
-        return [torch.cat([head, self._embed(self._encoder.line(example, special))]) for example in examples]
+        return [self._rows.sequence(rows_L_D[None], example, prompt.layout)[0] for example in examples]
 
     def _embed(self, ids: Any) -> "Tensor":
         import torch
@@ -177,8 +167,9 @@ def _require_plain(config: Any, name: str) -> None:
             f"engines and servers need a causal model, but {name!r} is a {config.model_type!r}, which fills in masks;"
             " set oracle.kind: transformers"
         )
-    projected = getattr(config, "word_embed_proj_dim", None) not in (None, config.hidden_size)
-    scaled = "gemma" in config.model_type or any(getattr(config, key, 1) not in (None, 1) for key in SCALES)
+    text = config.get_text_config()
+    projected = getattr(text, "word_embed_proj_dim", None) not in (None, text.hidden_size)
+    scaled = "gemma" in config.model_type or any(getattr(text, key, 1) not in (None, 1) for key in SCALES)
     if projected or scaled:
         raise ModelError(
             f"soft prompts over an engine or a server need a model whose layers read its embeddings as they are, but"

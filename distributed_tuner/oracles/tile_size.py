@@ -48,8 +48,13 @@ def candidate_bytes(model_config: Any, dtype_bytes: int, tokens: int) -> int:
 def inner_size(model_config: Any) -> int:
     """Return the width of the widest part of a model's layers, by its transformers config."""
     names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
-    known = (int(n) for name in names if (n := getattr(model_config, name, None)))
+    known = (n for name in names if (n := most(getattr(model_config, name, None))))
     return next(known, 4 * int(model_config.hidden_size))
+
+
+def most(setting: Any) -> int:
+    """Return a setting that is a number, or the largest where each layer has its own; 0 where there is none."""
+    return int(max(setting, default=0)) if isinstance(setting, list | tuple) else int(setting or 0)
 
 
 def longest(batch: Batch, examples: int) -> Batch:

@@ -4,17 +4,18 @@ Through transformers' public interface alone: inputs_embeds, position_ids, a rep
 output embeddings. Which rows a sequence is made of is the caller's; how attention sees them is attention.py's.
 """
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
-from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles.attention import Block, Segments, SharedCache, SharedTokens, block_on
-from distributed_tuner.oracles.cpu_linear import Linear, fastest, pack_linears
+from distributed_tuner.oracles.attention import NAME, Block, Segments, SharedCache, SharedTokens, block_on, register
+from distributed_tuner.oracles.cpu_linear import Linear, fastest, pack_linears, unpack_linears
 from distributed_tuner.oracles.fused_layers import Make, fuse_layers
-from distributed_tuner.oracles.models import cache_directory, first_position, is_masked
+from distributed_tuner.oracles.models import cache_directory, first_position, is_masked, reads_ids, why_whole
 from distributed_tuner.oracles.packing import BlockPlan, plan_even
 from distributed_tuner.oracles.shared_weights import fingerprint, shared
 from distributed_tuner.values import Array
@@ -25,46 +26,57 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OWN_ATTENTION = "eager"  # that transformers writes out for every model, capped scores and all
 CANARY_HEAD, CANARY_ROWS = (3, 5, 7), ((11, 13), (17, 19))  # token ids: what two rows share, and their own
-CANARY_TOLERANCE = 0.1  # of the hidden states' norm; rounding to bfloat16 takes some hundredths of it
+COMPARED = 64  # words whose logits stand for those of all
 REST = "rest."  # in front of the names of weights outside the layers
-FUSED_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}  # likewise, of rewritten layers
+LAID_OUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
+"""Of the hidden states' norm, by which another way to compute layers may differ."""
 
 
 class Trunk:
     """Runs one model on one device. Not thread-safe.
 
     ``files``: those that the model was read from, as it is; empty where that is not known.
-
-    Raises:
-        ModelError: the model's attention cannot be replaced, or its head is not understood.
     """
 
-    def __init__(self, model: Any, config: TransformersOracleConfig, files: Sequence[Path] = ()) -> None:
-        from transformers.modeling_layers import GradientCheckpointingLayer
-
+    def __init__(self, model: Any, files: Sequence[Path] = ()) -> None:
         self._model = model.requires_grad_(False).eval()
         self._files = files
         self._embedding = model.get_input_embeddings()
         self.masked = is_masked(model.config)
         self.device: torch.device = self._embedding.weight.device
         self.dtype: torch.dtype = model.dtype
+        self._settings = model.config.get_text_config()
         self._first = first_position(model.config)
         self._added: Tensor | None = None
-        self._head = _masked_head(model) if self.masked else model.get_output_embeddings()
-        if self.masked:
+        self.whole = why_whole(model.config)
+        """Why rows cannot share a sequence; empty where they may."""
+        self.reads_ids = reads_ids(model.config)
+        """Layers read the tokens' ids beside their embeddings."""
+        self.no_rows = ""
+        """Why the model takes no rows that are no token's; empty where it does."""
+        self.own_head = False
+        """Logits are read from the model's own head, over all words, and not from hidden states."""
+        self._head = self._label_head()
+        if self.masked and hasattr(model.base_model, "embeddings"):
             model.base_model.embeddings.register_forward_hook(self._add)
         self.linear: Linear = "plain"
         """How the layers' products are computed."""
         self.fused = 0
         """How many layers are rewritten (fused_layers.py)."""
-        self._require_rows_apart()
-        if self.device.type == "cpu" and not config.compile and not config.gradients:
-            self._lay_out(config)
-        if config.compile:
-            for module in model.base_model.modules():
-                if isinstance(module, GradientCheckpointingLayer):  # transformers' base of one layer of the stack
-                    module.compile(dynamic=True)
+        if not self.whole:
+            model.set_attn_implementation(register())
+
+    @property
+    def name(self) -> str:
+        """The model's class."""
+        return type(self._model).__name__
+
+    @property
+    def weights(self) -> int:
+        """Of what a token is multiplied with, about."""
+        return int(sum(weight.numel() for weight in self._model.base_model.parameters()) - self.table.numel())
 
     @property
     def table(self) -> "Tensor":
@@ -100,12 +112,53 @@ class Trunk:
         hidden: Tensor = out.last_hidden_state[0]
         return hidden if self.fused or segments.answers is None else hidden[segments.answers]
 
+    def alone(self, embeds_B_T_D: "Tensor", place: int, added_B_T_D: "Tensor | None" = None) -> "Tensor":
+        """Return what ``label_logits`` reads at a place of sequences of one length (B, ...), by the model's own forward
+        pass: nothing of it is replaced but for linear layers."""
+        import torch
+
+        seen = torch.ones(embeds_B_T_D.shape[:2], dtype=torch.long, device=self.device)
+        self._added = added_B_T_D
+        try:
+            return self._own(place, inputs_embeds=embeds_B_T_D, attention_mask=seen)
+        finally:
+            self._added = None
+
+    def by_ids(self, ids: Sequence[int], place: int) -> "Tensor":
+        """Return the same (1, ...) of a text by its tokens' ids."""
+        import torch
+
+        return self._own(place, input_ids=torch.tensor([list(ids)], device=self.device))
+
+    def _own(self, place: int, **given: "Tensor") -> "Tensor":
+        model = self._model if self.own_head else self._model.base_model
+        taken = inspect.signature(model.forward).parameters
+        more: dict[str, Any] = {} if self.masked else {"use_cache": False}
+        if place == -1 and "logits_to_keep" in taken:
+            more["logits_to_keep"] = 1
+        every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+        with self._own_attention():
+            out = model(**{name: value for name, value in (given | more).items() if every or name in taken})
+        read: Tensor = out.logits if self.own_head else out.last_hidden_state
+        return read[:, place]
+
+    @contextmanager
+    def _own_attention(self) -> Iterator[None]:
+        if self.whole:  # it was never replaced
+            yield
+            return
+        self._model.set_attn_implementation(OWN_ATTENTION)
+        try:
+            yield
+        finally:
+            self._model.set_attn_implementation(NAME)
+
     def block(self, plan: BlockPlan, shared: SharedTokens | SharedCache | None = None) -> Block:
         """Put a planned block on the device; causal unless the model reads both ways."""
         return block_on(plan, self.device, self.dtype, not self.masked, shared)
 
     def logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> Array:
-        """Return the label words' logits (..., W) of hidden states (..., H), in float32."""
+        """Return the label words' logits (..., W) of hidden states (..., H) or of all words' logits, in float32."""
         result: Array = self.label_logits(hidden, label_ids).cpu().numpy()
         return result
 
@@ -113,7 +166,9 @@ class Trunk:
         """Return the same on the device."""
         import torch
 
-        if self.masked:
+        if self.own_head:
+            logits = hidden[..., list(label_ids)]
+        elif self.masked:
             rows = self._model.get_output_embeddings()
             rows.ids = list(label_ids)
             logits = self._head(hidden)
@@ -122,7 +177,7 @@ class Trunk:
             logits = hidden.float() @ self._head.weight[ids].float().T
             if getattr(self._head, "bias", None) is not None:
                 logits = logits + self._head.bias[ids].float()
-            settings = self._model.config
+            settings = self._settings
             if scale := getattr(settings, "logit_scale", None):  # Cohere
                 logits = logits * scale
             if scaling := getattr(settings, "logits_scaling", None):  # Granite
@@ -132,22 +187,59 @@ class Trunk:
         result: Tensor = logits.float()
         return result
 
-    def _lay_out(self, config: TransformersOracleConfig) -> None:
-        """Choose how products are computed, and rewrite what can be; a rewritten model that answers otherwise is not
-        used."""
+    def scores(self, hidden: "Tensor") -> "Tensor":
+        """Return logits of words all over the vocabulary less their mean, for comparisons."""
+        size = len(self.table)
+        logits = self.label_logits(hidden, tuple(range(0, size, max(1, size // COMPARED))))
+        return logits - logits.mean(dim=-1, keepdim=True)
+
+    def keep_whole(self, why: str) -> None:
+        """Compute rows whole from now on."""
+        if not self.whole:
+            self._model.set_attn_implementation(OWN_ATTENTION)
+        self.whole = why
+
+    def lay_out(self, config: TransformersOracleConfig, rewritten: bool = True) -> None:
+        """Choose how products are computed, and rewrite what can be. Rewritten layers take no whole rows."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
         base = self._model.base_model
-        self.linear = fastest(base) if config.linear == "auto" else config.linear
-        if self.masked or getattr(base, "layers", None) is None or not self._rewrite(base.layers):
-            pack_linears(base, self.linear)
+        if self.device.type == "cpu" and not config.compile and not config.gradients:
+            self.linear = fastest(base) if config.linear == "auto" else config.linear
+            layers = None if self.masked or self.whole or not rewritten else getattr(base, "layers", None)
+            if layers is None or not self._rewrite(layers):
+                self._pack()
+        if config.compile:
+            for module in base.modules():
+                if isinstance(module, GradientCheckpointingLayer):  # transformers' base of one layer of the stack
+                    module.compile(dynamic=True)
+
+    def _pack(self) -> None:
+        """Pack the products; put everything back where the model computes something else then."""
+        base = self._model.base_model
+        wanted = self._canary_rows()
+        if not pack_linears(base, self.linear):
+            return
+        try:
+            if self._still(wanted):
+                return
+        except (AttributeError, RuntimeError) as error:  # somebody reads a weight past its layer
+            log.debug("packed linear layers of %s: %s", self.name, error)
+        unpack_linears(base)
+        self.linear = "plain"
+        log.warning("the linear layers of %s stay as they are: packed, they give others", self.name)
+
+    def _still(self, wanted: "Tensor") -> bool:
+        """Tell whether the canaries have the hidden states that they had."""
+        return near(self._canary_rows(), wanted, LAID_OUT_TOLERANCE[str(self.dtype).removeprefix("torch.")])
 
     def _rewrite(self, layers: Any) -> bool:
         """Rewrite the layers where they can be; put everything back where the model computes something else then."""
         original, wanted = list(layers), self._canary_rows()
         weights = [(weight, weight.data) for weight in self._model.parameters()]
         self.fused = fuse_layers(layers, self.linear, self._kept)
-        tolerance = FUSED_TOLERANCE[str(self.dtype).removeprefix("torch.")]
-        if self.fused and not _near(self._canary_rows(), wanted, tolerance):
-            log.warning("the layers of %s are not rewritten: they compute something else", type(self._model).__name__)
+        if self.fused and not self._still(wanted):
+            log.warning("the layers of %s are not rewritten: they compute something else", self.name)
             self.fused = 0
             for index, layer in enumerate(original):
                 layers[index] = layer
@@ -173,38 +265,29 @@ class Trunk:
             weight.data = weights[f"{REST}{name}"]
         return weights
 
+    def _label_head(self) -> Any:
+        """Return what label words' logits are made with; None, and ``own_head``, where it is not understood."""
+        if self.whole and self.masked:
+            head = None
+        else:
+            head = _cut_head(self._model) if self.masked else self._model.get_output_embeddings()
+        self.own_head = head is None
+        return head
+
     def _add(self, _module: Any, _inputs: Any, output: "Tensor") -> "Tensor":
         return output if self._added is None else output + self._added
 
-    def _require_rows_apart(self) -> None:
-        """Check that rows have the same hidden states alone and in one sequence, where they share their beginning.
-
-        A model whose attention is not the registered one, or that mixes tokens elsewhere, would answer, and wrongly.
-        """
+    def _canary_rows(self) -> "Tensor":
+        """Return the hidden states of some rows' own tokens, computed in one sequence where they may share one."""
         import torch
 
-        length = len(CANARY_HEAD) + len(CANARY_ROWS[0])
-        whole = plan_even(1, 1, length)
-        try:
-            got = self._canary_rows()
-            alone = [
-                self._canary([*CANARY_HEAD, *row], [*range(length)], [self.block(whole)])[len(CANARY_HEAD) :]
-                for row in CANARY_ROWS
-            ]
-        except TypeError as error:
-            raise ModelError(
-                f"the oracle needs a model whose attention can be replaced, but {type(self._model).__name__} takes"
-                f" no arguments for it ({error}); choose GPT-2, OPT, LLaMA, Qwen2, Mistral, RoBERTa or BERT"
-            ) from error
-        if not _near(got, torch.cat(alone), CANARY_TOLERANCE):
-            raise ModelError(
-                f"the oracle needs a model that keeps rows of one sequence apart, but {type(self._model).__name__}"
-                " mixes them (its attention does not follow transformers' attention interface); choose GPT-2, OPT,"
-                " LLaMA, Qwen2, Mistral, RoBERTa or BERT"
-            )
-
-    def _canary_rows(self) -> "Tensor":
-        """Return the hidden states of some rows' own tokens, computed in one sequence."""
+        if self.whole:
+            own_head, self.own_head = self.own_head, False
+            with torch.inference_mode():
+                rows_2_T_D = self.embed([[*CANARY_HEAD, *row] for row in CANARY_ROWS])
+                found = torch.cat([self.alone(rows_2_T_D, place) for place in (-2, -1)])
+            self.own_head = own_head
+            return found.float()
         head, width, rows = len(CANARY_HEAD), len(CANARY_ROWS[0]), len(CANARY_ROWS)
         if self.masked:  # nothing can be shared
             ids = [*(t for row in CANARY_ROWS for t in (*CANARY_HEAD, *row))]
@@ -225,15 +308,15 @@ class Trunk:
             return self.forward(self.embed(known), at, Segments(tuple(blocks))).float()
 
 
-def _near(got: "Tensor", wanted: "Tensor", tolerance: float) -> bool:
-    return bool((got - wanted).norm() <= tolerance * wanted.norm())  # a NaN is not near
+def near(got: "Tensor", wanted: "Tensor", tolerance: float) -> bool:
+    """Tell whether a tensor differs from another by no more than so much of its norm; a NaN does."""
+    return bool((got - wanted).norm() <= tolerance * wanted.norm())
 
 
-def _masked_head(model: Any) -> Any:
-    """Return the module from hidden states to logits, its last product cut down to the label words' rows.
+def _cut_head(model: Any) -> Any:
+    """Return the module from a masked model's hidden states to logits, its last product cut down to label words' rows.
 
-    Raises:
-        ModelError: there is not exactly one such module.
+    None where there is not exactly one such module.
     """
     import torch
 
@@ -253,9 +336,6 @@ def _masked_head(model: Any) -> Any:
     heads = [module for module in model.children() if module is not model.base_model]
     full = model.get_output_embeddings()
     if len(heads) != 1 or full is None:
-        raise ModelError(
-            f"the oracle needs a masked model with one head, but {type(model).__name__} has {len(heads)}; choose"
-            " RoBERTa or BERT"
-        )
+        return None
     model.set_output_embeddings(LabelRows(full))
     return heads[0]

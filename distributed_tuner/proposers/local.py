@@ -39,7 +39,7 @@ class LocalProposer:
         """
         import torch
 
-        from distributed_tuner.oracles.transformers import context_of
+        from distributed_tuner.oracles.limits import context_of
 
         began = time.perf_counter()
         ids = instruction_ids(self._tokenizer, ask.instruction)

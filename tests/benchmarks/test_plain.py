@@ -13,7 +13,6 @@ from benchmarks.random_models import make_model, make_tokenizer, shape
 from benchmarks.texts import LABEL_WORDS, TAIL, batch
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.maths.losses import cross_entropy
-from distributed_tuner.oracles.attention import register
 from distributed_tuner.oracles.transformers import TransformersOracle
 from distributed_tuner.values import Layout
 
@@ -66,7 +65,6 @@ def test_the_oracle_agrees_on_a_masked_model(layout: Layout) -> None:
     examples = replace(SOME, examples=tuple(replace(example, tail=TAIL) for example in SOME.examples))
     losses = Plain(model, tokenizer, examples).example_losses(ROWS, layout)
     without = Plain(model, tokenizer, examples).example_losses(0 * ROWS, layout)
-    model.set_attn_implementation(register())
     config = TransformersOracleConfig(kind="transformers", model="roberta", dtype="float32", device="cpu", threads=1)
     oracle = TransformersOracle(config, model=model, tokenizer=tokenizer)
     answer = oracle.evaluate(request(layout, 2, LENGTH, WIDTH, examples))

@@ -10,7 +10,6 @@ from tiny_models import MIXED, SPEC, batch_of
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig, Qwen2Config, Qwen3Config
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
-from distributed_tuner.oracles.attention import register
 from distributed_tuner.oracles.fused_layers import shape_of
 from distributed_tuner.oracles.transformers import TransformersOracle
 from distributed_tuner.oracles.trunk import Trunk
@@ -32,11 +31,17 @@ CONFIG = TransformersOracleConfig(kind="transformers", device="cpu", threads=1, 
 
 def random_model(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=register(), dtype=dtype)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_((1.0 if "norm" in name else 0.0) + 0.2 * torch.randn(weight.shape))
     return model
+
+
+def laid_out(config: Any) -> Trunk:
+    trunk = Trunk(random_model(config))
+    trunk.lay_out(CONFIG)
+    return trunk
 
 
 def points(oracle: TransformersOracle, count: int) -> tuple[Point, ...]:
@@ -58,8 +63,7 @@ def points(oracle: TransformersOracle, count: int) -> tuple[Point, ...]:
     ids=["llama", "biases", "heads", "rope", "qwen2", "activation", "query norms", "residual multiplier"],
 )
 def test_layers_are_rewritten_where_they_are_those_of_llama(config: Any, rewritten: bool) -> None:
-    wanted = Trunk(random_model(config), CONFIG.model_copy(update={"gradients": True}))
-    trunk = Trunk(random_model(config), CONFIG)
+    wanted, trunk = Trunk(random_model(config)), laid_out(config)
     assert trunk.fused == (config.num_hidden_layers if rewritten else 0)
     got, plain = trunk._canary_rows(), wanted._canary_rows()
     torch.testing.assert_close(got, plain, atol=1e-5, rtol=1e-4)
@@ -68,7 +72,7 @@ def test_layers_are_rewritten_where_they_are_those_of_llama(config: Any, rewritt
 def test_a_model_that_computes_something_else_keeps_its_layers(caplog: pytest.LogCaptureFixture) -> None:
     model = random_model(GraniteConfig(**SIZES, residual_multiplier=0.5))
     layers = list(model.model.layers)
-    Trunk(model, CONFIG)
+    Trunk(model).lay_out(CONFIG)
     assert all(kept is layer for kept, layer in zip(model.model.layers, layers, strict=True))
     assert "they compute something else" in caplog.text
 
@@ -77,7 +81,9 @@ def test_quantized_layers_are_left_as_they_are() -> None:
     model = random_model(LlamaConfig(**SIZES))
     model.model.layers[1].mlp.up_proj = torch.nn.Sequential(model.model.layers[1].mlp.up_proj)
     assert shape_of(model.model.layers[0]) is not None
-    assert Trunk(model, CONFIG).fused == 0  # all layers or none
+    trunk = Trunk(model)
+    trunk.lay_out(CONFIG)
+    assert trunk.fused == 0  # all layers or none
 
 
 def test_capped_scores_are_no_business_of_rewritten_layers() -> None:
@@ -86,7 +92,7 @@ def test_capped_scores_are_no_business_of_rewritten_layers() -> None:
 
 
 def test_the_callers_embeddings_are_left_alone() -> None:
-    trunk = Trunk(random_model(LlamaConfig(**SIZES)), CONFIG)
+    trunk = laid_out(LlamaConfig(**SIZES))
     table = trunk.table.clone()
     trunk._canary_rows()
     assert torch.equal(trunk.table, table)

@@ -94,9 +94,9 @@ def test_texts_that_are_kept_serve_losses_and_gradients(split: str, tiny_config:
     gradient_first, loss_first = (TransformersOracle(tiny_config("llama", gradients=True)) for _ in range(2))
     request = request_of(loss_first, "suffix", split)
     losses = loss_first.evaluate(request).losses
-    held = loss_first._texts.nbytes
+    held = loss_first._packed.texts.nbytes
     assert (held > 0) == (split == "train")
     gradient = gradient_of(loss_first, request)
-    assert loss_first._texts.nbytes == held  # the same texts in the same batch
+    assert loss_first._packed.texts.nbytes == held  # the same texts in the same batch
     np.testing.assert_array_equal(gradient_of(gradient_first, request), gradient)
     np.testing.assert_array_equal(gradient_first.evaluate(request).losses, losses)

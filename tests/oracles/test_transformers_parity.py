@@ -84,7 +84,7 @@ def test_a_tile_of_many_tokens_is_split_without_a_trace(layout: str, tiny_oracle
     oracle = tiny_oracle("llama")
     request = Request(points(oracle, 5), MIXED, spec_of(layout))
     whole = oracle.evaluate(request).logits
-    monkeypatch.setattr(oracle, "_forward_tokens", 40)
+    monkeypatch.setattr(oracle._packed, "forward_tokens", 40)
     np.testing.assert_allclose(oracle.evaluate(request).logits, whole, atol=1e-5)
 
 
@@ -151,8 +151,8 @@ def test_a_small_text_cache_changes_no_bits_and_stays_small(tiny_config: Callabl
     for _ in range(2):
         assert small.evaluate(request).logits.tobytes() == expected
         assert ample.evaluate(request).logits.tobytes() == expected
-        assert small._texts.nbytes <= gib * 2**30
-    assert small._texts.nbytes < ample._texts.nbytes
+        assert small._packed.texts.nbytes <= gib * 2**30
+    assert small._packed.texts.nbytes < ample._packed.texts.nbytes
 
 
 def points_of_width(width: int, count: int) -> tuple[Point, ...]:
@@ -211,10 +211,13 @@ def test_an_example_without_a_word_is_refused(layout: str, tiny_oracle: Any) -> 
             oracle.evaluate(Request((candidate,), blank, spec_of(layout)))
 
 
-def test_a_sliding_window_bounds_the_context(tmp_path: Any, tiny_directory: Any, tiny_config: Any) -> None:
-    """Windows are not applied to packed rows, so nothing longer than the window may pass silently."""
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_beyond_a_sliding_window_are_those_of_the_model(
+    layout: str, tmp_path: Any, tiny_directory: Any, tiny_config: Any
+) -> None:
     import shutil
 
+    from tiny_models import plain_model
     from transformers import AutoConfig
 
     directory = shutil.copytree(tiny_directory("mistral"), tmp_path / "windowed")
@@ -222,12 +225,13 @@ def test_a_sliding_window_bounds_the_context(tmp_path: Any, tiny_directory: Any,
     config.sliding_window = 12
     config.save_pretrained(directory)
     oracle = TransformersOracle(tiny_config("mistral").model_copy(update={"model": str(directory)}))
-    assert oracle.info.context == 12
-    with pytest.raises(ModelError, match="context of 12 tokens"):
-        oracle.evaluate(Request(points(oracle, 1), MIXED, SPEC))
-    from tiny_models import plain_model
-
-    assert_parity(oracle, plain_model(directory), "prefix", batch_of(["a good film", "bad"]))
+    assert oracle.info.context == CONTEXT
+    texts = ["a good film", "a bad" + " film" * 40, "bad", "a" + " film" * 4, "a" + " film" * 5]  # 12 and 13 tokens
+    assert_parity(oracle, plain_model(directory), layout, batch_of(texts))
+    prompt = "Classify the movie review of"
+    answer = oracle.evaluate(Request((Text(prompt),), batch_of(texts), SPEC)).logits[0]
+    wanted = plain_text_logits(*plain_model(directory), prompt, batch_of(texts))
+    np.testing.assert_allclose(answer, wanted, atol=TOLERANCE)
 
 
 def test_two_label_words_of_a_batch_keep_their_order(tiny_oracle: Any) -> None:
