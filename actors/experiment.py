@@ -92,7 +92,7 @@ class _Run:
         progress = Progress(self._prepared.plans, metric)
         model = getattr(experiment.oracle, "model", "the analytic oracle")
         progress.note(f"loading {model} in {experiment.oracle.first_actors} oracle actor(s)")
-        for note in (shortage(experiment.oracle), self._prepared.text_cache_note):
+        for note in (shortage(experiment.oracle), *self._prepared.notes):
             if note:
                 progress.note(note)
         for warning in self._prepared.warnings:

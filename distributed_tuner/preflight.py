@@ -56,6 +56,8 @@ class Projection:
     measurement: Cost
     kept_bytes: int
     """Keys and values of train and dev texts that an oracle actor keeps for the suffix layout."""
+    slow: str
+    """Which train rows cannot share what they have in common, and why; empty where all do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,13 @@ class Prepared:
         return tuple(dict.fromkeys(warning for task in self.plain_tasks for warning in task.warnings))
 
     @property
-    def text_cache_note(self) -> str | None:
+    def notes(self) -> list[str]:
+        """What is to be told of how the model computes."""
+        slow = next((projection.slow for projection in self.projections if projection.slow), None)
+        return [note for note in (self._text_cache_note, slow) if note]
+
+    @property
+    def _text_cache_note(self) -> str | None:
         """What the suffix layout keeps on the device, and what happens where it does not fit; None without it."""
         experiment = self.experiment
         needed = max(projection.kept_bytes for projection in self.projections)
@@ -336,6 +344,7 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
         _timed(search, search.tokens * seconds_a_token, experiment),
         _timed(counter.cost(test), counter.seconds(test), experiment),
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
+        counter.why_slow(task.batch("train"), prompt),
     )
 
 

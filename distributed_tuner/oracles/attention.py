@@ -79,7 +79,7 @@ class Segments:
     """The blocks of one forward pass, in the order of its sequence, which they cover.
 
     ``answers``: the places whose hidden states are wanted; None for all. ``kept``: filled with each layer's (keys,
-    values). ``rotation``: the pass's rotary embedding, once some layer has made it.
+    values). ``rotation``: the pass's rotary embedding, once some layer has made it. ``layers``: how many have attended.
     """
 
     blocks: tuple[Block, ...]
@@ -87,6 +87,18 @@ class Segments:
     answers: "Tensor | None" = None
     kept: "list[tuple[Tensor, Tensor]]" = field(default_factory=list)
     rotation: "Tensor | None" = None
+    layers: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, with what it shares."""
+        return max(block.plan.slots + _shared_length(block.shared) for block in self.blocks)
+
+
+def _shared_length(shared: SharedTokens | SharedCache | None) -> int:
+    if isinstance(shared, SharedCache):
+        return int(shared.keys[0].shape[2])
+    return 0 if shared is None else shared.length
 
 
 def block_on(
@@ -172,15 +184,15 @@ def segmented_attention(
     wants it. Where values have another width than keys (MLA), zeros make up for it.
 
     Raises:
-        ModelError: the model asks for something that is not computed here (capped scores, attention sinks, biases).
+        ModelError: the model asks for something that is not computed here (attention sinks, biases, a window).
     """
     unknown = sorted(name for name, given in more.items() if given is not None and name not in KNOWN_ARGUMENTS)
+    window = more.get("sliding_window")
+    if segments is not None and window is not None and segments.longest > window:
+        unknown.append(f"a window of {window} tokens")
     if segments is None or attention_mask is not None or unknown:
         what = ", ".join(unknown) or "a mask of its own"
-        raise ModelError(
-            f"the oracle's attention needs a model with plain attention, but {type(module).__name__} uses {what};"
-            " choose GPT-2, OPT, LLaMA, Qwen2, Mistral, RoBERTa or BERT"
-        )
+        raise ModelError(f"rows that share a sequence need plain attention, but {type(module).__name__} uses {what}")
     import torch
 
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
@@ -203,6 +215,7 @@ def attend(
 
     count, width, d = qkv_N_W_d.shape
     kv_heads = (width - heads) // 2
+    segments.layers += 1
     if segments.keep:
         keys, values = qkv_N_W_d[:, heads : heads + kv_heads], qkv_N_W_d[:, heads + kv_heads :]
         segments.kept.append((keys.clone(), values.clone()))

@@ -67,6 +67,10 @@ class Counter(Protocol):
         """Return the bytes of a batch's texts' keys and values that the suffix layout keeps on the device; else 0."""
         ...
 
+    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
+        """Return which rows of a batch cannot share what they have in common, and why; empty where all do."""
+        ...
+
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         """Check label words and lengths, of the soft prompt and of prompts in words.
 
@@ -136,6 +140,9 @@ class TextualCounter:
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._encoder.require_embedded(prompt)
 
+    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
+        return ""
+
 
 class TokenCounter(TextualCounter):
     """Counts for the transformers oracle, which shares what rows have in common."""
@@ -162,6 +169,18 @@ class TokenCounter(TextualCounter):
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
         return self._encoder.choose_layout(batch, length)
+
+    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
+        facts, reach = self._model.facts, self._encoder.reach
+        if facts.whole:
+            return f"the model computes every row whole, which takes longer: {facts.whole}"
+        longer = sum(prompt.length + n > reach for n in self._encoder.lengths(batch, prompt.layout))
+        return (
+            f"{longer} of {len(batch.examples)} {batch.split} rows are longer than the model's window, chunk or"
+            f" original context of {reach} tokens: they are computed whole, which takes longer"
+            if longer
+            else ""
+        )
 
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         if prompt.layout != "suffix":
@@ -229,6 +248,9 @@ class OpenAICounter:
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         return 0
 
+    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
+        return ""
+
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         self._text.require(batch, prompt, texts)
 
@@ -265,6 +287,9 @@ class AnalyticCounter:
 
     def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
         return 0
+
+    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
+        return ""
 
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         return None

@@ -73,7 +73,7 @@ class TransformersOracle(AnswersByRows):
             self._trunk.lay_out(config, rewritten=self._encoder.reach >= self._encoder.context)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
-        extra: dict[str, str] = {"linear": self._trunk.linear}
+        extra = {"linear": self._trunk.linear, "reach": str(self._encoder.reach)}
         self._info = OracleInfo(
             config.model, self._rows.width, size, context, std, dtype, device, extra, answer_words=size
         )

@@ -56,6 +56,8 @@ class Trunk:
         """Layers read the tokens' ids beside their embeddings."""
         self.no_rows = ""
         """Why the model takes no rows that are no token's; empty where it does."""
+        self.mixes = False
+        """The last pass had layers that did not attend, and so may have mixed tokens without asking whose they are."""
         self.own_head = False
         """Logits are read from the model's own head, over all words, and not from hidden states."""
         self._head = self._label_head()
@@ -109,6 +111,7 @@ class Trunk:
             )
         finally:
             self._added = None
+        self.mixes = segments.layers < self._settings.num_hidden_layers
         hidden: Tensor = out.last_hidden_state[0]
         return hidden if self.fused or segments.answers is None else hidden[segments.answers]
 

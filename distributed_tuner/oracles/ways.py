@@ -120,6 +120,8 @@ def _differing(trunk: Trunk, packed: PackedRows, asks: "Sequence[Ask]", wanted: 
             got = trunk.scores(ask(packed))
         except Exception as error:  # likewise: a model whose layers do not take what they are handed
             return _line(error)
+        if trunk.mixes:
+            return "some of its layers mix tokens by other means than attention"
         if not _alike(trunk, got, scores):
             off = float((got - scores).norm() / scores.norm())
             return f"rows that share a sequence have other scores than alone (by {off:.2g} of their spread)"

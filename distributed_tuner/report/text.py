@@ -94,8 +94,7 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
     )
     if prepared.proposer_calls:
         yield f"at most {count(prepared.proposer_calls)} requests to proposers, whose tokens are not counted here"
-    if prepared.text_cache_note:
-        yield prepared.text_cache_note
+    yield from prepared.notes
     for warning in prepared.warnings:
         yield f"warning: {warning}"
 

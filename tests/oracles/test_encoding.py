@@ -199,3 +199,48 @@ def test_a_masked_model_computes_every_row_whole(masked: Encoder) -> None:
     assert masked.computed_tokens(request) == masked.cost(request).tokens == sum(lengths) + 2 * SPEC.length
     with pytest.raises(ModelError, match="suffix layout needs a causal model"):
         masked.require_fit(batch, replace(SPEC, layout="suffix"))
+
+
+# --------------------------------------------------------------------------------------- what the tokenizer adds, lacks
+@pytest.mark.parametrize("single", ["$A </s>", "<s> $A </s>", "<s> $A </s> </s>", "</s> $A </s>", "<s> $A", "$A"])
+def test_what_a_tokenizer_puts_behind_a_text_is_left_out(single: str) -> None:
+    """A causal model answers at the end of the text, and would be asked behind its end."""
+    from tokenizers import processors
+
+    tokenizer = make_tokenizer(bos=False)
+    tokenizer.add_special_tokens({"eos_token": "</s>"})
+    marks = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (CLS, "</s>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=marks)
+    encoder = Encoder(tokenizer, context=20)
+    before = single.split("$A")[0].split()
+
+    def names(ids: tuple[int, ...]) -> list[str]:
+        return tokenizer.convert_ids_to_tokens(list(ids))  # type: ignore[no-any-return]
+
+    (example,) = batch_of(["a film"]).examples
+    assert names(encoder.line(example, True)) == [*before, "a", "\u0120film", "\u0120It", "\u0120was"]
+    assert names(encoder.ids(example.text, True)) == [*before, "a", "\u0120film"]
+    assert names(encoder.prompt("Classify")) == [*before, "Classify", "\u010a"]
+    assert names(encoder.prompt("")) == names(encoder.specials()) == before
+    assert names(encoder.ids("a</s>", True)) == [*before, "a", "</s>"]  # the user's own
+
+
+def test_a_masked_model_keeps_what_stands_behind_its_text() -> None:
+    encoder = Encoder(make_tokenizer(bos=False, masked=True), context=20, masked=True)
+    assert len(encoder.ids("a", True)) == 3
+
+
+def test_a_token_without_a_row_is_named() -> None:
+    tokenizer = make_tokenizer(bos=False)
+    rows = len(tokenizer)
+    tokenizer.add_tokens([" awful"])
+    encoder = Encoder(tokenizer, context=20, rows=rows)
+    wanted = rf"the tokenizer has {rows + 1} tokens, the model {rows} rows, and ' awful' of .* is number {rows};"
+    with pytest.raises(ModelError, match=wanted):
+        encoder.label_ids(replace(batch_of(["a film"]), label_words=(" awful", " good")))
+    with pytest.raises(ModelError, match=wanted):
+        encoder.require_fit(batch_of(["a film", "an awful film"]), SPEC)
+    with pytest.raises(ModelError, match=wanted):
+        encoder.require_text_fits(batch_of(["a film"]), "an awful prompt")
+    padded = Encoder(tokenizer, context=20, rows=rows + 64)
+    padded.require_fit(batch_of(["a film", "an awful film"]), SPEC)

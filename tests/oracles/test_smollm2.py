@@ -129,13 +129,11 @@ def test_a_few_steps_of_zot_lower_the_training_loss(oracle: LossOracle, task: Ta
 
 def test_check_says_what_the_texts_take_and_when_they_do_not_fit(converted: Path) -> None:
     space = Path(__file__).resolve().parents[2] / "search_spaces" / "quickstart.yaml"
-    ample = prepare(space, []).text_cache_note
-    assert ample is not None
+    (ample,) = prepare(space, []).notes
     assert ample.startswith("the texts' keys and values take ") and "more than" not in ample
-    scarce = prepare(space, ["oracle.text_cache_gib=0.001"]).text_cache_note
-    assert scarce is not None
+    (scarce,) = prepare(space, ["oracle.text_cache_gib=0.001"]).notes
     assert "more than oracle.text_cache_gib: 0.001 lets them" in scarce
-    assert prepare(space, ["prompt.layout=prefix"]).text_cache_note is None
+    assert prepare(space, ["prompt.layout=prefix"]).notes == []
 
 
 def test_gradients_in_bfloat16_point_where_those_in_float32_do(converted: Path, task: Task) -> None:
