@@ -17,7 +17,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import WORDY, HeadConfig
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
-from distributed_tuner.config.prompt import SoftPromptConfig
+from distributed_tuner.config.prompt import SoftPromptConfig, started_from
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
@@ -29,7 +29,7 @@ from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.pool_size import sized
 from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.precision import ASKS, QUERIES, cases
-from distributed_tuner.prompts.spec import NO_ROWS, start_text
+from distributed_tuner.prompts.spec import NO_ROWS, framed, start_text, unframed
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rehearsal import Rehearsal
 from distributed_tuner.rules import require_sound, wants_gradients
@@ -39,6 +39,7 @@ from distributed_tuner.stages.looking import batches
 from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.stages.prompt_space import prompt_space, words_of
 from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_head, settled_kind
+from distributed_tuner.stages.screen import longest_instruction, wordings
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Batch, Cost, Point, Request, Split, Text
 from distributed_tuner.wordings import templates_tried, with_wordings
@@ -330,7 +331,7 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
         counter.require(task.batch(split), prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
-    course = Course(experiment, task, space, counter)
+    course = _planned(experiment, task, counter)
     plans = course.plan_all()
     for index, (stage, plan) in enumerate(zip(course.stages, plans, strict=True)):
         if not isinstance(stage, RestartStageConfig):
@@ -346,6 +347,21 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
         counter.why_slow(task.batch("train"), prompt),
     )
+
+
+def _planned(experiment: Experiment, task: Task, counter: Counter) -> Course:
+    """Return the course of a trial; behind a screen, of the longest that the search may start from and be worded by."""
+    screen, prompt = experiment.screen, experiment.prompt
+    if screen is not None:
+
+        def tokens(worded: Task) -> int:
+            return counter.cost(Request((Text(""),), worded.batch("train"), NO_ROWS)).tokens
+
+        plain = unframed(task, prompt)
+        prompt = started_from(prompt, longest_instruction(screen, plain))
+        task = framed(max(wordings(plain), key=tokens), prompt)
+        experiment = experiment.model_copy(update={"prompt": prompt})
+    return Course(experiment, task, prompt_space(prompt, task, counter.width), counter)
 
 
 def _restarts(experiment: Experiment) -> bool:

@@ -70,7 +70,7 @@ def _verbalizers(task: Task, experiment: Experiment, counter: Counter) -> tuple[
     if isinstance(experiment.head, WORDY) or experiment.oracle.kind not in WORDS_TOLD:
         return ()
     template = Template.parse(task.template, experiment.task.model_family)
-    given = [template.label_words(_in_order(words, task)) for words in screen.verbalizers]
+    given = [_given(words, template, task) for words in screen.verbalizers]
     names = [] if isinstance(experiment.schedule, PopulationScheduleConfig) or not screen.patterns else [_names(task)]
     known = dict(zip(counter.tokens(_batch(task), ()), task.label_words, strict=True))
     found = {task.label_words: None}
@@ -95,6 +95,14 @@ def _unreadable(words: Sequence[str], tokens: Sequence[int | None], task: Task) 
         f"label words must differ in their token, but of the screen's verbalizer {list(words)} two have the same;"
         " choose other words"
     )
+
+
+def _given(words: Mapping[str, str], template: Template, task: Task) -> tuple[str, ...]:
+    ordered = _in_order(words, task)
+    try:
+        return template.label_words(ordered)
+    except TaskError as error:
+        raise TaskError(f"a screen's verbalizer cannot be tried: {error}") from error
 
 
 def _in_order(words: Mapping[str, str], task: Task) -> tuple[str, ...]:

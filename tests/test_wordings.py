@@ -1,15 +1,22 @@
 """What a screen may try beside instructions, as far as a model's tokens allow it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_models import TEXTS, save_tiny
 
+from distributed_tuner import oracles
 from distributed_tuner.errors import ConfigError, ModelError, TaskError
+from distributed_tuner.oracles.base import LossOracle, evaluation
+from distributed_tuner.oracles.wrapped import WrappedOracle
 from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Evaluation, Request, Text
 
 pytestmark = pytest.mark.model
 
@@ -18,6 +25,28 @@ pytestmark = pytest.mark.model
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A masked model takes the same way."""
     return save_tiny(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+class Preferring(WrappedOracle):
+    """Says the label where one instruction stands in the longer template."""
+
+    def __init__(self, oracle: LossOracle, instruction: str) -> None:
+        super().__init__(oracle)
+        self._instruction = instruction
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        found = super().evaluate(request, timeout)
+        if request.candidates != (Text(self._instruction),) or len(request.batch.examples[0].cue) < 10:
+            return found
+        logits = np.zeros_like(found.logits)
+        for j, example in enumerate(request.batch.examples):
+            logits[:, j, example.label] = 5.0
+        return evaluation(logits, request.batch, found.cost)
 
 
 def prepared(folder: Path, model: Path, screen: dict[str, Any], task: dict[str, Any] | None = None) -> Prepared:
@@ -119,3 +148,33 @@ def test_the_baseline_is_one_whatever_screens_try(model: Path, tmp_path: Path) -
     both = prepare(tmp_path / "space.yaml", [])
     assert len(both.plans) == 2 and len(both.baselines()) == 1
     assert [len(task.others) for task in both.plain_tasks] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"length": 2, "init": "zeros", "layout": "prefix"},
+        {"length": 2, "init": "zeros", "layout": "instruction_suffix", "instruction": "Judge"},
+        {"kind": "text", "length": 1, "text": "Judge", "vocabulary": "task"},
+    ],
+    ids=["rows", "rows-behind", "words"],
+)
+def test_a_trial_asks_no_more_than_was_projected(tmp_path: Path, llama: Path, prompt: dict[str, Any]) -> None:
+    """Whatever its screen finds: here the longest instruction, in a long template."""
+    kind = "token_edit" if prompt.get("kind") else "random_search"
+    prepared(tmp_path, llama, {})
+    space = json.loads((tmp_path / "space.yaml").read_text())
+    long = "the film that was not the film that was not"
+    templates = [" and the movie or the plot of it was{label_word}"]
+    screen = space["stages"][0] | {"instructions": [long], "templates": templates, "patterns": False}
+    search = {"kind": "search", "optimizer": {"kind": kind}}
+    space |= {"prompt": prompt, "stages": [screen, search], "budget": {"queries": 30}}
+    (tmp_path / "space.yaml").write_text(json.dumps(space))
+    ready = prepare(tmp_path / "space.yaml", [])
+    (projection,), (plan,), (task,) = ready.projections, ready.plans, ready.tasks
+    trial = Trial(plan.trial_id, plan.experiment, task, Preferring(oracles.build(plan.experiment.oracle), long))
+    while not trial.done:
+        trial.advance()
+    spent = trial.progress()
+    assert (spent["queries"], spent["forwards"]) == (projection.search.queries, projection.search.forwards)
+    assert spent["tokens"] <= projection.search.tokens

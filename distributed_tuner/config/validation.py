@@ -35,6 +35,7 @@ def _message(error: ValidationError) -> str:
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_kind(path, problem)
     rule = problem["msg"][0].lower() + problem["msg"][1:]
+    rule = rule.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")  # as YAML calls them
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
     if location[-1:] == ("api_key_env",):  # a key may stand there, so what was given is not shown
         return (
@@ -79,6 +80,7 @@ def _fields(location: tuple[Any, ...]) -> set[str]:
     model: Any = Experiment
     for part in location:
         model, _ = _enter(model, part)
+    model = _bare(model)
     return set(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else set()
 
 

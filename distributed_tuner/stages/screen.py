@@ -366,11 +366,16 @@ def screen_queries(config: ScreenStageConfig, task: Task) -> int:
 
 def longest_prompt(config: ScreenStageConfig, task: Task) -> str:
     """Return a prompt about as long as any that is tried, to plan with."""
-    proposed = [] if config.proposer is None else [" ".join(["prompt"] * PROPOSED_WORDS)]
-    instruction = max([*instructions(config, task), *proposed], key=len)
+    instruction = longest_instruction(config, task)
     number = max((*config.demonstrations, 0))
     longest = sorted(task.train, key=lambda example: len(example.text), reverse=True)[:number]
     return demonstrated(instruction, longest, task) if longest else instruction
+
+
+def longest_instruction(config: ScreenStageConfig, task: Task) -> str:
+    """Return an instruction about as long as any that is tried, to plan with."""
+    proposed = [] if config.proposer is None else [" ".join(["prompt"] * PROPOSED_WORDS)]
+    return max([*instructions(config, task), *proposed], key=len)
 
 
 def wordings(task: Task) -> list[Task]:
