@@ -1,6 +1,6 @@
 """Reading a ledger back, typed. Knows torn tails, replays and resumed runs; what rows mean is left to `report`."""
 
-import warnings
+import logging
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ from distributed_tuner.ledger.rows import (
 )
 from distributed_tuner.ledger.writer import is_row
 from distributed_tuner.values import Cost
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -186,7 +188,7 @@ class RowFeed:
         if is_row(line):
             yield self._row(line)
         else:
-            warnings.warn(f"{self._name}: line {self._number + 1} is torn and left out.", stacklevel=3)
+            log.warning("%s: line %d is torn and left out", self._name, self._number + 1)
 
     def _row(self, line: bytes) -> Row:
         try:

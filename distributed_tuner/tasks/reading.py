@@ -23,8 +23,8 @@ _SIGNATURES = {
     b"\x1f\x8b": "packed by gzip: unpack it",
     b"PK\x03\x04": "a ZIP archive, as workbooks of Excel are: unpack it, or save it as CSV UTF-8",
     b"PAR1": "Parquet: name it .parquet",
-    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+    b"\xff\xfe": "UTF-16 or UTF-32: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
 }
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # a column that pandas adds for itself
 
@@ -72,6 +72,10 @@ def _lines(file: Path, name: str) -> Iterator[str]:
     """Yield the lines of a text file, each with its end."""
     with file.open(encoding="utf-8-sig", newline="") as lines:
         try:
+            first = next(lines, "")
+            if "\0" in first:
+                raise TaskError(f"{name} has NUL characters in its first line, as UTF-16 has: save it as UTF-8")
+            yield first
             yield from lines
         except UnicodeDecodeError as error:
             raise _no_text(file, name) from error
@@ -134,6 +138,7 @@ def _json_row(line: str, where: str) -> Mapping[str, Any]:
 
 
 def _read_parquet(file: Path, name: str) -> Table:
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,11 +146,16 @@ def _read_parquet(file: Path, name: str) -> Table:
         with pq.ParquetFile(file) as parquet:
             require_different(parquet.schema_arrow.names, name)
             wanted = [column for column in parquet.schema_arrow.names if not _PANDAS_INDEX.fullmatch(column)]
-            rows = parquet.read().select(wanted).to_pylist()
+            arrow = parquet.read().select(wanted)
+        rows = arrow.to_pylist()
     except TaskError:
         raise
     except (pa.ArrowException, ValueError, OverflowError) as error:  # such as a date that Python does not know
         raise TaskError(f"{name} cannot be read ({_first_line(error)}): write it as Parquet again") from error
+    narrow = {pa.float16(): np.float16, pa.float32(): np.float32}
+    for column, kind in ((f.name, narrow[f.type]) for f in arrow.schema if f.type in narrow):
+        for row in rows:  # 0.1 in 32 bits is 0.1, not the 0.10000000149011612 that it is in 64
+            row[column] = None if row[column] is None else float(str(kind(row[column])))
     return Table(name, "row", tuple(wanted), rows, range(1, len(rows) + 1))
 
 

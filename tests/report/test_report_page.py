@@ -89,13 +89,15 @@ def test_writing_twice_gives_the_same_page(run_dir: Path) -> None:
     assert write_report(run_dir).read_bytes() == first
 
 
-def test_an_interrupted_run_without_config_or_prompt_still_has_a_page(tmp_path: Path, run_dir: Path) -> None:
+def test_an_interrupted_run_without_config_or_prompt_still_has_a_page(
+    tmp_path: Path, run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     rows = (run_dir / "ledger.jsonl").read_bytes().splitlines(keepends=True)
     (other / "ledger.jsonl").write_bytes(b"".join(rows[:150]) + rows[150][:20])
-    with pytest.warns(UserWarning, match="torn"):
-        page = Page(write_report(other))
+    page = Page(write_report(other))
+    assert "line 151 is torn" in caplog.text
     assert "it is still going, or it died" in page.text
     assert "None was saved." in page.text
     assert json.loads((other / "summary.json").read_text())["status"] == "unfinished"

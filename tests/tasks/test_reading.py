@@ -65,7 +65,8 @@ def test_a_number_is_the_text_that_stands_in_the_file(tmp_path: Path, number: st
     [
         ("a.csv", gzip.compress(b"text,label\n"), "packed by gzip: unpack it"),
         ("a.jsonl", b"PK\x03\x04\x90\xff", "ZIP archive, as workbooks of Excel are"),
-        ("a.csv", "text,label\n".encode("utf-16"), "UTF-16 text: save it as UTF-8"),
+        ("a.csv", "text,label\n".encode("utf-16"), "UTF-16 or UTF-32: save it as UTF-8"),
+        ("a.csv", "text,label\n".encode("utf-16-le"), "NUL characters in its first line, as UTF-16 has"),
         ("a.csv", "text\nfine\ncaf\u00e9\n".encode("cp1252"), "at byte 13, line 3): save it as UTF-8"),
         ("a.csv.gz", b"", "'.gz' in 'a.csv.gz': unpack it"),
         ("a.json", b"[]", "one object a line"),
@@ -112,6 +113,7 @@ def test_parquet_keeps_what_pandas_would_round_or_hide(tmp_path: Path) -> None:
         ([datetime.date(2024, 1, 2)], ["2024-01-02"]),
         ([["a", "b"]], ['["a", "b"]']),
         ([-0.0, 1e22], ["0", "10000000000000000000000"]),
+        (pa.array([0.1, 2.0], pa.float32()), ["0.1", "2"]),
     ],
 )
 def test_labels_of_parquet(tmp_path: Path, values: list[Any], labels: list[str]) -> None:
