@@ -125,4 +125,4 @@ def _writer(
 
 def default_out(file: Path) -> Path:
     """Return where predictions go when nothing is said: beside the file, as JSONL for JSONL and else as CSV."""
-    return file.with_name(f"{file.stem}.predicted{'.jsonl' if file.suffix.lower() == '.jsonl' else '.csv'}")
+    return file.parent / f"{file.stem}.predicted{'.jsonl' if file.suffix.lower() == '.jsonl' else '.csv'}"

@@ -232,6 +232,12 @@ def test_what_cannot_be_labelled_is_said_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_folder_is_no_file_of_rows(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TaskError, match="is a folder: name a file in it"):
+        predict(run, Path(), default_out(Path()))
+
+
 def test_a_head_of_another_model_or_of_other_label_words_is_refused(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

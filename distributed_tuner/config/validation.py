@@ -2,6 +2,7 @@
 
 import difflib
 import types
+from collections.abc import Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -44,7 +45,10 @@ def _message(error: ValidationError) -> str:
         )
     if location[-1:] == ("base_url",):
         return f"{path}: {rule}; what was given is not shown, since it may hold a key; give that by api_key_env{more}"
-    return f"{path}: {rule}, but got {problem['input']!r}; change it in the search space or with --set{more}"
+    got = problem["input"]
+    if problem["type"] == "string_type" and not isinstance(got, Mapping | list | tuple):
+        return f"{path}: {rule}, but got {got!r}, as YAML reads it; quote it in the search space or in --set{more}"
+    return f"{path}: {rule}, but got {got!r}; change it in the search space or with --set{more}"
 
 
 def _unknown_key(location: tuple[Any, ...], path: str) -> str:

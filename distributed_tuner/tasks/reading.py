@@ -45,7 +45,7 @@ def read(path: str, root: Path) -> Table:
         raise TaskError(f"{path!r} is a folder: name a file in it")
     if found is None or not found.is_file():
         tried = dict.fromkeys(str((base / Path(path).expanduser()).absolute()) for base in (root, Path()))
-        raise TaskError(f"no data file {path!r}: looked for {' and '.join(tried)}. Check the path under task")
+        raise TaskError(f"no data file {path!r}: looked for {' and '.join(tried)}. Check the path")
     try:
         match found.suffix.lower():
             case ".jsonl":
@@ -119,9 +119,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+_JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)
+
+
 def _json_row(line: str, where: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line, parse_float=Written, object_pairs_hook=_object)
+        row = _JSON.decode(line)
     except _Repeated as error:
         raise TaskError(f"{where} has the key {str(error)!r} twice in one object: take one out") from error
     except json.JSONDecodeError as error:

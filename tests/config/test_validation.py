@@ -64,7 +64,11 @@ def test_the_space_that_is_varied_below_is_sound() -> None:
         ({"seed": "[1, 2]"}, ["seed:", "but got [1, 2]"]),
         (
             {"task": "{kind: file, train: a.csv, label: y, template: t, label_words: {a: b, c: d}, text: 3}"},
-            ["task.text: ", "string", "but got 3"],
+            ["task.text: ", "string", "but got 3", "quote it"],
+        ),
+        (
+            {"task": "{kind: file, train: a.csv, text: t, template: t, label_words: {a: b, c: d}, label: no}"},
+            ["task.label: ", "quote it"],
         ),
         ({"task": "{kind: demo, label_words: {a: x, a.0: [y]}}"}, ["task.label_words", "string", "but got ['y']"]),
         # missing
