@@ -74,9 +74,11 @@ def assemble(
             f"task {wording.name!r} has no test example: give a test file, or use fewer than {config.shots} shots"
         )
 
+    texts: dict[str, str] = {}
+
     def worded(template: Template) -> Task:
         def examples(source: Labelled, prefix: str, rows: Iterable[int]) -> tuple[Example, ...]:
-            return _examples(template, wording.fields(template), source, prefix, rows)
+            return _examples(template, wording.fields(template), source, prefix, rows, texts)
 
         return Task(
             name=wording.name,
@@ -101,10 +103,12 @@ def assemble(
 
 
 def _examples(
-    template: Template, fields: Render, source: Labelled, prefix: str, indices: Iterable[int]
+    template: Template, fields: Render, source: Labelled, prefix: str, indices: Iterable[int], texts: dict[str, str]
 ) -> tuple[Example, ...]:
+    """Word the rows at some indices. ``texts``: those that are there already, so that equal ones are one object."""
     made = []
     for i in indices:
         words = template.render(fields(source.table, i))
-        made.append(Example(f"{prefix}-{i}", words.text, words.cue, source.labels[i], words.tail))
+        text = texts.setdefault(words.text, words.text)
+        made.append(Example(f"{prefix}-{i}", text, words.cue, source.labels[i], words.tail))
     return tuple(made)

@@ -279,3 +279,33 @@ def test_rows_without_text_or_label_are_dropped_where_that_is_asked_for(tmp_path
     drawn = [*task.train, *task.dev, *task.test]
     assert sorted(e.text for e in drawn) == sorted(row["text"] for row in POOL)
     assert {e.uid for e in drawn} == {f"pool-{i}" for i in range(1, 21)}  # as the file numbers them
+
+
+def test_other_templates_word_the_same_rows_and_share_their_texts(tmp_path):
+    write(tmp_path / "train.jsonl", POOL)
+    own = "{text} It was {label_word}"
+    task = build(config(), tmp_path, ("\nLabel:{label_word}", "A text. {text} It was {label_word}", own))
+    cue, longer = task.others
+    assert (task.template, cue.template) == (own, "{text}\nLabel: {label_word}")
+    for split in ("train", "dev", "test", "feedback"):
+        for plain, same, other in zip(*(one.examples(split) for one in (task, cue, longer)), strict=True):
+            assert same.text is plain.text and same.cue == "\nLabel:"
+            assert other.text == f"A text. {plain.text}" and other.cue == plain.cue
+            assert plain.uid == same.uid == other.uid and plain.label == same.label == other.label
+    assert task.worded(cue.template).train == cue.train and task.worded("").train == task.train
+    assert task.worded(cue.template, (" bad", " good")).label_words == (" bad", " good")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{label} {text}{label_word}", "shows the label column"),
+        ("It was {title}{label_word}", "add {text} to it"),
+        ("{text} {titel}{label_word}", "which is no column of"),
+    ],
+)
+def test_another_template_is_checked_as_the_tasks_own(tmp_path, template, message):
+    write(tmp_path / "train.jsonl", POOL)
+    with pytest.raises(TaskError) as caught:
+        build(config(), tmp_path, (template,))
+    assert message in str(caught.value) and template in str(caught.value)
