@@ -23,6 +23,7 @@ from distributed_tuner.stages.looking import batches, scores_of
 from distributed_tuner.stages.reading import SHOWN, Reader, fitted_on
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Batch, Evaluation, Request, Split
+from distributed_tuner.wordings import templates_tried
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
         other = load_space(task_file)
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent
     experiment = experiment_of(recorded(tree))
-    task = _worded(tasks.build(worded(experiment, prompt), root), experiment, prompt)
+    task = _task(experiment, prompt, root)
     for warning in task.warnings:
         log.warning("warning: %s", warning)
     if (instruction := prompt.template.get("instruction")) is not None:
@@ -89,13 +90,17 @@ def worded(experiment: Experiment, prompt: ExportedPrompt) -> TaskConfig:
     return experiment.task.model_copy(update={"template": source}) if experiment.screen and source else experiment.task
 
 
-def _worded(task: Task, experiment: Experiment, prompt: ExportedPrompt) -> Task:
-    """Return a task with the label words that go with a prompt, where a screen has found them and the labels are the
-    same."""
-    head = prompt.head
-    if experiment.screen is None or head is None or task.label_names != head.labels:
-        return task
-    return replace(task, label_words=head.label_words)
+def _task(experiment: Experiment, prompt: ExportedPrompt, root: Path) -> Task:
+    """Return a task as it goes with a prompt: in the template that a screen has found, and with its label words where
+    the labels are the same.
+
+    It is built with all templates that the screen tried, for their columns decide which rows are whole.
+    """
+    source, head = prompt.template.get("source"), prompt.head
+    if experiment.screen is None or not source:
+        return tasks.build(experiment.task, root)
+    task = tasks.build(experiment.task, root, (*templates_tried(experiment), source))
+    return task.worded(source, head.label_words if head is not None and head.labels == task.label_names else ())
 
 
 def _of_own_rows(

@@ -23,6 +23,7 @@ from distributed_tuner.run_directory import write_json
 from distributed_tuner.stages.looking import batches
 from distributed_tuner.stages.reading import Reader, read_by
 from distributed_tuner.values import Point, Request, Text
+from distributed_tuner.wordings import templates_tried
 
 pytestmark = pytest.mark.model
 SOFT = {"length": 4, "init": "zeros", "layout": "instruction_suffix"}
@@ -47,11 +48,16 @@ def run_in(
     prompt: dict[str, Any],
     template: str = "",
     label_words: tuple[str, ...] = (),
+    on_empty: str = "refuse",
     **more: Any,
 ) -> Path:
     """Write a run. ``template``, ``label_words``: what a screen has found."""
     data = folder / "train.jsonl"
-    rows = [{"text": f"{text} {i}", "label": ("bad", "good")[i % 2]} for i in range(6) for text in TEXTS[:3]]
+    rows = [
+        {"text": f"{text} {i}", "label": ("bad", "good")[i % 2], "title": ["a film", ""][i // 2 % 2]}
+        for i in range(12)
+        for text in TEXTS[:3]
+    ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     experiment = experiment_of(
         {
@@ -65,6 +71,7 @@ def run_in(
                 "label_words": {"bad": " terrible", "good": " great"},
                 "manual_prompt": PROMPT,
                 "shots": 3,
+                "on_empty": on_empty,
             },
             "oracle": {"kind": "transformers", "model": str(model), "dtype": "float32", "threads": 1},
             "prompt": prompt,
@@ -74,7 +81,7 @@ def run_in(
         | more
     )
     oracle = oracles.build(experiment.oracle)
-    plain = tasks.build(experiment.task, folder, (template,) if template else ()).worded(template, label_words)
+    plain = tasks.build(experiment.task, folder, templates_tried(experiment)).worded(template, label_words)
     if isinstance(experiment.head, WORDY):
         words = oracle.answer_words(plain.batch("train", [0]), 12)
         head = experiment.head.model_copy(update={"answer_words": words})
@@ -114,9 +121,20 @@ def test_what_a_screen_has_found_goes_with_the_prompt(model: Path, tmp_path: Pat
     assert evaluate(run, "test")["accuracy"] == pytest.approx(right)
 
 
+@pytest.mark.parametrize("found", ["", "{text} Verdict:{label_word}", "{title}: {text}{label_word}"])
+def test_rows_are_those_that_the_screen_had_whatever_it_found(model: Path, tmp_path: Path, found: str) -> None:
+    """A template that it tried has a column that is empty in half of them."""
+    screen = {"templates": ["{title}: {text}{label_word}", " Verdict:{label_word}"]}
+    run = run_in(tmp_path, model, {"kind": "text"}, found, on_empty="drop", head="bias", screen=screen)
+    scores = json.loads((run / "best/prompt.json").read_text())["scores"]
+    assert evaluate(run, "dev")["loss"] == pytest.approx(scores["dev_loss"])
+
+
 def test_a_screen_s_wording_goes_to_another_file_of_the_task(model: Path, tmp_path: Path) -> None:
     template = "{text} Verdict:{label_word}"
-    run = run_in(tmp_path, model, {"kind": "text"}, template, (" bad", " good"), head="bias", screen={})
+    run = run_in(
+        tmp_path, model, {"kind": "text"}, template, (" bad", " good"), head="bias", screen={"templates": [template]}
+    )
     config = json.loads((run / "config.json").read_text())["trials"][0]["config"]
     (tmp_path / "task.yaml").write_text(json.dumps({"task": config["task"]}))
     assert evaluate(run, "test", tmp_path / "task.yaml") == evaluate(run, "test")
