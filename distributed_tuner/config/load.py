@@ -52,6 +52,18 @@ def _keep_text(node: yaml.Node) -> None:
         node.tag = _STR
 
 
+def _text(loader: _SpaceLoader, node: yaml.ScalarNode) -> str:
+    """Return a text, with characters put together that are escaped in two halves, as JSON writes emojis."""
+    text: str = loader.construct_scalar(node)
+    try:
+        return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"a text must hold whole characters, but {text!r} has half of a surrogate pair"
+            f" ({_where(node.start_mark)}); write the character itself"
+        ) from None
+
+
 def _construct(loader: _SpaceLoader, suffix: str, node: yaml.Node) -> Distribution:
     where = _where(node.start_mark)
     if suffix not in TAGS:
@@ -63,6 +75,7 @@ def _construct(loader: _SpaceLoader, suffix: str, node: yaml.Node) -> Distributi
     return from_tag(suffix, loader.construct_sequence(node, deep=True), where)
 
 
+_SpaceLoader.add_constructor(_STR, _text)
 _SpaceLoader.add_multi_constructor("!", _construct)
 
 

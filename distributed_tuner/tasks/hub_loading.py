@@ -3,6 +3,7 @@
 Owns the ways of loading and what to advise when none works. Wording belongs to ``hub``.
 """
 
+import logging
 import os
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from distributed_tuner.errors import TaskError
 from distributed_tuner.hub import hub_is_near
 from distributed_tuner.tasks.hub_table import HubTask
-from distributed_tuner.tasks.reading import SUFFIXES, read, resolve
+from distributed_tuner.tasks.reading import PANDAS_INDEX, SUFFIXES, read, resolve
 from distributed_tuner.tasks.table import Table
 
 _SPLITS = ("train", "validation", "test")
@@ -40,22 +41,31 @@ def load_splits(name: str, spec: HubTask, dataset: str | None, root: Path) -> tu
         raise
     except Exception as error:  # the hub client raises errors of several libraries, none of them ours
         origin = dataset or spec.path
-        reason = (
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
-        )
         raise TaskError(
-            f"task {name!r} could not load {origin!r} ({reason}). {_WAYS.format(test=spec.test_split)}"
+            f"task {name!r} could not load {origin!r} ({_reason(error)}). {_WAYS.format(test=spec.test_split)}"
         ) from error
     return _pick(name, splits, spec, dataset or spec.path, local=directory is not None)
 
 
+def _reason(error: BaseException) -> str:
+    """Return what went wrong at the bottom: data sets wrap what their readers raise."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error).strip() or "no reason given"
+    return f"{type(error).__name__}: {said.splitlines()[0]}"
+
+
 def _from_directory(directory: Path, config: str | None) -> Any:
     folder = directory / config if config and (directory / config).is_dir() else directory
-    files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES}
-    if "train" in files:
-        return {split: read(str(file), folder) for split, file in files.items() if split in _SPLITS}
-    datasets: Any = import_module("datasets")
-
+    files = [file for file in sorted(folder.iterdir()) if file.stem in _SPLITS and file.suffix.lower() in SUFFIXES]
+    by_split = {file.stem: file for file in files}
+    if len(by_split) < len(files):
+        raise TaskError(
+            f"{folder} must have one file a split, got {', '.join(file.name for file in files)}: take one out"
+        )
+    if "train" in by_split:
+        return {split: read(str(file), folder) for split, file in by_split.items()}
+    datasets = _library()
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return datasets.load_from_disk(str(folder))
     saved = [split for split in folder.iterdir() if (split / "state.json").is_file()]
@@ -67,8 +77,7 @@ def _from_directory(directory: Path, config: str | None) -> Any:
 def _from_hub(path: str, config: str | None) -> Any:
     if not hub_is_near():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when the hub's client is imported: the cache, at once
-    datasets: Any = import_module("datasets")
-
+    datasets = _library()
     try:
         return datasets.load_dataset(path, config)
     except RuntimeError as error:
@@ -76,6 +85,13 @@ def _from_hub(path: str, config: str | None) -> Any:
             raise
         # Data sets that are still a script have their tables on the branch that the hub converts them to.
         return datasets.load_dataset(path, config, revision="refs/convert/parquet")
+
+
+def _library() -> Any:
+    """Return the ``datasets`` package. What it has to say of a failure is in the error that it raises."""
+    datasets = import_module("datasets")
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    return datasets
 
 
 def _pick(name: str, splits: Any, spec: HubTask, origin: str, local: bool) -> tuple[Table, Table]:
@@ -94,4 +110,9 @@ def _table(rows: Any, source: str) -> Table:
     """Return a ``datasets.Dataset`` as a table, which reads a row when it is asked for one."""
     if isinstance(rows, Table):
         return rows
+    if rows.info.builder_name == "csv" and any(map(PANDAS_INDEX.fullmatch, rows.column_names)):
+        raise TaskError(
+            f"the rows of {source} have more fields than the header of its CSV names, which shifts the columns: take"
+            " commas at the ends of lines away, and put quotation marks around texts that hold some"
+        )
     return Table(source, "row", tuple(rows.column_names), rows, range(1, len(rows) + 1))

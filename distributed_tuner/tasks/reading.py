@@ -26,7 +26,7 @@ _SIGNATURES = {
     b"\xff\xfe": "UTF-16 or UTF-32: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
 }
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # a column that pandas adds for itself
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # a column that pandas adds for itself
 
 
 def resolve(path: str, root: Path) -> Path | None:
@@ -148,7 +148,7 @@ def _read_parquet(file: Path, name: str) -> Table:
     try:
         with pq.ParquetFile(file) as parquet:
             require_different(parquet.schema_arrow.names, name)
-            wanted = [column for column in parquet.schema_arrow.names if not _PANDAS_INDEX.fullmatch(column)]
+            wanted = [column for column in parquet.schema_arrow.names if not PANDAS_INDEX.fullmatch(column)]
             arrow = parquet.read().select(wanted)
         rows = arrow.to_pylist()
     except TaskError:

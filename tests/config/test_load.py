@@ -78,6 +78,12 @@ def test_label_words_are_read_as_they_are_written(space: Path) -> None:
         parse("label_words: {no: a, 'no': b}")
 
 
+def test_characters_that_are_escaped_in_halves_are_put_together() -> None:
+    assert parse(r'{prompt: "so \ud83d\ude00 \u00e9"}') == {"prompt": "so \U0001f600 \u00e9"}
+    with pytest.raises(ConfigError, match=r"half of a surrogate pair \(space, line 1, column 10\)"):
+        parse(r'{prompt: "so \ud83d"}', "space")
+
+
 def test_overrides_apply_in_their_order(space: Path) -> None:
     assert load_space(space, ["seed=1", "seed=2"])["seed"] == 2
 

@@ -157,6 +157,22 @@ def test_cells_of_a_folder_are_read_as_they_are_written(tmp_path):
         load("sst2", str(tmp_path), tmp_path)
 
 
+def test_a_folder_that_datasets_reads_does_not_shift_columns(tmp_path):
+    for folder, line in (("some", "fine, really,1\nso, so,0\n"), ("one", "fine,1\nso, so,0\n")):
+        for split in ("train", "validation"):
+            file = tmp_path / folder / "data" / f"{split}.csv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("sentence,label\n" + line)
+    with pytest.raises(TaskError, match="more fields than the header"):
+        load("sst2", str(tmp_path / "some"), tmp_path)
+    with pytest.raises(TaskError, match="Expected 2 fields in line 3, saw 3"):
+        load("sst2", str(tmp_path / "one"), tmp_path)
+    (tmp_path / "train.csv").touch()
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(TaskError, match=r"one file a split, got train\.csv, train\.jsonl"):
+        load("sst2", str(tmp_path), tmp_path)
+
+
 def test_rows_without_text_are_refused_when_drawn_or_all_dropped(tmp_path):
     data = rows("sst2").to_dict()
     data["sentence"][1], data["label"][4] = None, None
