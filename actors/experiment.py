@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ class _Run:
             progress.note(f"warning: {warning}")
         settled = self._settled(progress)
         pool, oracle = settled.pool, settled.pool.oracle
-        self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(oracle.answer_words)
+        self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(settled.answer_words)
+        if self._prepared.experiment.head.kind != experiment.head.kind:
+            progress.note(f"head: {self._prepared.experiment.head.kind}, as answers tell of label words alone")
         self._prepared, layouts = race_layouts(self._prepared, oracle, progress.note)
         if not self._resume:
             write_json(self._directory.config, self._config(oracle.info))
@@ -135,7 +138,7 @@ class _Run:
             finally:
                 self._stop.over()
                 statistics = self._hear(pool)
-                _write_events(statistics, writer)
+                _write_events(statistics, writer, progress.note)
                 writer.write(
                     RunEndRow(
                         status=status,
@@ -193,7 +196,7 @@ class _Run:
         }
 
     def _run_trials(self, pool: Pool, writer: LedgerWriter, progress: Progress) -> str:
-        _write_events(self._hear(pool), writer)
+        _write_events(self._hear(pool), writer, progress.note)
         pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
         plans = self._prepared.plans
         past = Past.of(self._directory, plans, self._ledger, writer) if self._resume else Past()
@@ -284,6 +287,7 @@ class _Run:
             write(exported(plan, task, prompt, tokens, scores, state), self._directory.best)
 
 
-def _write_events(statistics: Statistics, writer: LedgerWriter) -> None:
+def _write_events(statistics: Statistics, writer: LedgerWriter, note: Callable[[str], None] = lambda _: None) -> None:
     for kind, message in statistics.events:
         writer.write(EventRow(kind=kind, message=message))
+        note(f"pool: {message}")

@@ -18,6 +18,7 @@ from distributed_tuner.ledger.rows import CostRow, ParityRow
 from distributed_tuner.oracles.models import load_tokenizer
 from distributed_tuner.oracles.parity import Parity, Plain, check
 from distributed_tuner.oracles.plain import plain_config, plain_logits
+from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.values import Array, Request
 
@@ -30,23 +31,26 @@ HINT = (
 )
 
 
-def pass_gate(prepared: Prepared, pool: Pool, note: Callable[[str], None]) -> list[ParityRow]:
+def pass_gate(prepared: Prepared, pool: Pool, note: Callable[[str], None]) -> tuple[list[ParityRow], dict[str, float]]:
     """Ask the pool what must agree, once for each layout of the trials' prompts.
+
+    Returns the rows, and what the answers told of tokens beside the label words (``Evaluation.tops``).
 
     Raises:
         ModelError: answers disagree, so that no loss could be trusted.
     """
     info = pool.oracle.info
-    rows = []
+    rows, tops = [], []
     for case in parity_cases([plan.experiment for plan in prepared.plans], prepared.tasks):
         skipped: list[str] = []
         named = case.canaries(info.width, info.embedding_std)
         found = check(pool.oracle, named, case.batch, case.prompt, _plain(pool, skipped), HINT)
+        tops.append(found.tops)
         notes = [*_notes(pool.config, found), *skipped]
         rows.append(_row(case.layout, found, "; ".join(notes)))
         if notes or not isinstance(pool.config, AnalyticOracleConfig):
             note(told(rows[-1]))
-    return rows
+    return rows, summed(tops)
 
 
 def told(row: ParityRow) -> str:
@@ -83,14 +87,25 @@ def _notes(config: OracleConfig, found: Parity) -> list[str]:
         unkept = "" if config.cache is None else ", so that no answers are kept (oracle.cache)"
         notes.append(f"the endpoint is noisy: asked again, losses differ by up to {found.repeated:.2g}{unkept}")
     if absent := found.counts.get("absent_examples"):
-        notes.append(f"{absent} answers told of no label word")
+        notes.append(f"{absent} answers told of no label word{_sample(found)}")
     if absent := found.counts.get("absent_labels"):
         notes.append(f"{absent} label words were absent from the answers' top logprobs, so that losses are bounds")
+    if short := found.counts.get("short_answers"):
+        notes.append(
+            f"{short} of these answers told of fewer tokens than the oracle.top_logprobs that were asked for; where a"
+            " server tells of the written token alone, oracle.scores: generated (task.loss: zero_one) says as much"
+        )
     if unmatched := found.counts.get("unmatched_answers"):
-        notes.append(f"{unmatched} answers began with no label word")
+        notes.append(f"{unmatched} answers named no label word{_sample(found)}")
+    notes += [message for kind, message in found.remarks if kind == "refused_example"]
     if isinstance(config, OpenAIOracleConfig) and (config.tokenizer or config.embeddings):
         notes += _served_notes(config, found.beyond)
     return notes
+
+
+def _sample(found: Parity) -> str:
+    """Return how an answer that names no label word began, in brackets."""
+    return next((f" ({message})" for kind, message in found.remarks if kind == "other_answer"), "")
 
 
 def _served_notes(config: OpenAIOracleConfig, beyond: float) -> list[str]:

@@ -5,7 +5,7 @@ resumed run as well, the oracle must pass the gate (gate.py).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from distributed_tuner.oracles.tile_size import (
 from distributed_tuner.precision import Case, cases
 from distributed_tuner.preflight import Prepared
 from distributed_tuner.stages.prompt_space import prompt_space
-from distributed_tuner.values import Request
+from distributed_tuner.values import Batch, Request
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -38,7 +38,8 @@ Note = Callable[[str], None]
 class Settled:
     """The pool that the run works with, its settings, and what was measured to find them and to pass the gate.
 
-    ``before``: what a pool did that was stopped again.
+    ``before``: what a pool did that was stopped again. ``tops``: tokens beside the label words that a server's answers
+    told of at the gate, with the sum of their probabilities.
     """
 
     pool: Pool
@@ -46,6 +47,18 @@ class Settled:
     calibrations: list[CalibrationRow]
     before: Statistics = field(default_factory=Statistics)
     parities: list[ParityRow] = field(default_factory=list)
+    tops: Mapping[str, float] = field(default_factory=dict)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return ``count`` words that a head may read, the label words counted but left out.
+
+        Of a server that lists its likeliest tokens, the likeliest over the answers at the gate: what an answer does not
+        list is not known. Else the oracle's own choice.
+        """
+        if not self.tops:
+            return self.pool.oracle.answer_words(batch, count)
+        likeliest = sorted(self.tops, key=lambda token: (-self.tops[token], token))
+        return tuple(likeliest[: count - len(batch.label_words)])
 
 
 def settle(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note) -> Settled:
@@ -92,14 +105,14 @@ def _passed(settled: Settled, prepared: Prepared, note: Note) -> Settled:
     """Pass the gate; stop the pool where it refuses. The answers of a noisy endpoint are kept no more."""
     pool, oracle = settled.pool, settled.oracle
     try:
-        parities = pass_gate(prepared, pool, note)
+        parities, tops = pass_gate(prepared, pool, note)
         if oracle.cache is not None and any(row.noisy for row in parities):
             pool.leave_cache()
             oracle = oracle.model_copy(update={"cache": None})
     except BaseException:
         pool.stop()
         raise
-    return replace(settled, oracle=oracle, parities=parities)
+    return replace(settled, oracle=oracle, parities=parities, tops=tops)
 
 
 def _with_whole_path(config: OracleConfig) -> OracleConfig:

@@ -26,6 +26,7 @@ LONG_TILE_SECONDS = 0.2  # longer tiles go one at a time: the gap is nothing to 
 CALL_SECONDS = 0.2  # of short tiles, several of one request share a call that takes so long
 CALL_TILES = 16  # most tiles of a call
 TILE_TRIES = 6  # losses of one tile after which its request fails
+REMARKS = {"refused_example": 50}  # that are told of each kind; of others the first
 
 
 @dataclass(slots=True)
@@ -109,6 +110,7 @@ class Spreader:
         self._durations = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_of_nan = False
+        self._remarked: set[tuple[str, str]] = set()
         self.fresh = False
         """Whatever oracles have kept is left aside."""
         self.statistics = Statistics()
@@ -242,7 +244,16 @@ class Spreader:
             self.statistics.tiles += 1
             self.statistics.busy_seconds += answer.cost.seconds
             self.statistics.counts.update(answer.counts)
+            self._remark(answer.remarks)
             self._counted(answer.cost, time.monotonic() - piece.sent)
+
+    def _remark(self, remarks: Iterable[tuple[str, str]]) -> None:
+        """Tell what answers have to tell, each once."""
+        for remark in remarks:
+            told = sum(kind == remark[0] for kind, _ in self._remarked)
+            if remark not in self._remarked and told < REMARKS.get(remark[0], 1):
+                self._remarked.add(remark)
+                self._tell(*remark)
 
     def _lost(self, piece: Piece) -> None:
         piece.losses += 1

@@ -174,12 +174,14 @@ def reply(answer: Evaluation) -> Reply:
         dict(answer.counts),
         kept,
         None if answer.features is None else (answer.features.shape, answer.features.tobytes()),
+        answer.remarks,
+        dict(answer.tops),
     )
 
 
 def read_reply(sent: Reply) -> Evaluation:
     """Return a tile's answer without its losses."""
-    shape, logits, cost, gradients, counts, kept, features = sent
+    shape, logits, cost, gradients, counts, kept, features, remarks, tops = sent
     return Evaluation(
         losses=_NO_LOSSES,
         example_losses=_NO_LOSSES,
@@ -189,6 +191,8 @@ def read_reply(sent: Reply) -> Evaluation:
         counts=counts,
         kept=None if kept is None else np.array(kept, dtype=np.bool_),
         features=None if features is None else np.frombuffer(features[1], dtype=np.float16).reshape(features[0]),
+        remarks=remarks,
+        tops=tops,
     )
 
 

@@ -1,52 +1,37 @@
-"""What all who ask OpenAI-compatible servers share: the key, refusals in words, what may pass and how long to wait.
+"""What all who ask OpenAI-compatible servers share: the key, the connection, refusals in words, how long to wait.
 
 The key comes from the environment or a mounted file, goes to the client, and nowhere else: no message, log line or
-repr holds it.
-Messages name status codes and settings, never what a server wrote, which may repeat what it was sent.
+repr holds it. Messages name status codes and settings, never what a server wrote, which may repeat what it was sent.
+An answer is limited in time, from the first byte to the last, and in size, after unpacking; redirects are not followed.
 """
 
+import asyncio
 import ipaddress
-import math
 import os
 import re
-from collections.abc import Mapping
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
-from distributed_tuner.config.oracle import SERVER_URL
+from distributed_tuner.config.server import SERVER_URL, ServerConfig
 from distributed_tuner.errors import TunerError
+from distributed_tuner.openai_answers import Refused, Unreached, Unusable, parsed
 
 OPENAI_URL = "https://api.openai.com/v1"
-LONGEST_PAUSE = 60.0  # seconds; also of a server's Retry-After
-RETRIED = (408, 409, 429)  # and what is 500 or more
-OPTIONAL = frozenset({"temperature", "max_tokens", "seed"})  # settings of a request that some models refuse
-MOST_TOKENS = 2**53  # that usage may tell of; what is more is no number of tokens
+LONGEST_ANSWER = 16 * 2**20  # bytes; answers have some kB, and thousands of logprobs some MB
+FIRST_PAUSE = 0.5  # seconds
+PACKED = {"gzip": zlib.MAX_WBITS | 32, "x-gzip": zlib.MAX_WBITS | 32, "deflate": zlib.MAX_WBITS}
 ADVICE = {
     401: "the server does not take the key; check {key}",
+    402: "the account has no credit left; see the provider",
     403: "the key may not use this model; check {key} and {part}.model",
     404: "the server has no such model or path; check {part}.model and {part}.base_url, which ends in /v1",
     429: "the server is busy or the quota is used up; try later, or set {part}.attempts higher",
 }
-
-
-class ServerSettings(Protocol):
-    """What the settings of everybody who asks a server hold."""
-
-    @property
-    def base_url(self) -> str | None: ...
-
-    @property
-    def api_key_env(self) -> str: ...
-
-    @property
-    def timeout(self) -> float: ...
-
-    @property
-    def attempts(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +42,7 @@ class Endpoint:
     """
 
     part: str
-    settings: ServerSettings
+    settings: ServerConfig
     error: type[TunerError]
 
     @property
@@ -65,8 +50,8 @@ class Endpoint:
         """The server's URL; None: OpenAI's own."""
         return self.settings.base_url or os.environ.get("OPENAI_BASE_URL") or None
 
-    def connection(self) -> dict[str, Any]:
-        """Return what a client of the openai package is made with; retries are for others to make.
+    def key(self) -> str:
+        """Return the key; empty where there is none and the server wants none.
 
         Raises:
             TunerError: of the kind ``error``; there is no key although OpenAI wants one, its file cannot be read, or it
@@ -81,7 +66,7 @@ class Endpoint:
             )
         if not (key.isascii() and key.isprintable()):
             raise self.error(f"a key is plain ASCII, but that in the variable {name} is not; set it again")
-        return {"api_key": key or "none", "base_url": self.base_url, "max_retries": 0}  # local servers want no key
+        return key
 
     def _mounted_key(self, variable: str) -> str:
         """Return what the file holds that ``variable`` names, as mounted secrets do; empty where it names none."""
@@ -100,31 +85,59 @@ class Endpoint:
         url = self.settings.base_url
         return f"the {self.part}'s server ({url})" if url else f"the {self.part}'s server"
 
-    def explain(self, error: BaseException, bad_request: str) -> str | None:
-        """Return what a failed request comes from and what to do; None where it is none that a server or a network has.
+    # ------------------------------------------------------------------------------------------------ in words
+    def told(self, failures: Sequence[BaseException], bad_request: str, instead: str = "") -> str:
+        """Return what a request's attempts met, the last one first, and what to do about that one.
 
-        ``bad_request``: the advice for HTTP 400.
+        ``bad_request``: the advice for a request that the server does not take. ``instead``: that for this very one.
         """
-        import openai
+        last = self.said(failures[-1])
+        times = Counter(map(self.said, failures))
+        met = [last, *(said for said in times if said != last)]
+        spelled = "; before that it ".join(said + (f", {times[said]} times" if times[said] > 1 else "") for said in met)
+        advice = instead or self._advice(failures[-1], bad_request)
+        return f"{self.where()} {spelled}; {advice.format(part=self.part)}"
 
-        match error:
-            case openai.APIStatusError():
-                return self._refusal(error.status_code, bad_request)
-            case openai.APITimeoutError() | TimeoutError():
-                return (
-                    f"{self.where()} gave no answer within {self.settings.timeout:g} s, {self.settings.attempts} times;"
-                    f" set {self.part}.timeout higher"
-                )
-            case openai.APIConnectionError():
-                return f"{self.where()} cannot be reached; check {self.part}.base_url"
+    def said(self, failure: BaseException) -> str:
+        """Return what became of an attempt, as a sentence about the server."""
+        match failure:
+            case Refused():
+                return f"answered {failure.told}"
+            case Unusable():
+                return f"gave an answer that {failure.reason}"
+            case TimeoutError():
+                return f"gave no answer within {self.settings.timeout:g} s"
+            case Unreached():
+                return "cannot be reached"
             case _:
-                return None
+                return f"could not be asked ({type(failure).__name__})"
 
-    def _refusal(self, status: int, bad_request: str) -> str:
-        later = f"try later, or set {self.part}.attempts higher" if status >= 500 else "see its manual"
-        advice = bad_request if status == 400 else ADVICE.get(status, later)
-        told = advice.format(key=self.settings.api_key_env, part=self.part)
-        return f"{self.where()} answered HTTP {status}; {told}"
+    def _advice(self, failure: BaseException, bad_request: str) -> str:
+        match failure:
+            case Refused():
+                return self._advice_refused(failure, bad_request)
+            case Unusable():
+                return failure.advice or "check {part}.base_url, which ends in /v1, and see the server's log"
+            case TimeoutError():
+                return "set {part}.timeout higher"
+            case Unreached():
+                return "check {part}.base_url, and whether it is up"
+            case _:
+                return "see its log"
+
+    def _advice_refused(self, refused: Refused, bad_request: str) -> str:
+        if 300 <= refused.status < 400:
+            place = f" (it points to {refused.place})" if refused.place else ""
+            return f"redirects are not followed{place}: set {{part}}.base_url to its real address"
+        if refused.pause is not None and refused.pause > self.settings.longest_pause:
+            return (
+                f"it asks to be left alone for {refused.pause:.0f} s, longer than {{part}}.longest_pause of"
+                f" {self.settings.longest_pause:g} s: try later, or set that higher"
+            )
+        if refused.status in (400, 413, 422):
+            return bad_request
+        later = "try later, or set {part}.attempts higher" if refused.may_pass else "see its manual"
+        return ADVICE.get(refused.status, later).replace("{key}", self.settings.api_key_env)
 
 
 def is_plain(url: str) -> bool:
@@ -144,50 +157,193 @@ def is_private(url: str) -> bool:
         return False
 
 
-def without(wanted: Mapping[str, Any], lacks: frozenset[str]) -> dict[str, Any]:
-    """Return the settings of a request without those that a model lacks; ``max_tokens`` goes by its newer name then."""
-    kept = {name: value for name, value in wanted.items() if name not in lacks}
-    if "max_tokens" in lacks and "max_tokens" in wanted:
-        kept["max_completion_tokens"] = wanted["max_tokens"]
-    return kept
+# ------------------------------------------------------------------------------------------------------- one request
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A JSON object that answers a request, and what the server calls itself."""
+
+    answer: dict[str, Any]
+    server: str
+
+
+class Connection:
+    """Sends requests to one server from one event loop, each once.
+
+    Raises:
+        TunerError: there is no key where one is needed.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        import openai
+
+        self._settings = endpoint.settings
+        self._key = endpoint.key()
+        # Time is limited in one place, around all of an attempt: a client's own limit starts anew with every byte.
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key or "none",  # local servers want no key
+            base_url=endpoint.base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=_bounded_client(),
+            default_headers={"Accept-Encoding": "identity"},
+        )
+
+    def __repr__(self) -> str:
+        return f"Connection({self._settings.base_url or OPENAI_URL})"
+
+    async def send(self, api: str, body: Mapping[str, Any]) -> Received:
+        """Send once. ``body``: the request but for the model, its prompt or messages among it.
+
+        Raises:
+            Unusable: what came is no JSON object, breaks off, or is too long.
+            Refused: the server says no.
+            Unreached, TimeoutError: nobody answered.
+        """
+        import openai
+
+        settings = {**body, **self._settings.extra_body}
+        name = "messages" if api == "chat" else "prompt"
+        create: Any = self._client.chat.completions if api == "chat" else self._client.completions
+        prompt = {name: settings.pop(name, None)}
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                raw = await create.with_raw_response.create(model=self._settings.model, **prompt, extra_body=settings)
+                response = raw.http_response
+        except openai.APIStatusError as error:
+            response = error.response
+            raise Refused.of_status(response.status_code, response.content, response.headers, self._key) from None
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, Unusable):
+                raise error.__cause__ from None
+            raise Unreached from None
+        answer = parsed(response.content)
+        if "choices" not in answer and (refused := Refused.of_object(answer, self._key)) is not None:
+            raise refused
+        return Received(answer, str(response.headers.get("server", "")))
+
+    def shown(self, text: str, most: int = 60) -> str:
+        """Return what a model wrote as a message may show it: on one line, short, without the key."""
+        if self._key:
+            text = text.replace(self._key, "...")
+        line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+        return line if len(line) <= most else f"{line[: most - 3].rstrip()}..."
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def _bounded_client() -> Any:
+    """Return an HTTP client that follows no redirects and reads no more of an answer than may stand in one."""
+    import openai
+
+    class BoundedClient(openai.DefaultAsyncHttpxClient):
+        async def send(self, request: Any, **options: Any) -> Any:
+            response = await super().send(request, **{**options, "stream": True})
+            try:
+                content = await _content(response)
+            finally:
+                await response.aclose()
+            gone = ("content-encoding", "content-length", "transfer-encoding")
+            headers = [(name, value) for name, value in response.headers.items() if name not in gone]
+            return type(response)(response.status_code, headers=headers, content=content, request=request)
+
+    return BoundedClient(follow_redirects=False, timeout=None)
+
+
+async def _content(response: Any) -> bytes:
+    """Return the body of an answer, unpacked.
+
+    Raises:
+        Unusable: it breaks off, is too long, or is packed in a way that nobody asked for.
+    """
+    packing = response.headers.get("content-encoding", "identity").strip().lower()
+    if packing not in ("", "identity", *PACKED):
+        raise Unusable(f"is packed in a way that was not asked for ({packing[:20]!r})")
+    unpacker = zlib.decompressobj(PACKED[packing]) if packing in PACKED else None
+    parts, left = [], LONGEST_ANSWER
+    try:
+        async for chunk in response.aiter_raw():
+            part = unpacker.decompress(chunk, left + 1) if unpacker is not None else chunk
+            left -= len(part)
+            if left < 0:
+                raise Unusable(f"is longer than {LONGEST_ANSWER // 2**20} MiB")
+            parts.append(part)
+    except Unusable:
+        raise
+    except Exception:  # of the transport, or of what is packed
+        raise Unusable("breaks off", again=True) from None
+    return b"".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+class Adapted:
+    """What a server or a model does not take of a request's settings, as its refusals tell.
+
+    What may be left out is: fields that not every server knows (``extras``, each with those that go with it),
+    temperature, seed; ``max_tokens`` goes by its newer name. What no refusal has named is left out for good only when
+    the request passes then.
+    """
+
+    def __init__(self, extras: Sequence[frozenset[str]] = ()) -> None:
+        self._extras = extras
+        self._exhausted = False  # everything was left out, and nothing passed
+        self.lacks: frozenset[str] = frozenset()
+        self.passed = False
+        """Whether a request was taken, so that what is refused from then on is not the settings."""
+
+    def of(self, wanted: Mapping[str, Any], lacks: frozenset[str]) -> dict[str, Any]:
+        """Return the settings of a request without those that are lacking."""
+        kept = {name: value for name, value in wanted.items() if name not in lacks}
+        if "max_tokens" in lacks and "max_tokens" in wanted:
+            kept["max_completion_tokens"] = wanted["max_tokens"]
+        return kept
+
+    def lacking(self, refused: Refused, sent: Mapping[str, Any]) -> frozenset[str]:
+        """Return which of the settings sent a refusal may be about, and should be left out next; none: none is."""
+        if refused.status not in (400, 422) or refused.filtered:
+            return frozenset()
+        if named := self._named(refused) & sent.keys():
+            self.lacks |= named
+            return frozenset(named)
+        others = refused.param or re.search("logprob|context|too (long|large)", refused.words, re.IGNORECASE)
+        if self.passed or self._exhausted or others:
+            return frozenset()
+        optional = (*self._extras, frozenset({"temperature", "seed"}), frozenset({"max_tokens"}))
+        left = next((some & sent.keys() for some in optional if some & sent.keys()), frozenset())
+        self._exhausted = not left
+        return frozenset(left)
+
+    def _named(self, refused: Refused) -> frozenset[str]:
+        """Return the settings that a refusal names."""
+        names = {name for name in ("temperature", "seed") if refused.names(name)}
+        names |= {name for some in self._extras if any(map(refused.names, some)) for name in some}
+        if refused.param == "max_tokens" or refused.names("max_completion_tokens"):
+            names.add("max_tokens")
+        return frozenset(names)
+
+    def keep(self, lacks: frozenset[str]) -> None:
+        """Take note that a request passed without these."""
+        self.lacks |= lacks
+        self.passed = True
 
 
 def may_pass(error: BaseException) -> bool:
     """Tell whether a failure may be over when it is tried again."""
-    import openai
+    match error:
+        case Refused():
+            return error.may_pass
+        case Unusable():
+            return error.again
+        case _:
+            return isinstance(error, Unreached | TimeoutError)
 
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in RETRIED or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)  # timeouts among them
 
-
-def pause(state: Any) -> float:
+def pause(state: Any, longest: float) -> float:
     """Return the seconds before tenacity's next attempt: as the server says, else growing and a little random."""
-    import openai
     import tenacity
 
     error = state.outcome.exception()
-    if isinstance(error, openai.APIStatusError):
-        told = _retry_after(error.response.headers.get("retry-after"))
-        if told is not None:
-            return min(told, LONGEST_PAUSE)
-    return float(tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_PAUSE)(state))
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which are a number or a date; None where it says nothing."""
-    if not header:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def tokens_told(value: Any) -> int:
-    """Return a number of tokens that a server tells; 0 where it is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST_TOKENS else 0
+    if isinstance(error, Refused) and error.pause is not None:
+        return min(error.pause, longest)
+    return float(tenacity.wait_exponential_jitter(initial=FIRST_PAUSE, max=min(60.0, longest))(state))

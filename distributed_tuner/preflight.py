@@ -14,7 +14,7 @@ from distributed_tuner import tasks
 from distributed_tuner.canaries import parity_cases
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.head import WORDY, HeadConfig
+from distributed_tuner.config.head import WORDY, AutoHeadConfig, BiasHeadConfig, HeadConfig, WordyHeadConfig
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, started_from
@@ -23,7 +23,7 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.config.task import TaskConfig
-from distributed_tuner.errors import ConfigError
+from distributed_tuner.errors import ConfigError, ModelError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.pool_size import sized
@@ -69,7 +69,7 @@ class Prepared:
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
     model may compute in few bits on a device like this machine's. parity: what the parity gate costs. model_bytes: what
     one actor's model takes, 0 without one. undecided: places of trials whose layout a race is to find; until then they
-    have the one that computes fewer tokens.
+    have the one that computes fewer tokens. auto_head: the head was left open.
     """
 
     plans: list[TrialPlan]
@@ -82,6 +82,7 @@ class Prepared:
     model_bytes: int
     root: Path
     undecided: tuple[int, ...] = ()
+    auto_head: bool = False
 
     @property
     def experiment(self) -> Experiment:
@@ -161,7 +162,13 @@ class Prepared:
         return replace(self, plans=plans, tasks=tasks)
 
     def with_answer_words(self, choose: Callable[[Batch, int], tuple[str, ...]]) -> "Prepared":
-        """Return the same trials with the words that their head reads. ``choose``: an oracle's ``answer_words``."""
+        """Return the same trials with the words that their head reads. ``choose``: an oracle's ``answer_words``.
+
+        A head that was left open reads the label words alone where it finds no others.
+
+        Raises:
+            ModelError: one that was asked for finds none.
+        """
         known: dict[Batch, tuple[str, ...]] = {}
         plans = []
         for plan, task in zip(self.plans, self.tasks, strict=True):
@@ -170,10 +177,20 @@ class Prepared:
                 asked = replace(task.batch("train", [0]), objective=LABEL_WORDS, answer_words=())
                 if asked not in known:
                     known[asked] = choose(asked, head.words)
-                head = head.model_copy(update={"answer_words": known[asked]})
+                head = self._with_words(plan.experiment, head, known[asked])
             plans.append(_with_head(plan, head))
         tasks = [read_by(task, plan.experiment) for plan, task in zip(plans, self.plain_tasks, strict=True)]
         return replace(self, plans=plans, tasks=tasks)
+
+    def _with_words(self, experiment: Experiment, head: WordyHeadConfig, words: tuple[str, ...]) -> HeadConfig:
+        if words:
+            return head.model_copy(update={"answer_words": words})
+        if self.auto_head and experiment.objective.head != "vocabulary":
+            return BiasHeadConfig(kind="bias")
+        raise ModelError(
+            f"head: {head.kind} reads other words than the label words, but the oracle tells of none; set head: bias"
+            " (and objective.head, where it is vocabulary), or a larger oracle.top_logprobs"
+        )
 
     def plain_task(self, plan: TrialPlan) -> Task:
         """Return a trial's task as it was built, with the words that its head reads."""
@@ -226,6 +243,7 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
         _require_shared(plans, SHARED_BY_POPULATION, "all trials of a population")
     build_task = _remember(lambda config, others: tasks.build(config, root, others))
     built = [build_task(plan.experiment.task, templates_tried(plan.experiment)) for plan in plans]
+    auto_head = all(isinstance(plan.experiment.head, AutoHeadConfig) for plan in plans)
     plans = [_with_head(plan, settled_kind(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
@@ -240,7 +258,10 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
         _project(plan.experiment, task, counter, rehearsal) for plan, task in zip(decided, seen, strict=True)
     ]
     undecided = tuple(place for place, plan in enumerate(plans) if _races_layouts(plan.experiment, counter))
-    prepared = Prepared(decided, built, seen, projections, Cost(), Cost(), Cost(), counter.model_bytes, root, undecided)
+    nothing = Cost()
+    prepared = Prepared(
+        decided, built, seen, projections, nothing, nothing, nothing, counter.model_bytes, root, undecided, auto_head
+    )
     return replace(
         prepared,
         baseline=_baseline_cost(prepared, counter),

@@ -22,7 +22,7 @@ from distributed_tuner.config.stage import GradientStageConfig, RestartStageConf
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.heads.vocabulary import VocabularyHead
 from distributed_tuner.proposers.instruction import check_template
-from distributed_tuner.stages.reading import WORDS_TOLD
+from distributed_tuner.stages.reading import WORDS_LISTED, WORDS_TOLD
 from distributed_tuner.tasks.base import Task
 
 EXPLORED = re.compile(r"stages\.\d+\.optimizer\.\w+")
@@ -68,10 +68,10 @@ def _check_white_box(experiment: Experiment) -> None:
 def _check_head(experiment: Experiment, task: Task) -> None:
     """A head needs answers that the oracle gives, and rows of every label."""
     head, oracle = experiment.head, experiment.oracle
-    if isinstance(head, WORDY) and oracle.kind not in WORDS_TOLD:
+    if isinstance(head, WORDY) and oracle.kind not in {**WORDS_TOLD, **WORDS_LISTED}:
         raise ConfigError(
             f"head: {head.kind} reads the scores of many words, but an oracle of kind {oracle.kind} tells those of"
-            " label words alone; set head: bias, or oracle.kind: transformers or vllm"
+            " label words alone; set head: bias, or another oracle.kind"
         )
     if isinstance(oracle, OpenAIOracleConfig) and oracle.scores == "generated" and head.kind != "label_words":
         raise ConfigError(

@@ -117,7 +117,8 @@ class TokenSpace:
 class Example:
     """One example as the model reads it: ``text`` then ``cue`` then the label word (then ``tail``, masked models only).
 
-    ``label`` indexes the task's label words. ``uid`` is unique within a task.
+    ``label`` indexes the task's label words. ``uid`` is unique within a task. ``where``: the row that it was made of,
+    for people.
     """
 
     uid: str
@@ -125,6 +126,7 @@ class Example:
     cue: str
     label: int
     tail: str = ""
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,11 @@ class Evaluation:
     time, summed over tiles. gradients: (C, P) of the losses by the prompt coordinates, float32, where they were asked
     for. counts: what else is to be told of the answer, summed over a run by name: ``cached_forwards``,
     ``absent_labels``, ... kept: (C,) True for candidates whose whole answer was kept from before, so that they are no
-    query; None: there is none.
+    query; None: there is none. remarks: what a person should read of it, by kind. tops: of a fresh request to a server
+    that lists its likeliest tokens: those that stand for no label word, and the sum of their probabilities.
+
+    A row of logits that is NaN is a failed example, and fails its candidate. One that is minus infinity tells nothing,
+    because the server refused it, or the answer names no label: all label words fit it alike, and it is never right.
     """
 
     losses: Array64
@@ -249,6 +255,8 @@ class Evaluation:
     counts: Mapping[str, int] = field(default_factory=dict)
     kept: npt.NDArray[np.bool_] | None = None
     features: Half | None = None
+    remarks: tuple[tuple[str, str], ...] = ()
+    tops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +292,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was written, as it came, and what it took. ``usd`` at the prices of the settings of whoever wrote it."""
+    """What was written, as it came, and what it took. ``usd`` at the prices of the settings of whoever wrote it.
+
+    ``note``: why nothing was, where that is known.
+    """
 
     text: str
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
     usd: float = 0.0
+    note: str = ""

@@ -22,41 +22,58 @@ class Asked:
     def prompt(self) -> str:
         """The prompt, or a chat's message."""
         if "messages" in self.body:
-            (message,) = self.body["messages"]
-            return str(message["content"])
+            return str(self.body["messages"][-1]["content"])
         return str(self.body["prompt"])
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request is answered with. ``cut``: more bytes are announced than sent. ``hang``: no answer at all."""
+    """What a request is answered with. ``cut``: more bytes are announced than sent. ``hang``: no answer at all.
 
-    body: str
+    ``drips``: seconds between two bytes of it.
+    """
+
+    body: str | bytes
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
     hang: bool = False
+    drips: float = 0.0
 
 
 HANGS = Reply("", hang=True)
 
 
-def answered(asked: Asked, top: dict[str, float] | None, text: str = " great", **more: Any) -> Reply:
+def answered(
+    asked: Asked,
+    top: dict[str, float] | None,
+    text: str | None = " great",
+    finish: str = "stop",
+    reasoning_content: str | None = None,
+    **more: Any,
+) -> Reply:
     """Return a sound answer in the form that was asked for, with these tokens' logarithmic probabilities."""
     if asked.path.endswith("/chat/completions"):
         listed = [{"token": token, "logprob": value, "bytes": None} for token, value in (top or {}).items()]
         content = [listed[0] | {"top_logprobs": listed}] if listed else []
-        choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}, "logprobs": {"content": content}}
+        message = {"role": "assistant", "content": text}
+        if reasoning_content is not None:
+            message["reasoning_content"] = reasoning_content
+        choice: dict[str, Any] = {"message": message, "logprobs": {"content": content}}
     else:
         choice = {"text": text, "logprobs": {"top_logprobs": [top]}}
     if top is None:
         choice["logprobs"] = None
-    return Reply(json.dumps({"id": "x", "choices": [{"index": 0} | choice], "usage": USAGE} | more))
+    return Reply(
+        json.dumps({"id": "x", "choices": [{"index": 0, "finish_reason": finish} | choice], "usage": USAGE} | more)
+    )
 
 
-def refusal(status: int, message: str = "no", param: str | None = None, **headers: str) -> Reply:
+def refusal(
+    status: int, message: str = "no", param: str | None = None, code: str | None = None, **headers: str
+) -> Reply:
     """Return an error as OpenAI's servers send it; ``retry_after`` becomes Retry-After."""
-    body = {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": None}}
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
     return Reply(json.dumps(body), status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -134,13 +151,18 @@ class CompletionsServer:
                 if reply.hang:
                     state._stopping.wait(30)
                     return
-                data = reply.body.encode("utf-8", "surrogatepass")
+                body = reply.body
+                data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
                 self.send_response(reply.status)
                 for name, value in ({"Content-Type": "application/json"} | reply.headers).items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data) + (100 if reply.cut else 0)))
                 self.end_headers()
-                self.wfile.write(data)
+                for at in range(len(data)) if reply.drips else ():
+                    self.wfile.write(data[at : at + 1])
+                    state._stopping.wait(reply.drips)
+                if not reply.drips:
+                    self.wfile.write(data)
 
             def log_message(self, *arguments: Any) -> None:
                 pass

@@ -70,8 +70,7 @@ def test_a_key_on_the_command_line_is_refused_and_not_shown(tmp_path: Path, name
 # ------------------------------------------------------------------------------------------------------ mounted files
 def key_of(**settings: Any) -> str:
     config = OpenAIProposerConfig(kind="openai", model="m", api_key_env="MY_KEY", **settings)
-    key: str = Endpoint("proposer", config, ProposerError).connection()["api_key"]
-    return key
+    return Endpoint("proposer", config, ProposerError).key()
 
 
 @pytest.fixture

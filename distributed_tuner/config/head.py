@@ -102,6 +102,8 @@ def _named(value: Any) -> Any:
 WORDY = (VocabularyHeadConfig, NeighboursHeadConfig, CentroidHeadConfig)
 """Heads that read answer words beside the label words."""
 
+WordyHeadConfig: TypeAlias = VocabularyHeadConfig | NeighboursHeadConfig | CentroidHeadConfig
+
 HeadConfig: TypeAlias = Annotated[
     Annotated[
         AutoHeadConfig

@@ -5,9 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from distributed_tuner.config.base import Config
-
-KEY_NAME = r"^[A-Z_][A-Z0-9_]*$"  # keys themselves have small letters in them
-SERVER_URL = r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$"
+from distributed_tuner.config.server import ServerConfig
 
 
 class Price(Config):
@@ -210,21 +208,20 @@ class VllmOracleConfig(OracleBase):
     """Run model code from the hub."""
 
 
-class OpenAIOracleConfig(OracleBase):
+class OpenAIOracleConfig(OracleBase, ServerConfig):
     """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can."""
 
     may_ask_twice: ClassVar[bool] = False  # it would bill both, and be no faster
     many_actors: ClassVar[bool] = False  # one waits for all
+    set_elsewhere: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("max_tokens", "max_completion_tokens"), "oracle.max_tokens"),
+        **dict.fromkeys(("logprobs", "top_logprobs"), "oracle.top_logprobs, or oracle.scores"),
+        **{"model": "oracle.model", "messages": "oracle.system"},
+        **dict.fromkeys(("prompt", "prompt_embeds", "logprob_token_ids", "return_tokens_as_token_ids"), ""),
+        **dict.fromkeys(("n", "best_of", "echo"), ""),
+    }
 
     kind: Literal["openai"]
-    model: str = Field(min_length=1)
-    """The server's name of the model."""
-    base_url: str | None = Field(None, pattern=SERVER_URL)
-    """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
-    own."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=KEY_NAME)
-    """Environment variable, in capitals, that holds the key; with ``_FILE`` behind it, one that names a file with the
-    key. The key itself never stands in the settings."""
     api: Literal["completions", "chat"] = "chat"
     """"completions": the model goes on after the cue, as a base model should be asked; "chat": prompt, text and cue are
     one user message, and the label word is the beginning of the answer."""
@@ -233,6 +230,9 @@ class OpenAIOracleConfig(OracleBase):
     and the others 0, for servers that tell no probabilities. The loss is 1 - accuracy then (task.loss: zero_one)."""
     top_logprobs: int = Field(20, ge=1)
     """How many tokens' probabilities the server is asked for; OpenAI's chat allows 20, its completions 5."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Most tokens that the model may write to a prompt. None: one, or with ``scores: generated`` as many as the longest
+    label word may take. A model that reasons first needs hundreds; the budget reckons with them."""
     prompt_embeds: bool = False
     """The server takes embeddings as a prompt (vLLM with --enable-prompt-embeds, completions only), hence soft
     candidates. They are made from ``embeddings``."""
@@ -249,10 +249,9 @@ class OpenAIOracleConfig(OracleBase):
     """Most requests a minute, over all actors together."""
     tokens_per_minute: float | None = Field(None, gt=0)
     """Most tokens a minute, over all actors together."""
-    timeout: float = Field(60.0, gt=0)
-    """Seconds that one attempt at a request may take."""
     attempts: int = Field(6, ge=1)
-    """Attempts at a request that a busy or failing server refuses, with growing pauses; Retry-After is honoured."""
+    """Attempts at a request that a busy or failing server refuses, with growing pauses, or as long as its Retry-After
+    says."""
     breaker_failures: int = Field(20, ge=1)
     """Failed attempts in a row, over all requests of an actor, after which the server is left alone for a while."""
     breaker_seconds: float = Field(30.0, gt=0)
@@ -262,6 +261,12 @@ class OpenAIOracleConfig(OracleBase):
     def _soft_candidates_need_embeddings(self) -> Self:
         if self.prompt_embeds and (self.api != "completions" or self.embeddings is None):
             raise ValueError("prompt_embeds needs api: completions and the embeddings of the served model")
+        return self
+
+    @model_validator(mode="after")
+    def _completions_have_one_message(self) -> Self:
+        if self.system and self.api == "completions":
+            raise ValueError("system is a chat's first message, which api: completions has not; set api: chat")
         return self
 
 

@@ -3,12 +3,12 @@
 The objects themselves are built in ``distributed_tuner.proposers``.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
 from distributed_tuner.config.base import Config
-from distributed_tuner.config.oracle import KEY_NAME, SERVER_URL
+from distributed_tuner.config.server import ServerConfig
 
 
 class ProposerSettings(Config):
@@ -45,22 +45,16 @@ class TokenPrice(Config):
     """US dollars for a million tokens of answers."""
 
 
-class OpenAIProposerConfig(ChatSettings):
+class OpenAIProposerConfig(ChatSettings, ServerConfig):
     """Any server that speaks OpenAI's chat completions."""
 
+    set_elsewhere: ClassVar[dict[str, str]] = {
+        **{"model": "proposer.model", "messages": "proposer.system", "temperature": "proposer.temperature"},
+        **dict.fromkeys(("max_tokens", "max_completion_tokens"), "proposer.max_tokens"),
+        **dict.fromkeys(("seed", "n"), ""),
+    }
+
     kind: Literal["openai"]
-    model: str = Field(min_length=1)
-    """The server's name of the model."""
-    base_url: str | None = Field(None, pattern=SERVER_URL)
-    """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
-    own."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=KEY_NAME)
-    """Environment variable, in capitals, that holds the key; with ``_FILE`` behind it, one that names a file with the
-    key. The key itself never stands in the settings."""
-    timeout: float = Field(60.0, gt=0)
-    """Seconds that one attempt may take."""
-    attempts: int = Field(4, ge=1)
-    """Attempts at a request that a busy or failing server refuses, with growing pauses; Retry-After is honoured."""
     price: TokenPrice = TokenPrice()
     """What its tokens cost."""
 

@@ -43,7 +43,7 @@ def _message(error: ValidationError) -> str:
             f"{path} must be the name of an environment variable, in capitals, never a key itself, so what was given is"
             f" not shown; put the key into a variable and write the variable's name{more}"
         )
-    if location[-1:] == ("base_url",):
+    if location[-1:] == ("base_url",) or "extra_body" in location:
         return f"{path}: {rule}; what was given is not shown, since it may hold a key; give that by api_key_env{more}"
     got = problem["input"]
     if problem["type"] == "string_type" and not isinstance(got, Mapping | list | tuple):

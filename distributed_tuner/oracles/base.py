@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,15 @@ from distributed_tuner.values import (
     Evaluation,
     Half,
     Layout,
+    LossName,
     OracleInfo,
     PromptSpec,
     Request,
     Text,
     TokenSpace,
 )
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 GRADIENT_QUERIES = 3  # what a candidate with its gradient counts as: the backward pass costs about two forward ones
 
@@ -139,16 +142,41 @@ def evaluation(
     counts: Mapping[str, int] = MappingProxyType({}),
     features_C_E_V: Half | None = None,
 ) -> Evaluation:
-    """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN."""
+    """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN.
+
+    What tells nothing (minus infinity) counts as an example that all label words fit alike, for all candidates: it
+    costs none its loss, and wins none anything.
+    """
     labels = labels_of(batch)
     with np.errstate(invalid="ignore", over="ignore"):
         if batch.objective.plain:
-            example_losses = LOSSES[batch.loss](logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
+            example_losses = plain_losses(batch.loss, logits_C_E_W, labels)
             means = example_losses.mean(axis=1)
         else:
-            means, example_losses = profiled(logits_C_E_W, features_C_E_V, labels, batch.objective)
+            even, even_features = evened(logits_C_E_W, logits_C_E_W), features_C_E_V
+            if even_features is not None:
+                even_features = evened(even_features, logits_C_E_W)
+            means, example_losses = profiled(even, even_features, labels, batch.objective)
     losses = np.where(np.isfinite(example_losses).all(axis=1), means, np.nan)
     return Evaluation(losses, example_losses, logits_C_E_W, cost, gradients_C_P, dict(counts), features=features_C_E_V)
+
+
+def plain_losses(loss: LossName, logits: npt.NDArray[Any], labels: npt.ArrayLike) -> Array64:
+    """Return example losses (...) of logits (..., W). What tells nothing fits all words alike, and is not right."""
+    out = tells_nothing(logits)
+    losses = LOSSES[loss](evened(logits, logits), np.broadcast_to(labels, logits.shape[:-1]))
+    return np.where(out, 1.0, losses) if loss == "zero_one" else losses
+
+
+def evened(scores: npt.NDArray[Scalar], logits: npt.NDArray[Any]) -> npt.NDArray[Scalar]:
+    """Return scores (..., V) that are all alike where the logits (..., W) tell nothing."""
+    out = tells_nothing(logits)
+    return np.where(out[..., None], scores.dtype.type(0), scores) if out.any() else scores
+
+
+def tells_nothing(logits: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Say which examples (..., W) tell nothing: minus infinity for every label word."""
+    return np.asarray(np.isneginf(logits).all(axis=-1))
 
 
 def labels_of(batch: Batch) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
-from distributed_tuner.oracles.base import LossOracle, evaluation
+from distributed_tuner.oracles.base import LossOracle, evaluation, tells_nothing
 from distributed_tuner.oracles.wrapped import WrappedOracle
 from distributed_tuner.values import Array, Cost, Evaluation, Half, OracleInfo, Request, Text
 
@@ -44,7 +44,7 @@ OUTSIDE = frozenset(
         *("text_cache_gib", "python", "gpu_memory_utilization", "kv_cache_gib", "prefix_caching"),
         *("max_num_seqs", "max_num_batched_tokens"),
         *("api_key_env", "prompt_embeds", "concurrency", "requests_per_minute", "tokens_per_minute"),
-        *("timeout", "attempts", "breaker_failures", "breaker_seconds"),
+        *("timeout", "attempts", "longest_pause", "breaker_failures", "breaker_seconds"),
     }
 )
 THREADS_OUTSIDE = frozenset({"openai"})  # kinds whose threads only wait; elsewhere they are part of the numbers
@@ -78,18 +78,21 @@ class CachedOracle(WrappedOracle):
         rows, asked = dict(known), [i for i in range(len(request.candidates)) if i not in known]
         wide = bool(request.batch.answer_words)
         cost, counts = Cost(), Counter(cached_forwards=len(known) * len(request.batch.examples))
+        remarks: tuple[tuple[str, str], ...] = ()
         if asked:
             rest = replace(request, candidates=tuple(request.candidates[i] for i in asked))
             answer = self._oracle.evaluate(rest, timeout)
             features = answer.features if wide else np.zeros((len(asked), 0, 0), np.float16)
             assert features is not None
             rows.update(zip(asked, zip(answer.logits, features, strict=True), strict=True))
-            self._keep({names[i]: rows[i] for i in asked if i in names})
-            cost, counts = answer.cost, counts + Counter(answer.counts)
+            refusals = bool(answer.counts.get("refused_examples"))
+            self._keep({names[i]: rows[i] for i in asked if i in names and _may_stand(rows[i][0], refusals)})
+            cost, counts, remarks = answer.cost, counts + Counter(answer.counts), answer.remarks
         logits = np.stack([rows[i][0] for i in range(len(request.candidates))])
         features = np.stack([rows[i][1] for i in range(len(request.candidates))]) if wide else None
         merged = evaluation(logits, request.batch, cost, counts=+counts + self._failed(), features_C_E_V=features)
-        return replace(merged, kept=np.array([i in known for i in range(len(rows))])) if known else merged
+        kept = np.array([i in known for i in range(len(rows))]) if known else None
+        return replace(merged, kept=kept, remarks=remarks)
 
     # ------------------------------------------------------------------------------------------------ parts
     def _names(self, request: Request, texts: Mapping[int, str]) -> dict[int, str]:
@@ -123,14 +126,13 @@ class CachedOracle(WrappedOracle):
         return known
 
     def _keep(self, answers: Mapping[str, Kept]) -> None:
-        """Keep what is finite. A failed example may succeed another time."""
+        """Keep answers."""
         if self._answers is None:
             return
         try:
             for name, (logits_E_W, features_E_V) in answers.items():
-                if np.isfinite(logits_E_W).all() and np.isfinite(features_E_V).all():
-                    told = np.ascontiguousarray(logits_E_W, dtype="<f4").tobytes()
-                    self._answers.set(name, told + np.ascontiguousarray(features_E_V, dtype="<f2").tobytes())
+                told = np.ascontiguousarray(logits_E_W, dtype="<f4").tobytes()
+                self._answers.set(name, told + np.ascontiguousarray(features_E_V, dtype="<f2").tobytes())
         except FAILURES as error:
             self._give_up(error)
 
@@ -206,4 +208,10 @@ def _unpacked(value: bytes | None, examples: int, labels: int, words: int) -> Ke
     logits: Array = np.frombuffer(value[:split], dtype="<f4").astype(np.float32).reshape(examples, labels)
     features: Half = np.frombuffer(value[split:], dtype="<f2").astype(np.float16)
     shaped = features.reshape(examples, words) if words else features.reshape(0, 0)
-    return (logits, shaped) if np.isfinite(logits).all() and np.isfinite(features).all() else None
+    return (logits, shaped) if _may_stand(logits, False) else None
+
+
+def _may_stand(logits_E_W: Array, refusals: bool) -> bool:
+    """Tell whether an answer may stand for later ones. A failed or refused example may succeed another time."""
+    wrong = tells_nothing(logits_E_W)[:, None] & (not refusals)
+    return bool((np.isfinite(logits_E_W) | wrong).all())

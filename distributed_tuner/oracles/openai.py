@@ -12,8 +12,8 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +21,18 @@ import numpy as np
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, OracleTimeout
+from distributed_tuner.loop_thread import LoopThread
+from distributed_tuner.openai_answers import Refused, Unusable, Usage, cut_short, was_filtered, written
 from distributed_tuner.openai_client import OPENAI_URL, Endpoint, is_plain, is_private
-from distributed_tuner.oracles.asking import NAMED_BY_ID, TOKEN_IDS, Asker, Prompt
-from distributed_tuner.oracles.base import counted, evaluation, priced, require_label_words
-from distributed_tuner.oracles.pacing import LoopThread, Sleep
-from distributed_tuner.oracles.served_scores import (
-    LabelTokens,
-    Scored,
-    Unusable,
-    Usage,
-    failed,
-    generated_scores,
-    top_logprobs,
-    written,
-)
-from distributed_tuner.oracles.served_text import NO_SOFT, ServedText, Source
+from distributed_tuner.oracles.asking import NAMED_BY_ID, TOKEN_IDS, Asker, Prompt, Told
+from distributed_tuner.oracles.base import answer, counted, priced
+from distributed_tuner.oracles.pacing import Sleep
+from distributed_tuner.oracles.served_checks import Checks, Forward
+from distributed_tuner.oracles.served_scores import LabelTokens, Scored, failed, refused, top_logprobs
+from distributed_tuner.oracles.served_text import MOST_TOLD, NO_SOFT, ServedText, Source
+from distributed_tuner.oracles.served_words import generated_scores
 from distributed_tuner.oracles.soft_lines import SoftLines
+from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.values import (
     Array,
     Batch,
@@ -55,19 +51,8 @@ from distributed_tuner.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADVICE_UNUSABLE = (
-    "set oracle.scores: generated where a server tells no probabilities, and check oracle.base_url, which ends in /v1,"
-    " and oracle.api"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """What became of one candidate on one example. ``usage`` includes what answers before the last one took."""
-
-    scored: Scored
-    usage: Usage
-    unusable: str = ""
+FEW = 8  # requests that a server may refuse before it has taken any; then it takes none
+KEPT_BACK = "the answer was kept back (finish_reason: content_filter)"
 
 
 class OpenAIOracle:
@@ -88,6 +73,8 @@ class OpenAIOracle:
         embeddings = config.embeddings if config.prompt_embeds else None
         self._soft = None if embeddings is None else SoftLines(Source(embeddings), context=self._text.context)
         self._thread = LoopThread("openai-oracle")
+        self._refusals = 0
+        self._checks = Checks(self._endpoint.where(), self._asker.shown, self._asker.told_of)
         self._info = self._facts({"base_url": url, "api": config.api, "scores": config.scores})
 
     def _facts(self, extra: dict[str, str]) -> OracleInfo:
@@ -111,20 +98,15 @@ class OpenAIOracle:
             forwards = self._thread.run(self._all(request, labels), timeout)
         except TimeoutError:
             raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
-        unusable = [forward.unusable for forward in forwards if forward.unusable]
-        if forwards and len(unusable) == len(forwards):
-            reasons = " or ".join(Counter(unusable))
-            raise ModelError(
-                f"an answer must tell the label words' scores, but each of {len(forwards)} from"
-                f" {self._endpoint.where()} {reasons}; {ADVICE_UNUSABLE}"
-            )
+        remarks = self._checks.remarks(request.batch.examples, forwards)
         counts = sum((Counter(forward.scored.counts) for forward in forwards), Counter[str]())
-        shape = (len(request.candidates), len(request.batch.examples), len(request.batch.label_words))
-        logits = np.array([forward.scored.scores for forward in forwards], dtype=np.float32).reshape(shape)
+        scores = np.array([forward.scored.scores for forward in forwards], dtype=np.float32)
+        shape = (len(request.candidates), len(request.batch.examples), labels.count)
         usage = sum((forward.usage for forward in forwards), Usage())
         cost = replace(counted(request, usage.read + usage.written), seconds=time.perf_counter() - began)
         cost = priced(cost, self._config.price, output=usage.written, cached=usage.cached)
-        return evaluation(logits, request.batch, cost, counts=counts)
+        found = answer(scores.reshape(shape), request.batch, cost, counts=counts)
+        return replace(found, remarks=remarks, tops=summed(forward.tops for forward in forwards))
 
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         return self._embeddings().materialize(candidate, prompt)
@@ -139,7 +121,7 @@ class OpenAIOracle:
         return self._text.token_count(text)
 
     def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        return ()
+        return self._text.answer_words(batch, count)
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         return self._text.vocabulary(space) if self._soft is None else self._soft.vocabulary(space)
@@ -160,7 +142,6 @@ class OpenAIOracle:
         if request.gradient:
             raise ModelError("a server gives no gradients; set oracle.kind: transformers, or use black-box searches")
         batch = request.batch
-        require_label_words(batch)
         soft = any(not isinstance(candidate, Text) for candidate in request.candidates)
         if soft:
             self._embeddings().require_fit(request.candidates, batch, request.prompt)
@@ -185,7 +166,7 @@ class OpenAIOracle:
                     prompt: Prompt = partial(self._words, candidate.text, example)
                 else:
                     prompt = partial(_embedded, sequences, i, j)
-                tasks.append(asyncio.create_task(self._forward(prompt, example, labels, estimate)))
+                tasks.append(asyncio.create_task(self._forward(prompt, example, labels, estimate, request.fresh)))
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -195,28 +176,51 @@ class OpenAIOracle:
 
     def _words(self, text: str, example: Example) -> dict[str, Any]:
         line = self._text.prompt(text, example)
-        return {"messages": [{"role": "user", "content": line}]} if self._config.api == "chat" else {"prompt": line}
+        if self._config.api == "completions":
+            return {"prompt": line}
+        system = [{"role": "system", "content": self._config.system}] if self._config.system else []
+        return {"messages": [*system, {"role": "user", "content": line}]}
 
-    async def _forward(self, prompt: Prompt, example: Example, labels: LabelTokens, estimate: Usage) -> Forward:
+    async def _forward(
+        self, prompt: Prompt, example: Example, labels: LabelTokens, estimate: Usage, fresh: bool
+    ) -> Forward:
         """Ask for one example's scores. What an answer took is what the server told, else what was reckoned.
+
+        ``fresh``: tell what else answers begin with.
 
         Raises:
             ModelError: the server does not take the request.
             OracleError: it did not answer in so many attempts.
         """
-        told: list[Usage | None] = []  # of every answer, the last one's last
+        told = Told()
         try:
             settings = self._settings(labels, estimate.written)
             choice = await self._asker.ask(prompt, settings, told, estimate.read + estimate.written)
-            if self._config.scores == "generated":
-                scored = generated_scores(written(choice), labels.words, example.label)
-            else:
-                scored = labels.scores(top_logprobs(choice))
-            reason = ""
+            scored, tops = self._read(choice, example, labels)
+            return Forward(scored, told.spent(estimate), tops=tops if fresh else {})
         except Unusable as error:
-            scored, reason = failed(len(labels.words), unusable_answers=1), error.reason
-        spent = sum((usage for usage in told if usage is not None), Usage())
-        return Forward(scored, spent if told and told[-1] is not None else spent + estimate, reason)
+            return Forward(failed(labels.count, unusable_answers=1), told.spent(estimate), unusable=error)
+        except Refused as error:
+            self._refusals += 1
+            if self._refusals >= FEW and not self._asker.taken:
+                raise ModelError(self._asker.told_of(error)) from None
+            return Forward(refused(labels.count), told.spent(estimate), refused=error)
+
+    def _read(
+        self, choice: Mapping[str, Any], example: Example, labels: LabelTokens
+    ) -> tuple[Scored, dict[str, float]]:
+        """Return what an answer says, and what it says beside.
+
+        Raises:
+            Unusable: nothing can be read from it.
+            Refused: it was kept back.
+        """
+        if self._config.scores == "logprobs":
+            top = top_logprobs(choice)
+            return labels.scores(top, self._config.top_logprobs), labels.beside(top)
+        if was_filtered(choice):
+            raise Refused(200, KEPT_BACK, "", "content filter", None, "")
+        return generated_scores(written(choice), labels.words, example.cue, cut=cut_short(choice)), {}
 
     def _settings(self, labels: LabelTokens, output: int) -> dict[str, Any]:
         """Return what is asked of the model, beside the prompt."""
@@ -228,8 +232,8 @@ class OpenAIOracle:
             settings |= {"logprobs": True, "top_logprobs": config.top_logprobs}
         else:
             settings |= {"logprobs": config.top_logprobs}
-        if labels.ids is not None:
-            settings |= {TOKEN_IDS: list(labels.ids), NAMED_BY_ID: True}
+        if labels.ids is not None and len(labels.other_ids) == len(labels.others) and labels.count <= MOST_TOLD:
+            settings |= {TOKEN_IDS: [*labels.ids, *labels.other_ids], NAMED_BY_ID: True}
         return settings
 
 

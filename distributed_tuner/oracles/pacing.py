@@ -5,11 +5,8 @@ Rates and requests in flight are the whole pool's; each actor keeps to its share
 
 import asyncio
 import math
-import threading
 import time
-import weakref
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig
@@ -23,11 +20,16 @@ MINUTE = 60.0  # seconds
 
 
 class LeftAlone(Exception):
-    """The server has failed so often in a row that it is not asked for a while. ``seconds``: how long still."""
+    """The server has failed so often in a row that it is not asked for a while.
 
-    def __init__(self, seconds: float) -> None:
+    ``seconds``: how long still. ``failures``: how often, and ``last`` how at last.
+    """
+
+    def __init__(self, seconds: float, failures: int, last: BaseException | None) -> None:
         super().__init__(f"left alone for {seconds:.1f} s")
         self.seconds = seconds
+        self.failures = failures
+        self.last = last
 
 
 class Rate:
@@ -67,6 +69,12 @@ class Pacing:
             exclude=[(BaseException, lambda error: not may_pass(error))],
         )
         self._probing = asyncio.Lock()
+        self._failures = 0  # in a row
+        self._last: BaseException | None = None
+
+    def slot(self) -> asyncio.Semaphore:
+        """Return what must be held while a question is asked, however often."""
+        return self._in_flight
 
     async def send(self, attempt: Callable[[], Awaitable[T]], tokens: int) -> T:
         """Return what ``attempt`` returns, tried again while its failures may pass; it is reckoned to take ``tokens``.
@@ -81,13 +89,12 @@ class Pacing:
 
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._config.attempts),
-            wait=_wait,
+            wait=self._wait,
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, LeftAlone) or self._may_pass(error)),
             sleep=self._sleep,
             reraise=True,
         )
-        async with self._in_flight:
-            return await retrying(self._guarded, attempt, tokens)
+        return await retrying(self._guarded, attempt, tokens)
 
     async def _guarded(self, attempt: Callable[[], Awaitable[T]], tokens: int) -> T:
         """Make one attempt if the breaker lets it. After an outage one request at a time tries the server."""
@@ -108,60 +115,30 @@ class Pacing:
                     await self._requests.take(1)
                 if self._tokens is not None:
                     await self._tokens.take(tokens)
-                return await attempt()
+                return await self._counted(attempt)
         except OpenedState as opened:
-            raise LeftAlone(max(0.0, opened.opened_at + self._config.breaker_seconds - time.time())) from None
+            limit = self._config.breaker_seconds
+            left = opened.opened_at + limit - time.time()  # the breaker's clock, which somebody may set
+            raise LeftAlone(min(max(0.0, left), limit), self._failures, self._last) from None
+
+    async def _counted(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        try:
+            answer = await attempt()
+        except Exception as error:
+            if self._may_pass(error):
+                self._failures, self._last = self._failures + 1, error
+            raise
+        self._failures = 0
+        return answer
+
+    def _wait(self, state: Any) -> float:
+        """Return the seconds before tenacity's next attempt: until the breaker lets one through, or as for any
+        server."""
+        error = state.outcome.exception()
+        if isinstance(error, LeftAlone):
+            return error.seconds + 0.01  # the breaker wants its time to be over, not just reached
+        return pause(state, self._config.longest_pause)
 
 
 def _is_well(breaker: Any) -> bool:
     return bool(breaker.context.state == "closed")
-
-
-def _wait(state: Any) -> float:
-    """Return the seconds before tenacity's next attempt: until the breaker lets one through, or as for any server."""
-    error = state.outcome.exception()
-    if isinstance(error, LeftAlone):
-        return error.seconds + 0.01  # the breaker wants its time to be over, not just reached
-    return pause(state)
-
-
-# ------------------------------------------------------------------------------------------------------- the thread
-class LoopThread:
-    """An event loop in a thread of its own, which ends with this object or with the process."""
-
-    def __init__(self, name: str) -> None:
-        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        threading.Thread(target=_serve, args=(started,), name=name, daemon=True).start()
-        self._loop, stop = started.result()
-        self._end = weakref.finalize(self, _end, self._loop, stop)
-
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = math.inf) -> T:
-        """Return the coroutine's result; it is cancelled when nobody waits for it any longer.
-
-        Raises:
-            TimeoutError: there is none within ``timeout`` seconds.
-        """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result(None if math.isinf(timeout) else timeout)
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        """End the thread; what runs on it is cancelled."""
-        self._end()
-
-
-def _serve(started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
-    async def live() -> None:
-        stop = asyncio.Event()
-        started.set_result((asyncio.get_running_loop(), stop))
-        await stop.wait()
-
-    asyncio.run(live())
-
-
-def _end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(stop.set)

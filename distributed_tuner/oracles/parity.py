@@ -7,7 +7,7 @@ What is measured and what is refused is owned here; what is asked with, and what
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from distributed_tuner.errors import ModelError
 from distributed_tuner.maths.losses import cross_entropy
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.values import (
     Array,
     Array64,
@@ -50,7 +51,8 @@ class Parity:
 
     Of losses, relative to them where they are above 1. repeated: of a request and the same again; together: of a canary
     alone and among the others, both RMS over examples. plain: of the mean loss and the plain path's; None: it was not
-    run. beyond: tokens that a forward with a text was billed more than the oracle had counted. counts: of all answers.
+    run. beyond: tokens that a forward with a text was billed more than the oracle had counted. counts, remarks and
+    tops: of all answers.
     """
 
     repeated: float
@@ -59,6 +61,8 @@ class Parity:
     beyond: float
     counts: Mapping[str, int]
     cost: Cost
+    remarks: tuple[tuple[str, str], ...] = ()
+    tops: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def noisy(self) -> bool:
@@ -97,10 +101,11 @@ def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, p
     first, again = oracle.evaluate(asked), oracle.evaluate(asked)
     losses = _losses(first.logits, batch)
     if not np.isfinite(losses).any():
+        said = f" ({first.remarks[-1][1]})" if first.remarks else ""
         raise ModelError(
             f"the model must score the label words, but none of {losses.size} answers told of any of"
-            f" {list(batch.label_words)}; set words that it would write (task.label_words), a larger"
-            " oracle.top_logprobs, or oracle.scores: generated"
+            f" {list(batch.label_words)}{said}; set words that it would write (task.label_words), a manual prompt that"
+            " asks for one of them alone, a larger oracle.top_logprobs, or oracle.scores: generated"
         )
     repeated = _apart(losses, _losses(again.logits, batch))
     _require(repeated, NOISE_LIMIT, names, "the same question must have about the same answer, but asked again")
@@ -126,6 +131,8 @@ def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, p
         _beyond(oracle, _each(asked), alone),
         sum((Counter(answer.counts) for answer in answers), Counter[str]()),
         sum((answer.cost for answer in answers), Cost()),
+        tuple(dict.fromkeys(remark for answer in answers for remark in answer.remarks)),
+        summed(answer.tops for answer in answers),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.encoding import Encoder
-from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens
+from distributed_tuner.oracles.token_space import Vocabulary, fit_ids, nearest, require_tokens, sampled
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator
 from distributed_tuner.values import Array, Batch, Candidate, Embedded, Example, Layout, PromptSpec, TokenSpace
@@ -131,11 +131,8 @@ class PromptRows:
         Which words hardly matters (docs/heads.md): the logits of some hundred are a linear picture of the last hidden
         state, whichever they are.
         """
-        words = [word for word in self.vocabulary(TokenSpace("words")) if word.strip().isalpha()]
-        order = generator((0, "answer words")).permutation(len(words))
-        return tuple(
-            islice(self._encoder.single_tokens(batch, (words[i] for i in order)), count - len(batch.label_words))
-        )
+        words = sampled(self.vocabulary(TokenSpace("words")))
+        return tuple(islice(self._encoder.single_tokens(batch, words), count - len(batch.label_words)))
 
     def _embedded(self, candidate: Embedded, prompt: PromptSpec) -> Array:
         """Return the rows (L, D) that put a text's tokens in the prompt's place."""

@@ -1,9 +1,5 @@
-"""From a server's answer to the label words' scores, and what it says that it billed. Plain JSON in, numbers out.
+"""From a server's answer to the scores of label words and answer words. Plain JSON in, numbers out."""
 
-Servers' answers are not validated by anybody else, so that whatever has not the expected shape is ``Unusable``.
-"""
-
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,87 +7,42 @@ from typing import Any
 
 import numpy as np
 
-from distributed_tuner.openai_client import tokens_told
+from distributed_tuner.openai_answers import Unusable
 from distributed_tuner.values import Array
 
 LOWEST = -9999.0  # what servers write for a logarithmic probability of minus infinity
+LEAST_REST = 1e-6  # of the probability that answers leave over: below it is their rounding
 BY_ID = "token_id:{}"  # how vLLM names a token with ``return_tokens_as_token_ids``
-
-
-class Unusable(Exception):
-    """An answer came, but nothing can be read from it. ``again``: another attempt may do better."""
-
-    def __init__(self, reason: str, again: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.again = again
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens that a server billed: read, found in its own cache among those, and written."""
-
-    read: int = 0
-    cached: int = 0
-    written: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.read + other.read, self.cached + other.cached, self.written + other.written)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One example's label scores, shape (W,), and what is to be counted about them."""
+    """One example's scores of label words and answer words, shape (V,), and what is to be counted about them.
+
+    ``sample``: what the answer began with, where it told of no label word.
+    """
 
     scores: Array
     counts: Mapping[str, int] = field(default_factory=dict)
+    sample: str = ""
 
 
-def failed(labels: int, **counts: int) -> Scored:
+def failed(words: int, sample: str = "", **counts: int) -> Scored:
     """Return the scores of an example that has none: NaN, so that its loss is a failed one."""
-    return Scored(np.full(labels, np.nan, dtype=np.float32), counts)
+    return Scored(np.full(words, np.nan, dtype=np.float32), counts, sample)
+
+
+def refused(words: int) -> Scored:
+    """Return the scores of an example that the server does not take."""
+    return Scored(nothing_of(words), {"refused_examples": 1})
+
+
+def nothing_of(words: int) -> Array:
+    """Return the scores of an example that is wrong whatever the truth: minus infinity, of every word."""
+    return np.full(words, -np.inf, dtype=np.float32)
 
 
 # ------------------------------------------------------------------------------------------------------- the answer
-def parsed(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of an answer.
-
-    Raises:
-        Unusable: it is none.
-    """
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise Unusable("is no JSON object", again=True)
-    return answer
-
-
-def first_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first choice.
-
-    Raises:
-        Unusable: there is none.
-    """
-    choices = answer.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
-        raise Unusable("holds no choice", again=True)
-    return choice
-
-
-def usage_of(answer: Mapping[str, Any]) -> Usage | None:
-    """Return what the server billed; None where it does not tell how much it read."""
-    told = answer.get("usage")
-    if not isinstance(told, dict):
-        return None
-    read = tokens_told(told.get("prompt_tokens"))
-    details = told.get("prompt_tokens_details")
-    cached = tokens_told(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    return Usage(read, min(cached, read), tokens_told(told.get("completion_tokens"))) if read else None
-
-
 def top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
     """Return the logarithmic probabilities of the tokens that an answer may begin with, as completions or chats tell.
 
@@ -101,17 +52,30 @@ def top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
     told = choice.get("logprobs")
     told = told if isinstance(told, dict) else {}
     found: dict[str, float] = {}
-    for token, value in (*_of_chat(told.get("content")), *_of_completion(told.get("top_logprobs"))):
+    for token, value in (*_of_chat(told.get("content")), *_of_completion(told)):
         logprob = _number(value)
         if isinstance(token, str) and logprob is not None:
             found[token] = max(logprob, found.get(token, LOWEST))
     if not found:
-        raise Unusable("holds no logprobs")
+        raise Unusable(
+            "holds no logprobs",
+            advice="this server tells no probabilities: set {part}.scores: generated and task.loss: zero_one",
+        )
     return found
 
 
+def bound_of(top: Mapping[str, float]) -> float:
+    """Return what the logarithmic probability of a token that was not returned cannot exceed.
+
+    That is the smallest of those that were, if these are the likeliest; and the logarithm of what all of them leave
+    over, also where a server tells of the written token alone.
+    """
+    rest = 1.0 - sum(math.exp(value) for value in top.values())
+    return min(*top.values(), math.log(max(rest, LEAST_REST)))
+
+
 def _of_chat(content: Any) -> Iterator[tuple[Any, Any]]:
-    first = content[0] if isinstance(content, list) and content else None
+    first = _first(content)
     if isinstance(first, dict):
         others = first.get("top_logprobs")
         for entry in (first, *(others if isinstance(others, list) else ())):
@@ -119,10 +83,15 @@ def _of_chat(content: Any) -> Iterator[tuple[Any, Any]]:
                 yield entry.get("token"), entry.get("logprob")
 
 
-def _of_completion(top: Any) -> Iterator[tuple[Any, Any]]:
-    first = top[0] if isinstance(top, list) and top else None
-    if isinstance(first, dict):
-        yield from first.items()
+def _of_completion(told: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    top, tokens, values = (_first(told.get(name)) for name in ("top_logprobs", "tokens", "token_logprobs"))
+    if isinstance(top, dict):
+        yield from top.items()
+    yield tokens, values  # the written token, which may be no one of the others
+
+
+def _first(items: Any) -> Any:
+    return items[0] if isinstance(items, list) and items else None
 
 
 def _number(value: Any) -> float | None:
@@ -135,47 +104,65 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(number) or number > 0.01 else max(number, LOWEST)  # 0.01: a rounded 0
 
 
-def written(choice: Mapping[str, Any]) -> str:
-    """Return the text of a choice; empty where the model wrote none.
-
-    Raises:
-        Unusable: the choice has no place for a text.
-    """
-    message = choice.get("message")
-    holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
-    if name not in holder:
-        raise Unusable("holds no text")
-    text = holder[name]
-    return text if isinstance(text, str) else ""
-
-
 # ------------------------------------------------------------------------------------------------------- the labels
 @dataclass(frozen=True, slots=True)
 class LabelTokens:
-    """The tokens that stand for the label words, in label order.
+    """The tokens that stand for the label words, in label order, and for answer words beside them.
 
     ``ids`` and ``texts`` where a tokenizer knows them: each label's token, and how servers may write it, best first.
     Without, tokens are matched with the words: the word itself, the word but for spaces, and then the longest token
-    that begins this word and no other.
+    that begins this word and no other. ``others``: the tokens of each answer word, in the same way; they are tokens
+    already where nobody knows better.
     """
 
     words: tuple[str, ...]
     ids: tuple[int, ...] | None = None
     texts: tuple[tuple[str, ...], ...] | None = None
+    others: tuple[tuple[str, ...], ...] = ()
+    other_ids: tuple[int, ...] = ()
 
-    def scores(self, top: Mapping[str, float]) -> Scored:
-        """Return each label's logarithmic probability.
+    @property
+    def count(self) -> int:
+        """How many words have scores."""
+        return len(self.words) + len(self.others)
 
-        A label whose token is not among the returned ones gets the smallest of theirs, which its own cannot exceed, and
-        counts among ``absent_labels``. Where all are absent nothing is known: NaN, one of ``absent_examples``.
+    def scores(self, top: Mapping[str, float], asked: int = 1) -> Scored:
+        """Return each word's logarithmic probability. ``asked``: how many tokens' were asked for.
+
+        A word whose token is not among the returned ones gets the bound that its own cannot exceed; a label counts
+        among ``absent_labels`` then, and the answer among ``short_answers`` where it told of fewer tokens than asked.
+        Where all labels are absent nothing is known of them: one of ``absent_examples``, and NaN unless other words
+        are asked for.
         """
         found = [self._find(label, top) for label in range(len(self.words))]
-        absent = found.count(None)
+        absent, counts, sample = found.count(None), {}, ""
+        if absent:
+            counts["absent_labels"] = absent
+            if len(top) < asked:
+                counts["short_answers"] = 1
         if absent == len(found):
-            return failed(len(found), absent_examples=1)
-        bound = min(top.values())
+            counts = {**counts, "absent_labels": 0, "absent_examples": 1}
+            sample = max(top, key=lambda token: top[token])
+            if not self.others:
+                return failed(self.count, sample, **{name: number for name, number in counts.items() if number})
+        found += [next((top[name] for name in names if name in top), None) for names in self.others]
+        bound = bound_of(top) if None in found else 0.0
         scores = np.array([bound if value is None else value for value in found], dtype=np.float32)
-        return Scored(scores, {"absent_labels": absent} if absent else {})
+        return Scored(scores, {name: number for name, number in counts.items() if number}, sample)
+
+    def beside(self, top: Mapping[str, float]) -> dict[str, float]:
+        """Return the probabilities of the returned tokens that stand for no label word."""
+        labels = range(len(self.words))
+        return {
+            token: math.exp(value)
+            for token, value in top.items()
+            if not any(self._stands_for(label, token) for label in labels)
+        }
+
+    def _stands_for(self, label: int, token: str) -> bool:
+        if self.texts is not None and self.ids is not None:
+            return token == BY_ID.format(self.ids[label]) or token in self.texts[label]
+        return token.strip() == self.words[label].strip()
 
     def _find(self, label: int, top: Mapping[str, float]) -> float | None:
         if self.texts is not None and self.ids is not None:
@@ -196,20 +183,3 @@ class LabelTokens:
 
 def _begins_only(token: str, word: str, others: Sequence[str]) -> bool:
     return bool(token) and word.startswith(token) and not any(other.startswith(token) for other in others)
-
-
-def generated_scores(text: str, words: Sequence[str], label: int) -> Scored:
-    """Return 1 for the label whose word a text begins with, in any case, the longest of several, and 0 for others.
-
-    An answer that begins with no label word is a wrong one, whatever the truth: the true label alone gets -1, so that
-    its loss zero_one is 1. It counts among ``unmatched_answers``.
-    """
-    said = text.strip().casefold()
-    bare = [word.strip().casefold() for word in words]
-    matching = [i for i, word in enumerate(bare) if said.startswith(word)]
-    scores = np.zeros(len(words), dtype=np.float32)
-    if matching:
-        scores[max(matching, key=lambda i: len(bare[i]))] = 1.0
-        return Scored(scores)
-    scores[label] = -1.0
-    return Scored(scores, {"unmatched_answers": 1})

@@ -6,20 +6,22 @@ the served model's tokenizer tokens are counted; without, every byte is reckoned
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import counted, priced
 from distributed_tuner.oracles.encoding import TEXT_SEPARATOR, Encoder
-from distributed_tuner.oracles.served_scores import LabelTokens
-from distributed_tuner.oracles.token_space import Vocabulary
+from distributed_tuner.oracles.served_scores import BY_ID, LabelTokens
+from distributed_tuner.oracles.token_space import Vocabulary, sampled
 from distributed_tuner.values import Batch, Candidate, Cost, Example, PromptSpec, Request, Text, TokenSpace
 
 UNKNOWN_CONTEXT = 2**31  # tokens; the server knows better
 SPECIAL_TOKENS = 8  # that a server may add to a prompt
 CHAT_TOKENS = 128  # that a chat template may add, a system prompt of its own among them
-WRITTEN = 8  # tokens of an answer in words, or more for a long label word
+WRITTEN = 16  # tokens of an answer in words, with what stands around a label word; or more for a long one
+MOST_TOLD = 128  # tokens that vLLM tells of in one request, whatever their rank
 KEPT_LINES = 2**14  # whose tokens were counted
 NO_SOFT = (
     "this server takes no embeddings, hence no soft prompts; set prompt.kind: text, or, for a vLLM server with"
@@ -49,6 +51,7 @@ class ServedText:
 
         self._config = config
         self._chat = config.api == "chat"
+        self._system = config.system
         name = config.tokenizer or config.embeddings
         self._tokenizer: Any = None if name is None else load_tokenizer(Source(name))
         self.context = UNKNOWN_CONTEXT
@@ -80,14 +83,16 @@ class ServedText:
         line = self.prompt(candidate.text, example)
         around = CHAT_TOKENS if self._chat else 0
         if self._tokenizer is None:
-            return len(line.encode("utf-8", "surrogatepass")) + SPECIAL_TOKENS + around
-        return self._count(line) + around
+            return len((self._system + line).encode("utf-8", "surrogatepass")) + SPECIAL_TOKENS + around
+        return self._count(line) + around + (self._count(self._system) if self._system else 0)
 
     def _tokens_of(self, line: str) -> int:
         return len(self._tokenizer(line)["input_ids"])
 
     def answer_tokens(self, batch: Batch) -> int:
         """Return the most tokens that the model may write to a prompt."""
+        if self._config.max_tokens is not None:
+            return self._config.max_tokens
         if self._config.scores == "logprobs":
             return 1
         return max(WRITTEN, *(len(word.encode("utf-8")) for word in batch.label_words))
@@ -116,9 +121,29 @@ class ServedText:
         words = tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
         if self._tokenizer is None or self._config.scores == "generated":
             self._require_different(batch)
-            return LabelTokens(words)
-        ids = self._labels.label_ids(replace(batch, label_words=words))
-        return LabelTokens(words, ids, tuple(self._written_as(token) for token in ids))
+            return LabelTokens(words, others=tuple((word,) for word in batch.answer_words))
+        bare = replace(batch, label_words=words, answer_words=())
+        ids = self._labels.label_ids(bare)
+        others = [self._labels.answer_token(bare, word) for word in batch.answer_words]
+        names = [
+            (word, *(() if token is None else (BY_ID.format(token), *self._written_as(token))))
+            for word, token in zip(batch.answer_words, others, strict=True)
+        ]
+        known = tuple(token for token in others if token is not None)
+        texts = tuple(self._written_as(token) for token in ids)
+        return LabelTokens(words, ids, texts, tuple(names), known)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return words, the label words counted but left out, whose scores a server may be asked for by their tokens.
+
+        None without a tokenizer.
+        """
+        if self._tokenizer is None or self._config.scores == "generated":
+            return ()
+        words = (word.strip() if self._chat else word for word in sampled(self.vocabulary(TokenSpace("words"))))
+        labels = tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
+        found = self._labels.single_tokens(replace(batch, label_words=labels), words)
+        return tuple(islice(found, min(count, MOST_TOLD) - len(batch.label_words)))
 
     def _written_as(self, token: int) -> tuple[str, ...]:
         """Return how servers may write a token: as its text, or as it stands in the vocabulary; in a chat also bare."""

@@ -5,6 +5,7 @@ and with them its bits are the same whoever computes it. Both signs of a perturb
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,7 +66,21 @@ def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evalu
     cost = replace(cost, queries=counted(replace(request, candidates=asked), 0).queries)
     counts = sum((Counter(answer.counts) for answer in answers), Counter[str]())
     merged = evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers), counts, features)
-    return replace(merged, kept=kept) if kept.any() else merged
+    return replace(
+        merged,
+        kept=kept if kept.any() else None,
+        remarks=tuple(dict.fromkeys(remark for answer in answers for remark in answer.remarks)),
+        tops=summed(answer.tops for answer in answers),
+    )
+
+
+def summed(tops: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return what several answers told of tokens (``Evaluation.tops``)."""
+    total: dict[str, float] = {}
+    for one in tops:
+        for token, chance in one.items():
+            total[token] = total.get(token, 0.0) + chance
+    return total
 
 
 def _merged_gradients(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Array | None:

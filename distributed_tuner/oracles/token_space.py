@@ -4,13 +4,14 @@ Which tokens are allowed, and how they are joined to a text, is the tokenizer's 
 is nearest, the embedding matrix's (``nearest``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from distributed_tuner.errors import ModelError
+from distributed_tuner.seeds import generator
 from distributed_tuner.values import TokenSpace
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def fit_ids(ids: Sequence[int], length: int) -> list[int]:
     """
     repeated = list(ids) * (length // len(ids) + 1)
     return repeated[-length:]
+
+
+def sampled(vocabulary: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a vocabulary in an order that is always the same and favours none: answer words."""
+    words = [word for word in vocabulary if word.strip().isalpha()]
+    yield from (words[i] for i in generator((0, "answer words")).permutation(len(words)))
 
 
 def require_tokens(count: int, text: str) -> None:

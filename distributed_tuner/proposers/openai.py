@@ -1,17 +1,23 @@
-"""Any server that speaks OpenAI's chat completions, through the openai package; retries through tenacity."""
+"""Any server that speaks OpenAI's chat completions; retries through tenacity."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distributed_tuner.config.proposer import OpenAIProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.openai_client import OPTIONAL, Endpoint, may_pass, pause, tokens_told, without
+from distributed_tuner.loop_thread import LoopThread
+from distributed_tuner.openai_answers import OUT_OF_TOKENS, Refused, Unusable, Usage, first_choice, usage_of, written
+from distributed_tuner.openai_client import Adapted, Connection, Endpoint, may_pass, pause
 from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import seed_of
 from distributed_tuner.values import Answer
 
-BAD_REQUEST = "the server takes no such request; check proposer.model and proposer.max_tokens"
+BAD_REQUEST = "the server takes no such request; check {part}.model and {part}.max_tokens"
+THOUGHTS = (
+    "set proposer.max_tokens higher, or have a model that reasons first do less of it by proposer.extra_body, such as"
+    " {reasoning_effort: minimal}"
+)
 
 
 class OpenAIProposer:
@@ -21,79 +27,80 @@ class OpenAIProposer:
         self._config = config
         self._endpoint = Endpoint("proposer", config, ProposerError)
         self._sleep = sleep
-        self._client: Any = None
-        self._lacks: frozenset[str] = frozenset()  # settings that the model does not take
+        self._connected: tuple[Connection, LoopThread] | None = None
+        self._adapted = Adapted()
         self.label = f"openai {config.model}"
 
     def answer(self, ask: Ask) -> Answer:
-        """Send the instruction as one user message.
+        """Send the instruction as one user message; once more without each setting that the model does not take.
 
         Raises:
             ProposerError: no key, a refusal, or no answer in so many attempts.
         """
-        import openai
+        began = time.perf_counter()
+        config = self._config
+        wanted = {"temperature": config.temperature, "max_tokens": config.max_tokens, "seed": seed_of(ask.key)}
+        system = [{"role": "system", "content": config.system}] if config.system else []
+        messages = [*system, {"role": "user", "content": ask.instruction}]
+        first: list[BaseException] = []
+        lacks = self._adapted.lacks
+        while True:
+            sent = self._adapted.of(wanted, lacks)
+            failures: list[BaseException] = []
+            try:
+                answer = self._retried({"messages": messages, **sent}, failures)
+                self._adapted.keep(lacks)
+                return self._read(answer, time.perf_counter() - began)
+            except Refused as refused:
+                first = first or failures
+                lacking = self._adapted.lacking(refused, sent)
+                if not lacking:
+                    raise ProposerError(self._endpoint.told(first, BAD_REQUEST)) from None
+                lacks |= lacking
+            except Unusable as error:
+                raise ProposerError(self._endpoint.told(failures or [error], BAD_REQUEST)) from None
+
+    def _retried(self, body: Mapping[str, Any], failures: list[BaseException]) -> dict[str, Any]:
+        """Return what answers a request, tried again while its failures may pass. ``failures`` gets each of them."""
         import tenacity
+
+        connection, thread = self._connection()
+
+        def attempt() -> dict[str, Any]:
+            try:
+                return thread.run(connection.send("chat", body)).answer
+            except Exception as error:
+                failures.append(error)
+                raise
 
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._config.attempts),
-            wait=pause,
+            wait=lambda state: pause(state, self._config.longest_pause),
             retry=tenacity.retry_if_exception(may_pass),
             sleep=self._sleep,
             reraise=True,
         )
-        began = time.perf_counter()
         try:
-            completion = self._adapting(retrying, ask)
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ProposerError(self._endpoint.explain(error, BAD_REQUEST) or self._no_completion()) from None
-        if not isinstance(completion, openai.types.chat.ChatCompletion):  # a web page, say
-            raise ProposerError(self._no_completion())
-        return self._read(completion, time.perf_counter() - began)
+            return retrying(attempt)
+        except (Refused, Unusable):
+            raise
+        except Exception:
+            raise ProposerError(self._endpoint.told(failures, BAD_REQUEST)) from None
 
-    def _adapting(self, retrying: Any, ask: Ask) -> Any:
-        """Send a request; once more without each setting that the server names as one that the model does not take."""
-        import openai
+    def _connection(self) -> tuple[Connection, LoopThread]:
+        """Return the connection; made with the first request, so that a missing key costs a restart stage, not the
+        run."""
+        if self._connected is None:
+            self._connected = Connection(self._endpoint), LoopThread("openai-proposer")
+        return self._connected
 
-        while True:
-            try:
-                return retrying(self._complete, ask)
-            except openai.BadRequestError as error:
-                lacks = self._lacks | ({str(error.param)} & OPTIONAL)
-                if lacks == self._lacks:
-                    raise
-                self._lacks = lacks
-
-    def _complete(self, ask: Ask) -> Any:
-        config = self._config
-        settings: dict[str, Any] = {
-            "temperature": config.temperature,
-            "max_tokens": config.max_tokens,
-            "seed": seed_of(ask.key),
-        }
-        settings = without(settings, self._lacks)
-        messages = [{"role": "user", "content": ask.instruction}]
-        return self._connected().chat.completions.create(model=config.model, messages=messages, **settings)
-
-    def _connected(self) -> Any:
-        """Return the client; made with the first request, so that a missing key costs a restart stage, not the run."""
-        if self._client is None:
-            import openai
-
-            self._client = openai.OpenAI(**self._endpoint.connection(), timeout=self._config.timeout)
-        return self._client
-
-    def _read(self, completion: Any, seconds: float) -> Answer:
-        """Return the first choice's text; what is missing is empty. Servers' answers are not validated before."""
-        choices = getattr(completion, "choices", None)
-        message = getattr(choices[0], "message", None) if choices and isinstance(choices, list) else None
-        content = getattr(message, "content", None)
-        usage = getattr(completion, "usage", None)
-        read, written = (tokens_told(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens"))
+    def _read(self, answer: dict[str, Any], seconds: float) -> Answer:
+        """Return the first choice's text; empty, with the reason, where there is none."""
+        usage, note = usage_of(answer) or Usage(), ""
+        try:
+            text = written(first_choice(answer))
+        except Unusable as error:
+            text, note = "", error.reason + (f"; {THOUGHTS}" if OUT_OF_TOKENS in error.reason else "")
         price = self._config.price
-        usd = (read * price.usd_per_million_input_tokens + written * price.usd_per_million_output_tokens) / 1e6
-        return Answer(content if isinstance(content, str) else "", read, written, seconds, usd)
-
-    def _no_completion(self) -> str:
-        return (
-            f"{self._endpoint.where()} answered what is no chat completion; check proposer.base_url, which ends in /v1"
-        )
+        usd = usage.read * price.usd_per_million_input_tokens + usage.written * price.usd_per_million_output_tokens
+        return Answer(text, usage.read, usage.written, seconds, usd / 1e6, note)

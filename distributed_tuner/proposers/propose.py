@@ -114,5 +114,5 @@ def _texts(answer: Answer, count: int, known: Collection[str], faithful: bool) -
 
 def _why_none(answer: Answer, known: Collection[str]) -> str:
     if not answer.text.strip():
-        return "the answer is empty"
+        return f"the answer {answer.note}" if answer.note else "the answer is empty"
     return "the answer repeats known prompts" if parse(answer.text, 1) and known else "the answer holds no prompt"

@@ -92,7 +92,9 @@ _COUNTS = {
     "absent_labels": "Label words absent from the top logprobs",
     "cache_failures": "Caches that could not be used",
     "cached_forwards": "Forwards answered from the cache",
-    "unmatched_answers": "Answers that begin with no label word",
+    "refused_examples": "Forwards that the server refused",
+    "short_answers": "Answers without a label word, and of fewer tokens than were asked for",
+    "unmatched_answers": "Answers that name no label word",
     "unusable_answers": "Answers without scores",
 }
 

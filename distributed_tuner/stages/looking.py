@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from distributed_tuner.ledger.rows import LookRow
-from distributed_tuner.maths.losses import predictions
 from distributed_tuner.oracles.budgeted import BudgetedOracle
 from distributed_tuner.stages.books import Books
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
-from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.reading import Reader, predicted
 from distributed_tuner.stages.selection import Rule, Selected, is_better
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.metrics import score
@@ -93,4 +92,4 @@ def look_cost(reader: Reader, space: PromptSpace, cost: Any) -> Cost:
 def scores_of(task: Task, answer: Evaluation, batch: Batch, candidate: int = 0) -> dict[str, float]:
     """Return the task's metrics of one candidate of an answer, read by the label words as they are."""
     labels = np.array([example.label for example in batch.examples])
-    return score(task.metrics, predictions(answer.logits[candidate]), labels)
+    return score(task.metrics, predicted(answer.logits[candidate], labels), labels)

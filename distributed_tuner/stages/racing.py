@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from distributed_tuner.heads.objective import bounds as profiled_bounds
 from distributed_tuner.optimizers.base import Race
-from distributed_tuner.oracles.base import labels_of
+from distributed_tuner.oracles.base import evened, labels_of
 from distributed_tuner.values import LABEL_WORDS, Array, Array64, Batch, Cost, Evaluation, Request
 
 FITTED_TO = 1e-9  # how far Newton's method may be from the best bias, in the loss
@@ -73,7 +73,8 @@ class Racing:
         self._losses_C_E[rows, first:last] = np.where(finite, example_losses_C_E, 0.0)
         if not self._objective.plain:
             assert logits_C_E_W is not None
-            self._logits_C_E_W[rows, first:last] = np.where(finite[..., None], logits_C_E_W, 0.0)
+            told = np.where(finite[..., None], evened(logits_C_E_W, logits_C_E_W), 0.0)
+            self._logits_C_E_W[rows, first:last] = told
         self._bounds_C = None
         self._seen_C[rows] = last
         self._failed_C[rows] = ~finite.all(axis=1)

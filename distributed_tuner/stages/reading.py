@@ -22,17 +22,19 @@ from distributed_tuner.config.head import (
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import HeadError
 from distributed_tuner.heads.vocabulary import VocabularyHead
-from distributed_tuner.oracles.base import LOSSES, labels_of
+from distributed_tuner.oracles.base import labels_of, plain_losses, tells_nothing
 from distributed_tuner.prompts.spec import framed
 from distributed_tuner.seeds import generator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.metrics import score
 from distributed_tuner.values import Array64, Batch, Evaluation, Example, Half, Split
 
-WORDS_TOLD = {"transformers": 1600, "vllm": 128}  # at the price of the label words', by the kind of oracle
+WORDS_TOLD = {"transformers": 1600, "vllm": 128}  # of any words, at the label words' price, by the kind of oracle
+WORDS_LISTED = {"openai": 128}  # of those that it lists as the likeliest
 SHOWN = "shown"  # in a head's state: places of the train rows that stand in its prompt
 BOTH: tuple[Split, ...] = ("train", "dev")
 CONTENT_FREE = ("N/A", "", "[MASK]")  # texts of contextual calibration (2102.09690)
+HAIR = 1e-9  # of a probability, below the others' by which a row is not right
 DOMAIN_TEXTS = 20  # of domain-context calibration (2305.19148)
 
 
@@ -69,7 +71,7 @@ def settled_kind(experiment: Experiment, task: Task) -> HeadConfig:
     oracle, shots = experiment.oracle, experiment.task.shots - experiment.task.feedback
     if oracle.kind == "analytic" or task.loss == "zero_one":
         return LabelWordsHeadConfig(kind="label_words")
-    words = WORDS_TOLD.get(oracle.kind, 0)
+    words = {**WORDS_TOLD, **WORDS_LISTED}.get(oracle.kind, 0)
     if words <= len(task.label_words) or shots < VocabularyHead.least_rows:
         return BiasHeadConfig(kind="bias")
     return VocabularyHeadConfig(kind="vocabulary", words=words)
@@ -133,6 +135,7 @@ class Reader:
         features, labels = _hidden(self._features(train), shown), labels_of(self.task.batch("train"))
         try:
             chances = heads.build(self._config, len(self.task.label_words)).leave_one_out(features, labels)
+            chances = _complete(chances, train, labels)
         except HeadError:  # too few answered rows
             return TrainScore(float("nan"), float("nan"))
         losses = self._plain_losses(train, labels) if self._plain else _losses(chances, labels)
@@ -168,6 +171,9 @@ class Reader:
             nothing = np.full(len(answers), np.nan)
             nan = float("nan")
             return Read(nothing, nan, nan, {}, nan, {}, {})
+        of_train = _complete(of_train, train, labels["train"])
+        of_dev = _complete(of_dev, dev, labels["dev"])
+        out = np.concatenate([_complete(out[:rows], train, labels["train"]), _complete(out[rows:], dev, labels["dev"])])
         losses_of = {"train": _losses(of_train, labels["train"]), "dev": _losses(of_dev, labels["dev"])}
         losses = _losses(out, answers)
         if self._plain:
@@ -194,6 +200,7 @@ class Reader:
         """Return loss and metrics of answers, read by a head that was fitted before."""
         labels = labels_of(batch)
         chances = heads.restore(self._config, len(self.task.label_words), state).predict(self._features(answer))
+        chances = _complete(chances, answer, labels)
         losses = self._plain_losses(answer, labels) if self._plain else _losses(chances, labels)
         return float(losses.mean()), self._metrics(chances, labels)
 
@@ -206,11 +213,11 @@ class Reader:
 
     def _plain_losses(self, answer: Evaluation, labels: npt.NDArray[np.int64]) -> Array64:
         with np.errstate(invalid="ignore", over="ignore"):
-            return LOSSES[self.task.loss](answer.logits[0], labels)
+            return plain_losses(self.task.loss, answer.logits[0], labels)
 
     def _metrics(self, chances: Array64, labels: npt.NDArray[np.int64]) -> dict[str, float]:
-        """Return the task's metrics. A row without an answer counts as the first label, as argmax has it."""
-        return score(self.task.metrics, np.argmax(np.nan_to_num(chances), axis=-1), labels)
+        """Return the task's metrics. A row without an answer counts as wrong."""
+        return score(self.task.metrics, predicted(chances, labels), labels)
 
 
 def _hidden(features: Half | npt.NDArray[np.float32], shown: Sequence[int]) -> npt.NDArray[Any]:
@@ -220,6 +227,20 @@ def _hidden(features: Half | npt.NDArray[np.float32], shown: Sequence[int]) -> n
     left = features.astype(np.float32)
     left[list(shown)] = np.nan
     return left
+
+
+def predicted(scores: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the best label of each row of scores (E, W), first of equals; a wrong one where a row has no answer."""
+    answered = np.isfinite(scores).all(axis=-1)
+    best = np.argmax(np.where(answered[:, None], scores, 0.0), axis=-1)
+    return np.asarray(np.where(answered, best, (labels + 1) % scores.shape[-1]))
+
+
+def _complete(chances: Array64, answer: Evaluation, labels: npt.NDArray[np.int64]) -> Array64:
+    """Return label probabilities (E, W) in which all fit a row alike that tells nothing, and none is right."""
+    alike = np.full(chances.shape, 1.0 / chances.shape[-1])
+    alike[np.arange(len(labels)), labels] -= HAIR
+    return np.where(tells_nothing(answer.logits[0])[:, None], alike, chances)
 
 
 def _losses(chances: Array64, labels: npt.NDArray[np.int64]) -> Array64:

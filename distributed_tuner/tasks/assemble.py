@@ -110,5 +110,6 @@ def _examples(
     for i in indices:
         words = template.render(fields(source.table, i))
         text = texts.setdefault(words.text, words.text)
-        made.append(Example(f"{prefix}-{i}", text, words.cue, source.labels[i], words.tail))
+        where = source.table.where(i)
+        made.append(Example(f"{prefix}-{i}", text, words.cue, source.labels[i], words.tail, where))
     return tuple(made)

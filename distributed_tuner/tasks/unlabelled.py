@@ -33,7 +33,8 @@ def unlabelled(config: TaskConfig, table: Table) -> list[Example | None]:
                 f"every row needs text, but {column!r} is empty in {table.where(i)}: fill it or take it out"
             )
         words = template.render(fields(table, i)) if filled else None
-        examples.append(None if words is None else Example(f"row-{i}", words.text, words.cue, 0, words.tail))
+        where = table.where(i)
+        examples.append(None if words is None else Example(f"row-{i}", words.text, words.cue, 0, words.tail, where))
     return examples
 
 

@@ -1,21 +1,25 @@
 """The oracle that asks a server, when the server misbehaves: what is tried again, what ends a run, what costs an
 example, and that the key goes nowhere else."""
 
+import gzip
+import json
 import logging
+import math
 import pickle
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from completions_server import HANGS, Asked, CompletionsServer, Reply, answered, opinion, refusal
+from completions_server import HANGS, USAGE, Asked, CompletionsServer, Reply, answered, opinion, refusal
 from tiny_models import batch_of
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, OracleError, OracleTimeout, TunerError
 from distributed_tuner.oracles.openai import OpenAIOracle
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.values import Request, Text
+from distributed_tuner.values import Objective, Request, Text
 
 KEY = "sk-RECOGNISABLE-0123456789"
 BATCH = batch_of(["a good film", "bad"])
@@ -56,8 +60,15 @@ def test_a_busy_or_failing_server_is_asked_again(
 def test_the_servers_own_pause_is_kept_to(make: Make, server: CompletionsServer, pauses: list[float]) -> None:
     scripted(server, refusal(429, retry_after="7"), refusal(503, retry_after="100000"), refusal(429))
     make().evaluate(ONE)
-    assert pauses[:2] == [7, 60]
+    assert pauses[:2] == [7, 120]
     assert 0.5 < pauses[2] <= 60
+
+
+def test_a_pause_beyond_the_limit_is_told(make: Make, server: CompletionsServer, pauses: list[float]) -> None:
+    server.answer = lambda asked: refusal(429, retry_after="3600")
+    with pytest.raises(OracleError, match=r"left alone for 3600 s, longer than oracle\.longest_pause of 9 s"):
+        make(attempts=3, longest_pause=9).evaluate(ONE)
+    assert pauses == [9, 9]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +106,7 @@ def test_a_server_may_go_and_come_back_in_mid_run(make: Make, server: Completion
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (400, r"check oracle\.model, oracle\.api and oracle\.top_logprobs"),
+        (307, r"HTTP 307; redirects are not followed: set oracle\.base_url to its real address"),
         (401, "does not take the key; check ORACLE_KEY"),
         (403, r"check ORACLE_KEY and oracle\.model"),
         (404, r"check oracle\.model and oracle\.base_url, which ends in /v1"),
@@ -112,9 +123,43 @@ def test_what_will_not_pass_ends_the_run_at_once(
     assert pauses == []
 
 
+def test_a_redirect_is_told_with_its_host_and_nothing_is_sent_there(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: refusal(307, location=f"{server.url}/elsewhere?key={KEY}")
+    with pytest.raises(ModelError, match=r"redirects are not followed \(it points to http://127\.0\.0\.1:\d+\)"):
+        make().evaluate(ONE)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "advice"),
+    [
+        (400, "'logprobs' is not supported with this model.", r"oracle\.scores: generated and task\.loss: zero_one"),
+        (400, "Logprobs is not enabled for models/x", r"oracle\.scores: generated"),
+        (422, "log probabilities are not available", r"oracle\.scores: generated"),
+        (404, "This endpoint does not return logprobs", r"oracle\.scores: generated"),
+        (400, "top_logprobs must be between 0 and 5", r"oracle\.top_logprobs lower"),
+        (400, "maximum context length is 8 tokens", r"oracle\.max_tokens, and that prompt and text fit"),
+    ],
+)
+def test_a_refusal_is_looked_at_for_what_helps(
+    status: int, words: str, advice: str, make: Make, server: CompletionsServer
+) -> None:
+    server.answer = lambda asked: refusal(status, words)
+    with pytest.raises(ModelError, match=advice):
+        make().evaluate(REQUEST)
+
+
+def test_a_server_that_takes_nothing_is_not_asked_for_everything(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: refusal(400)
+    many = Request((Text("Classify"),), batch_of(["a good film"] * 50), NO_ROWS)
+    with pytest.raises(ModelError, match=r"check oracle\.model, oracle\.api and oracle\.top_logprobs"):
+        make().evaluate(many)
+    assert len(server.asked) < 40
+
+
 def test_a_server_that_stays_busy_fails_the_request(make: Make, server: CompletionsServer) -> None:
     server.answer = lambda asked: refusal(500)
-    with pytest.raises(OracleError, match=r"HTTP 500; try later, or set oracle\.attempts higher"):
+    with pytest.raises(OracleError, match=r"HTTP 500, 4 times; try later, or set oracle\.attempts higher"):
         make(attempts=4).evaluate(ONE)
     assert len(server.asked) == 4
 
@@ -147,10 +192,25 @@ def test_a_request_is_given_up_when_its_time_is_over_and_the_oracle_goes_on(
 def test_a_server_that_fails_and_fails_is_left_alone(make: Make, server: CompletionsServer) -> None:
     server.answer = lambda asked: refusal(500)
     oracle = make(breaker_failures=3, breaker_seconds=1000, attempts=50)
+    told = r"failed 3 times in a row, and at last answered HTTP 500; it is left alone for 1000 s at a time, and the 50"
     for _ in range(2):
-        with pytest.raises(OracleError, match=r"failed 3 times in a row and was left alone for 1000 s"):
+        with pytest.raises(OracleError, match=told):
             oracle.evaluate(REQUEST)
     assert len(server.asked) == 3
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_waiting(
+    make: Make, server: CompletionsServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    real = time.time
+    server.answer = lambda asked: refusal(500)
+    oracle = make(breaker_failures=2, breaker_seconds=30, attempts=4)
+    monkeypatch.setattr(time, "time", lambda: real() - (3600 if len(server.asked) == 2 else 0))
+    with pytest.raises(OracleError, match="left alone"):
+        oracle.evaluate(ONE)
+    assert max(pauses) <= 30.01
 
 
 def test_after_an_outage_one_request_tries_the_server_first(make: Make, server: CompletionsServer) -> None:
@@ -203,13 +263,145 @@ def test_an_answer_that_cannot_be_read_costs_its_example(
 
 def test_a_server_of_whose_answers_none_can_be_read_ends_the_run(make: Make, server: CompletionsServer) -> None:
     server.answer = lambda asked: answered(asked, None)
-    with pytest.raises(ModelError, match=r"each of 4 from .* holds no logprobs; set oracle\.scores: generated"):
+    with pytest.raises(ModelError, match=r"each of 4 from .* holds no logprobs; .*set oracle\.scores: generated"):
         make().evaluate(REQUEST)
     server.answer = lambda asked: Reply("<html></html>")
-    with pytest.raises(ModelError, match=r"is no JSON object; .*check oracle\.base_url"):
+    with pytest.raises(ModelError, match=r"is a web page; base_url ends in /v1"):
         make(attempts=2).evaluate(REQUEST)
 
 
+@pytest.mark.parametrize("limit", ["too long", "packed and too long", "packed and broken", "packed as nobody can"])
+def test_no_answer_takes_more_memory_than_one_has(
+    limit: str, make: Make, server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed_tuner.openai_client.LONGEST_ANSWER", 10_000)
+    blanks = b" " * 200_000
+    reply = {
+        "too long": Reply(blanks),
+        "packed and too long": Reply(gzip.compress(blanks), headers={"Content-Encoding": "gzip"}),
+        "packed and broken": Reply(b"no gzip", headers={"Content-Encoding": "gzip"}),
+        "packed as nobody can": Reply(b"?", headers={"Content-Encoding": "br"}),
+    }[limit]
+    server.answer = lambda asked: reply
+    told = {"packed and broken": "breaks off", "packed as nobody can": "packed in a way"}.get(limit, "longer than")
+    with pytest.raises(ModelError, match=told):
+        make(attempts=1).evaluate(ONE)
+    server.answer = lambda asked: replace(reply, status=400)
+    with pytest.raises(ModelError, match=told):
+        make(attempts=1).evaluate(ONE)
+
+
+def test_a_packed_answer_is_an_answer(make: Make, server: CompletionsServer) -> None:
+    def packed(asked: Asked) -> Reply:
+        body = opinion(asked).body
+        assert isinstance(body, str)
+        return Reply(gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"})
+
+    server.answer = packed
+    assert np.isfinite(make().evaluate(ONE).losses).all()
+
+
+def test_an_answer_that_drips_is_given_up_in_time(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: Reply('{"choices": []}', drips=0.02)
+    with pytest.raises(OracleError, match=r"no answer within 0\.1 s, 2 times"):
+        make(timeout=0.1, attempts=2).evaluate(ONE)
+
+
+# --------------------------------------------------------------------------------------------------- refused examples
+FILTERED = refusal(400, "The response was filtered by the content management policy.", code="content_filter")
+MANY = batch_of(["a good film", "bad", "fine", "with a knife"])
+
+
+@pytest.mark.parametrize("reply", [FILTERED, refusal(403, "your input was flagged by moderation"), refusal(413)])
+def test_a_refused_example_is_one_failed_example_for_all_candidates_alike(
+    reply: Reply, make: Make, server: CompletionsServer
+) -> None:
+    only(server, "knife", reply)
+    found = make().evaluate(Request((Text("Classify"), Text("Judge it")), MANY, NO_ROWS))
+    assert np.isfinite(found.losses).all()
+    assert found.example_losses[:, 3].tolist() == [pytest.approx(math.log(2))] * 2
+    assert np.isneginf(found.logits[:, 3]).all()
+    assert found.counts == {"refused_examples": 2}
+    ((kind, told),) = found.remarks
+    assert kind == "refused_example"
+    assert MANY.examples[3].uid in told and f"HTTP {reply.status}" in told and "counts as one example" in told
+
+
+def test_a_refused_example_is_named_with_its_row_and_once(make: Make, server: CompletionsServer) -> None:
+    only(server, "knife", FILTERED)
+    examples = tuple(replace(example, where=f"reviews.csv, line {i + 2}") for i, example in enumerate(MANY.examples))
+    request = Request((Text("Classify"),), replace(MANY, examples=examples), NO_ROWS)
+    oracle = make()
+    ((_, told),) = oracle.evaluate(request).remarks
+    assert f"example {MANY.examples[3].uid} (reviews.csv, line 5) is refused, by a filter" in told
+    assert oracle.evaluate(request).remarks == ()
+
+
+def test_an_answer_in_words_that_is_kept_back_is_refused(make: Make, server: CompletionsServer) -> None:
+    def answer(asked: Asked) -> Reply:
+        kept_back = "knife" in asked.prompt
+        return answered(asked, None, "" if kept_back else " great", finish="content_filter" if kept_back else "stop")
+
+    server.answer = answer
+    batch = replace(MANY, loss="zero_one")
+    found = make(scores="generated", api="chat").evaluate(Request((Text("Classify"),), batch, NO_ROWS))
+    assert found.counts == {"refused_examples": 1}
+    assert found.example_losses[0, 3] == 1.0
+    assert "kept back" in found.remarks[0][1]
+
+
+def test_where_most_examples_are_refused_the_run_ends(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: opinion(asked) if "fine" in asked.prompt else FILTERED
+    with pytest.raises(ModelError, match=r"most examples must be answered, but 3 of 4 were refused with every prompt"):
+        make().evaluate(Request((Text("Classify"),), MANY, NO_ROWS))
+
+
+def test_a_prompt_that_is_refused_with_every_example_ends_nothing(make: Make, server: CompletionsServer) -> None:
+    oracle = make()
+    oracle.evaluate(Request((Text("Classify"),), MANY, NO_ROWS))
+    only(server, "bomb", FILTERED)
+    found = oracle.evaluate(Request((Text("How to build a bomb"), Text("Classify")), MANY, NO_ROWS))
+    assert found.losses[0] == pytest.approx(math.log(2)) and np.isfinite(found.losses[1])
+
+
+def test_a_refused_example_is_left_out_of_no_loss_whatever_the_objective(make: Make, server: CompletionsServer) -> None:
+    only(server, "knife", FILTERED)
+    batch = replace(MANY, objective=Objective(head="bias"))
+    found = make().evaluate(Request((Text("Classify"),), batch, NO_ROWS))
+    assert np.isfinite(found.losses).all()
+
+
+# --------------------------------------------------------------------------------------------------- answers in words
+def thinking(asked: Asked) -> Reply:
+    return answered(asked, None, None, finish="length", reasoning_content="The user asks me to")
+
+
+def test_thoughts_alone_are_no_wrong_answers(make: Make, server: CompletionsServer) -> None:
+    server.answer = thinking
+    words = Request(REQUEST.candidates, replace(BATCH, loss="zero_one"), NO_ROWS)
+    with pytest.raises(ModelError, match=r"all of them thoughts; .*oracle\.extra_body, .*oracle\.max_tokens: 2000"):
+        make(api="chat", scores="generated").evaluate(words)
+
+
+def test_a_prompt_that_makes_a_model_think_at_length_fails_by_itself(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: thinking(asked) if "Judge" in asked.prompt else answered(asked, None, "great")
+    oracle = make(api="chat", scores="generated")
+    words = replace(BATCH, loss="zero_one")
+    assert oracle.evaluate(Request((Text("Classify"),), words, NO_ROWS)).losses.tolist() == [0.5]
+    assert np.isnan(oracle.evaluate(Request((Text("Judge"),), words, NO_ROWS)).losses).all()
+
+
+def test_how_an_answer_began_that_names_no_label_is_told_without_the_key(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: answered(asked, {"<think>": -0.01, f"a\x1b{KEY}": -9.0})
+    found = make(api="chat").evaluate(ONE)
+    ((kind, told),) = found.remarks
+    assert kind == "other_answer"
+    assert told.startswith("an answer began '<think>': the model reasons first: turn that down by oracle.extra_body")
+    server.answer = lambda asked: answered(asked, {f"a\x1b{KEY}": -0.1})
+    assert make(api="chat").evaluate(ONE).remarks == (("other_answer", "an answer began 'a ...'"),)
+
+
+# --------------------------------------------------------------------------------------------------- adapting
 def test_a_setting_that_the_model_lacks_is_left_out(make: Make, server: CompletionsServer) -> None:
     scripted(server, refusal(400, param="max_tokens"), refusal(400, param="temperature"))
     make(api="chat", scores="generated").evaluate(
@@ -221,6 +413,71 @@ def test_a_setting_that_the_model_lacks_is_left_out(make: Make, server: Completi
         ["max_completion_tokens"],
         ["max_completion_tokens"],
     ]
+
+
+def names(server: CompletionsServer) -> list[list[str]]:
+    asked = {"max_tokens", "max_completion_tokens", "temperature"}
+    return [sorted(asked & set(one.body)) for one in server.asked]
+
+
+def test_a_refusal_that_names_no_param_is_looked_at_for_what_was_sent(make: Make, server: CompletionsServer) -> None:
+    def answer(asked: Asked) -> Reply:
+        if "max_tokens" in asked.body:
+            return refusal(400, "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
+        if "temperature" in asked.body:
+            return refusal(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")
+        return opinion(asked)
+
+    server.answer = answer
+    oracle = make()
+    assert np.isfinite(oracle.evaluate(ONE).losses).all()
+    oracle.evaluate(ONE)
+    both = ["max_completion_tokens", "temperature"]
+    assert names(server) == [["max_tokens", "temperature"], both, both[:1], both[:1]]
+
+
+def test_a_refusal_that_names_nothing_is_met_by_leaving_out_what_is_optional(
+    make: Make, server: CompletionsServer
+) -> None:
+    server.answer = lambda asked: refusal(400, "Bad request") if "temperature" in asked.body else opinion(asked)
+    oracle = make()
+    assert np.isfinite(oracle.evaluate(ONE).losses).all()
+    assert names(server) == [["max_tokens", "temperature"], ["max_tokens"]]
+
+
+def test_no_setting_is_given_up_for_a_prompt_that_is_refused(make: Make, server: CompletionsServer) -> None:
+    only(server, "knife", refusal(400, "Bad request"))
+    make().evaluate(Request((Text("Classify"),), MANY, NO_ROWS))
+    assert {tuple(one) for one in names(server)} == {("max_tokens", "temperature")}
+
+
+def test_further_fields_and_a_system_message_are_sent(make: Make, server: CompletionsServer) -> None:
+    server.answer = lambda asked: answered(asked, {"great": -0.2, "terrible": -1.7})
+    more = {"chat_template_kwargs": {"enable_thinking": False}, "temperature": 1.0}
+    make(api="chat", extra_body=more, system="Say one word.").evaluate(ONE)
+    (asked,) = server.asked
+    assert asked.body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert asked.body["temperature"] == 1.0
+    assert [message["role"] for message in asked.body["messages"]] == ["system", "user"]
+    assert asked.body["messages"][0]["content"] == "Say one word."
+
+
+@pytest.mark.parametrize("told", ["server", "timings"])
+def test_of_llama_cpp_no_cache_is_used(told: str, make: Make, server: CompletionsServer) -> None:
+    def answer(asked: Asked) -> Reply:
+        reply = opinion(asked)
+        if told == "server":
+            return replace(reply, headers={"Server": "llama.cpp"})
+        return Reply(json.dumps(json.loads(reply.body) | {"timings": {"prompt_n": 4}}))
+
+    server.answer = answer
+    oracle = make()
+    first, again = oracle.evaluate(REQUEST), oracle.evaluate(REQUEST)
+    assert [asked.body.get("cache_prompt") for asked in server.asked] == [None, *[False] * 8]
+    assert first.cost.tokens == again.cost.tokens + USAGE["total_tokens"]
+    own = make(extra_body={"cache_prompt": True})
+    own.evaluate(ONE)
+    assert [asked.body["cache_prompt"] for asked in server.asked[9:]] == [True]
 
 
 # --------------------------------------------------------------------------------------------------- the key
@@ -273,7 +530,7 @@ def test_no_message_log_line_or_repr_holds_the_key(
         except TunerError as error:
             seen += [str(error), repr(error), traceback.format_exc(), repr(pickle.loads(pickle.dumps(error)))]
         asker = oracle._asker
-        seen += [repr(oracle), repr(oracle.info), repr(oracle._config), repr(asker), repr(asker._client)]
+        seen += [repr(oracle), repr(oracle.info), repr(oracle._config), repr(asker), repr(asker._connection)]
     assert {asked.key for asked in server.asked} == {f"Bearer {KEY}"}
     assert len(caplog.records) > 10
     seen += [f"{record.getMessage()} {record.exc_text} {vars(record)}" for record in caplog.records]

@@ -81,7 +81,7 @@ def test_absent_label_words_are_counted_and_examples_without_any_fail(make: Make
     assert found.logits[:, 0].tolist() == [[-4.0, -0.5]] * 2
     assert np.isnan(found.logits[:, 1]).all() and np.isnan(found.losses).all()
     assert np.isfinite(found.example_losses[:, 0]).all()
-    assert found.counts == {"absent_labels": 2, "absent_examples": 2}
+    assert found.counts == {"absent_labels": 2, "absent_examples": 2, "short_answers": 4}
 
 
 # --------------------------------------------------------------------------------------------------- in words
@@ -98,7 +98,7 @@ def test_what_is_written_scores_where_no_probabilities_are_told(
     said["bad"] = " great"
     assert make(api=api, scores="generated").evaluate(request(batch=batch)).losses.tolist() == [0.5, 0.5]
     assert "logprobs" not in server.asked[0].body
-    assert server.asked[0].body["max_tokens"] == 9  # as many as " terrible" has bytes
+    assert server.asked[0].body["max_tokens"] == 16  # " terrible" has fewer bytes
 
 
 def test_a_written_answer_has_no_other_loss(make: Make, server: CompletionsServer) -> None:

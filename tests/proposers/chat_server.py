@@ -11,12 +11,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request is answered with. ``body``: sent as it is. ``hang``: no answer before the server stops."""
+    """What one request is answered with. ``body``: sent as it is. ``hang``: no answer before the server stops.
+
+    ``drips``: seconds between two bytes of it.
+    """
 
     body: str
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
+    drips: float = 0.0
 
 
 def completion(content: Any, **more: Any) -> Reply:
@@ -77,7 +81,11 @@ def chat_server() -> Iterator[ChatServer]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            for at in range(len(data)) if reply.drips else ():
+                self.wfile.write(data[at : at + 1])
+                state.stopping.wait(reply.drips)
+            if not reply.drips:
+                self.wfile.write(data)
 
         def log_message(self, *arguments: Any) -> None:
             pass

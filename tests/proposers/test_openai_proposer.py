@@ -5,6 +5,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -74,7 +75,7 @@ def test_what_may_pass_is_tried_again(status: int, make: Make, server: ChatServe
 
 
 def test_pauses_grow_and_attempts_end(make: Make, server: ChatServer, pauses: list[float]) -> None:
-    with pytest.raises(ProposerError, match=r"HTTP 500; try later, or set proposer\.attempts higher"):
+    with pytest.raises(ProposerError, match=r"HTTP 500, 7 times; try later, or set proposer\.attempts higher"):
         make(refusal(500), attempts=7).answer(ASK)
     assert len(server.bodies) == 7
     assert pauses[-1] > 10 > pauses[0]
@@ -87,7 +88,7 @@ def test_the_servers_own_pause_is_kept_to(make: Make, pauses: list[float]) -> No
     seconds, until, endless, past, *senseless = pauses
     assert seconds == 7
     assert 20 < until <= 30
-    assert endless == 60
+    assert endless == 120
     assert past == 0
     assert all(pause > 1 for pause in senseless)  # our own
 
@@ -95,7 +96,7 @@ def test_the_servers_own_pause_is_kept_to(make: Make, pauses: list[float]) -> No
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (400, "check proposer.model and proposer.max_tokens"),
+        (307, "redirects are not followed: set proposer.base_url to its real address"),
         (401, "the server does not take the key; check PROPOSER_KEY"),
         (403, "check PROPOSER_KEY and proposer.model"),
         (404, "check proposer.model and proposer.base_url"),
@@ -115,7 +116,7 @@ def test_no_answer_in_time(make: Make, pauses: list[float]) -> None:
 
 
 def test_nobody_is_there(make: Make, pauses: list[float]) -> None:
-    with pytest.raises(ProposerError, match=r"\(http://127\.0\.0\.1:9/v1\) cannot be reached; check"):
+    with pytest.raises(ProposerError, match=r"\(http://127\.0\.0\.1:9/v1\) cannot be reached, 2 times; check"):
         make(base_url="http://127.0.0.1:9/v1", attempts=2).answer(ASK)
     assert len(pauses) == 1
 
@@ -152,6 +153,20 @@ def test_an_answer_that_lacks_a_text_is_empty(reply: Reply, make: Make, server: 
     assert len(server.bodies) == 1
 
 
+def test_thoughts_that_take_all_tokens_are_told(make: Make) -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": "The user wants"}
+    answer = make(raw(choices=[{"message": message, "finish_reason": "length"}])).answer(ASK)
+    assert (answer.text, answer.output_tokens) == ("", 300)
+    assert "all of them thoughts; set proposer.max_tokens higher" in answer.note
+
+
+def test_an_error_in_the_place_of_an_answer_is_told_and_tried_again(make: Make, server: ChatServer) -> None:
+    busy = Reply('{"error": {"message": "busy", "code": 429}, "user_id": "u"}')
+    assert make(busy, SOUND).answer(ASK).text
+    with pytest.raises(ProposerError, match="HTTP 200 with an error object, code 429, 2 times"):
+        make(busy, attempts=2).answer(ASK)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -165,8 +180,26 @@ def test_an_answer_that_lacks_a_text_is_empty(reply: Reply, make: Make, server: 
     ],
 )
 def test_what_is_no_chat_completion(reply: Reply, make: Make) -> None:
-    with pytest.raises(ProposerError, match=r"no chat completion; check proposer\.base_url"):
-        make(reply).answer(ASK)
+    with pytest.raises(ProposerError, match=r"an answer that is (empty|no JSON object|a web page).*base_url"):
+        make(reply, attempts=1).answer(ASK)
+
+
+def test_an_answer_that_drips_is_given_up_in_time(make: Make) -> None:
+    with pytest.raises(ProposerError, match=r"no answer within 0\.1 s, 2 times"):
+        make(replace(SOUND, drips=0.02), timeout=0.1, attempts=2).answer(ASK)
+
+
+def test_an_answer_without_end_is_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed_tuner.openai_client.LONGEST_ANSWER", 1000)
+    with pytest.raises(ProposerError, match="longer than"):
+        make(Reply(" " * 100_000), attempts=1).answer(ASK)
+
+
+def test_further_fields_and_a_system_message_are_sent(make: Make, server: ChatServer) -> None:
+    assert make(SOUND, extra_body={"reasoning_effort": "low"}, system="Be brief.").answer(ASK).text
+    (body,) = server.bodies
+    assert body["reasoning_effort"] == "low"
+    assert [message["content"] for message in body["messages"]] == ["Be brief.", ASK.instruction]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +268,7 @@ def test_no_message_log_line_or_repr_holds_the_key(
             seen.append(repr(proposer.answer(ASK)))
         except ProposerError as error:
             seen += [str(error), repr(error), traceback.format_exc(), repr(pickle.loads(pickle.dumps(error)))]
-        seen += [repr(proposer), str(proposer.label), repr(proposer._config), repr(proposer._client)]
+        seen += [repr(proposer), str(proposer.label), repr(proposer._config), repr(proposer._connected)]
     assert set(server.keys) == {f"Bearer {KEY}"}
     assert len(caplog.records) > 10
     seen += [f"{record.getMessage()} {record.exc_text} {vars(record)}" for record in caplog.records]
