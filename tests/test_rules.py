@@ -55,7 +55,6 @@ SMOLLM2 = {"kind": "transformers"}
 NAMED = {"billing": " bill", "shipping": " ship", "technical": " tech", "account": " user"}
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"stages": [ZOT], "head": "vocabulary"}, "an oracle of kind analytic tells those of label words alone"),
-    (WORDS | {"oracle": SERVER, "head": "knn"}, "an oracle of kind openai tells those of label words alone"),
     (
         WORDS | {"oracle": SERVER | {"scores": "generated"}, "head": "bias"},
         "oracle.scores: generated tells the written label alone; set head: label_words",

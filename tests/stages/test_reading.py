@@ -1,5 +1,6 @@
 """Reading answers by a head: what selects, what is measured, and which head an experiment gets."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from distributed_tuner.config.head import (
     VocabularyHeadConfig,
 )
 from distributed_tuner.config.validation import experiment_of
-from distributed_tuner.stages.looking import batches
+from distributed_tuner.stages.looking import batches, scores_of
 from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_kind
 from distributed_tuner.values import Array, Cost, Evaluation, Half, Request
 
@@ -68,6 +69,20 @@ def test_a_head_that_goes_by_texts_without_content_asks_for_them(kind: HeadConfi
     assert measures_of(rows)[0].label_words_metric is not None
 
 
+@pytest.mark.parametrize("head", [LABEL_WORDS, BIAS])
+def test_a_refused_row_is_one_wrong_answer_and_spoils_no_other(head: HeadConfig) -> None:
+    train, dev = answered("train", 9.0), answered("dev", 9.0, seed=1)
+    dev.logits[0, 0] = -np.inf
+    right = 1 - 1 / len(TASK.dev)
+    for label in (0, 1):  # it is not right, whichever label it has
+        task = replace(TASK, dev=(replace(TASK.dev[0], label=label), *TASK.dev[1:]))
+        read = Reader(task, head).read(train, dev)
+        assert np.isfinite(read.losses).all() and np.isfinite(read.score)
+        assert read.losses[len(task.train)] == pytest.approx(math.log(2))
+        assert read.dev_metrics["accuracy"] == pytest.approx(right)
+        assert scores_of(task, dev, task.batch("dev"))["accuracy"] <= right
+
+
 def test_rows_that_were_not_answered_tell_nothing() -> None:
     train, dev = answered("train", 6.0), answered("dev", 6.0, seed=1)
     train.logits[0, 3] = np.nan
@@ -87,7 +102,8 @@ def test_rows_that_were_not_answered_tell_nothing() -> None:
         ({"kind": "transformers"}, {"shots": 3, "feedback": 2}, "bias"),
         ({"kind": "transformers"}, {"loss": "zero_one"}, "label_words"),
         ({"kind": "vllm"}, {}, "vocabulary"),
-        ({"kind": "openai", "model": "m"}, {}, "bias"),
+        ({"kind": "openai", "model": "m"}, {}, "vocabulary"),
+        ({"kind": "openai", "model": "m", "scores": "generated"}, {"loss": "zero_one"}, "label_words"),
     ],
 )
 def test_auto_is_the_strongest_that_oracle_and_shots_allow(
@@ -99,7 +115,7 @@ def test_auto_is_the_strongest_that_oracle_and_shots_allow(
     task = replace(TASK, loss=more.get("loss", "cross_entropy"))
     head = settled_kind(experiment, task)
     assert head.kind == kind
-    assert getattr(head, "words", 0) == {"transformers": 1600, "vllm": 128}.get(oracle["kind"], 0) * (
+    assert getattr(head, "words", 0) == {"transformers": 1600, "vllm": 128, "openai": 128}.get(oracle["kind"], 0) * (
         kind == "vocabulary"
     )
     given = experiment.model_copy(update={"head": BIAS})
