@@ -30,7 +30,7 @@ def hidden(asked: Asked) -> Reply:
     """Tell nothing by the label words, and all by others, of which one is not among the likeliest."""
     noise = 0.01 * (sum(asked.prompt.encode()) % 7)
     said, weight = (" warm", -1.5) if "good" in asked.prompt else (" cold", -1.6)
-    return answered(asked, {" great": -1.0, " terrible": -1.0, said: weight - noise, " the": -3.0 + noise})
+    return answered(asked, {" great": -1.5, " terrible": -1.5, said: weight - noise, " the": -3.0 + noise})
 
 
 def task() -> Task:
