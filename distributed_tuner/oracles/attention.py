@@ -277,7 +277,7 @@ def _shared(block: Block, own: "Tensor", qkv_N_W_d: "Tensor", heads: int, layer:
 def _softmax(scores: "Tensor") -> "Tensor":
     """Return the softmax over the last axis, in the dtype of ``scores``.
 
-    On a CPU through float32: torch's own for bfloat16 takes three times as long on rows that are no multiple of 32 long.
+    On a CPU through float32: torch's own for bfloat16 takes up to three times as long, unless rows are multiples of 32.
     """
     import torch
 
