@@ -220,7 +220,9 @@ def prepare(path: Path, overrides: list[str]) -> Prepared:
     """
     tree = load_space(path, overrides)
     validate(tree)
-    return prepare_plans(draw_trials(tree), path.resolve().parent)
+    plans = draw_trials(tree)
+    _require_rivals(plans)
+    return prepare_plans(plans, path.resolve().parent)
 
 
 def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
@@ -285,6 +287,15 @@ def _remember(build: Callable[[TaskConfig, tuple[str, ...]], Task]) -> Callable[
         return known[key]
 
     return remembered
+
+
+def _require_rivals(plans: list[TrialPlan]) -> None:
+    schedule = plans[0].experiment.schedule.kind
+    if len(plans) == 1 and schedule != "none":
+        raise ConfigError(
+            f"schedule: {schedule} has trials compete, but the space has one, so that it would do nothing; draw several"
+            " (samples, !grid), or set schedule.kind: none"
+        )
 
 
 def _require_shared(plans: list[TrialPlan], names: tuple[str, ...], whom: str) -> None:

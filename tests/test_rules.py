@@ -174,7 +174,7 @@ def test_changed_settings_keep_their_types() -> None:
 
 
 @pytest.mark.parametrize(
-    "free", ["prompt.length=!grid [3, 4]", "task.split_seed=!grid [0, 1]", "prompt.seed=!grid [0, 1]"]
+    "free", ["prompt.length=!grid [3, 4]", "task.split_seed=!grid [0, 1]", "prompt.units=!grid [embedding, paper]"]
 )
 def test_a_population_shares_what_makes_prompts_and_losses_comparable(free: str, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"

@@ -4,13 +4,37 @@ Every process of a run imports these models, and most check nothing with them: v
 the docstrings below fields, which describe them, are for readers of the source alone.
 """
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 LABEL = r"^[^/\\\x00-\x1f\x7f]+$"
 """Names of methods become parts of file names: neither slashes nor control characters."""
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Says of some settings that they are read only as another one stands.
+
+    setting: the other, as a path from the same mapping, such as "estimator.kind". where: the values with which they are
+    read; where it is empty, all are but ``unless``.
+    """
+
+    names: tuple[str, ...]
+    setting: str
+    where: tuple[Any, ...] = ()
+    unless: tuple[Any, ...] = ()
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether the settings are read with this value of the other."""
+        return value in self.where if self.where else value not in self.unless
+
+
 class Config(BaseModel):
     """Frozen settings. Unknown keys are refused; docstrings below fields describe them."""
+
+    reads: ClassVar[tuple[Read, ...]] = ()
+    """When settings are read that are not always: what is set and never read is refused (``config.unread``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)

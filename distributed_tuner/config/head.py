@@ -1,16 +1,18 @@
 """Settings of heads: how the model's answers are read, and what of that the search is told."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import Config, Read
 from distributed_tuner.values import Objective
 
 Strength: TypeAlias = Annotated[float, Field(gt=0)] | Literal["auto"]
 AnswerWords: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)] | None
 
 MOST_WORDS = 20_000
+SAMPLED = Read(("words",), "answer_words", where=(None,))
+"""How many words are sampled, where they are."""
 
 
 class AutoHeadConfig(Config):
@@ -45,6 +47,8 @@ class AffineHeadConfig(Config):
 class VocabularyHeadConfig(Config):
     """A ridge regression on the scores of many words at the answer position; its strength by leave-one-out."""
 
+    reads: ClassVar[tuple[Read, ...]] = (SAMPLED,)
+
     kind: Literal["vocabulary"]
     words: int = Field(1600, ge=10, le=MOST_WORDS)
     """V: how many words are asked for; the label words are the first, the others a sample of the vocabulary."""
@@ -57,6 +61,8 @@ class VocabularyHeadConfig(Config):
 class NeighboursHeadConfig(Config):
     """The labels of the train rows whose answers are nearest, by the divergence of their distributions over words."""
 
+    reads: ClassVar[tuple[Read, ...]] = (SAMPLED,)
+
     kind: Literal["knn"]
     words: int = Field(1600, ge=10, le=MOST_WORDS)
     """V, as of ``vocabulary``."""
@@ -68,6 +74,8 @@ class NeighboursHeadConfig(Config):
 
 class CentroidHeadConfig(Config):
     """The label whose train rows' mean answer is nearest."""
+
+    reads: ClassVar[tuple[Read, ...]] = (SAMPLED,)
 
     kind: Literal["centroid"]
     words: int = Field(1600, ge=10, le=MOST_WORDS)
@@ -125,6 +133,11 @@ HeadConfig: TypeAlias = Annotated[
 
 class ObjectiveConfig(Config):
     """What search, gradient and restart stages are told of a candidate: the loss that is left after its best head."""
+
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("score",), "head", where=("bias", "vocabulary")),
+        Read(("strength",), "head", where=("bias",)),
+    )
 
     head: Literal["label_words", "bias", "vocabulary"] = "label_words"
     """The loss of the label words as they are, as the papers have it ("label_words"); "bias": after the bias that fits

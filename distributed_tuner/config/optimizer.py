@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from distributed_tuner.config.base import LABEL, Config
+from distributed_tuner.config.base import LABEL, Config, Read
 from distributed_tuner.config.estimator import (
     EstimatorConfig,
     MomentumEstimatorConfig,
@@ -86,6 +86,10 @@ class ZotConfig(OptimizerSettings):
     """
 
     radius_setting: ClassVar[str | None] = "rho"
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("momentum", "bias_correction"), "estimator.kind", where=("momentum",)),
+        Read(("floor",), "schedule", where=("cosine",)),
+    )
 
     kind: Literal["zot"] = "zot"
     """Names this optimizer."""
@@ -116,22 +120,12 @@ class ZotConfig(OptimizerSettings):
     def unsettled(self) -> tuple[str, ...]:
         return tuple(name for name in ("points", "rho", "learning_rate") if getattr(self, name) == "auto")
 
-    @model_validator(mode="after")
-    def _one_mean(self) -> "ZotConfig":
-        unread = sorted({"momentum", "bias_correction"} & self.model_fields_set)
-        if self.estimator.kind != "momentum" and unread:
-            raise ValueError(
-                f"the estimator {self.estimator.kind} takes the place of the running mean, so {' and '.join(unread)}"
-                f" would not be read: leave {'it' if len(unread) == 1 else 'them'} out (estimator.beta is the rate of"
-                " the mean)"
-            )
-        return self
-
 
 class LatentSettings(OptimizerSettings):
     """What searches in a random low-dimensional subspace share (BBT, Sec. 3)."""
 
     radius_setting: ClassVar[str | None] = "sigma"
+    reads: ClassVar[tuple[Read, ...]] = (Read(("alpha",), "projection", where=("normal",)),)
 
     intrinsic_dim: int = Field(default=500, ge=2)
     """K: coordinates that are searched; a fixed random matrix maps them to the prompt."""
@@ -175,6 +169,13 @@ class CmaConfig(LatentSettings):
 class NevergradConfig(LatentSettings):
     """Any optimizer of nevergrad's registry, in the latent subspace or on the whole prompt."""
 
+    reads: ClassVar[tuple[Read, ...]] = (
+        *LatentSettings.reads,
+        Read(("intrinsic_dim", "alpha", "projection"), "space", where=("latent",)),
+        Read(("sigma",), "space", where=("latent", "full")),
+        Read(("words",), "space", where=("words",)),
+    )
+
     kind: Literal["nevergrad"] = "nevergrad"
     """Names this optimizer."""
     optimizer: str = Field(default="NGOpt", min_length=1)
@@ -216,6 +217,8 @@ OptimizerConfig: TypeAlias = Annotated[
 
 class FirstOrderSettings(OptimizerSettings):
     """What first-order optimizers share."""
+
+    reads: ClassVar[tuple[Read, ...]] = (Read(("floor",), "schedule", where=("linear", "cosine")),)
 
     learning_rate: float = Field(default=0.1, gt=0)
     """The step size at the start of the schedule."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import Config, Read
 from distributed_tuner.config.server import ServerConfig
 
 
@@ -123,6 +123,12 @@ class TransformersOracleConfig(OracleBase):
     """A causal language model of Hugging Face transformers, resident in each actor."""
 
     white_box: ClassVar[bool] = True
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("linear",), "device", where=("auto", "cpu")),
+        Read(("linear",), "compile", where=(False,)),
+        Read(("linear",), "gradients", where=(False,)),
+        Read(("revision",), "model", unless=("smollm2-135m",)),
+    )
 
     kind: Literal["transformers"]
     model: str = "smollm2-135m"
@@ -154,6 +160,11 @@ class AnalyticOracleConfig(OracleBase):
     """Losses by formula: no model, milliseconds a query. For trying things out, and for tests."""
 
     white_box: ClassVar[bool] = True
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("features",), "function", where=("logistic",)),
+        Read(("condition",), "function", where=("quadratic",)),
+        Read(("seed",), "function", unless=("flat",)),
+    )
 
     kind: Literal["analytic"]
     function: Literal["logistic", "quadratic", "flat"] = "logistic"
@@ -177,6 +188,11 @@ class VllmOracleConfig(OracleBase):
 
     auto_threads: ClassVar[int] = 2
     many_actors: ClassVar[bool] = False  # one engine batches for all
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("gpu_memory_utilization",), "gpus", unless=(0,)),
+        Read(("kv_cache_gib",), "gpus", where=(0,)),
+        Read(("revision",), "model", unless=("smollm2-135m",)),
+    )
 
     kind: Literal["vllm"]
     model: str = "smollm2-135m"
@@ -207,12 +223,22 @@ class VllmOracleConfig(OracleBase):
     trust_remote_code: bool = False
     """Run model code from the hub."""
 
+    @model_validator(mode="after")
+    def _an_engine_has_all_its_gpus(self) -> Self:
+        if self.tensor_parallel_size > 1 and self.gpus != self.tensor_parallel_size:
+            raise ValueError(
+                "an engine over several GPUs needs them all in its actor, but tensor_parallel_size is"
+                f" {self.tensor_parallel_size} and gpus {self.gpus:g}; set gpus: {self.tensor_parallel_size}"
+            )
+        return self
+
 
 class OpenAIOracleConfig(OracleBase, ServerConfig):
     """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can."""
 
     may_ask_twice: ClassVar[bool] = False  # it would bill both, and be no faster
     many_actors: ClassVar[bool] = False  # one waits for all
+    reads: ClassVar[tuple[Read, ...]] = (Read(("top_logprobs",), "scores", where=("logprobs",)),)
     set_elsewhere: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("max_tokens", "max_completion_tokens"), "oracle.max_tokens"),
         **dict.fromkeys(("logprobs", "top_logprobs"), "oracle.top_logprobs, or oracle.scores"),

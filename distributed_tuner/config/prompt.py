@@ -1,15 +1,21 @@
 """Settings of the prompt that is tuned: rows of embeddings, or words."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import Config, Read
 
 
 class SoftPromptConfig(Config):
     """Rows of embeddings: how many, what they start as, and where they stand."""
+
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("text",), "init", where=("text",)),
+        Read(("seed",), "init", where=("vocab",)),
+        Read(("instruction",), "layout", where=("instruction_suffix", "auto")),
+    )
 
     kind: Literal["soft"] = "soft"
     """Names this sort of prompt, which is the usual one and need not be named."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import Config, Read
 from distributed_tuner.config.server import ServerConfig
 
 
@@ -81,6 +81,8 @@ class VllmProposerConfig(ChatSettings):
 
 class RandomProposerConfig(ProposerSettings):
     """Random words of the vocabulary: the control that tells whether an LLM matters."""
+
+    reads: ClassVar[tuple[Read, ...]] = (Read(("instruction",), "kind", unless=("random",)),)
 
     kind: Literal["random"]
 

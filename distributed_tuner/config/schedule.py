@@ -1,10 +1,10 @@
 """Settings of the schedule: how Ray Tune treats trials of different promise."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import Config, Read
 
 
 class NoScheduleConfig(Config):
@@ -39,6 +39,8 @@ class PopulationScheduleConfig(Config):
     trial of the top quantile, explored as in PBT (Jaderberg et al. 2017), and restarts from the best of the proposals
     made from the whole population's scored prompts and of that trial's own prompt. The others go on with their search.
     """
+
+    reads: ClassVar[tuple[Read, ...]] = (Read(("patience",), "mode", where=("sync",)),)
 
     kind: Literal["population"]
     quantile: float = Field(0.25, gt=0, le=0.5)

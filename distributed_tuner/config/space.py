@@ -12,6 +12,7 @@ import numpy as np
 from distributed_tuner.config.distributions import Choice, Distribution, Grid, LogUniform, RandInt, Uniform
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.prompt import started_from
+from distributed_tuner.config.unread import require_read
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.seeds import generator
@@ -113,11 +114,9 @@ def validate(tree: Tree) -> None:
     """Check the space at both ends of every range and at every option, whatever would be drawn.
 
     Raises:
-        ConfigError: some end breaks a rule; names the path.
+        ConfigError: some end breaks a rule, or what is set is read at none; names the path.
     """
-    for combination in expand(tree):
-        for constants in _extremes(combination):
-            experiment_of(merged(constants))
+    require_read([experiment_of(merged(end)) for combination in expand(tree) for end in _extremes(combination)])
 
 
 def merged(tree: Tree) -> Tree:

@@ -1,10 +1,10 @@
 """Settings of stages: the stretches that a trial is made of."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from distributed_tuner.config.base import LABEL, Config
+from distributed_tuner.config.base import LABEL, Config, Read
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.task import LabelWords
@@ -65,6 +65,11 @@ class ScreenStageConfig(Config):
     candidate like any other for what is returned.
     """
 
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("proposals",), "proposer", unless=(None,)),
+        Read(("orders",), "demonstrations", unless=((),)),
+    )
+
     kind: Literal["screen"] = "screen"
     instructions: tuple[str, ...] = ()
     """Yours, tried beside the task's manual prompt."""
@@ -91,6 +96,10 @@ class ScreenStageConfig(Config):
 
 class RestartStageConfig(Config):
     """An LLM reads the trajectory of scored prompts and proposes others; the best becomes the start of what follows."""
+
+    reads: ClassVar[tuple[Read, ...]] = (
+        Read(("trajectory", "shown", "adopt", "state", "tokens"), "faithful", where=(False,)),
+    )
 
     kind: Literal["restart"]
     name: str | None = Field(None, pattern=LABEL)

@@ -42,7 +42,6 @@ class VllmEngine:
 
     def __init__(self, config: VllmOracleConfig) -> None:
         _require_vllm()
-        _require_gpus(config)
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         import torch
@@ -158,15 +157,6 @@ def _require_vllm() -> None:
             f"oracle.kind 'vllm' needs vLLM, which is not installed for {sys.executable}; make an environment for it"
             " (`make vllm` on a CPU, requirements-vllm.txt on a GPU) and set oracle.python to its Python, or run"
             " tune.py with it"
-        )
-
-
-def _require_gpus(config: VllmOracleConfig) -> None:
-    wanted = config.tensor_parallel_size
-    if wanted > 1 and config.gpus != wanted:
-        raise ModelError(
-            f"an engine over several GPUs needs them all in its actor, but oracle.tensor_parallel_size is {wanted} and"
-            f" oracle.gpus {config.gpus:g}; set oracle.gpus: {wanted}"
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from actors.oracle import _environment
 from distributed_tuner import oracles
@@ -32,10 +33,10 @@ def test_a_folder_called_vllm_is_not_vllm(monkeypatch: pytest.MonkeyPatch, tmp_p
         oracles.build(config())
 
 
-def test_an_engine_over_two_gpus_needs_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "_require_vllm", lambda: None)
-    with pytest.raises(ModelError, match=r"oracle.tensor_parallel_size is 2 and oracle.gpus 1; set oracle.gpus: 2"):
-        oracles.build(config(tensor_parallel_size=2, gpus=1))
+def test_an_engine_over_two_gpus_needs_both() -> None:
+    with pytest.raises(ValidationError, match=r"tensor_parallel_size is 2 and gpus 1; set gpus: 2"):
+        config(tensor_parallel_size=2, gpus=1)
+    config(tensor_parallel_size=2, gpus=2)
 
 
 def test_only_an_engine_has_a_python_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
