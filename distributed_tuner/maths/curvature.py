@@ -91,19 +91,6 @@ def lanczos(product: Product, start: Array64, steps: int) -> Array64:
     return np.asarray(np.linalg.eigvalsh(tridiagonal), dtype=np.float64)
 
 
-def power_iteration(product: Product, start: Array64, steps: int) -> float:
-    """Return an estimate of the largest ``|eigenvalue|``, from below, by so many products."""
-    v = start / np.linalg.norm(start)
-    length = 0.0
-    for _ in range(steps):
-        w = product(v)
-        length = float(np.linalg.norm(w))
-        if length == 0.0:
-            return 0.0
-        v = w / length
-    return length
-
-
 def operator_norm(ritz: Array64) -> float:
     """Return the largest ``|value|``: what bounds the change of a gradient by that of x."""
     return float(np.abs(ritz).max())

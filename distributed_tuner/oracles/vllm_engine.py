@@ -79,8 +79,8 @@ class VllmEngine:
         for at in range(0, len(token_ids), MOST_LABELS):
             ids = [int(i) for i in token_ids[at : at + MOST_LABELS]]
             asked = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
-            found = [answer.logprobs[0] for answer in self._generate(sequences, asked)]
-            parts.append(np.array([[scores[i].logprob for i in ids] for scores in found], dtype=np.float32))
+            found = [_told(answer.logprobs, ids) for answer in self._generate(sequences, asked)]
+            parts.append(np.array(found, dtype=np.float32))
         return np.concatenate(parts, axis=1)
 
     def write(self, ids: list[int], sampling: Sampling, end_ids: Sequence[int]) -> list[int]:
@@ -99,7 +99,16 @@ class VllmEngine:
         return list(answer.token_ids)
 
     def _generate(self, sequences: Sequence[Sequenced], asked: Any) -> list[Any]:
-        """Return the one completion of each sequence. What the prefix cache holds from before is forgotten."""
+        """Return the one completion of each sequence. What the prefix cache holds from before is forgotten.
+
+        Raises:
+            ModelError: log-probabilities of embeddings are asked for, for which vLLM would tell nothing without a word.
+        """
+        if asked.prompt_logprobs is not None and not all(isinstance(one, list) for one in sequences):
+            raise ModelError(
+                "vLLM tells no log-probabilities of a prompt that is given as embeddings; ask for those of the tokens"
+                " behind it (logprob_token_ids), or give token ids"
+            )
         if self._prefix_caching:
             self._llm.reset_prefix_cache()
         try:
@@ -113,6 +122,24 @@ class VllmEngine:
         """Give up what is left of a failed call; its answers would be taken for the next one's."""
         engine = self._llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
+
+
+def _told(logprobs: Any, ids: list[int]) -> list[float]:
+    """Return the logits of some tokens from an answer's first position.
+
+    Raises:
+        ModelError: some are not there.
+    """
+    scores = logprobs[0] if logprobs else None
+    lacking = [i for i in ids if not scores or i not in scores]
+    if lacking:
+        raise ModelError(
+            f"vLLM must tell the logits of all {len(ids)} tokens that it is asked for, but {len(lacking)} are not in"
+            f" its answer (token {lacking[0]} is the first); take a version of requirements-vllm.txt, or"
+            " oracle.kind: transformers"
+        )
+    assert scores is not None
+    return [scores[i].logprob for i in ids]
 
 
 def _prompt(sequence: Sequenced) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from distributed_tuner.config.head import LabelWordsHeadConfig, VocabularyHeadCo
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.prompts.export import ExportedPrompt, read, text_of, write, write_peft, write_safetensors
-from distributed_tuner.prompts.head_export import ExportedHead
+from distributed_tuner.prompts.head_export import ExportedHead, read_head, write_head
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Array, Batch, Point, PromptSpec, Request, Text
@@ -51,6 +51,19 @@ def test_rows_that_are_a_view_are_written_in_their_own_order(tmp_path: Path) -> 
 
     (adapter,) = load_file(tmp_path / "peft" / "adapter_model.safetensors").values()
     np.testing.assert_array_equal(adapter, view)
+
+
+def test_heads_that_are_views_are_written_in_their_own_order(tmp_path: Path) -> None:
+    """What is transposed, strided or reversed in memory; safetensors writes memory as it lies, without an error."""
+    square = np.arange(12, dtype=np.float64).reshape(3, 4)
+    state = {"transposed": square.T, "strided": square[:, ::2], "reversed": square[::-1], "row": square[1]}
+    head = ExportedHead(VocabularyHeadConfig(kind="vocabulary"), ("a",) * 4, ("0", "1"), ("a", "b"), "some", state)
+    write_head(head, tmp_path)
+    again = read_head(tmp_path)
+    assert again is not None
+    assert again.state.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(again.state[name], value, err_msg=name)
 
 
 def test_the_description_is_json_with_shape_and_text(tmp_path: Path) -> None:
