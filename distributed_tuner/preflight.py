@@ -367,7 +367,8 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
     plans = course.plan_all()
     for index, (stage, plan) in enumerate(zip(course.stages, plans, strict=True)):
         if not isinstance(stage, RestartStageConfig):
-            rehearsal.take(stage.optimizer, space, experiment.seed, course.horizon(index, plan))
+            steps = course.horizon(index, plan)
+            rehearsal.take(stage.optimizer, space, experiment.seed, steps, counter.has_tokenizer)
     search = sum((plan.cost for plan in plans), Cost())
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens

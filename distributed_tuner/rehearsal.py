@@ -18,7 +18,6 @@ from distributed_tuner.states import decode, encode
 
 STEPS = 2  # at least: some members of nevergrad's registry fail when they are asked for the second time
 QUERIES = 12  # at least: others are portfolios, whose members take turns
-STAND_INS = ("a", "b")  # for a vocabulary that only the model knows
 
 
 class Rehearsal:
@@ -30,11 +29,20 @@ class Rehearsal:
     def __init__(self) -> None:
         self._known: set[tuple[Any, ...]] = set()
 
-    def take(self, config: OptimizerConfig | FirstOrderConfig, space: PromptSpace, seed: int, steps: int) -> None:
+    def take(
+        self,
+        config: OptimizerConfig | FirstOrderConfig,
+        space: PromptSpace,
+        seed: int,
+        steps: int,
+        has_tokenizer: bool = True,
+    ) -> None:
         """Take the first steps of a search of ``steps`` in a space of prompts.
 
+        has_tokenizer: whether the model's is known, whose words a search in words may take.
+
         Raises:
-            ConfigError, OptimizerError: they cannot be taken.
+            ConfigError, ModelError, OptimizerError: they cannot be taken.
         """
         whole = {name: value for name, value in config.model_dump().items() if type(value) is not float}
         known = (repr(whole), space.dim, isinstance(space.start, str))
@@ -42,9 +50,10 @@ class Rehearsal:
             return
         self._known.add(known)
         key: Key = (seed, "rehearsal")
+        words = space.words_beforehand(has_tokenizer)
         optimizer, twin = (
             optimizers.build(
-                config.settled({}), dim=space.dim, key=key, steps=steps, start=space.start, vocabulary=STAND_INS
+                config.settled({}), dim=space.dim, key=key, steps=steps, start=space.start, vocabulary=words
             )
             for _ in range(2)
         )

@@ -47,6 +47,11 @@ class Counter(Protocol):
         ...
 
     @property
+    def has_tokenizer(self) -> bool:
+        """Whether the model's tokenizer is known, and with it the words of its vocabulary."""
+        ...
+
+    @property
     def rounds(self) -> bool:
         """Whether the model computes in few bits on a device like this machine's, so that a run calibrates it."""
         ...
@@ -102,6 +107,7 @@ class TextualCounter:
     """What all that count with a model's tokenizer share. ``context``: a limit of tokens beside the model's own."""
 
     soft = True
+    has_tokenizer = True
     model_bytes = 0
 
     @property
@@ -227,6 +233,7 @@ class OpenAICounter:
         self._config = config
         self._text = ServedText(config)
         self.soft = config.prompt_embeds
+        self.has_tokenizer = (config.tokenizer or config.embeddings) is not None
         source = Source(config.embeddings) if config.prompt_embeds and config.embeddings else None
         self.width = 0 if source is None else int(load_model_config(source).get_text_config().hidden_size)
 
@@ -265,6 +272,7 @@ class AnalyticCounter:
     """Counts for the analytic oracle, which is its own model."""
 
     soft = True
+    has_tokenizer = True
     rounds = False
     model_bytes = 0
     takes_suffix = True

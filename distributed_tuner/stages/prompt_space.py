@@ -21,6 +21,7 @@ from distributed_tuner.values import Array, Candidate, Embedded, Point, PromptSp
 
 WORDS_A_ROW = 0.75  # of a soft prompt; a word is a token or two
 A_WORD = "prompt"  # of the text by which costs are planned
+STAND_INS = ("a", "b")  # for the words of a tokenizer
 
 
 class PromptSpace(Protocol):
@@ -75,6 +76,14 @@ class PromptSpace(Protocol):
         """Return the words that a search may take; none where the search is not in words."""
         ...
 
+    def words_beforehand(self, has_tokenizer: bool) -> tuple[str, ...]:
+        """Return words that a search may take, as far as they are known without the model, and stand-ins for its own.
+
+        Raises:
+            ModelError: they would be those of a tokenizer that is not known.
+        """
+        ...
+
     def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
         """Return what is kept of a selected prompt: its rows (L, D), or its words."""
         ...
@@ -120,6 +129,9 @@ class SoftSpace:
     def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
         return ()
 
+    def words_beforehand(self, has_tokenizer: bool) -> tuple[str, ...]:
+        return ()
+
     def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
         return candidate.text if isinstance(candidate, Text) else model.materialize(candidate, self.spec)
 
@@ -162,7 +174,13 @@ class WordSpace:
     def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
         if self.allowed == "task":
             return self.task_words
-        words = model.vocabulary(TokenSpace("printable" if self.allowed == "printable" else "words"))
+        return self._chosen(model.vocabulary(TokenSpace("printable" if self.allowed == "printable" else "words")))
+
+    def words_beforehand(self, has_tokenizer: bool) -> tuple[str, ...]:
+        return self.task_words if self.allowed == "task" else self._chosen(STAND_INS if has_tokenizer else ())
+
+    def _chosen(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the tokenizer's words, or the task's where it has none and that is left open."""
         if not words and self.allowed != "auto":
             raise ModelError(
                 f"prompt.vocabulary: {self.allowed} takes the words of the model's tokenizer, but it is not known; set"

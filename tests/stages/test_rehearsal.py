@@ -13,7 +13,7 @@ from tiny_models import save_tiny
 from distributed_tuner import optimizers
 from distributed_tuner.config.optimizer import CmaConfig, OptimizerSettings, ZotConfig
 from distributed_tuner.config.stage import SearchStageConfig
-from distributed_tuner.errors import ConfigError, OptimizerError
+from distributed_tuner.errors import ConfigError, ModelError, OptimizerError
 from distributed_tuner.optimizers import Optimizer
 from distributed_tuner.precision import cases
 from distributed_tuner.preflight import prepare, prepare_plans
@@ -219,3 +219,19 @@ def test_check_says_what_the_run_would_find_out(tmp_path: Path) -> None:
     prepare(path, ["stages.0.optimizer.optimizer=Powell"])
     for optimizer in (CmaConfig(popsize=4, step_size="tpa"), CmaConfig(popsize=2)):
         Rehearsal().take(optimizer, SPACE, 0, 50)
+
+
+SERVED = (
+    "{name: some, task: {kind: demo}, oracle: {kind: openai, model: some}, prompt: {kind: text},"
+    " stages: [{kind: search, optimizer: {kind: token_edit}}], budget: {queries: 100}}"
+)
+
+
+def test_check_knows_that_a_tokenizer_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(SERVED)
+    for vocabulary in ("words", "printable"):
+        with pytest.raises(ModelError, match=f"prompt.vocabulary: {vocabulary} takes the words of the model's tok"):
+            prepare(path, [f"prompt.vocabulary={vocabulary}"])
+    for vocabulary in ("task", "auto"):
+        prepare(path, [f"prompt.vocabulary={vocabulary}"])
