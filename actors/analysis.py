@@ -23,6 +23,7 @@ from distributed_tuner.config.optimizer import AdamWConfig, FirstOrderConfig
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.stage import GradientStageConfig
 from distributed_tuner.errors import ConfigError
+from distributed_tuner.ledger.digest import digest
 from distributed_tuner.ledger.rows import CostRow, CurvatureRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.maths.curvature import Array64, step_size
@@ -30,8 +31,9 @@ from distributed_tuner.preflight import Prepared, prepare, prepare_again
 from distributed_tuner.prompts.export import read
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.stages.reading import read_by
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Point
+from distributed_tuner.values import Array, Point
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "effective_dimension.yaml"
 RHO = 0.1
@@ -56,6 +58,8 @@ def analyze_effective_dimension(
     trained = RunDirectory(source) if source is not None and source.is_dir() else None
     prepared = prepare(source or SPACE, []) if trained is None else prepare_again(trained, Path())
     prepared = _as_asked(prepared, forward_only)
+    if trained is not None:
+        _trained(trained, prepared)
     page.begin(folder)
     if source is None:
         note("quadratics: gradient descent and ZO-GD")
@@ -104,6 +108,24 @@ def _as_asked(prepared: Prepared, forward_only: bool) -> Prepared:
     return prepared
 
 
+def _trained(directory: RunDirectory, prepared: Prepared) -> tuple[Array, Experiment, Task]:
+    """Return the rows of a run's best trial, its settings and its task as these are asked for.
+
+    Raises:
+        ConfigError: they are words, which a screen has found.
+    """
+    trial_id = read(directory.best).trial_id
+    plan = next(plan for plan in prepared.plans if plan.trial_id == trial_id)
+    rows = directory.prompt_of(trial_id)
+    if rows is None or isinstance(rows, str):
+        raise ConfigError(
+            f"curvature needs coordinates, but the best prompt of {directory.name} is in words, as its screen found it;"
+            " give the search space instead, or a run without a screen"
+        )
+    plan, task = prepared.as_screened(plan, digest(directory.ledger).screens)
+    return rows, plan.experiment, read_by(task, plan.experiment)
+
+
 def _settled(prepared: Prepared, note: Note) -> Settled:
     names = (f"analysis-{os.getpid()}-{time.time_ns()}/{number}" for number in itertools.count())
     return settle(prepared, lambda config: Pool.start(config, next(names)), note)
@@ -150,13 +172,9 @@ class _Measuring:
 
     def of_run(self, directory: RunDirectory) -> analysis.Part:
         """Measure at the start of the best trial of a run, and at the prompt that it found."""
-        trial_id = read(directory.best).trial_id
-        index = next(i for i, plan in enumerate(self._prepared.plans) if plan.trial_id == trial_id)
-        experiment, task = self._prepared.plans[index].experiment, self._prepared.tasks[index]
+        rows, experiment, task = _trained(directory, self._prepared)
         landscape = self._landscape(experiment, task)
         start = np.zeros(landscape.dim)
-        rows = directory.prompt_of(trial_id)
-        assert rows is not None and not isinstance(rows, str)
         spec = prompt_spec(experiment.prompt, task)
         base = self._pool.oracle.materialize(Point(start.astype(np.float32)), spec)
         unit = self._pool.oracle.info.embedding_std if spec.units == "embedding" else 1.0

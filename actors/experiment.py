@@ -232,12 +232,7 @@ class _Run:
             prompt = self._directory.prompt_of(plan.trial_id)
             if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
                 scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
-                screens = self._ledger.catch_up().screens
-                screen = next((row for row in screens if row.trial_id == plan.trial_id), None)
-                asked, task = plan, self._prepared.plain_task(plan)
-                if screen is not None:
-                    asked = plan.started_from(screen.instruction)
-                    task = task.worded(screen.template, screen.label_words)
+                asked, task = self._prepared.as_screened(plan, self._ledger.catch_up().screens)
                 seen = task if isinstance(prompt, str) else framed(task, asked.experiment.prompt)
                 return asked, seen, prompt, scores, summary["best"]
         return None

@@ -4,7 +4,7 @@ Reads data, tokenizer and model configuration; loads no weights and starts no Ra
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, valid
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.errors import ConfigError, ModelError
+from distributed_tuner.ledger.rows import ScreenRow
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
 from distributed_tuner.oracles.pool_size import sized
@@ -196,6 +197,14 @@ class Prepared:
         """Return a trial's task as it was built, with the words that its head reads."""
         place = plan.index
         return replace(self.plain_tasks[place], answer_words=self.tasks[place].answer_words)
+
+    def as_screened(self, plan: TrialPlan, screens: Iterable[ScreenRow]) -> tuple[TrialPlan, Task]:
+        """Return a trial and its task, as it was built, as they go on from what the trial's screen has found."""
+        found = next((row for row in screens if row.trial_id == plan.trial_id), None)
+        task = self.plain_task(plan)
+        if found is None:
+            return plan, task
+        return plan.started_from(found.instruction), task.worded(found.template, found.label_words)
 
     @property
     def fitted_on(self) -> tuple[Split, ...]:

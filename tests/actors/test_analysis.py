@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuner_runs import ZOT, run_space, space, write_space
+from tuner_runs import CMA, ZOT, run_space, space, write_space
 
 from actors.analysis import analyze_effective_dimension
 from distributed_tuner.analysis import page
@@ -50,6 +50,19 @@ def test_of_a_run_the_start_and_the_trained_prompt_are_looked_at(reviews: Path, 
     assert rows["loss"][1] == pytest.approx(selected, abs=1e-4)
     assert done.best
     assert any("upper bound" in sentence for sentence in found.conclusion)
+
+
+@pytest.mark.extended  # what the two ask for is the same as of any run
+def test_behind_a_screen_the_prompt_is_looked_at_in_the_wording_that_was_found(reviews: Path, tmp_path: Path) -> None:
+    templates = [f"{words} {{text}} It was{{label_word}}" for words in ("Verdict of", "So what of", "All in all")]
+    screen = {"kind": "screen", "templates": templates, "patterns": False, "demonstrations": []}
+    search = {"kind": "search", "optimizer": CMA, "look_every": 100, "select": "metric"}
+    more = {"stages": [screen, search], "significance": None, "budget": {"queries": 300}}
+    run_space(write_space(space({"kind": "analytic"}, [], **more), reviews, "behind.yaml"), tmp_path / "run")
+    best = json.loads((tmp_path / "run" / "summary.json").read_text())["best"]
+    assert best["text"] is None and best["template"] is not None
+    rows = analyzed(tmp_path / "run", tmp_path / "out", forward_only=True).tables[0].rows
+    assert rows["loss"][1] == pytest.approx(best["train_loss"], abs=1e-4)
 
 
 def test_words_have_no_curvature(reviews: Path, tmp_path: Path) -> None:
