@@ -5,6 +5,7 @@ Owns how hub rows and labels become ours. Where the data come from belongs to ``
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _labelled(
     stored = dict.fromkeys(column for template in templates for column in stored_columns(spec.clean, template))
     table.need("label", "label")
     filled = table.filled((*stored, "label"), config.on_empty)
-    labels = table.labels("label", lambda label: _index(spec, label), spec.label_names, filled)
+    labels = table.labels("label", cache(partial(_index, spec)), spec.label_names, filled)
     dropped = filled.count(False)
     told = f"{dropped} of {len(table)} rows of {table.source} have no text or no label and are left out"
     return Labelled(table, labels), [told] if dropped else []

@@ -58,7 +58,7 @@ class Table:
     def column(self, name: str) -> Sequence[Any]:
         """Return the cells of a column. Half a million rows of a data set as mappings would take minutes."""
         if not isinstance(self.rows, list):
-            found: Sequence[Any] = self.rows[name]
+            found: Sequence[Any] = self.rows[name][:]
             return found
         return [row.get(name) for row in self.rows]
 
