@@ -5,7 +5,6 @@ Owns what is checked of the files before a split is drawn: columns, labels, empt
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from distributed_tuner.config.task import FileTaskConfig, label_key
 from distributed_tuner.errors import TaskError
@@ -16,14 +15,6 @@ from distributed_tuner.tasks.reading import read
 from distributed_tuner.tasks.templates import Template
 
 
-class _Rows(NamedTuple):
-    """The rows of a file, the texts of those that count, and what there is to be told of them."""
-
-    labelled: Labelled
-    texts: repeats.Texts
-    warnings: list[str]
-
-
 def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     """Read the files of ``config`` and make the task. Raises TaskError for all that is wrong with them."""
     template = Template.parse(config.template, config.model_family)
@@ -32,18 +23,18 @@ def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -
     for one in templates:
         _check_use(one, columns, config.label)
     names = tuple(config.label_words)
-    pool = _read(config, templates, columns, config.train, root)
-    present = set(pool.labelled.labels)
+    pool, warnings = _read(config, templates, columns, config.train, root)
+    present = set(pool.labels)
     empty = [name for i, name in enumerate(names) if i not in present]
     if empty:
         raise TaskError(
             f"label {empty[0]!r} has a label word but no example in {config.train}: take it out of label_words"
         )
-    warnings, test = pool.warnings, None
+    test = None
     if config.test is not None:
-        test = _read(config, templates, columns, config.test, root)
-        shared = repeats.across(pool.labelled.table, pool.texts, test.labelled.table, test.texts)
-        warnings = [*warnings, *test.warnings, *shared]
+        rows, told = _read(config, templates, columns, config.test, root)
+        test = Labelled(rows.table, rows.labels)
+        warnings += [*told, *repeats.across(pool, rows)]
     wording = Wording(
         name=Path(config.train).stem,
         description=f"sort texts into {len(names)} classes",
@@ -54,7 +45,7 @@ def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -
         fields=fields_by_column,
         others=tuple(templates[1:]),
     )
-    return assemble(config, wording, pool.labelled, test and test.labelled, warnings)
+    return assemble(config, wording, Labelled(pool.table, pool.labels), test, warnings)
 
 
 def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
@@ -71,7 +62,8 @@ def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
 
 def _read(
     config: FileTaskConfig, templates: Sequence[Template], columns: Sequence[str], path: str, root: Path
-) -> _Rows:
+) -> tuple[repeats.Rows, list[str]]:
+    """Return the rows of a file, and what there is to be told of them."""
     table = read(path, root)
     for column in columns:
         table.need(column, "text")
@@ -85,7 +77,8 @@ def _read(
     labels = table.labels(config.label, index.get, names, filled)
     cells = [table.texts(i, shown) if kept else {} for i, kept in enumerate(filled)]
     texts = [tuple(row[column] for column in templates[0].columns) if row else () for row in cells]
-    told = repeats.within(table, texts, labels, names)
+    rows = repeats.Rows(table, texts, labels)
+    told = repeats.within(rows, names)
     if dropped := filled.count(False):
         told.insert(0, f"{dropped} of {len(table)} rows of {path} have no text or no label and are left out")
-    return _Rows(Labelled(table, labels), [text for text, kept in zip(texts, filled, strict=True) if kept], told)
+    return rows, told

@@ -1,17 +1,23 @@
 """What stands in the data more than once, and what it does to the numbers. It is told, and stays where it is."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple
 
 from distributed_tuner.tasks.table import Table
 from distributed_tuner.values import Example
 
-Texts: TypeAlias = Sequence[tuple[str, ...]]
-"""The text columns of every row of a table."""
+
+class Rows(NamedTuple):
+    """The rows of a table as they are compared: the text columns of each, and its label (below 0: it is left out)."""
+
+    table: Table
+    texts: Sequence[tuple[str, ...]]
+    labels: Sequence[int]
 
 
-def within(table: Table, texts: Texts, labels: Sequence[int], names: Sequence[str]) -> list[str]:
-    """Tell of texts that have two labels, and of rows that stand in the table again. Rows without a label are none."""
+def within(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Tell of texts that have two labels, and of rows that stand in the table again."""
+    table, texts, labels = rows
     first: dict[tuple[str, ...], int] = {}
     apart: list[tuple[int, int]] = []
     again: list[tuple[int, int]] = []
@@ -38,11 +44,18 @@ def within(table: Table, texts: Texts, labels: Sequence[int], names: Sequence[st
     return told
 
 
-def across(pool: Table, pool_texts: Texts, test: Table, test_texts: Texts) -> list[str]:
-    """Tell how many rows of the pool are also in the test set."""
-    tested = set(test_texts)
-    shared = sum(text in tested for text in pool_texts)
-    return [f"{shared} of {len(pool)} rows of {pool.source} are also in {test.source}"] if shared else []
+def across(pool: Rows, test: Rows) -> list[str]:
+    """Tell how many rows of the pool are also in the test set, and how many of these have another label there."""
+    tested: dict[tuple[str, ...], set[int]] = {}
+    for text, label in zip(test.texts, test.labels, strict=True):
+        if label >= 0:
+            tested.setdefault(text, set()).add(label)
+    rows = zip(pool.texts, pool.labels, strict=True)
+    shared = [label in tested[text] for text, label in rows if label >= 0 and text in tested]
+    if not shared:
+        return []
+    apart = f", {shared.count(False)} of them with another label" if not all(shared) else ""
+    return [f"{len(shared)} of {len(pool.table)} rows of {pool.table.source} are also in {test.table.source}{apart}"]
 
 
 def drawn(

@@ -50,11 +50,12 @@ def test_a_text_with_two_labels_is_told_with_both_places(tmp_path: Path) -> None
 
 
 def test_a_test_set_is_looked_at_as_well(tmp_path: Path) -> None:
-    test = [("new", "bad"), ("new", "good"), ("text 1", "good"), ("text 1", "good")]
+    test = [("new", "bad"), ("new", "good"), ("text 1", "good"), ("text 1", "good"), ("text 3", "bad")]
     told = task_of(tmp_path, DIFFERENT[:12], test).warnings  # six of a class: all are drawn
+    assert "2 of 12 rows of train.jsonl are also in test.jsonl, 1 of them with another label" in told
     assert [re.split(r"[,(]", warning)[0].strip() for warning in told] == [
-        "1 of 4 rows of test.jsonl have the text of an earlier row and another label",
-        "1 of 4 rows of test.jsonl repeat an earlier row",
-        "1 of 12 rows of train.jsonl are also in test.jsonl",
-        "1 of the 12 train",
+        "1 of 5 rows of test.jsonl have the text of an earlier row and another label",
+        "1 of 5 rows of test.jsonl repeat an earlier row",
+        "2 of 12 rows of train.jsonl are also in test.jsonl",
+        "2 of the 12 train",
     ]
