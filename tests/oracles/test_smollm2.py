@@ -14,7 +14,7 @@ from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.optimizers import build as build_optimizer
-from distributed_tuner.oracles import models
+from distributed_tuner.oracles import gguf, models
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.preflight import prepare
 from distributed_tuner.seeds import standard_normal
@@ -23,13 +23,31 @@ from distributed_tuner.values import Embedded, Point, PromptSpec, Request, Text,
 
 pytestmark = pytest.mark.model
 LENGTH = 6
+AS_LLAMA_CPP = {
+    "room  101": [3066, 256, 33, 32, 33],
+    "a\n\n1. one\n\n2. two": [81, 1116, 33, 30, 582, 1116, 34, 30, 827],
+    "12  34": [33, 34, 256, 35, 36],
+    "x 1": [104, 216, 33],
+    "\n1": [198, 33],
+    "\t1": [197, 33],
+    "a  b": [81, 216, 278],
+    "3.14": [35, 30, 33, 36],
+    "\u00bd \u00b2  \u0663": [16738, 216, 19133, 256, 164, 113],
+    "v2.0  10": [102, 34, 30, 32, 256, 33, 32],
+    "10\n\n 20": [33, 32, 8866, 34, 32],
+    "it's 5  o'clock": [269, 506, 216, 37, 216, 263, 23, 17466],
+    "1 000": [33, 216, 32, 32, 32],
+    "\u2167  8": [173, 223, 117, 256, 40],
+    "a1b22c": [81, 33, 82, 34, 34, 83],
+}
+"""What its server's /tokenize answers for the same file (xllamacpp 2026.10.11549)."""
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the converted model: the one in the user's cache where there is one, else a new one."""
     with pytest.MonkeyPatch.context() as patch:
-        if not (models.cache_directory() / "smollm2-135m-instruct" / "model.safetensors").exists():
+        if not (models.cache_directory() / f"smollm2-135m-instruct-{gguf.FORM}" / "model.safetensors").exists():
             patch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield Path(models.locate("smollm2-135m"))
 
@@ -58,10 +76,16 @@ def test_a_second_start_does_not_convert(converted: Path, monkeypatch: pytest.Mo
         raise AssertionError("converted again")
 
     before = (converted / "model.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(models, "_convert", again)
+    monkeypatch.setattr(gguf, "convert", again)
     monkeypatch.setattr(models, "_smollm2_gguf", again)
     assert Path(models.locate("smollm2-135m")) == converted
     assert (converted / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("text", AS_LLAMA_CPP)
+def test_texts_have_the_ids_that_llama_cpp_gives_them(text: str, converted: Path) -> None:
+    tokenizer = models.load_tokenizer(TransformersOracleConfig(kind="transformers"))
+    assert tokenizer(text)["input_ids"] == AS_LLAMA_CPP[text]
 
 
 def test_the_model_is_smollm2(oracle: LossOracle) -> None:
