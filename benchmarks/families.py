@@ -190,20 +190,62 @@ FAMILIES: dict[str, Family] = {
         HEADS | dict(lru_width=32, attention_window_size=WINDOW, block_types=["recurrent", "attention"]),
     ),
     "LFM2": Family("lfm2", GROUPED | dict(layer_types=["conv", "full_attention"])),
+    "Llama 4 text": Family(
+        "llama4_text",
+        HEADS
+        | dict(num_local_experts=4, num_experts_per_tok=1, intermediate_size_mlp=48, interleave_moe_layer_step=2)
+        | dict(attention_chunk_size=WINDOW, layer_types=["chunked_attention", "full_attention"]),
+    ),
+    "Ministral 3": Family(
+        "ministral3",
+        HEADS
+        | _rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=64, llama_4_scaling_beta=0.1)
+        | dict(sliding_window=None),
+    ),
+    "JetMoE": Family("jetmoe", GROUPED | dict(num_local_experts=4, num_experts_per_tok=2, kv_channels=8)),
+    "ERNIE 4.5 MoE": Family("ernie4_5_moe", HEADS | dict(moe_num_experts=4, moe_k=2, moe_intermediate_size=16)),
+    "Hunyuan-MoE": Family("hunyuan_v1_moe", HEADS | dict(num_experts=4, moe_topk=2)),
+    "InternLM3": Family("internlm3", HEADS),
+    "Nemotron": Family("nemotron", HEADS),
+    "MiniCPM3": Family("minicpm3", LATENT | dict(num_key_value_heads=4, head_dim=16)),
+    "DiffLlama": Family("diffllama", GROUPED),
+    "ModernBERT decoder": Family("modernbert-decoder", dict(local_attention=WINDOW, global_attn_every_n_layers=2)),
+    "OLMo hybrid": Family("olmo_hybrid", HEADS),
+    "MiniMax-01": Family("minimax", HEADS | dict(num_local_experts=4, num_experts_per_tok=2)),
+    "Qwen3-Next": Family(
+        "qwen3_next",
+        HEADS | EXPERTS | dict(num_experts=4, shared_expert_intermediate_size=16),
+    ),
+    "Jamba": Family("jamba", GROUPED | dict(num_experts=4, num_experts_per_tok=2, mamba_d_state=4)),
+    "RWKV": Family("rwkv", dict(attention_hidden_size=32, context_length=CONTEXT)),
     "BERT": Family("bert", {}, masked=True),
     "RoBERTa": Family("roberta", dict(max_position_embeddings=CONTEXT + 2), masked=True),
     "XLM-R": Family("xlm-roberta", dict(max_position_embeddings=CONTEXT + 2), masked=True),
     "CamemBERT": Family("camembert", dict(max_position_embeddings=CONTEXT + 2), masked=True),
+    "MPNet": Family("mpnet", dict(max_position_embeddings=CONTEXT + 2), masked=True),
+    "ALBERT": Family("albert", dict(embedding_size=16), masked=True),
+    "DistilBERT": Family("distilbert", dict(dim=32, n_layers=2, n_heads=4, hidden_dim=48), masked=True, base="none"),
+    "ELECTRA": Family("electra", dict(embedding_size=16), masked=True),
+    "DeBERTa": Family("deberta", dict(relative_attention=True, pos_att_type=["c2p", "p2c"]), masked=True),
+    "DeBERTa v3": Family(
+        "deberta-v2",
+        dict(relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8, share_att_key=True)
+        | dict(norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0),
+        masked=True,
+    ),
+    "ModernBERT": Family("modernbert", dict(local_attention=WINDOW, global_attn_every_n_layers=2), masked=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a family: by layout the largest difference of an example's loss from the plain pass (in words:
-    "text"), or why it is refused. ``packed``: whether rows share a sequence: "yes", "up to N tokens" or "no"."""
+    "text"), or why it is refused. ``apart``: how far two prompts' losses are at least, so that the comparison says
+    something. ``packed``: whether rows share a sequence: "yes", "up to N tokens" or "no"."""
 
     family: str
     differences: dict[str, float]
+    apart: float
     packed: str
     refused: str = ""
 
@@ -278,20 +320,22 @@ def measure(name: str, folder: Path, **settings: Any) -> Outcome:
     try:
         oracle = TransformersOracle(TransformersOracleConfig(kind="transformers", model=str(folder), **settings))
     except ModelError as error:
-        return Outcome(name, {}, "", str(error))
+        return Outcome(name, {}, 0.0, "", str(error))
     plain = Plain(family, folder)
     asked = batch(family)
     found: dict[str, float] = {}
+    apart = np.inf
     for layout in layouts(family):
         spec = PromptSpec(LENGTH, "zeros", "", layout, "embedding")
         points = tuple(Point(standard_normal(("family", i), LENGTH * oracle.info.width)) for i in range(2))
         got = oracle.evaluate(Request(points, asked, spec)).example_losses
         wanted = np.stack([plain.losses(oracle.materialize(point, spec), layout, asked) for point in points])
         found[layout] = float(np.abs(got - wanted).max())
+        apart = min(apart, float(np.abs(wanted[0] - wanted[1]).max()))
     spec = PromptSpec(LENGTH, "zeros", "", "prefix", "embedding")
     text = oracle.evaluate(Request((Text(PROMPT),), asked, spec)).example_losses[0]
     found["text"] = float(np.abs(text - plain.losses_with_words(PROMPT, asked)).max())
-    return Outcome(name, found, _packed(oracle))
+    return Outcome(name, found, apart, _packed(oracle))
 
 
 def _packed(oracle: LossOracle) -> str:
@@ -365,10 +409,11 @@ class Plain:
             ids = self._ids(text, True)
             return self._model(input_ids=torch.tensor([ids])).logits[0, ids.index(self._tokenizer.mask_token_id)]
         ids = [*self._ids(f"{prompt}\n", True), *self._ids(example.text + example.cue, False)]
-        return self._model(input_ids=torch.tensor([ids])).logits[0, -1]
+        return self._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
 
     def _forward(self, line_T_D: Any, place: int) -> Any:
-        return self._model(inputs_embeds=line_T_D[None]).logits[0, place]
+        more = {} if self._masked else {"use_cache": False}
+        return self._model(inputs_embeds=line_T_D[None], **more).logits[0, place]
 
     def _ids(self, text: str, special: bool) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]

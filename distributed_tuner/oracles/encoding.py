@@ -125,7 +125,13 @@ class Encoder:
 
         Raises:
             TaskError: the text holds a mask token of its own.
+            ModelError: the tokenizer has none.
         """
+        if self._tokenizer.mask_token is None:
+            raise ModelError(
+                "a model that fills in masks needs a tokenizer with a mask token, but this one has none; use the"
+                " tokenizer that the model was trained with"
+            )
         space = " " if batch.label_words[0].startswith(" ") else ""
         before = prompt + TEXT_SEPARATOR if prompt else ""
         ids = self.ids(f"{before}{example.text}{example.cue}{space}{self._tokenizer.mask_token}{example.tail}", True)

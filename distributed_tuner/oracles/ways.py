@@ -1,8 +1,9 @@
 """Whether rows that share a sequence get what the model gives each of them alone: compared when a model is loaded.
 
 Names of models and settings tell of this only where somebody wrote them down. So a few short rows and a long one are
-computed both ways in every layout, and what is found is kept beside the model's files, for every later start on this
-machine. Where the ways differ, rows are computed whole from then on, which takes longer and is right.
+computed both ways in every layout, and again once the layers are laid out for the processor. What is found is kept
+under the model's files for every later start on this machine, when a few tokens are asked to make sure. Where the ways
+differ, rows are computed whole from then on, which takes longer and is right.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.encoding import Encoder
 from distributed_tuner.oracles.machine_cache import keep, recall
@@ -42,10 +44,17 @@ Ways: TypeAlias = PackedRows | WholeRows
 Ask: TypeAlias = "Callable[[Ways], Tensor]"
 
 
-def find_reach(trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Encoder, files: Sequence[Path]) -> int:
-    """Return the tokens of the longest row that may share a sequence: the encoder's reach, or 0 where none may.
+def settle(
+    trunk: Trunk,
+    packed: PackedRows,
+    whole: WholeRows,
+    encoder: Encoder,
+    config: TransformersOracleConfig,
+    files: Sequence[Path],
+) -> None:
+    """Find how far rows may share a sequence (the encoder's ``reach``; 0: not at all), and lay the model out.
 
-    ``files``: the model's, under which the answer is kept; none where it must be found anew.
+    ``files``: the model's, under which the answers are kept; none where they must be found anew.
 
     Raises:
         ModelError: the model cannot be asked at all.
@@ -54,11 +63,7 @@ def find_reach(trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Enco
     if files:
         libraries = {name: version(name) for name in ("torch", "transformers")}
         key = [FORM, libraries, fingerprint(files, str(trunk.dtype)), trunk.device.type, encoder.reach]
-    known = None if key is None else recall("ways", key)
-    if known is None:
-        known = _compared(trunk, packed, whole, encoder)
-        if key is not None:
-            keep("ways", key, known)
+    known = _kept(key, lambda: _compared(trunk, packed, whole, encoder))
     trunk.own_head, trunk.no_rows = known["own_head"], known["no_rows"]
     if known["unlike_ids"]:
         log.warning(
@@ -66,13 +71,42 @@ def find_reach(trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Enco
             trunk.name,
         )
     if known["why"]:
+        encoder.reach = 0
         trunk.keep_whole(known["why"])
         log.warning(
             "the rows of %s are computed whole, each by the model's own forward pass, which takes longer: %s",
             trunk.name,
             known["why"],
         )
-    return 0 if known["why"] else encoder.reach
+    way = packed if encoder.reach else whole
+
+    def long_canaries() -> "Tensor":
+        import torch
+
+        asks = [_in_words, *(() if trunk.no_rows else _soft_asks(trunk, encoder))]
+        return torch.cat([trunk.scores(ask(way)).flatten() for ask in asks])
+
+    def lay_out() -> dict[str, Any]:
+        trunk.lay_out(config, long_canaries, rewritten=encoder.reach >= encoder.context)
+        return {"linear": trunk.linear, "rewritten": trunk.fused > 0}
+
+    if trunk.stays(config):
+        return
+    laid = None if key is None else [*key, config.linear, config.thread_count]
+    found = _kept(laid, lay_out)
+    if not trunk.laid_out:
+        asked = config.model_copy(update={"linear": found["linear"]})
+        trunk.lay_out(asked, trunk.canaries, rewritten=found["rewritten"])
+
+
+def _kept(key: Any, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what was found under a key before, or find it and keep it."""
+    known: dict[str, Any] | None = None if key is None else recall("ways", key)
+    if known is None:
+        known = find()
+        if key is not None:
+            keep("ways", key, known)
+    return known
 
 
 # --------------------------------------------------------------------------------------------------- the comparison
@@ -99,7 +133,7 @@ def _compared(trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Encod
         ) from error
     trunk.own_head &= not product
     why = trunk.whole or _differing(trunk, packed, asks, wanted)
-    own_head = trunk.own_head or bool(why and product and not _alike(trunk, trunk.scores(asks[0](whole)), wanted[0]))
+    own_head = trunk.own_head or bool(why and product and _differing(trunk, whole, asks[:1], wanted[:1]))
     return {"why": why, "own_head": own_head, "unlike_ids": unlike_ids, "no_rows": no_rows}
 
 
@@ -111,16 +145,16 @@ def _failing(ask: "Ask", way: Ways) -> str:
     return ""
 
 
-def _differing(trunk: Trunk, packed: PackedRows, asks: "Sequence[Ask]", wanted: "Sequence[Tensor]") -> str:
-    """Return how packed rows differ from whole ones; empty where they do not."""
+def _differing(trunk: Trunk, way: Ways, asks: "Sequence[Ask]", wanted: "Sequence[Tensor]") -> str:
+    """Return how rows that are computed one way differ from what is wanted; empty where they do not."""
     if trunk.own_head:
         return "its head is more than one product"
     for ask, scores in zip(asks, wanted, strict=True):
         try:
-            got = trunk.scores(ask(packed))
+            got = trunk.scores(ask(way))
         except Exception as error:  # likewise: a model whose layers do not take what they are handed
             return _line(error)
-        if trunk.mixes:
+        if isinstance(way, PackedRows) and trunk.mixes:
             return "some of its layers mix tokens by other means than attention"
         if not _alike(trunk, got, scores):
             off = float((got - scores).norm() / scores.norm())

@@ -66,7 +66,7 @@ def settings(folder: Path, **more: Any) -> TransformersOracleConfig:
 def test_losses_are_those_of_the_plain_pass(name: str, linear: str, folder: Callable[[str], Path]) -> None:
     outcome = measure(name, folder(name), linear=linear)
     assert outcome.packed == STANDING[name]
-    assert max(outcome.differences.values()) < TOLERANCE
+    assert max(outcome.differences.values()) < min(TOLERANCE, 0.01 * outcome.apart)
 
 
 @pytest.mark.extended  # those above stand for them
@@ -74,7 +74,7 @@ def test_losses_are_those_of_the_plain_pass(name: str, linear: str, folder: Call
 @pytest.mark.parametrize("linear", ["plain", "packed_fused"])
 def test_losses_of_every_other_family(name: str, linear: str, folder: Callable[[str], Path]) -> None:
     outcome = measure(name, folder(name), linear=linear)
-    assert max(outcome.differences.values()) < TOLERANCE, outcome
+    assert max(outcome.differences.values()) < min(TOLERANCE, 0.01 * outcome.apart), outcome
 
 
 # ------------------------------------------------------------------------------------------------------------- rows

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import MIXED, SPEC, batch_of
-from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    Ministral3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.oracles.fused_layers import shape_of
@@ -26,6 +34,9 @@ SIZES = dict(
     max_position_embeddings=64,
     pad_token_id=0,
 )
+SCALED_FAR = dict(rope_type="yarn", rope_theta=1e4, factor=2.0, original_max_position_embeddings=32) | dict(
+    llama_4_scaling_beta=0.5
+)
 CONFIG = TransformersOracleConfig(kind="transformers", device="cpu", threads=1, linear="plain")
 
 
@@ -40,7 +51,7 @@ def random_model(config: Any, dtype: torch.dtype = torch.float32) -> Any:
 
 def laid_out(config: Any) -> Trunk:
     trunk = Trunk(random_model(config))
-    trunk.lay_out(CONFIG)
+    trunk.lay_out(CONFIG, trunk.canaries)
     return trunk
 
 
@@ -59,20 +70,22 @@ def points(oracle: TransformersOracle, count: int) -> tuple[Point, ...]:
         (LlamaConfig(**SIZES, hidden_act="gelu"), False),
         (Qwen3Config(**SIZES, head_dim=8), False),  # norms of queries and keys
         (GraniteConfig(**SIZES, residual_multiplier=0.5), False),  # the same parts, put together otherwise
+        (Ministral3Config(**SIZES, sliding_window=None, rope_parameters=SCALED_FAR), False),  # otherwise far away alone
     ],
-    ids=["llama", "biases", "heads", "rope", "qwen2", "activation", "query norms", "residual multiplier"],
+    ids=["llama", "biases", "heads", "rope", "qwen2", "activation", "query norms", "residual multiplier", "far"],
 )
 def test_layers_are_rewritten_where_they_are_those_of_llama(config: Any, rewritten: bool) -> None:
     wanted, trunk = Trunk(random_model(config)), laid_out(config)
     assert trunk.fused == (config.num_hidden_layers if rewritten else 0)
-    got, plain = trunk._canary_rows(), wanted._canary_rows()
+    got, plain = trunk.canaries(), wanted.canaries()
     torch.testing.assert_close(got, plain, atol=1e-5, rtol=1e-4)
 
 
 def test_a_model_that_computes_something_else_keeps_its_layers(caplog: pytest.LogCaptureFixture) -> None:
     model = random_model(GraniteConfig(**SIZES, residual_multiplier=0.5))
     layers = list(model.model.layers)
-    Trunk(model).lay_out(CONFIG)
+    trunk = Trunk(model)
+    trunk.lay_out(CONFIG, trunk.canaries)
     assert all(kept is layer for kept, layer in zip(model.model.layers, layers, strict=True))
     assert "they compute something else" in caplog.text
 
@@ -82,7 +95,7 @@ def test_quantized_layers_are_left_as_they_are() -> None:
     model.model.layers[1].mlp.up_proj = torch.nn.Sequential(model.model.layers[1].mlp.up_proj)
     assert shape_of(model.model.layers[0]) is not None
     trunk = Trunk(model)
-    trunk.lay_out(CONFIG)
+    trunk.lay_out(CONFIG, trunk.canaries)
     assert trunk.fused == 0  # all layers or none
 
 
@@ -94,7 +107,7 @@ def test_capped_scores_are_no_business_of_rewritten_layers() -> None:
 def test_the_callers_embeddings_are_left_alone() -> None:
     trunk = laid_out(LlamaConfig(**SIZES))
     table = trunk.table.clone()
-    trunk._canary_rows()
+    trunk.canaries()
     assert torch.equal(trunk.table, table)
 
 
