@@ -5,6 +5,7 @@ Owns the ways of loading and what to advise when none works. Wording belongs to 
 
 import logging
 import os
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,15 @@ def load_splits(name: str, spec: HubTask, dataset: str | None, root: Path) -> tu
     """
     directory = None if dataset is None else resolve(dataset, root)
     try:
-        if directory is not None:
-            splits = _from_directory(directory, spec.config)
-        elif dataset is not None:
-            path, _, config = dataset.partition(":")
-            splits = _from_hub(path, config or None)
-        else:
-            splits = _from_hub(spec.path, spec.config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pandas, with the place in its source
+            if directory is not None:
+                splits = _from_directory(directory, spec.config)
+            elif dataset is not None:
+                path, _, config = dataset.partition(":")
+                splits = _from_hub(path, config or None)
+            else:
+                splits = _from_hub(spec.path, spec.config)
     except TaskError:
         raise
     except Exception as error:  # the hub client raises errors of several libraries, none of them ours

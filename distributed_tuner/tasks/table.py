@@ -10,9 +10,8 @@ from typing import Any, Protocol
 from distributed_tuner.config.task import OnEmpty, label_key
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks.cells import described, is_whole, missing, text_of
-from distributed_tuner.tasks.templates import nearest
+from distributed_tuner.tasks.templates import listed, nearest
 
-_SHOWN = 8
 _YAML_BOOLEANS = {"yes", "no", "on", "off", "y", "n"}
 
 
@@ -128,10 +127,9 @@ class Table:
                 f"the label {column!r} in {self.where(i)} must be text or a number, but is {described(value)}"
                 ": write it as text"
             )
-        shown = ", ".join(map(repr, known[:_SHOWN])) + (", ..." if len(known) > _SHOWN else "")
         return TaskError(
-            f"the label {column!r} in {self.where(i)} is {label!r}, which has no label word. Known labels: {shown};"
-            f" {_advice(label, known)}"
+            f"the label {column!r} in {self.where(i)} is {listed([label])}, which has no label word. Known labels:"
+            f" {listed(known)}; {_advice(label, known)}"
         )
 
 

@@ -20,6 +20,7 @@ from distributed_tuner.errors import TaskError
 LABEL_WORD = "label_word"
 Piece: TypeAlias = tuple[str, str | None]  # literal text, then the column that follows it
 
+_LISTED, _LONG = 12, 60
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +28,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """Return the known names as the end of a message, the likeliest one first where there is one."""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(map(repr, known))}"
+    return f"{hint}Known: {listed(known)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message, which stays a line however many and long they are."""
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(repr(name if len(name) <= _LONG else name[:_LONG] + "...") for name in names[:_LISTED]) + more
 
 
 @dataclass(frozen=True, slots=True)

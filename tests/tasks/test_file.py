@@ -251,6 +251,14 @@ def test_a_label_is_the_same_in_every_format(tmp_path, suffix, values):
     assert task.label_names == tuple(map(str, words))
 
 
+def test_a_message_stays_a_line_however_long_labels_and_columns_are(tmp_path):
+    wide = {f"column {i}": "x" for i in range(500)}
+    write(tmp_path / "train.jsonl", [{"text": "a", "label": "long " * 9000, **wide}])
+    assert len(refused(tmp_path)) < 400
+    message = refused(tmp_path, label="lable")
+    assert "did you mean 'label'?" in message and "and 490 more" in message and len(message) < 400
+
+
 def test_labels_keep_the_name_that_they_are_written_by(tmp_path):
     rows = [{"text": f"t{i}", "label": (1, 2.5)[i % 2]} for i in range(6)]
     write(tmp_path / "train.jsonl", rows)
