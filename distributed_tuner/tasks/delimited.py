@@ -2,7 +2,8 @@
 
 CSV is quoted as in RFC 4180. In TSV, quotation marks are text where the lines, as they stand, have as many fields as
 the header; unless they are a writer's: each field that begins with one ends with one, those inside are doubled, and
-there are some inside, or the header is quoted as well.
+there are some inside, or the header is quoted as well. Where the lines do not fit as they stand, TSV is quoted as CSV
+is; but a field with tabs and line breaks would be rows between two marks that have nothing to do with each other.
 """
 
 import csv
@@ -101,7 +102,8 @@ def _tabbed(source: _Source) -> list[_Record]:
         return _records(source, csv.QUOTE_MINIMAL) if written and all(map(_QUOTED.fullmatch, marked)) else plain
     with suppress(TaskError):
         quoted = _records(source, csv.QUOTE_MINIMAL)
-        if _fit(quoted):
+        swallowed = any("\t" in field and "\n" in field for _, fields in quoted for field in fields)
+        if _fit(quoted) and not swallowed:
             return quoted
     return plain
 

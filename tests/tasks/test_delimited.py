@@ -118,5 +118,6 @@ def test_a_tsv_that_is_quoted_throughout(tmp_path: Path) -> None:
 
 
 def test_a_tab_too_many_is_refused_where_it_stands(tmp_path: Path) -> None:
-    message = refused(tmp_path, 'text\tlabel\n"fine\t0\nhe\tsaid\t1\n', "some.tsv")
-    assert "some.tsv, row 2 (line 3) has 3 fields" in message
+    for end in ("", 'so so"\t0\n'):  # the second mark has nothing to do with the first
+        message = refused(tmp_path, f'text\tlabel\n"fine\t0\nhe\tsaid\t1\n{end}', "some.tsv")
+        assert "some.tsv, row 2 (line 3) has 3 fields" in message
