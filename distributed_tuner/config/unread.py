@@ -6,6 +6,7 @@ setting that has its default is none that anybody misses, so that ``null`` or th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from distributed_tuner.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A setting that is read only where the whole experiment asks for it; ``why`` it is not, and what to do."""
+    """A setting that is read only where the whole experiment asks for it; ``why`` it is not, and what to do.
+
+    path: with ``*`` for any part of it.
+    """
 
     path: str
     is_read: Callable[[Experiment], bool]
@@ -53,8 +57,8 @@ def _unread(experiment: Experiment) -> Iterator[tuple[str, str]]:
                 yield path, _why(rule, value)
                 break
     for whole in WHOLES:
-        if whole.path in {path for path, *_ in written} and not whole.is_read(experiment):
-            yield whole.path, whole.why
+        if not whole.is_read(experiment):
+            yield from ((path, whole.why) for path, *_ in written if fnmatchcase(path, whole.path))
 
 
 def _written(part: Any, path: str = "") -> Iterator[tuple[str, Config, str]]:
@@ -107,6 +111,10 @@ def _keeps_texts(experiment: Experiment) -> bool:
     return isinstance(prompt, SoftPromptConfig) and prompt.layout in ("auto", "suffix", "instruction_suffix")
 
 
+def _searches_words(experiment: Experiment) -> bool:
+    return any(not isinstance(stage, RestartStageConfig) and stage.optimizer.in_words for stage in experiment.stages)
+
+
 def _has_prices(experiment: Experiment) -> bool:
     return any(value for value in experiment.oracle.price.model_dump().values())
 
@@ -148,9 +156,20 @@ WHOLES = (
         "is read only of servers (oracle.kind: openai), which write a token a forward: leave it out",
     ),
     Whole(
-        "schedule.grace_queries",
+        "schedule",
         _may_stop,
-        "is no less than budget.queries, so that asha would stop no trial: lower it, or set schedule.kind: none",
+        "(asha) gives every trial schedule.grace_queries, no less than budget.queries, and would stop none: lower it,"
+        " or leave the schedule out",
+    ),
+    Whole(
+        "stages.*.tokens",
+        lambda experiment: isinstance(experiment.prompt, SoftPromptConfig),
+        "says how rows become words, and prompts of kind text are words: leave it out",
+    ),
+    Whole(
+        "prompt.vocabulary",
+        _searches_words,
+        "says what a search in words may take, and there is none: leave it out, or add one to stages",
     ),
 )
 """Settings whose use hangs on other parts."""

@@ -122,6 +122,11 @@ class Optimizer(ABC):
             yield
         except TunerError:
             raise
+        except MemoryError as error:
+            raise OptimizerError(
+                f"a search must fit into memory, but {self.kind} does not ({error}); search fewer dimensions"
+                " (intrinsic_dim, prompt.length), or choose an optimizer that keeps no matrix of them, such as zot"
+            ) from error
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             raise OptimizerError(

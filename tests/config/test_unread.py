@@ -26,6 +26,7 @@ OPTIMIZER, RESTART = "stages.0.optimizer", "stages.1"
 NEVERGRAD = f"{OPTIMIZER}={{kind: nevergrad}}"
 SERVED = "oracle={kind: openai, model: some}"
 VLLM = "oracle={kind: vllm}"
+WORDS = "prompt={kind: text}"
 MODEL = "oracle={kind: transformers}"
 
 
@@ -85,7 +86,17 @@ CASES: list[tuple[str, str, list[str], list[str]]] = [
     ("stages.0.orders", "5", ["stages.0={kind: screen, demonstrations: []}"], []),
     ("stages.0.proposals", "5", ["stages.0={kind: screen}"], []),
     ("schedule.patience", "9", ["schedule={kind: population}"], ["schedule={kind: population, mode: sync}"]),
-    ("schedule.grace_queries", "100", ["schedule={kind: asha}"], ["schedule={kind: asha}", "budget.queries=200"]),
+    ("schedule", "{kind: asha}", [], ["budget.queries=201"]),
+    ("schedule", "{kind: asha, grace_queries: 100}", [], ["budget.queries=101"]),
+    ("stages.1.tokens", "{distance: l2}", [WORDS], []),
+    (
+        "prompt.vocabulary",
+        "task",
+        ["prompt={kind: text}"],
+        ["prompt={kind: text}", f"{OPTIMIZER}={{kind: token_edit}}"],
+    ),
+    (f"{RESTART}.proposer.gpus", "1", [], [f"{RESTART}.proposer.device=cuda"]),
+    ("oracle.gpus", "1", [MODEL, "oracle.device=cpu"], [MODEL]),
     ("significance", "0.2", ["stages.0.select=metric"], ["stages.0.select=cross_validation"]),
     ("budget.usd", "3", [], ["oracle.price.usd_per_device_hour=1"]),
     ("oracle.features", "64", ["oracle.function=quadratic"], ["oracle.function=logistic"]),

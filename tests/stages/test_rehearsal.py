@@ -187,6 +187,27 @@ def test_an_embedded_text_is_a_soft_candidate(new_kind: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- what is rehearsed
+def test_a_search_that_does_not_fit_into_memory_is_told_what_is_too_large(new_kind: Any) -> None:
+    class Large(Hill):
+        def _ask(self) -> list[Candidate]:
+            raise MemoryError("Unable to allocate 298. GiB")
+
+    with pytest.raises(OptimizerError, match=r"hill does not \(Unable to allocate 298. GiB\); search fewer dimensions"):
+        Rehearsal().take(new_kind(Large), SPACE, 0, 50)
+
+
+def test_a_race_with_nobody_to_stop_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "{name: some, task: {kind: demo, shots: 4}, oracle: {kind: analytic}, prompt: {length: 2, init: zeros},"
+        " stages: [{kind: search, optimizer: {kind: cma, intrinsic_dim: 4, race_block: 4}}], budget: {queries: 100}}"
+    )
+    prepare(path, [])
+    prepare(path, ["optimizer.race_block=!grid [4, 16]"])
+    with pytest.raises(ConfigError, match="it is 16 and train has 16 rows, so that nobody would be raced; set 4, say"):
+        prepare(path, ["optimizer.race_block=16"])
+
+
 def test_searches_that_differ_in_real_numbers_alone_are_rehearsed_once(new_kind: Any) -> None:
     asked: list[int] = []
 
