@@ -22,9 +22,14 @@ def profiled(
     """
     finite = np.asarray(np.isfinite(logits_C_E_W).all(axis=(1, 2)))
     losses, examples = np.full(len(finite), np.nan), np.full(logits_C_E_W.shape[:2], np.nan)
-    for index in np.flatnonzero(finite):
+    if objective.head == "bias" and objective.score == "train":
+        m = logits_C_E_W[finite].astype(np.float64)
+        b, losses[finite] = profile_bias(m, labels, objective.strength)
+        examples[finite] = cross_entropy(m + b[:, None, :], labels)
+        return losses, examples
+    for index in np.flatnonzero(finite):  # E fits each, too large to be made for all at once
         if objective.head == "bias":
-            losses[index], examples[index] = _after_bias(logits_C_E_W[index], labels, objective)
+            losses[index], examples[index] = _without_each(logits_C_E_W[index], labels, objective)
         elif features_C_E_V is not None:
             losses[index], examples[index] = _after_words(
                 features_C_E_V[index], labels, logits_C_E_W.shape[2], objective
@@ -32,14 +37,12 @@ def profiled(
     return losses, examples
 
 
-def _after_bias(m: Array, labels: npt.NDArray[np.int64], objective: Objective) -> tuple[float, Array64]:
+def _without_each(m: Array, labels: npt.NDArray[np.int64], objective: Objective) -> tuple[float, Array64]:
+    """Return the loss of one candidate's rows, each after the bias that fits the others best."""
     m64 = m.astype(np.float64)
-    if objective.score == "leave_one_out":
-        b = fit_bias(np.broadcast_to(m64, (len(m64), *m64.shape)), labels, objective.strength, without_each(len(m64)))
-        examples = cross_entropy(m64 + b, labels)
-        return float(examples.mean()), examples
-    b, loss = profile_bias(m64, labels, objective.strength)
-    return float(loss), cross_entropy(m64 + b, labels)
+    b = fit_bias(np.broadcast_to(m64, (len(m64), *m64.shape)), labels, objective.strength, without_each(len(m64)))
+    examples = cross_entropy(m64 + b, labels)
+    return float(examples.mean()), examples
 
 
 def _after_words(

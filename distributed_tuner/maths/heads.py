@@ -137,15 +137,17 @@ def _newton(
 ) -> Array64:
     """Return the minimum (..., N) of convex functions from x on: Newton's steps, halved until they descend.
 
-    Far from the optimum a softmax is flat, and a whole step would leap over it. Not finite where a function is not.
+    Far from the optimum a softmax is flat, and a whole step would leap over it. Not finite where a function is not. A
+    function whose minimum is reached stays there, so that each is found to the same bits alone and among others.
     """
     now = value(x)
+    moves = np.ones(now.shape, dtype=np.bool_)
     for _ in range(NEWTON_STEPS):
         gradient, curvature = derivatives(x)
         finite = np.isfinite(curvature).all(axis=(-1, -2)) & np.isfinite(gradient).all(axis=-1)
         safe = np.where(np.asarray(finite)[..., None, None], curvature, np.eye(x.shape[-1]))
         step = np.linalg.solve(safe, gradient[..., None])[..., 0]
-        size = np.ones(now.shape)
+        size = np.where(moves, 1.0, 0.0)
         for _ in range(HALVINGS):
             after = value(x - size[..., None] * step)
             worse = after > now
@@ -153,10 +155,10 @@ def _newton(
                 break
             size = np.where(worse, size / 2, size)
         size = np.where(worse, 0.0, size)  # rounding: as low as it gets
-        moved = np.abs(size[..., None] * step)
+        moves &= (np.abs(size[..., None] * step) > 1e-9).any(axis=-1)
         x = x - size[..., None] * step
         now = np.where(worse, now, after)
-        if not (moved > 1e-9).any():
+        if not moves.any():
             break
     return np.asarray(np.where(np.isfinite(now)[..., None], x, np.nan))
 
