@@ -9,9 +9,11 @@ import hashlib
 import json
 import logging
 import math
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -154,12 +156,32 @@ class CachedOracle(WrappedOracle):
 
 
 class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
-    """Bytes in, bytes out. What is not bytes is not ours and is never unpickled."""
+    """Bytes in, bytes out, all within the table. What is not bytes is not ours and is never unpickled.
+
+    Tables of before name files beside them, and somebody else's may name any: one that is not in the directory is
+    neither read nor removed.
+    """
+
+    def store(self, value: bytes, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, None, sqlite3.Binary]:
+        return 0, diskcache.core.MODE_RAW, None, sqlite3.Binary(value)
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes | None:
         plain = mode in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY)
-        found = super().fetch(mode, filename, value, read) if plain else None
+        found = super().fetch(mode, filename, value, read) if plain and self._is_inside(filename) else None
         return found if isinstance(found, bytes) else None
+
+    def remove(self, file_path: str) -> None:
+        if self._is_inside(file_path):
+            super().remove(file_path)
+
+    def _is_inside(self, filename: str | None) -> bool:
+        """Tell whether a file is in the directory, whatever links lead to it; True where there is none."""
+        if not isinstance(filename, str):
+            return filename is None
+        inside = os.path.realpath(self._directory)
+        with suppress(ValueError):  # no name at all
+            return Path(os.path.realpath(os.path.join(inside, filename))).is_relative_to(inside)
+        return False
 
 
 def identity(config: OracleConfig, info: OracleInfo) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diskcache
 import numpy as np
 import pytest
 from completions_server import CompletionsServer
@@ -28,7 +29,7 @@ from distributed_tuner.config.oracle import (
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, counted, evaluation
 from distributed_tuner.oracles.budgeted import BudgetedOracle
-from distributed_tuner.oracles.cached import OUTSIDE, CachedOracle, identity
+from distributed_tuner.oracles.cached import OUTSIDE, CachedOracle, _BytesDisk, identity
 from distributed_tuner.oracles.openai import OpenAIOracle
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.oracles.wrapped import WrappedOracle
@@ -355,3 +356,49 @@ def test_nothing_of_prompts_and_examples_stands_on_the_disk(tmp_path: Path) -> N
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"secret" not in stored
     assert all(example.text.encode() not in stored for example in MIXED.examples if len(example.text) > 8)
+
+
+# --------------------------------------------------------------------------------------------- a stranger's directory
+@pytest.mark.parametrize("name", ["../victim", "{outside}/victim", "link/victim", "victim.link"])
+def test_files_outside_of_the_directory_are_neither_read_nor_removed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    directory = tmp_path / "kept"
+    with diskcache.Cache(str(directory), disk=_BytesDisk) as cache:
+        cache.set("old", b"x", expire=0.001)
+        cache.set("asked", b"x")
+        cache._sql(
+            "UPDATE Cache SET filename = ?, mode = ?", (name.format(outside=tmp_path), diskcache.core.MODE_BINARY)
+        )
+    (directory / "link").symlink_to(tmp_path)
+    (directory / "victim.link").symlink_to(victim)
+    with diskcache.Cache(str(directory), disk=_BytesDisk) as cache:
+        assert cache.get("asked") is None
+        cache.set("asked", b"new")
+        cache.expire()
+        cache.delete("old")
+        assert cache.get("asked") == b"new"
+        cache.clear()
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", [b"../victim", 7, "a\0b"])
+def test_what_is_no_name_of_a_file_is_no_answer(tmp_path: Path, name: Any) -> None:
+    with diskcache.Cache(str(tmp_path / "kept"), disk=_BytesDisk) as cache:
+        cache.set("asked", b"x")
+        cache._sql("UPDATE Cache SET filename = ?, mode = ?", (name, diskcache.core.MODE_BINARY))
+        assert cache.get("asked") is None
+
+
+def test_large_answers_stand_in_the_table_and_those_in_files_of_before_are_read(tmp_path: Path) -> None:
+    large = bytes(200_000)
+    with diskcache.Cache(str(tmp_path / "kept")) as cache:
+        cache.set("before", large)
+    files = {path.suffix for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    assert ".val" in files
+    with diskcache.Cache(str(tmp_path / "kept"), disk=_BytesDisk) as cache:
+        assert cache.get("before") == large
+        cache.set("after", large + b"x")
+        cache.delete("before")
+        assert cache.get("after") == large + b"x"
+    assert not list((tmp_path / "kept").rglob("*.val"))
