@@ -4,6 +4,11 @@ Every member takes a single message, so that it crosses process borders by pickl
 ``TunerError`` into one line on stderr and the class's ``exit_code``; anything else is a bug and keeps its traceback.
 """
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the file system says where it takes no more."""
+
 
 class TunerError(Exception):
     """Root of all errors that a user can cause or cure."""
@@ -33,6 +38,10 @@ class OptimizerError(TunerError, RuntimeError):
 
 class RunDirectoryError(TunerError, FileExistsError):
     """A run directory is missing, already used, or not one of ours."""
+
+
+class ClusterError(TunerError, RuntimeError):
+    """A Ray cluster cannot be joined, or none can be started on this machine."""
 
 
 class LedgerError(TunerError, ValueError):

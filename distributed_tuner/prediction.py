@@ -1,6 +1,7 @@
 """Labelling new rows with what a run returned: its prompt, read by its head. From the run directory, without Ray."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from distributed_tuner.config.space import recorded
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError, TaskError
 from distributed_tuner.evaluation import returned, worded
+from distributed_tuner.files import written
 from distributed_tuner.heads import Head
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiled import TiledOracle
@@ -53,10 +55,12 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
     rows = unlabelled(worded(experiment, prompt), table)
     examples = [example and _framed(example, prompt) for example in rows]
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
-    draft = out.with_name(f".{out.name}.partial")
     try:
         # Half of a surrogate pair cannot be written in UTF-8; a backslash and its number is how JSON writes it.
-        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        with (
+            written(out) as raw,
+            io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as stream,
+        ):
             write = _writer(stream, out.suffix.lower(), table.columns, head.labels)
             for at in range(0, len(examples), ROWS_AT_ONCE):
                 block = examples[at : at + ROWS_AT_ONCE]
@@ -66,11 +70,8 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
                     told = _told(None if example is None else next(answers), head.labels)
                     write({column: table.rows[row].get(column) for column in table.columns} | told)
                 note(at + len(block), len(examples))
-        draft.replace(out)
     except OSError as error:
         raise TaskError(f"predictions could not be written to {str(out)!r} ({error}); name another file") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return len(examples)
 
 

@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from distributed_tuner.errors import RunDirectoryError, StorageError
+from distributed_tuner.files import write_text, written
 from distributed_tuner.schedule.decisions import Decisions
-from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder
+from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder, using
 from distributed_tuner.values import Array, Array64
 
 DECISION_SECONDS = 10.0  # for which a decision waits until it is at the run's URI
+LINKED = ("wandb",)  # folders of loggers that lay links within
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,12 @@ class RunDirectory(Place):
         rows, words = self._prompt_of(trial_id, "npy"), self._prompt_of(trial_id, "txt")
         rows.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(prompt, str):
-            words.write_text(prompt, encoding="utf-8")
+            write_text(words, prompt)
             prompt = np.zeros((0, 0), dtype=np.float32)
             if not rows.exists():
                 return
-        np.save(rows, prompt)
+        with written(rows) as file:
+            np.save(file, prompt, allow_pickle=False)
 
     def prompt_of(self, trial_id: str) -> Array | str | None:
         """Return the selected prompt of one trial; None where it has none yet."""
@@ -112,13 +115,9 @@ class RunDirectory(Place):
 
     def _write_arrays(self, place: Path, arrays: Mapping[str, Array64]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        draft = place.with_name(f".{place.stem}.{os.getpid()}.npz")
-        try:
-            named: dict[str, Any] = dict(arrays)
-            np.savez(draft, allow_pickle=False, **named)
-            draft.replace(place)
-        finally:
-            draft.unlink(missing_ok=True)
+        named: dict[str, Any] = dict(arrays)
+        with written(place) as file:
+            np.savez(file, allow_pickle=False, **named)
 
     def _read_arrays(self, place: Path) -> dict[str, Array64]:
         if not place.exists():
@@ -148,13 +147,28 @@ class RunDirectory(Place):
             RunDirectoryError: the directory is there already and not empty.
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            what = "holds a run" if self.config.exists() else "is not empty"
+            what = "is a file" if not self.path.is_dir() else "holds a run" if self.config.exists() else "is not empty"
             raise RunDirectoryError(_taken(self.name, what))
 
     def create(self) -> None:
-        """Make the directory, which must be new."""
+        """Make the directory, which must be new. Ledger and report hold prompts and data: nobody else may enter it."""
         self.require_new()
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def require_plain(self) -> None:
+        """Check that what is here are files and folders. Archives and repositories carry links as well, and what is
+        written or read through one is somebody else's.
+
+        Raises:
+            RunDirectoryError: there is a link, a pipe, a device.
+        """
+        odd = next(_odd_ones(self.path, LINKED), None) if self.path.is_dir() else None
+        if odd is not None:
+            what = "a link" if odd.is_symlink() else "neither file nor folder"
+            raise RunDirectoryError(
+                f"a run directory holds files and folders of its own, but {odd} is {what}; nothing was read or written:"
+                " remove it, or copy the run if you know what is there (cp -rL)"
+            )
 
     def require(self) -> None:
         """Check that a run is here.
@@ -200,12 +214,15 @@ def opened(place: str) -> Iterator[RunDirectory]:
     """Give the run at a path or URI, to be read. That of a URI is fetched into a temporary folder.
 
     Raises:
-        RunDirectoryError: there is none.
+        RunDirectoryError: there is none, or it cannot be used; there are links in it.
         StorageError: the store cannot be reached.
     """
     uri = remote_of(place)
     if uri is None:
-        yield RunDirectory(path_of(place))
+        directory = RunDirectory(path_of(place))
+        with using(directory.path):
+            directory.require_plain()
+            yield directory
         return
     with tempfile.TemporaryDirectory(prefix="prompt-tuner-") as folder:
         mirror = Mirror(Path(folder), Remote(uri))
@@ -222,15 +239,16 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
     told what a person should know of that.
 
     Raises:
-        RunDirectoryError: a new run would write over another; another process writes there.
+        RunDirectoryError: a new run would write over another; another process writes there; a directory cannot be made
+            or used, or there are links in it.
         StorageError: the store cannot be reached, or did not take the end of the run.
     """
     uri = remote_of(place)
     if uri is None:
         directory = RunDirectory(path_of(place))
-        if not resume:
-            directory.require_new()
-        yield directory
+        with using(directory.path), nullcontext() if resume else _made(directory):
+            directory.require_plain()
+            yield directory
         return
     remote = Remote(uri)
     folder = staging_folder(uri)
@@ -256,6 +274,35 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _made(directory: RunDirectory) -> Iterator[None]:
+    """Make the directory of a new run; it is taken away again where the run ends before a row is written."""
+    directory.require_new()
+    new = [place for place in (directory.path, *directory.path.parents) if not os.path.lexists(place)]
+    try:
+        directory.create()
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if not directory.ledger.stat().st_size:
+                directory.ledger.unlink()
+        for place in new:
+            with suppress(OSError):  # one that is not empty stays, and those above it
+                place.rmdir()
+        raise
+
+
+def _odd_ones(folder: Path, linked: Collection[str] = ()) -> Iterator[Path]:
+    """Yield what is neither file nor folder below ``folder``; within those named in ``linked`` links are in order."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:  # a run that goes on removes its old checkpoints
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in linked:
+                    yield from _odd_ones(folder / entry.name)
+            elif not entry.is_file(follow_symlinks=False):
+                yield folder / entry.name
+
+
 def _begin(mirror: Mirror, resume: bool) -> None:
     """Lay out the local copy: as it is at the remote, or empty for a new run, which needs a place of its own."""
     if resume:
@@ -270,10 +317,8 @@ def _begin(mirror: Mirror, resume: bool) -> None:
 
 
 def _taken(name: str, what: str) -> str:
-    return (
-        f"a run needs a directory of its own, but {name} {what}; continue it with --resume, or choose another with"
-        " --out DIR"
-    )
+    go_on = "continue it with --resume, or " if what == "holds a run" else ""
+    return f"a run needs a directory of its own, but {name} {what}; {go_on}choose another with --out DIR"
 
 
 def data_root(config: Mapping[str, Any], otherwise: Path) -> Path:
@@ -285,9 +330,4 @@ def data_root(config: Mapping[str, Any], otherwise: Path) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the whole new one."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-    Path(scratch).chmod(0o644)
-    Path(scratch).replace(path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distributed_tuner.errors import StateError
+from distributed_tuner.files import write_bytes
 
 VERSION = 1
 _TREE = "tree"
@@ -30,7 +31,7 @@ def write_state(path: Path, value: Any, classes: Sequence[type] = ()) -> None:
     Raises:
         TypeError: something else is in it.
     """
-    path.write_bytes(encode(value, classes))
+    write_bytes(path, encode(value, classes))
 
 
 def read_state(path: Path, classes: Sequence[type] = ()) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from distributed_tuner import __version__
 from distributed_tuner.analysis.findings import Chart, Findings, Table
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,18 +46,18 @@ def begin(out: Path) -> None:
     require_new(out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    (out / MARK).write_text(json.dumps({"version": __version__}) + "\n", encoding="utf-8")
+    write_text(out / MARK, json.dumps({"version": __version__}) + "\n")
 
 
 def write(findings: Findings, out: Path) -> Path:
     """Write ``findings`` to the folder that ``begin`` has made; return the page, which is written last."""
     pictures = {chart.name: picture(chart) for chart in findings.charts}
     for name, png in pictures.items():
-        (out / f"{name}.png").write_bytes(png)
+        write_bytes(out / f"{name}.png", png)
     for table in findings.tables:
-        table.rows.to_csv(out / f"{table.name}.csv", index=False)
+        write_text(out / f"{table.name}.csv", table.rows.to_csv(index=False))
     page = out / PAGE
-    page.write_text(_html(findings, pictures), encoding="utf-8")
+    write_text(page, _html(findings, pictures))
     return page
 
 

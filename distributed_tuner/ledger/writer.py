@@ -1,8 +1,10 @@
 """Appending rows to a ledger so that a crash costs at most the line being written. Reading is left to `reader`."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,26 +17,36 @@ from distributed_tuner.errors import LedgerError, StorageError
 from distributed_tuner.ledger.rows import ROW, Row
 
 _CHUNK = 1 << 16
+_NO_FILE = (
+    "a ledger is a file of its own, with one name, but {} is a link, has a second name, or is no file at all; copy the"
+    " run to another folder if it is yours (cp -rL)"
+)
 
 
 class LedgerWriter:
     """The one writer of a ledger: a line a row, written at once, on disk every ``sync_every`` rows and on close.
 
-    Opening an existing file continues it. A last line without its newline was torn by a crash: it gets its newline if
-    it is a whole row, and is cut off otherwise. May be shared by threads, not by processes.
+    Opening an existing file continues it, and changes nothing: whoever opens it may read it first. With the first row a
+    last line without its newline, which a crash has torn, gets its newline if it is a whole row, and is cut off
+    otherwise. ``new``: there must be none yet. May be shared by threads, not by processes.
 
     A disk that takes no more: what does not fit is cut off, so that the file ends with a whole line, and its rows are
     kept in memory, to be written before the next one once there is space. ``on_trouble`` is called with the first
     error; without it the error is raised.
 
     Raises:
-        LedgerError: the folder does not exist, ``sync_every`` is below 1, another process writes there, or a row is
-            written after `close`.
+        LedgerError: the folder does not exist, ``sync_every`` is below 1, another process writes there, what is there
+            is no file of its own, or a row is written after `close`.
         StorageError: rows could not be written: at once, or with ``on_trouble`` by `close`.
     """
 
     def __init__(
-        self, path: Path | str, *, sync_every: int = 64, on_trouble: Callable[[StorageError], None] | None = None
+        self,
+        path: Path | str,
+        *,
+        new: bool = False,
+        sync_every: int = 64,
+        on_trouble: Callable[[StorageError], None] | None = None,
     ) -> None:
         self.path = Path(path)
         if sync_every < 1:
@@ -49,10 +61,10 @@ class LedgerWriter:
         self._told = False
         self.trouble: StorageError | None = None
         """Why rows are missing from the file; None while none are."""
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = _opened(self.path, new)
         _lock(self._file, self.path)
-        _mend_tail(self.path)
         self._end = self._synced = os.fstat(self._file).st_size
+        self._mended = False
         self._closed = False
 
     def write(self, row: Row) -> None:
@@ -79,6 +91,9 @@ class LedgerWriter:
     def _put(self, sync: bool) -> None:
         """Write what waits, and sync if asked."""
         try:
+            if self._waiting and not self._mended:
+                self._end = self._synced = _mend_tail(self._file)
+                self._mended = True
             if os.fstat(self._file).st_size > self._end:  # a line was cut short, by an error or by a signal
                 os.ftruncate(self._file, self._end)
             while self._waiting:
@@ -134,6 +149,27 @@ class LedgerWriter:
         self.close()
 
 
+def _opened(path: Path, new: bool) -> int:
+    """Open a ledger, which must be a file with no other name: what is appended to it would change that one as well."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if new else 0)
+    try:
+        file = os.open(path, flags | os.O_NONBLOCK, 0o666)  # a pipe would be waited for
+    except FileExistsError:
+        raise LedgerError(
+            f"a new run writes a ledger of its own, but another run has begun {path}; wait for its end, or choose"
+            " another place with --out"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise LedgerError(_NO_FILE.format(path)) from None
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(file)
+        raise LedgerError(_NO_FILE.format(path))
+    return file
+
+
 def _lock(file: int, path: Path) -> None:
     """Lock an open ledger for as long as it is open, where its file system has locks."""
     try:
@@ -148,18 +184,18 @@ def _lock(file: int, path: Path) -> None:
         ) from None
 
 
-def _mend_tail(path: Path) -> None:
-    """Make the file end in a whole line: complete the last one if it is a row, cut it off if it is not."""
-    with path.open("r+b") as file:
+def _mend_tail(opened: int) -> int:
+    """Make the file end in a whole line: complete the last one if it is a row, cut it off if it is not. Return its
+    size."""
+    with os.fdopen(os.dup(opened), "r+b") as file:
         start = whole_lines(file)
         file.seek(start)
         tail = file.read()
-        if not tail:
-            return
-        if is_row(tail):
+        if tail and is_row(tail):
             file.write(b"\n")
-        else:
+        elif tail:
             file.truncate(start)
+        return file.seek(0, os.SEEK_END)
 
 
 def whole_lines(file: IO[bytes]) -> int:

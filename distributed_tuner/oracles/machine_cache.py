@@ -7,11 +7,11 @@ that cannot be written, is no answer.
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from distributed_tuner.files import write_text
 from distributed_tuner.oracles.models import cache_directory
 
 MOST = 32  # of a kind; the oldest are thrown away
@@ -30,10 +30,7 @@ def keep(kind: str, key: Any, answer: Any) -> None:
     path = _file(kind, key)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"key": key, "answer": answer}, file)
-        os.replace(scratch, path)
+        write_text(path, json.dumps({"key": key, "answer": answer}))
         for old in sorted(path.parent.glob(f"{kind}-*.json"), key=os.path.getmtime)[:-MOST]:
             old.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from distributed_tuner import files
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
@@ -78,16 +79,15 @@ def write_safetensors(prompt: ExportedPrompt, directory: Path) -> list[Path]:
     Raises:
         RunDirectoryError: the prompt is in words.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     _require_rows(prompt)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = directory / "prompt.safetensors"
     rows = np.ascontiguousarray(prompt.rows)
     about = json.dumps({"layout": prompt.layout, "model": prompt.model})
-    save_file(
-        {ROWS: rows}, tensors, metadata={"prompt": about}
-    )  # one key: several come in any order, never the same file
+    # one key: several come in any order, never the same file
+    files.write_bytes(tensors, save({ROWS: rows}, metadata={"prompt": about}))
     return [tensors, _write_facts(prompt, directory)]
 
 
@@ -96,7 +96,7 @@ def _write_facts(prompt: ExportedPrompt, directory: Path) -> Path:
     del described["rows"], described["head"]
     described |= {"length": len(prompt.rows), "width": prompt.rows.shape[1], "text": text_of(prompt)}
     facts = directory / "prompt.json"
-    facts.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_text(facts, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     return facts
 
 
@@ -112,7 +112,7 @@ def write_text(prompt: ExportedPrompt, directory: Path) -> list[Path]:
     """Write prompt.txt: the prompt in words; of a soft one the nearest token of each row, for reading alone."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "prompt.txt"
-    path.write_text(text_of(prompt) + "\n", encoding="utf-8")
+    files.write_text(path, text_of(prompt) + "\n")
     return [path]
 
 
@@ -122,7 +122,7 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
     Raises:
         RunDirectoryError: the prompt does not stand in front of the text, or is in words.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     _require_rows(prompt)
     if prompt.layout != "prefix":
@@ -142,8 +142,8 @@ def write_peft(prompt: ExportedPrompt, directory: Path) -> list[Path]:
         "prompt_tuning_init": "RANDOM",  # of the rows before they are loaded
     }
     config, weights = directory / "adapter_config.json", directory / "adapter_model.safetensors"
-    config.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    save_file({ROWS: np.ascontiguousarray(prompt.rows)}, weights, metadata={"format": "pt"})
+    files.write_text(config, json.dumps(settings, indent=1) + "\n")
+    files.write_bytes(weights, save({ROWS: np.ascontiguousarray(prompt.rows)}, metadata={"format": "pt"}))
     return [config, weights]
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from distributed_tuner import heads
 from distributed_tuner.config.head import WORDY, HeadConfig
 from distributed_tuner.errors import HeadError
+from distributed_tuner.files import write_bytes, write_text
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array64, LabelRule
 
@@ -76,7 +77,7 @@ def exported_head(config: HeadConfig, task: Task, model: str, state: Mapping[str
 
 def write_head(head: ExportedHead, directory: Path) -> list[Path]:
     """Write head.json and, where something was fitted, head.safetensors."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     directory.mkdir(parents=True, exist_ok=True)
     facts, tensors = directory / FACTS, directory / TENSORS
@@ -88,11 +89,11 @@ def write_head(head: ExportedHead, directory: Path) -> list[Path]:
         "label_rule": head.label_rule,
         "words": list(head.words),
     }
-    facts.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(facts, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     if not head.state:
         tensors.unlink(missing_ok=True)
         return [facts]
-    save_file({name: np.ascontiguousarray(value) for name, value in sorted(head.state.items())}, tensors)
+    write_bytes(tensors, save({name: np.ascontiguousarray(value) for name, value in sorted(head.state.items())}))
     return [facts, tensors]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import Field, model_validator
 
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.files import write_text
 from distributed_tuner.json_files import M, Told, read_told
 from distributed_tuner.ledger.digest import Digest, digest
 from distributed_tuner.ledger.rows import Score
@@ -104,9 +105,8 @@ def write_report(run_dir: Path | str, found: Digest | None = None) -> Path:
     summary = summarize(found, config)
     write_summary(run_dir / "summary.json", summary)
     page = run_dir / "report.html"
-    draft = run_dir / ".report.html.draft"
-    draft.write_text(render(found, config, prompt, summary, run_dir), encoding="utf-8")
-    return draft.replace(page)
+    write_text(page, render(found, config, prompt, summary, run_dir))
+    return page
 
 
 def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mapping[str, Any], run_dir: Path) -> str:

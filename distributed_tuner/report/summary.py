@@ -1,13 +1,13 @@
 """``summary.json``: the numbers of a run for machines. Tables and figures for people are left to the other pages."""
 
 import json
-import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distributed_tuner.files import write_text
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import CostRow
 from distributed_tuner.maths.intervals import wilson
@@ -56,14 +56,7 @@ def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str,
 
 def write_summary(path: Path | str, summary: Mapping[str, Any]) -> None:
     """Write ``summary`` to ``path`` as JSON, so that a reader sees the old file or the new one and never half of it."""
-    path = Path(path)
-    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(Path(path), json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 class _Intervals:

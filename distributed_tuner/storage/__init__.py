@@ -2,7 +2,7 @@
 
 from distributed_tuner.storage.lease import Lease
 from distributed_tuner.storage.mirror import Mirror
-from distributed_tuner.storage.place import Place, delivered, path_of, reaching, remote_of, staging_folder
+from distributed_tuner.storage.place import Place, delivered, path_of, reaching, remote_of, staging_folder, using
 from distributed_tuner.storage.remote import Remote
 from distributed_tuner.storage.uri import Uri, is_uri
 
@@ -18,4 +18,5 @@ __all__ = [
     "reaching",
     "remote_of",
     "staging_folder",
+    "using",
 ]

@@ -87,6 +87,8 @@ class Mirror:
                     continue
                 with path.open("rb") as file:
                     size = whole_lines(file) if name == LEDGER else state[1]
+                    if name == LEDGER and not size:  # no run yet
+                        continue
                     file.seek(0)
                     self.remote.send(name, file, size)
             except FileNotFoundError:  # replaced or removed meanwhile

@@ -1,5 +1,6 @@
 """A folder that is worked in, and where what is in it is to be: the folder itself, or a URI that it is sent to."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -8,10 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from distributed_tuner.errors import RunDirectoryError, StorageError, TunerError
+from distributed_tuner.errors import FULL, RunDirectoryError, StorageError, TunerError
+from distributed_tuner.files import private_folder
 from distributed_tuner.storage.mirror import Mirror
 from distributed_tuner.storage.remote import Remote, brief
 from distributed_tuner.storage.uri import Uri, is_uri
+
+SHOWN = 120  # characters of a path in a message
+_RIGHTS = "change its rights, or choose another place"
+_ADVICE = {
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "choose a place on a disk that can be written to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of the path is a file: choose another place",
+    errno.EEXIST: "a file, or a link that leads nowhere, is in its place: choose another one",
+    errno.EISDIR: "a folder stands where a file should be: move it away, or choose another place",
+    errno.ELOOP: "its links lead in a circle: remove them, or choose another place",
+    errno.ENOENT: "nothing can be made there, or it was removed meanwhile: choose another place",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +86,15 @@ def delivered(place: str, mark: str | None = None) -> Iterator[Place]:
     mark: the file that tells what may be written over.
 
     Raises:
-        RunDirectoryError: something without the mark is there (checked for URIs alone), or the URI is none.
+        RunDirectoryError: something without the mark is there (checked for URIs alone), the URI is none, or a folder
+            cannot be made or written to.
         StorageError: the store does not take it.
     """
     uri = remote_of(place)
     if uri is None:
-        yield Place(path_of(place))
+        path = path_of(place)
+        with using(path):
+            yield Place(path)
         return
     remote = Remote(uri)
     with reaching(uri):
@@ -109,15 +128,48 @@ def reaching(uri: Uri) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Turn what the file system says against a path, what is in it or above it, into one error.
+
+    Raises:
+        RunDirectoryError: it cannot be made, read or written to. A disk that is full is another matter.
+    """
+    try:
+        yield
+    except TunerError:  # some are OSErrors as well
+        raise
+    except OSError as error:
+        if error.errno in FULL or not _is_about(error, path):
+            raise
+        where = str(error.filename)
+        where = where if len(where) <= SHOWN else f"{where[:SHOWN]}..."
+        raise RunDirectoryError(
+            f"what a run reads and writes must be within reach, but {where!r} is not ({error.strerror});"
+            f" {_ADVICE.get(error.errno or 0, 'check the path and its disk')}"
+        ) from None
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Tell whether an error names the path, something in it, or something that it is in."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    named, whole = (Path(os.path.realpath(one)) for one in (error.filename, path))
+    return named.is_relative_to(whole) or whole.is_relative_to(named)
+
+
 def staging_folder(uri: Uri) -> Path:
     """Return the folder in which a run at ``uri`` is worked on, the same each time on one machine, for us alone.
 
     Raises:
         StorageError: somebody else has put something there.
     """
-    ours = Path(tempfile.gettempdir(), f"prompt-tuner-{os.getuid()}")
-    ours.mkdir(mode=0o700, exist_ok=True)
-    if ours.is_symlink() or ours.stat().st_uid != os.getuid():
-        raise StorageError(f"{ours} must be a folder of ours, but is another user's; set TMPDIR to another folder")
+    try:
+        ours = private_folder(Path(tempfile.gettempdir()))
+    except OSError as error:
+        raise StorageError(
+            f"a run at a URI is worked on in a folder of this machine, but {error.filename} cannot be used"
+            f" ({error.strerror}); set TMPDIR to another folder"
+        ) from None
     name = uri.path.rpartition("/")[2] or uri.bucket
     return ours / f"{name}-{hashlib.sha256(str(uri).encode()).hexdigest()[:12]}"

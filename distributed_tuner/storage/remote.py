@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.files import written
 from distributed_tuner.storage.uri import Uri
 
 CHUNK = 1 << 20
@@ -92,10 +93,8 @@ class Remote:
     def fetch(self, name: str, path: Path) -> None:
         """Write an object to a local path, which is replaced whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.fetched")
-        with self._store.open_input_stream(self._at(name)) as stream, scratch.open("wb") as file:
+        with self._store.open_input_stream(self._at(name)) as stream, written(path) as file:
             shutil.copyfileobj(stream, file, CHUNK)
-        scratch.replace(path)
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object."""
