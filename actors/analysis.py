@@ -65,7 +65,7 @@ def analyze_effective_dimension(
         note("quadratics: gradient descent and ZO-GD")
         parts.append(analysis.on_quadratics(sizes, seed))
     began = time.monotonic()
-    with cluster(prepared.experiment.oracle, address), LedgerWriter(folder / "ledger.jsonl") as writer:
+    with cluster(prepared.experiment.oracle, address, note), LedgerWriter(folder / "ledger.jsonl") as writer:
         prepared = prepared.sized(*room(prepared.experiment.oracle))
         writer.write(RunRow(name="effective-dimension", version=__version__, seed=seed, methods=[]))
         settled = _settled(prepared, note)

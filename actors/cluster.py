@@ -3,15 +3,17 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from actors.local_ray import few_processes
+from actors.address import Address
+from actors.local_ray import few_processes, guard_token, sessions_folder
 from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.errors import FULL, ClusterError
 from distributed_tuner.oracles.memory import free_bytes
 from distributed_tuner.oracles.pool_size import usable_cores
+from distributed_tuner.report.words import one_line
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
 HEAD_SHARE = 0.001
@@ -22,8 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def cluster(oracle: OracleConfig, address: str | None) -> Iterator[None]:
-    """Join the Ray cluster at ``address`` ("auto" or ray://...), or start one on this machine for the oracle's pool."""
+def cluster(oracle: OracleConfig, asked: str | None, note: Callable[[str], None] = print) -> Iterator[None]:
+    """Join the Ray cluster at an address ("auto" or ray://...), or start one on this machine for the oracle's pool.
+    ``note`` is told what is joined.
+
+    Raises:
+        ClusterError: nobody is at the address, or Ray cannot be started here.
+    """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots: nobody reads them
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner at any verbosity
@@ -31,23 +38,56 @@ def cluster(oracle: OracleConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", str(oracle.nice))  # Ray's own 15 leaves a run what others leave
     import ray
 
-    joined = ray.is_initialized()
-    if not joined:
-        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address is None and "RAY_ADDRESS" not in os.environ:
-            cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.thread_count) + 1
-            options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-            stay_on_this_machine()
-            lend_path()
-            with few_processes():
-                ray.init(**options)
-        else:
-            ray.init(address=address or os.environ["RAY_ADDRESS"], **options)
+    if ray.is_initialized():
+        yield
+        return
+    address = Address.of(asked)
+    if address is None:
+        _start(oracle)
+    else:
+        _join(address, note)
     try:
         yield
     finally:
-        if not joined:
-            ray.shutdown()
+        ray.shutdown()
+
+
+QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
+TROUBLE = (OSError, RuntimeError, ValueError)  # what Ray raises where it does not come up
+
+
+def _start(oracle: OracleConfig) -> None:
+    """Start Ray on this machine for one run."""
+    import ray
+
+    cpus = max(os.cpu_count() or 1, oracle.first_actors * oracle.thread_count) + 1
+    stay_on_this_machine()
+    lend_path()
+    try:
+        with few_processes():
+            guard_token()
+            place = str(sessions_folder())
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=place, **QUIET)
+    except TROUBLE as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        raise ClusterError(
+            f"Ray must come up on this machine, but it does not ({one_line(str(error), 300)}); it writes to ~/.ray and"
+            " to /tmp, or to the folder that RAY_TMPDIR names, whose path must be short"
+        ) from error
+
+
+def _join(address: Address, note: Callable[[str], None]) -> None:
+    """Join a cluster that is there."""
+    import ray
+    from ray.exceptions import RayError
+
+    address.require_there()
+    note(f"joining the Ray cluster at {address}")
+    try:
+        ray.init(address=address.text, **QUIET)
+    except (*TROUBLE, RayError) as error:
+        raise address.refused(one_line(str(error), 300)) from error
 
 
 def stay_on_this_machine() -> None:
