@@ -3,7 +3,6 @@
 Parses, then imports: nothing heavy is loaded before it is known what to do, and nothing remote is defined here.
 """
 
-import errno
 import functools
 import os
 import shlex
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 QUICKSTART = Path(__file__).resolve().parent / "search_spaces" / "quickstart.yaml"
 INTERRUPTED = 130
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     add_completion=False,
@@ -53,7 +51,7 @@ def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., No
     def command(function: Callable[..., int]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            from distributed_tuner.errors import TunerError
+            from distributed_tuner.errors import FULL, TunerError
 
             try:
                 status = function(*args, **kwargs)
@@ -88,7 +86,9 @@ def main(context: typer.Context) -> None:
 
 @command
 def run(
-    space: Space = QUICKSTART,
+    space: Annotated[
+        Path | None, typer.Argument(help="Search space, a YAML file; the quickstart's when left out.")
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[
         str | None,
@@ -100,15 +100,25 @@ def run(
     address: Address = None,
 ) -> int:
     """Run every trial of a search space; write ledger, best prompt and report."""
+    from distributed_tuner.config.load import load_space
     from distributed_tuner.preflight import prepare, prepare_again
     from distributed_tuner.report.text import summary_lines
+    from distributed_tuner.report.words import one_line
     from distributed_tuner.run_directory import kept
 
-    prepared = None if resume else prepare(space, overrides or [])
-    name = space.stem if prepared is None else prepared.experiment.name
-    with kept(out or f"runs/{name}", resume, _say) as directory:
+    given, changes = space or QUICKSTART, overrides or []
+    prepared = None if resume else prepare(given, changes)
+    named = load_space(given, changes).get("name", given.stem) if prepared is None else prepared.experiment.name
+    place = out or f"runs/{named}"
+    with kept(place, resume, _say) as directory:
         if prepared is None:
-            prepared = prepare_again(directory, space.resolve().parent)
+            from distributed_tuner.resuming import reached, require_unedited
+
+            if space is not None or changes:
+                _say(require_unedited(directory, given, changes))
+            prepared = prepare_again(directory, given.resolve().parent)
+            for line in reached(prepared.plans):
+                _say(one_line(f"from the run's settings, {line}", 500))
         from actors.experiment import run as run_experiment
 
         finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
@@ -116,7 +126,7 @@ def run(
             print(line)
         print(f"\nreport: {directory.shown(finished.report)}")
         if finished.status == "interrupted":
-            again = f"python tune.py run {space} --out {shlex.quote(directory.name)} --resume"
+            again = f"python tune.py run {given} --out {shlex.quote(directory.name)} --resume"
             print(f"interrupted; go on with: {again}", file=sys.stderr)
     return {"done": 0, "interrupted": INTERRUPTED}.get(finished.status, 1)
 

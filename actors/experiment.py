@@ -69,28 +69,43 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
     stop = Stop()
     if directory.mirror is not None:
         directory.mirror.on_lost = stop.ask
-    with cluster(prepared.experiment.oracle, address), stop.listening():
-        prepared = prepared.sized(*room(prepared.experiment.oracle))
-        return _Run(prepared, directory, command, resume, stop).go()
+    with LedgerWriter(directory.ledger, new=not resume, on_trouble=lambda error: stop.ask()) as writer:
+        past = Past.of(directory, prepared.plans) if resume else Past()
+        progress = Progress(prepared.plans, prepared.tasks[0].metric)
+        with cluster(prepared.experiment.oracle, address, progress.note), stop.listening():
+            prepared = prepared.sized(*room(prepared.experiment.oracle))
+            return _Run(prepared, directory, command, past, writer, progress, stop, resume).go()
 
 
 class _Run:
     """One run from pool to report."""
 
-    def __init__(self, prepared: Prepared, directory: RunDirectory, command: str, resume: bool, stop: Stop) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        directory: RunDirectory,
+        command: str,
+        past: Past,
+        writer: LedgerWriter,
+        progress: Progress,
+        stop: Stop,
+        resume: bool,
+    ) -> None:
         self._prepared = prepared
         self._directory = directory
         self._command = command
-        self._resume = resume
+        self._past = past
+        self._writer = writer
+        self._progress = progress
         self._stop = stop
+        self._resume = resume
         self._began = time.monotonic()
         self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
         self._ledger = Follower(directory.ledger)
 
     def go(self) -> Finished:
         experiment = self._prepared.experiment
-        metric = self._prepared.tasks[0].metric
-        progress = Progress(self._prepared.plans, metric)
+        progress = self._progress
         model = getattr(experiment.oracle, "model", "the analytic oracle")
         progress.note(f"loading {model} in {experiment.oracle.first_actors} oracle actor(s)")
         for note in (shortage(experiment.oracle), *self._prepared.notes):
@@ -107,54 +122,54 @@ class _Run:
         if not self._resume:
             write_json(self._directory.config, self._config(oracle.info))
         status = "failed"
-        with LedgerWriter(self._directory.ledger, on_trouble=lambda error: self._stop.ask()) as writer:
-            methods = list(dict.fromkeys(plan.method for plan in self._prepared.plans))
+        writer = self._writer
+        methods = list(dict.fromkeys(plan.method for plan in self._prepared.plans))
+        writer.write(
+            RunRow(
+                name=experiment.name,
+                version=__version__,
+                seed=experiment.seed,
+                methods=methods,
+                resumed=self._resume,
+            )
+        )
+        for warning in () if self._resume else self._prepared.warnings:
+            writer.write(EventRow(kind=DATA_WARNING, message=warning))
+        for calibration in settled.calibrations:
+            writer.write(calibration)
+        for parity in settled.parities:
+            writer.write(parity)
+        for layout in layouts:
+            writer.write(layout)
+        _write_events(settled.before, writer)
+        try:
+            measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, progress)
+            status = self._run_trials(pool, writer, progress)
+            if status == "done":
+                measure_bags_of_words(self._prepared, self._ledger, writer, progress)
+                self._measure_best(oracle, writer)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        finally:
+            self._stop.over()
+            statistics = self._hear(pool)
+            _write_events(statistics, writer, progress.note)
             writer.write(
-                RunRow(
-                    name=experiment.name,
-                    version=__version__,
-                    seed=experiment.seed,
-                    methods=methods,
-                    resumed=self._resume,
+                RunEndRow(
+                    status=status,
+                    wall_seconds=time.monotonic() - self._began,
+                    oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
+                    oracle_actors=statistics.most_up or experiment.oracle.first_actors,
+                    tiles=settled.before.tiles + statistics.tiles,
+                    retries=settled.before.retries + statistics.retries,
+                    counts=dict(settled.before.counts + statistics.counts),
                 )
             )
-            for warning in () if self._resume else self._prepared.warnings:
-                writer.write(EventRow(kind=DATA_WARNING, message=warning))
-            for calibration in settled.calibrations:
-                writer.write(calibration)
-            for parity in settled.parities:
-                writer.write(parity)
-            for layout in layouts:
-                writer.write(layout)
-            _write_events(settled.before, writer)
-            try:
-                measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, progress)
-                status = self._run_trials(pool, writer, progress)
-                if status == "done":
-                    measure_bags_of_words(self._prepared, self._ledger, writer, progress)
-                    self._measure_best(oracle, writer)
-            except KeyboardInterrupt:
-                status = "interrupted"
-            finally:
-                self._stop.over()
-                statistics = self._hear(pool)
-                _write_events(statistics, writer, progress.note)
-                writer.write(
-                    RunEndRow(
-                        status=status,
-                        wall_seconds=time.monotonic() - self._began,
-                        oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
-                        oracle_actors=statistics.most_up or experiment.oracle.first_actors,
-                        tiles=settled.before.tiles + statistics.tiles,
-                        retries=settled.before.retries + statistics.retries,
-                        counts=dict(settled.before.counts + statistics.counts),
-                    )
-                )
-                if status == "interrupted":  # whoever stops a job gives it seconds, and the model may be slow
-                    self._try_report()
-                self._try_export(oracle)
-                report = self._try_report()
-                pool.stop()
+            if status == "interrupted":  # whoever stops a job gives it seconds, and the model may be slow
+                self._try_report()
+            self._try_export(oracle)
+            report = self._try_report()
+            pool.stop()
         return Finished(status, report, self._summary())
 
     # ------------------------------------------------------------------------------------------------ parts
@@ -183,6 +198,7 @@ class _Run:
         return {
             "experiment": self._prepared.experiment.model_dump(mode="json"),
             "trials": [plan.to_json() for plan in self._prepared.plans],
+            "space": self._prepared.space,
             "task": {
                 "name": task.name,
                 "metric": task.metric,
@@ -199,7 +215,8 @@ class _Run:
         _write_events(self._hear(pool), writer, progress.note)
         pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
         plans = self._prepared.plans
-        past = Past.of(self._directory, plans, self._ledger, writer) if self._resume else Past()
+        past = self._past
+        past.write_down(self._directory, writer)
         proposers = Proposers.start([plan.experiment for plan in plans], self._name, self._prepared.root, pool)
         recorder = Recorder(plans, writer, self._directory, progress, lambda: self._hear(pool).events, past.ended)
         try:

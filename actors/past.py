@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.fs
 
-from actors.checkpoints import newest
+from actors.checkpoints import Saved, newest
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
@@ -28,28 +28,30 @@ TUNE_NAME = "trials"
 @dataclass(frozen=True, slots=True)
 class Past:
     """Of a new run, nothing. ended: how trials ended, by name. reports: what each told last, but for rows and prompt.
-    decisions: those of a population."""
+    decisions: those of a population. lost: rows that the checkpoints know and the ledger does not. selected: of the
+    trials that have ended, their states."""
 
     ended: dict[str, str] = field(default_factory=dict)
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
+    lost: tuple[Row, ...] = ()
+    selected: dict[str, Saved] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, directory: RunDirectory, plans: Sequence[TrialPlan], ledger: Follower, writer: LedgerWriter) -> "Past":
-        """Return what a run has behind it, and write down what the checkpoints know and the ledger does not.
-
-        That is so when a machine was lost with the end of the ledger. A trial goes on behind its checkpoint, and one
-        that has ended does not go on at all; neither makes these rows again.
+    def of(cls, directory: RunDirectory, plans: Sequence[TrialPlan]) -> "Past":
+        """Read what a run has behind it. Nothing is written: whatever is wrong there is found before that.
 
         Raises:
             RunDirectoryError: what the schedule decided cannot be read, or a trial's name is none.
+            LedgerError: the ledger is malformed.
         """
         decisions = read_decisions(directory)
-        trials = ledger.catch_up().trials
+        trials = Follower(directory.ledger).catch_up().trials
         ends = {name: str(trial.end.status) for name, trial in trials.items() if trial.end is not None}
         ended = {name: status for name, status in ends.items() if status != "interrupted"}
         files, folder = pyarrow.fs.FileSystem.from_uri(directory.tune_storage(TUNE_NAME))
         reports: dict[str, dict[str, Any]] = {}
+        selected: dict[str, Saved] = {}
         rows: list[Row] = []
         for plan in plans:
             name = plan.trial_id
@@ -65,12 +67,22 @@ class Past:
             elif not done and ended.get(name) == "done" and _may_be_taken_after(plan):
                 del ended[name]  # its driver died before its last report was saved: it ends once more
             if found is not None and found.saved.prompt is not None and name in ended:
-                if (selected := found.saved.state.get("selected")) is not None:
-                    directory.keep_head(name, selected.head)
-                directory.keep_prompt(name, found.saved.prompt)
-        for row in lost(writer.path, rows):
+                selected[name] = found.saved
+        return cls(ended, reports, decisions, tuple(lost(directory.ledger, rows)), selected)
+
+    def write_down(self, directory: RunDirectory, writer: LedgerWriter) -> None:
+        """Write down what the checkpoints know and the ledger does not, as when a machine was lost with its end.
+
+        A trial goes on behind its checkpoint, and one that has ended does not go on at all; neither makes these rows
+        again.
+        """
+        for name, saved in self.selected.items():
+            if (selected := saved.state.get("selected")) is not None:
+                directory.keep_head(name, selected.head)
+            if saved.prompt is not None:
+                directory.keep_prompt(name, saved.prompt)
+        for row in self.lost:
             writer.write(row)
-        return cls(ended, reports, decisions)
 
 
 def _end_of(trial_id: str, report: dict[str, Any]) -> TrialEndRow:

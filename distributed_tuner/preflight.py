@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import NO_ROWS, framed, start_text, unframed
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.rehearsal import Rehearsal
+from distributed_tuner.resuming import space_record, trials_of
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory, data_root
 from distributed_tuner.stages.course import Course
@@ -71,7 +73,8 @@ class Prepared:
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
     model may compute in few bits on a device like this machine's. parity: what the parity gate costs. model_bytes: what
     one actor's model takes, 0 without one. undecided: places of trials whose layout a race is to find; until then they
-    have the one that computes fewer tokens. auto_head: the head was left open.
+    have the one that computes fewer tokens. auto_head: the head was left open. space: the search space, as config.json
+    holds it.
     """
 
     plans: list[TrialPlan]
@@ -85,6 +88,7 @@ class Prepared:
     root: Path
     undecided: tuple[int, ...] = ()
     auto_head: bool = False
+    space: dict[str, Any] | None = None
 
     @property
     def experiment(self) -> Experiment:
@@ -234,7 +238,7 @@ def prepare(path: Path, overrides: list[str]) -> Prepared:
     _require_rivals(plans)
     prepared = prepare_plans(plans, path.resolve().parent)
     _require_races(prepared)
-    return prepared
+    return replace(prepared, space=space_record(load_space(path), overrides))
 
 
 def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
@@ -242,12 +246,11 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
     looked up when the folder of the first start is gone.
 
     Raises:
-        RunDirectoryError: no run is there.
+        RunDirectoryError: no run is there, or another version's.
         ConfigError, TaskError, ModelError: its data or model cannot be had any more.
     """
     config = directory.read_config()
-    plans = [TrialPlan.from_json(trial) for trial in config["trials"]]
-    return prepare_plans(plans, data_root(config, root))
+    return prepare_plans(trials_of(config, directory.shown(directory.config)), data_root(config, root))
 
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:

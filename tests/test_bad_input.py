@@ -411,6 +411,21 @@ def test_a_file_is_no_run_directory(refused: Refused, space: Callable[..., str],
     holds(refused("run", space(), "--out", "there"), "there", "--out DIR")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--set", "name=" + "n" * 300], "choose a shorter name"),
+        (["--out", "file/x"], "a part of the path is a file"),
+        (["--out", "/proc/x"], "'/proc/x' is not (No such file or directory)"),
+    ],
+)
+def test_a_run_directory_that_cannot_be_made(
+    refused: Refused, space: Callable[..., str], workplace: Path, arguments: list[str], says: str
+) -> None:
+    (workplace / "file").touch()
+    holds(refused("run", space(), *arguments), "must be within reach", says)
+
+
 def test_resuming_without_a_run(refused: Refused, space: Callable[..., str]) -> None:
     holds(refused("run", space(), "--resume", "--out", "there"), "config.json", "there", "start a run")
     holds(refused("run", space(), "--resume"), "runs/mine", "check the path")

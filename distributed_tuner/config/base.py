@@ -4,6 +4,7 @@ Every process of a run imports these models, and most check nothing with them: v
 the docstrings below fields, which describe them, are for readers of the source alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,3 +39,26 @@ class Config(BaseModel):
     """When settings are read that are not always: what is set and never read is refused (``config.unread``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Marks a setting by what it names outside of a run: a server, a file, a variable, a program. Whoever resumes a run
+    is told of these."""
+
+    what: str
+
+
+SERVER, VARIABLE, FILE, FOLDER = Names("server"), Names("environment variable"), Names("file"), Names("directory")
+MODEL, PROGRAM, CODE = Names("model"), Names("program"), Names("the model's own code")
+
+
+def named(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield what the settings name outside of a run: what it is, and its name."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Config):
+                yield from named(part)
+        if value:  # neither None nor False
+            yield from ((mark.what, str(value)) for mark in field.metadata if isinstance(mark, Names))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import SERVER, Config, Names
 
 
 class TensorboardLoggerConfig(Config):
@@ -31,7 +31,7 @@ class MlflowLoggerConfig(Config):
     """What pip installs."""
 
     kind: Literal["mlflow"]
-    tracking_uri: str | None = Field(None, min_length=1)
+    tracking_uri: Annotated[str | None, SERVER] = Field(None, min_length=1)
     """Where the server is, or a local directory, without user, password or query; none: that of MLFLOW_TRACKING_URI,
     else MLflow's own."""
     experiment: str | None = Field(None, min_length=1)
@@ -49,7 +49,7 @@ class WandbLoggerConfig(Config):
     kind: Literal["wandb"]
     project: str | None = Field(None, min_length=1)
     """Name of the project; the space's name when left out."""
-    entity: str | None = Field(None, min_length=1)
+    entity: Annotated[str | None, Names("account")] = Field(None, min_length=1)
     """The team or user that the project belongs to; the key's own when left out."""
 
 

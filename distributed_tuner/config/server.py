@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue, field_validator
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import MODEL, SERVER, VARIABLE, Config
 
 KEY_NAME = r"^[A-Z_][A-Z0-9_]*$"  # keys themselves have small letters in them
 SERVER_URL = r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$"
@@ -22,12 +22,12 @@ class ServerConfig(Config):
     set_elsewhere: ClassVar[dict[str, str]] = {}
     """Fields of a request that have settings of their own, which ``extra_body`` leaves to them; "": to nobody."""
 
-    model: str = Field(min_length=1)
+    model: Annotated[str, MODEL] = Field(min_length=1)
     """The server's name of the model."""
-    base_url: str | None = Field(None, pattern=SERVER_URL)
+    base_url: Annotated[str | None, SERVER] = Field(None, pattern=SERVER_URL)
     """URL of the server up to ``/v1``, without user, password or query; none: that of OPENAI_BASE_URL, else OpenAI's
     own. Redirects are not followed."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=KEY_NAME)
+    api_key_env: Annotated[str, VARIABLE] = Field("OPENAI_API_KEY", pattern=KEY_NAME)
     """Environment variable, in capitals, that holds the key; with ``_FILE`` behind it, one that names a file with the
     key. The key itself never stands in the settings."""
     system: str = ""

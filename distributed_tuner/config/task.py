@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from distributed_tuner.config.base import Config
+from distributed_tuner.config.base import FILE, Config, Names
 from distributed_tuner.values import LabelRule, LossName
 
 MetricName: TypeAlias = Literal["accuracy", "f1", "matthews"]
@@ -113,9 +113,9 @@ class FileTaskConfig(BaseTaskConfig):
     """Your own data, as JSONL, CSV, TSV or Parquet."""
 
     kind: Literal["file"]
-    train: str
+    train: Annotated[str, FILE]
     """File with the pool that train and dev are drawn from."""
-    test: str | None = None
+    test: Annotated[str | None, FILE] = None
     """File with the test examples. None: what is left of the pool after train and dev."""
     text: str | tuple[str, ...] = Field(min_length=1)
     """Column or columns that hold the text."""
@@ -131,7 +131,7 @@ class HubTaskConfig(BaseTaskConfig):
     """A task of the literature, from the Hugging Face Hub or from a local copy."""
 
     kind: HubTaskName
-    dataset: str | None = None
+    dataset: Annotated[str | None, Names("data set")] = None
     """A local directory (`save_to_disk`, or a folder of parquet, jsonl or csv splits) or another hub id (`id` or
     `id:config`). None: the usual hub data set."""
     on_empty: OnEmpty = "refuse"

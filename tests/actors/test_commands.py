@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,56 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     assert len(raw_rows(directory, "step")) == written
 
 
+def test_sigterm_to_all_processes_ends_a_run_as_one_to_its_driver_does(reviews: Path, tmp_path: Path) -> None:
+    """As ``timeout`` sends it to a group, and a service or a batch system to all that has been started."""
+    path = write_space(of_many_steps([ZOT], STEP_SECONDS), reviews, "terminated.yaml")
+    out = tmp_path / "run"
+    directory = RunDirectory(out)
+    process = subprocess.Popen(
+        command("run", path, "--out", out),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(steps_written(out, 30))
+    started = processes("", process.pid)
+    assert len(started) > 5
+    os.killpg(process.pid, signal.SIGTERM)
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, stderr
+    assert stderr.startswith("interrupted; go on with: ")
+    assert raw_rows(directory, "run_end")[-1]["status"] == "interrupted"
+    assert "interrupted" in directory.report.read_text()
+    assert (directory.best / "prompt.json").exists()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+@pytest.mark.parametrize("source", ["RAY_ADDRESS", "--address"])
+def test_a_cluster_that_is_not_there_is_one_line_and_leaves_nothing(reviews: Path, tmp_path: Path, source: str) -> None:
+    path = write_space(space({"kind": "analytic"}, [ZOT]), reviews, "alone.yaml")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        done = subprocess.run(
+            command("run", path, "--out", tmp_path / "runs" / "mine", *([source, address] if "-" in source else [])),
+            cwd=tmp_path,
+            env=os.environ | {"RAY_ADDRESS": "" if "-" in source else address},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: a run joins the cluster that {source} names, but '{address}' cannot be joined")
+    assert ("unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "leave --address out") in line
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def foreign_cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Start a cluster as an administrator would; yield its address and the environment that fits it."""
@@ -181,6 +232,7 @@ def test_a_run_joins_a_cluster_and_leaves_it_running(
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert_plain(done.stdout)
+    assert f"joining the Ray cluster at {address} (--address)" in done.stdout.splitlines()[0]
     assert numbers(read(out / "ledger.jsonl")) == numbers(run_alone(path))
 
 

@@ -14,7 +14,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.ledger import CostRow, Follower, LedgerWriter, RunRow, StepRow, TrialEndRow, read
+from distributed_tuner.ledger import CostRow, LedgerWriter, RunRow, StepRow, TrialEndRow, read
 from distributed_tuner.run_directory import RunDirectory
 from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.schedule.population import Decision
@@ -47,7 +47,9 @@ def save(directory: RunDirectory, name: str, *reports: list[StepRow], prompt: st
 
 def past_of(directory: RunDirectory, plans: Sequence[TrialPlan] = PLANS) -> Past:
     with LedgerWriter(directory.ledger) as writer:
-        return Past.of(directory, plans, Follower(directory.ledger), writer)
+        past = Past.of(directory, plans)
+        past.write_down(directory, writer)
+    return replace(past, lost=(), selected={})
 
 
 def steps(directory: RunDirectory) -> list[int]:
