@@ -115,6 +115,9 @@ class _Run:
             progress.note(f"warning: {warning}")
         settled = self._settled(progress)
         pool, oracle = settled.pool, settled.pool.oracle
+        for note in oracle.info.extra.get("notes", "").splitlines():  # what shows when a model is loaded
+            if note not in self._prepared.notes:
+                progress.note(note)
         self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(settled.answer_words)
         if self._prepared.experiment.head.kind != experiment.head.kind:
             progress.note(f"head: {self._prepared.experiment.head.kind}, as answers tell of label words alone")

@@ -17,6 +17,7 @@ from distributed_tuner.config.oracle import (
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.oracles.limits import every_row_whole
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -179,7 +180,7 @@ class TokenCounter(TextualCounter):
     def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
         facts, reach = self._model.facts, self._encoder.reach
         if facts.whole:
-            return f"the model computes every row whole, which takes longer: {facts.whole}"
+            return every_row_whole(facts.whole)
         longer = sum(prompt.length + n > reach for n in self._encoder.lengths(batch, prompt.layout))
         return (
             f"{longer} of {len(batch.examples)} {batch.split} rows are longer than the model's window, chunk or"

@@ -44,3 +44,8 @@ def _rope_switches(text: Any) -> Iterator[int]:
             original = rope.get("original_max_position_embeddings")
             original = original or getattr(text, "original_max_position_embeddings", None)
             yield int(original or text.max_position_embeddings)
+
+
+def every_row_whole(why: str) -> str:
+    """Return what is told of a model whose rows cannot share a sequence."""
+    return f"the model computes every row whole, which takes longer: {why}"

@@ -57,9 +57,10 @@ class SoftLines(AnswersByRows):
         _require_plain(config, source.model)
         known = context_of(config)
         self._tokenizer = load_tokenizer(source)
-        self._encoder = Encoder(self._tokenizer, known if context is None else min(known, context))
         self.end_ids = _end_ids(config, self._tokenizer)
         self._table = _read_matrix(source, config).to(resolve_dtype(dtype, "cpu"))
+        limit = known if context is None else min(known, context)
+        self._encoder = Encoder(self._tokenizer, limit, rows=len(self._table))
         self._rows = PromptRows(self._tokenizer, self._encoder, self._embed, self._table)
 
     @property

@@ -69,10 +69,11 @@ class TransformersOracle(AnswersByRows):
         self._packed = PackedRows(self._trunk, self._encoder, self._rows, config.text_cache_gib * 2**30)
         self._whole = WholeRows(self._trunk, self._encoder, self._rows)
         with no_graph(config):
-            settle(self._trunk, self._packed, self._whole, self._encoder, config, files)
+            notes = settle(self._trunk, self._packed, self._whole, self._encoder, config, files)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
         extra = {"linear": self._trunk.linear, "reach": str(self._encoder.reach)}
+        extra |= {"notes": "\n".join(notes)} if notes else {}
         self._info = OracleInfo(
             config.model, self._rows.width, size, context, std, dtype, device, extra, answer_words=size
         )

@@ -18,6 +18,7 @@ import numpy as np
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.oracles.limits import every_row_whole
 from distributed_tuner.oracles.machine_cache import keep, recall
 from distributed_tuner.oracles.packed_rows import PackedRows
 from distributed_tuner.oracles.shared_weights import fingerprint
@@ -51,8 +52,10 @@ def settle(
     encoder: Encoder,
     config: TransformersOracleConfig,
     files: Sequence[Path],
-) -> None:
+) -> list[str]:
     """Find how far rows may share a sequence (the encoder's ``reach``; 0: not at all), and lay the model out.
+
+    Returns what a user is to be told of it.
 
     ``files``: the model's, under which the answers are kept; none where they must be found anew.
 
@@ -65,19 +68,18 @@ def settle(
         key = [FORM, libraries, fingerprint(files, str(trunk.dtype)), trunk.device.type, encoder.reach]
     known = _kept(key, lambda: _compared(trunk, packed, whole, encoder))
     trunk.own_head, trunk.no_rows = known["own_head"], known["no_rows"]
+    notes = []
     if known["unlike_ids"]:
-        log.warning(
-            "%s reads its tokens' ids beside their embeddings: given as embeddings, as here, a text has other scores",
-            trunk.name,
+        notes.append(
+            "the model reads its tokens' ids beside their embeddings: given as embeddings, as here, a text has other"
+            " scores"
         )
     if known["why"]:
         encoder.reach = 0
         trunk.keep_whole(known["why"])
-        log.warning(
-            "the rows of %s are computed whole, each by the model's own forward pass, which takes longer: %s",
-            trunk.name,
-            known["why"],
-        )
+        notes.append(every_row_whole(known["why"]))
+    for note in notes:
+        log.warning("%s: %s", trunk.name, note)
     way = packed if encoder.reach else whole
 
     def long_canaries() -> "Tensor":
@@ -91,12 +93,13 @@ def settle(
         return {"linear": trunk.linear, "rewritten": trunk.fused > 0}
 
     if trunk.stays(config):
-        return
+        return notes
     laid = None if key is None else [*key, config.linear, config.thread_count]
     found = _kept(laid, lay_out)
     if not trunk.laid_out:
         asked = config.model_copy(update={"linear": found["linear"]})
         trunk.lay_out(asked, trunk.canaries, rewritten=found["rewritten"])
+    return notes
 
 
 def _kept(key: Any, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:

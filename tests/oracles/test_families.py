@@ -137,7 +137,8 @@ def test_a_model_whose_window_has_a_name_of_its_own_is_computed_whole(
         layer.self_attn.__class__ = Narrow
     oracle = TransformersOracle(settings(folder("LLaMA")), model, tokenizer(masked=False))
     assert oracle.info.extra["reach"] == "0"
-    assert "rows of LlamaForCausalLM are computed whole" in caplog.text and "other scores than alone" in caplog.text
+    assert "LlamaForCausalLM: the model computes every row whole" in caplog.text
+    assert "other scores than alone" in oracle.info.extra["notes"]
 
 
 @pytest.mark.parametrize("broken", ["no embeddings", "no logits"])
@@ -165,7 +166,7 @@ def test_what_was_found_of_a_models_files_is_not_looked_for_again(
     caplog.clear()
     again = TransformersOracle(settings(folder("GPT-OSS")))
     assert again.info == first.info
-    assert "computed whole" in caplog.text
+    assert "computes every row whole" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------- linear layers
