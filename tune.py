@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from distributed_tuner.analysis.findings import Findings
@@ -22,7 +23,24 @@ if TYPE_CHECKING:
 QUICKSTART = Path(__file__).resolve().parent / "search_spaces" / "quickstart.yaml"
 INTERRUPTED = 130
 
+
+class Commands(TyperGroup):
+    """The commands. What was typed and is none of theirs is told without what looks like a key."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(error, typer.BadParameter.__bases__[0]):  # typer's usage errors, for which it has no name
+                from distributed_tuner.shown import masked, plain
+
+                usage: Any = error
+                usage.message = masked(plain(usage.message))
+            raise
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Tune prompts of frozen language models on a pool of Ray actors. Without a command: run the quickstart.",
@@ -56,7 +74,7 @@ def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., No
             try:
                 status = function(*args, **kwargs)
             except TunerError as error:
-                print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+                print("error:", error, file=sys.stderr)
                 status = error.exit_code
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
@@ -123,7 +141,7 @@ def run(
 
         finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
         for line in summary_lines(finished.summary):
-            print(line)
+            _print(line)
         print(f"\nreport: {directory.shown(finished.report)}")
         if finished.status == "interrupted":
             again = f"python tune.py run {given} --out {shlex.quote(directory.name)} --resume"
@@ -174,7 +192,7 @@ def evaluate(
 
     with opened(run_dir) as directory:
         scores = evaluate_prompt(directory.path, split, task)
-    print("  ".join(f"{name} {value:.6f}" for name, value in scores.items()))
+    _print("  ".join(f"{name} {value:.6f}" for name, value in scores.items()))
     return 0
 
 
@@ -286,7 +304,14 @@ def _show(findings: "Findings", place: "Place") -> int:
 
 
 def _say(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", flush=True)
+    _print(f"[{time.strftime('%H:%M:%S')}] {message}")
+
+
+def _print(line: str) -> None:
+    """Print a line, parts of which come from files or servers."""
+    from distributed_tuner.shown import plain
+
+    print(plain(line), flush=True)
 
 
 def _command() -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.ledger.rows import LookRow, RestartRow, ScreenRow, StageRow, SurveyRow
 from distributed_tuner.report import words
+from distributed_tuner.shown import plain
 
 _SHOWN = 60  # characters of a prompt in words
 
@@ -109,7 +110,7 @@ class Progress:
     def note(self, message: str) -> None:
         """Say something, above the table if there is one."""
         console = self._live.console if self._console.is_terminal else self._console
-        console.print(f"[{time.strftime('%H:%M:%S')}] {message}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"[{time.strftime('%H:%M:%S')}] {plain(message)}", markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self, now: bool = False) -> None:
         if self._console.is_terminal and (now or time.monotonic() >= self._next_draw):
@@ -128,7 +129,7 @@ class Progress:
             running = line.status == "running" and left is not None and rate > 0
             eta = time.strftime("%H:%M:%S", time.gmtime((left or 0) / rate)) if running else "-"
             table.add_row(
-                trial_id,
+                plain(trial_id),
                 line.status,
                 _number(line.metric),
                 _number(line.loss),

@@ -2,9 +2,14 @@
 
 Every member takes a single message, so that it crosses process borders by pickle unchanged. The command line turns a
 ``TunerError`` into one line on stderr and the class's ``exit_code``; anything else is a bug and keeps its traceback.
+
+A message quotes what was typed and what files hold, which may be anything: it loses what would steer a terminal, and
+what looks like a key.
 """
 
 import errno
+
+from distributed_tuner.shown import masked, plain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the file system says where it takes no more."""
@@ -14,6 +19,9 @@ class TunerError(Exception):
     """Root of all errors that a user can cause or cure."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(plain(message)))
 
 
 class ConfigError(TunerError, ValueError):

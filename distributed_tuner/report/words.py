@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distributed_tuner.ledger.rows import ScreenRow, SurveyRow
+from distributed_tuner.shown import plain as plain_text
 
 UNKNOWN = "—"
 
@@ -53,7 +54,7 @@ def loss(value: float | None) -> str:
 
 def one_line(text: str, most: int) -> str:
     """Return a text of a model's on one line of at most ``most`` characters, without those that steer a terminal."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = " ".join(plain_text(text).split())
     return line if len(line) <= most else f"{line[: most - 3].rstrip()}..."
 
 
