@@ -44,7 +44,9 @@ class Saved:
     @classmethod
     def read(cls, folder: Path) -> "Saved":
         """Read it back; OSError or StateError where it is not there, or not whole. Runs nothing that is in it."""
-        saved: Saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
+        saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
+        if not isinstance(saved, Saved):
+            raise StateError(f"{folder / STATE_FILE} must be a trial's, but holds {type(saved).__name__}; remove it")
         return saved
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distributed_tuner.array_files import read_array, read_arrays
 from distributed_tuner.errors import RunDirectoryError, StorageError
 from distributed_tuner.files import write_text, written
 from distributed_tuner.schedule.decisions import Decisions
@@ -92,7 +93,7 @@ class RunDirectory(Place):
     def prompt_of(self, trial_id: str) -> Array | str | None:
         """Return the selected prompt of one trial; None where it has none yet."""
         rows, words = self._prompt_of(trial_id, "npy"), self._prompt_of(trial_id, "txt")
-        kept = np.asarray(np.load(rows), dtype=np.float32) if rows.exists() else None
+        kept = np.asarray(read_array(rows), dtype=np.float32) if rows.exists() else None
         if kept is not None and kept.size:
             return kept
         return words.read_text(encoding="utf-8") if words.exists() else None
@@ -120,10 +121,8 @@ class RunDirectory(Place):
             np.savez(file, allow_pickle=False, **named)
 
     def _read_arrays(self, place: Path) -> dict[str, Array64]:
-        if not place.exists():
-            return {}
-        with np.load(place, allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name], dtype=np.float64) for name in arrays.files}
+        arrays = read_arrays(place) if place.exists() else {}
+        return {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
 
     def _prompt_of(self, trial_id: str, ending: str) -> Path:
         self.require_trial_name(trial_id)

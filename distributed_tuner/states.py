@@ -6,10 +6,10 @@ and types. Arrays and named data that appear in several places are one object ag
 """
 
 import dataclasses
+import functools
 import io
 import json
 import struct
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distributed_tuner.array_files import arrays_in
 from distributed_tuner.errors import StateError
 from distributed_tuner.files import write_bytes
 
@@ -59,15 +60,12 @@ def encode(value: Any, classes: Sequence[type] = ()) -> bytes:
 def decode(data: bytes, name: str, classes: Sequence[type] = ()) -> Any:
     """Return the value of ``encode``. ``name``: what a person calls the file. Raises StateError as ``read_state``."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("no zip of arrays")
-            arrays = {key: file[key] for key in file.files}
+        arrays = arrays_in(data)
         tree = json.loads(arrays.pop(_TREE).tobytes().decode("utf-8", "surrogatepass"))
         if tree["version"] != VERSION:
             raise ValueError(f"version {tree['version']}, not {VERSION}")
         return _Reader(arrays, classes, tree["made"]).node(tree["value"])
-    except (ValueError, TypeError, LookupError, EOFError, OSError, RecursionError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, LookupError, RecursionError, MemoryError, struct.error) as error:
         raise StateError(
             f"a saved state must be a whole file that this version wrote, but {name} is not ({error or repr(error)});"
             " remove it to go on from the state before it, or start a new run"
@@ -133,6 +131,7 @@ class _Reader:
 
     def __init__(self, arrays: dict[str, npt.NDArray[Any]], classes: Sequence[type], made: list[Any]) -> None:
         self._arrays = arrays
+        self._bytes = functools.cache(lambda place: arrays[place].tobytes())  # one object, however often it is named
         self._classes = {one.__name__: one for one in classes}
         self._made: list[Any] = []
         for name, fields in made:
@@ -154,7 +153,7 @@ class _Reader:
             case "dict":
                 return {self.node(key): self.node(item) for key, item in held}
             case "bytes":
-                return self._arrays[str(held)].tobytes()
+                return self._bytes(str(held))
             case "array":
                 return self._arrays[str(held)]
             case "scalar":

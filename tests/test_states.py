@@ -1,8 +1,11 @@
 """Saved states: every bit comes back, and nothing in a file is ever run."""
 
+import io
+import json
 import math
 import pickle
 import random
+import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from distributed_tuner.array_files import read_array, read_arrays
 from distributed_tuner.errors import StateError
 from distributed_tuner.states import decode, encode, read_state, write_state
+
+BIG = np.zeros(10**6)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -171,7 +177,7 @@ def test_a_pickle_inside_an_array_is_refused_and_not_run(tmp_path: Path) -> None
         read_state(path)
     with path.open("wb") as file:
         np.save(file, evil, allow_pickle=True)
-    with pytest.raises(StateError, match="allow_pickle"):
+    with pytest.raises(StateError, match="no zip of arrays"):
         read_state(path)
     assert not witness.exists()
 
@@ -197,6 +203,59 @@ def test_a_file_that_says_something_else_is_refused(tmp_path: Path, tree: str, w
         np.savez(file, tree=np.frombuffer(tree.encode(), dtype=np.uint8))
     with pytest.raises(StateError, match=why):
         read_state(path, (Place,))
+
+
+def told(**header: Any) -> bytes:
+    """Return an array's file of 64 bytes that tells of something else."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"shape": (8,), "fortran_order": False, "descr": "<f8", **header})
+    return file.getvalue() + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (told(shape=(5 * 10**14,)), "tells of 4000000000000000 bytes, but there are 64"),
+        (told(descr="<U9000000"), "tells of 288000000 bytes"),
+        (told(shape=(10**12,), descr="<U0"), "tells of 1000000000000 bytes"),
+        (told(shape=(-8,)), "negative"),
+        (told(shape="eight"), "not valid"),
+        (told(descr="|O"), "allow_pickle"),
+        (told().replace(b"(8,)", b"((((")[:100], "read"),
+        (b"\x93NUMPY\x09\x00", "no array"),
+        (b"", "EOF"),
+    ],
+)
+def test_an_array_that_tells_of_more_than_it_holds_is_refused_before_it_is_made(
+    tmp_path: Path, data: bytes, why: str
+) -> None:
+    (tmp_path / "prompt.npy").write_bytes(data)
+    with pytest.raises(StateError, match=why):
+        read_array(tmp_path / "prompt.npy")
+    with zipfile.ZipFile(tmp_path / "trial.state", "w") as file:
+        file.writestr("tree.npy", data)
+    with pytest.raises(StateError, match="a saved state must be a whole file"):
+        read_state(tmp_path / "trial.state")
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trial.state"
+    with path.open("wb") as file:
+        np.savez_compressed(file, tree=np.frombuffer(b'{"version":1,"value":1,"made":[]}', dtype=np.uint8), big=BIG)
+    with pytest.raises(StateError, match="unpacks to more than it holds"):
+        read_state(path)
+    with pytest.raises(StateError, match="unpacks to more than it holds"):
+        read_arrays(path)
+
+
+def test_bytes_that_are_named_often_are_there_once() -> None:
+    value = back([b"x" * 1000])
+    (place,) = json.loads(np.load(io.BytesIO(encode(value)))["tree"].tobytes())["value"]
+    tree = json.dumps({"version": 1, "value": [place] * 3, "made": []}).encode()
+    file = io.BytesIO()
+    np.savez(file, tree=np.frombuffer(tree, dtype=np.uint8), **{"0": np.frombuffer(value[0], dtype=np.uint8)})
+    first, *others = decode(file.getvalue(), "the state")
+    assert all(one is first for one in others)
 
 
 def test_a_torn_or_changed_file_is_refused(tmp_path: Path) -> None:

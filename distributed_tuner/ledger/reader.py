@@ -208,7 +208,7 @@ class RowFeed:
             advice = f"The run was written by version {self._written_by}, and this is {__version__}: read it with that."
         return (
             f"Every line of a ledger must be one row, got {shown!r} in line {self._number} of {self._name} "
-            f"({where + ': ' if where else ''}{first['msg']}). {advice}"
+            f"({where + ': ' if where else ''}{first['msg'][:200]}). {advice}"
         )
 
 
