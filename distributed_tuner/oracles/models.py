@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -244,8 +245,13 @@ def _load(from_pretrained: Any, config: ModelSource, **options: Any) -> Any:
         options["local_files_only"] = True
     try:
         return from_pretrained(where, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except pickle.UnpicklingError:  # whose own advice is to run what is in them
+        raise ModelError(
+            f"weights must be safetensors, or torch's files of tensors alone, but those of {config.model!r} are pickled"
+            " objects, which may run code and are not loaded; have them converted to safetensors, or take another copy"
+        ) from None
+    except (OSError, ValueError, EOFError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ModelError(
             f"the model must be a hub id that can be reached, a local directory, or {SMOLLM2!r}, but {config.model!r}"
             f" could not be loaded ({reason}); check the name, the network or HF_TOKEN, or give the path of a"

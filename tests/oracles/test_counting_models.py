@@ -1,5 +1,6 @@
 """What is known of a model without its weights, and what is said when it cannot be used."""
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -197,6 +198,38 @@ def test_a_damaged_directory_is_one_clear_error(damage: str, tmp_path: Path, tin
             directory.mkdir()
     with pytest.raises(ModelError, match=r"could not be loaded \(.+\); check the name"):
         load_model(config_of(directory))
+
+
+class Gadget:
+    """Runs something when it is unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.witness,)
+
+
+@pytest.mark.parametrize("damage", ["pickled", "torn", "empty", "objects"])
+def test_weights_that_are_no_tensors_are_one_clear_error_and_not_run(
+    damage: str, tmp_path: Path, tiny_directory: Any
+) -> None:
+    directory = Path(shutil.copytree(tiny_directory("llama"), tmp_path / "model"))
+    (directory / "model.safetensors").unlink()
+    weights, witness = directory / "pytorch_model.bin", tmp_path / "witness"
+    torch.save({"x": Gadget(witness)}, weights)
+    match damage:
+        case "pickled":
+            weights.write_bytes(pickle.dumps(Gadget(witness)))
+        case "torn":
+            weights.write_bytes(weights.read_bytes()[:100])
+        case "empty":
+            weights.write_bytes(b"")
+    says = "could not be loaded" if damage in ("torn", "empty") else "pickled objects, which may run code"
+    with pytest.raises(ModelError, match=says) as refused:
+        load_model(config_of(directory))
+    assert "weights_only" not in str(refused.value)
+    assert not witness.exists()
 
 
 def test_a_directory_without_tokenizer_is_refused(tmp_path: Path, tiny_directory: Any) -> None:
