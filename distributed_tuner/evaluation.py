@@ -13,7 +13,7 @@ from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.space import recorded
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.config.validation import experiment_of
-from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.errors import HeadError, RunDirectoryError
 from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt, read
 from distributed_tuner.prompts.head_export import ExportedHead
@@ -73,15 +73,15 @@ def returned(run_dir: Path) -> tuple[ExportedPrompt, dict[str, Any], Path]:
         RunDirectoryError: there is no run, it has no best prompt yet, or the prompt comes from another run.
     """
     directory = RunDirectory(run_dir)
-    config = directory.read_config()
+    config = directory.recorded()
     prompt = read(directory.best)
-    trial = next((trial for trial in config["trials"] if trial["trial_id"] == prompt.trial_id), None)
-    if trial is None:
+    trial = next((trial for trial in config.trials if trial.trial_id == prompt.trial_id), None)
+    if trial is None or trial.config is None:
         raise RunDirectoryError(
             f"the best prompt must come from a trial of its run, but config.json in {run_dir} has no trial"
             f" {prompt.trial_id!r}; copy back the files of one run"
         )
-    return prompt, trial["config"], data_root(config, Path())
+    return prompt, trial.config.tree, data_root(config, Path())
 
 
 def worded(experiment: Experiment, prompt: ExportedPrompt) -> TaskConfig:
@@ -112,6 +112,11 @@ def _of_own_rows(
     """
     train, dev, *references = (ask(batch) for batch in batches(reader))
     shown = head.state[SHOWN].astype(int).tolist() if SHOWN in head.state else ()
+    if any(not 0 <= place < len(reader.task.train) for place in shown):
+        raise HeadError(
+            f"the rows that stand in the prompt must be rows of train, but the head's"
+            f" file has {shown} of {len(reader.task.train)}; take the files of one run, and the data that it had"
+        )
     read = reader.read(train, dev, references[0] if references else None, shown)
     if split == "dev":
         return {"loss": read.dev_loss, **read.dev_metrics}

@@ -25,7 +25,7 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.config.task import TaskConfig
-from distributed_tuner.errors import ConfigError, ModelError
+from distributed_tuner.errors import ConfigError, ModelError, RunDirectoryError
 from distributed_tuner.ledger.rows import ScreenRow
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.counting import Counter, build_counter
@@ -249,8 +249,14 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
         RunDirectoryError: no run is there, or another version's.
         ConfigError, TaskError, ModelError: its data or model cannot be had any more.
     """
-    config = directory.read_config()
-    return prepare_plans(trials_of(config, directory.shown(directory.config)), data_root(config, root))
+    config = directory.recorded()
+    plans = trials_of(config.tree, directory.shown(directory.config))
+    if (places := [plan.index for plan in plans]) != list(range(len(plans))):
+        raise RunDirectoryError(
+            f"{directory.shown(directory.config)} must number the run's trials from 0, but they have {places[:9]}; copy"
+            " it back from where the run was made"
+        )
+    return prepare_plans(plans, data_root(config, root))
 
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:

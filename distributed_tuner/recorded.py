@@ -61,7 +61,7 @@ class RecordedSettings(_Whole):
         return [stage.proposer for stage in stages if stage.proposer is not None]
 
 
-class RecordedTrial(Told):
+class RecordedTrial(_Whole):
     """A trial as it was planned."""
 
     trial_id: str

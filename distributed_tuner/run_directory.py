@@ -15,6 +15,8 @@ import numpy as np
 from distributed_tuner.array_files import read_array, read_arrays
 from distributed_tuner.errors import RunDirectoryError, StorageError
 from distributed_tuner.files import write_text, written
+from distributed_tuner.json_files import read_told
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder, using
 from distributed_tuner.values import Array, Array64
@@ -186,25 +188,29 @@ class RunDirectory(Place):
         Raises:
             RunDirectoryError: there is none, or no run has written it.
         """
+        return self.recorded().tree
+
+    def recorded(self) -> Recorded:
+        """Return what config.json tells.
+
+        Raises:
+            RunDirectoryError: there is none, or no run has written it.
+        """
         self.require()
-        try:
-            config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunDirectoryError(
-                f"{self.shown(self.config)} must be JSON, but it is not ({error}); start a new run"
-            ) from None
-        if not isinstance(config, dict) or "trials" not in config:
+        found = read_told(self.config, Recorded, name=self.shown(self.config))
+        if "trials" not in found.tree:
             raise RunDirectoryError(
                 f"{self.shown(self.config)} must list the run's trials, but it does not; check the path, or start a new"
                 " run"
             )
-        return config
+        return found
 
     def record_oracle(self, oracle: dict[str, Any]) -> None:
         """Write the oracle's settings, as the run has come to decide them, into config.json for all trials."""
         config = self.read_config()
-        for tree in (config["experiment"], *(trial["config"] for trial in config["trials"])):
-            tree["oracle"] = oracle
+        for tree in (config.get("experiment"), *(trial.get("config") for trial in config["trials"])):
+            if tree is not None:
+                tree["oracle"] = oracle
         write_json(self.config, config)
 
 
@@ -320,10 +326,10 @@ def _taken(name: str, what: str) -> str:
     return f"a run needs a directory of its own, but {name} {what}; {go_on}choose another with --out DIR"
 
 
-def data_root(config: Mapping[str, Any], otherwise: Path) -> Path:
+def data_root(config: Recorded, otherwise: Path) -> Path:
     """Return the folder in which relative data paths of a run are looked up: where its search space lay, or
     ``otherwise`` where that is gone, as the upload of a job is."""
-    root = Path(config.get("root", otherwise))
+    root = otherwise if config.root is None else Path(config.root)
     return root if root.is_dir() else otherwise
 
 

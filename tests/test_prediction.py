@@ -266,7 +266,9 @@ def test_a_head_of_another_model_or_of_other_label_words_is_refused(run: Path, t
         predict(copy, file, tmp_path / "out.csv")
     with pytest.raises(HeadError, match="'another'"):
         evaluate(copy, "test")
-    (copy / "best/head.json").write_text(json.dumps(facts | {"label_words": [" a", " b"]}))
+    (copy / "best/head.json").write_text(
+        json.dumps(facts | {"label_words": [" a", " b"], "words": [" a", " b", *facts["words"][2:]]})
+    )
     with pytest.raises(HeadError, match="label words that it was fitted to"):
         evaluate(copy, "test")
     (copy / "best/head.json").write_text("{}")

@@ -62,8 +62,12 @@ def build(config: HeadConfig, classes: int) -> Head:
     assert_never(config)
 
 
-def restore(config: HeadConfig, classes: int, state: Mapping[str, Array64]) -> Head:
-    """Return a fitted head from what its ``state_dict`` told."""
+def restore(config: HeadConfig, classes: int, state: Mapping[str, Array64], words: int | None = None) -> Head:
+    """Return a fitted head from what its ``state_dict`` told. ``words``: how many it reads, where that is known.
+
+    Raises:
+        HeadError: it is another head's.
+    """
     head = build(config, classes)
-    head.load_state_dict(state)
+    head.load_state_dict(state, words)
     return head

@@ -1,5 +1,6 @@
 """A factor and a number a label (supervised calibration, 2505.23783), where the factors earn their keep."""
 
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ class AffineHead(Head):
     """
 
     least_rows = 1
+    shapes = MappingProxyType({"factor": "W", "bias": "W"})
 
     def __init__(self, classes: int, strength: float | Literal["auto"] = "auto") -> None:
         super().__init__(classes)

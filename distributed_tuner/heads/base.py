@@ -31,6 +31,8 @@ class Head(ABC):
     """Does it read words beside the label words?"""
     least_rows: ClassVar[int] = 0
     """Rows of each class that a fit needs at least."""
+    shapes: ClassVar[Mapping[str, str]] = {}
+    """Of the arrays that predicting needs: W classes, V words, N rows, 1."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -69,9 +71,22 @@ class Head(ABC):
         """Return what was fitted, as arrays; copies."""
         return {name: value.copy() for name, value in self._state.items()}
 
-    def load_state_dict(self, state: Mapping[str, Array64]) -> None:
-        """Take in what ``state_dict`` of a head of the same settings told."""
+    def load_state_dict(self, state: Mapping[str, Array64], words: int | None = None) -> None:
+        """Take in what ``state_dict`` of a head of the same settings told. ``words``: V, where it is known.
+
+        Raises:
+            HeadError: it is another head's.
+        """
         self._state = {name: np.array(value, dtype=np.float64) for name, value in state.items()}
+        sizes = {"1": 1, "W": self.classes} | ({} if words is None else {"V": words})
+        for name, letters in self.shapes.items():
+            array = self._state.get(name)
+            if array is None or not _fits(array, letters, sizes):
+                wanted = ", ".join(str(sizes.get(letter, letter)) for letter in letters)
+                raise HeadError(
+                    f"{type(self).__name__} needs {name!r}, finite numbers of shape ({wanted}), but its file has"
+                    f" {'none' if array is None else f'an array of shape {array.shape}'}; take the files of one run"
+                )
 
     # ------------------------------------------------------------------------------------------------ members' part
     @abstractmethod
@@ -118,3 +133,10 @@ class Head(ABC):
         if whole.any():
             found[whole] = read(x[whole])
         return found
+
+
+def _fits(array: Array64, letters: str, sizes: dict[str, int]) -> bool:
+    """Tell whether an array is whole and has a shape; ``sizes`` takes in what its letters stand for."""
+    if array.ndim != len(letters) or not np.isfinite(array).all():
+        return False
+    return all(sizes.setdefault(letter, size) == size for letter, size in zip(letters, array.shape, strict=True))

@@ -1,5 +1,6 @@
 """One number a label: what the model says too often is taken away."""
 
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ class BiasHead(Head):
     """softmax(m + b), b fitted by cross-entropy with an L2 penalty; "auto": of least leave-one-out loss."""
 
     least_rows = 1
+    shapes = MappingProxyType({"bias": "W"})
 
     def __init__(self, classes: int, strength: float | Literal["auto"] = "auto") -> None:
         super().__init__(classes)

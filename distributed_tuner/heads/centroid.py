@@ -1,5 +1,7 @@
 """The label whose rows' mean answer is nearest (hidden calibration, 2406.16535, on scores, not hidden states)."""
 
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,7 @@ class CentroidHead(Head):
 
     words_needed = True
     least_rows = 2
+    shapes = MappingProxyType({"mean": "V", "spread": "V", "centroids": "WV", "scale": "1"})
 
     def _fit(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> dict[str, Array64]:
         by = standard(x)

@@ -1,10 +1,13 @@
 """The labels of the rows that were answered most alike (kNN prompting, 2303.13217)."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from distributed_tuner.errors import HeadError
 from distributed_tuner.heads.base import Features, Head
 from distributed_tuner.maths.heads import divergences, log_softmax, nearest_shares
 from distributed_tuner.maths.losses import cross_entropy
@@ -18,10 +21,20 @@ class NeighboursHead(Head):
 
     words_needed = True
     least_rows = 2
+    shapes = MappingProxyType({"known": "NV", "labels": "N", "k": "1"})
 
     def __init__(self, classes: int, neighbours: int | Literal["auto"] = "auto") -> None:
         super().__init__(classes)
         self._ks = KS if neighbours == "auto" else (neighbours,)
+
+    def load_state_dict(self, state: Mapping[str, Array64], words: int | None = None) -> None:
+        super().load_state_dict(state, words)
+        labels, k = self._state["labels"], self._state["k"][0]
+        if not (np.isin(labels, range(self.classes)).all() and 1 <= k <= len(labels)):
+            raise HeadError(
+                f"a head of neighbours needs labels from 0 to {self.classes - 1} and a k from 1 to {len(labels)}, but"
+                f" its file has others (k {k:g}); take the files of one run"
+            )
 
     def _fit(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> dict[str, Array64]:
         k, _ = self._chosen(x, y)

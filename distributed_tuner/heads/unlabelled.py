@@ -1,5 +1,7 @@
 """Biases that need no labels: from the texts at hand, or from texts that say nothing."""
 
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,8 @@ from distributed_tuner.values import Array64
 
 class UnlabelledHead(Head):
     """softmax(m + b), b from answers alone."""
+
+    shapes = MappingProxyType({"bias": "W"})
 
     def _predict(self, x: Array64) -> Array64:
         return np.asarray(np.exp(log_softmax(log_softmax(x[:, : self.classes]) + self._fitted("bias"))))

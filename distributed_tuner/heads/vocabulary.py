@@ -1,5 +1,6 @@
 """A small linear model on many words' scores: what else the model would have liked to say tells the label as well."""
 
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ class VocabularyHead(Head):
 
     words_needed = True
     least_rows = 2
+    shapes = MappingProxyType({"weights": "VW", "intercept": "W"})
 
     def __init__(self, classes: int, strength: float | Literal["auto"] = "auto") -> None:
         super().__init__(classes)

@@ -9,16 +9,20 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AllowInfNan, field_validator
 
 from distributed_tuner import files
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.json_files import Told, read_told
+from distributed_tuner.ledger.rows import Score
 from distributed_tuner.prompts.head_export import ExportedHead, exported_head, read_head, write_head
 from distributed_tuner.prompts.spec import NO_ROWS, instruction_of, prompt_spec
+from distributed_tuner.prompts.tensors import read_tensors
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Array64, Candidate, Layout, Point, PromptSpec, Text
 
@@ -153,28 +157,61 @@ def read(directory: Path) -> ExportedPrompt:
     Raises:
         RunDirectoryError: they are not there.
     """
-    from safetensors.numpy import load_file
-
     tensors, facts = directory / "prompt.safetensors", directory / "prompt.json"
-    described = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
-    words = described.get("words")
-    if not described or (words is None and not tensors.is_file()):
+    described = read_told(facts, _Facts, nan=True) if facts.is_file() else None
+    if described is None or (described.words is None and not tensors.is_file()):
         raise RunDirectoryError(
             f"a tuned prompt is prompt.safetensors with prompt.json, but {directory} lacks them; a run writes them when"
             " a trial has ended"
         )
     return ExportedPrompt(
-        rows=load_file(tensors)[ROWS] if words is None else np.zeros((0, 0), dtype=np.float32),
-        layout=described["layout"],
-        model=described["model"],
-        trial_id=described["trial_id"],
-        method=described["method"],
-        nearest_tokens=[(token, cosine) for token, cosine in described["nearest_tokens"]],
-        template=described["template"],
-        scores=described["scores"],
-        words=words,
+        rows=_rows(tensors, described) if described.words is None else np.zeros((0, 0), dtype=np.float32),
+        layout=described.layout,
+        model=described.model,
+        trial_id=described.trial_id,
+        method=described.method,
+        nearest_tokens=list(described.nearest_tokens),
+        template=described.template,
+        scores=described.scores,
+        words=described.words,
         head=read_head(directory),
     )
+
+
+class _Facts(Told):
+    """What prompt.json tells."""
+
+    layout: Layout
+    model: str
+    trial_id: str
+    method: str
+    nearest_tokens: tuple[tuple[str, Annotated[float, AllowInfNan(True)]], ...]
+    template: dict[str, Any]
+    scores: dict[str, Score]
+    words: str | None = None
+    length: int | None = None
+    width: int | None = None
+
+    @field_validator("template")
+    @classmethod
+    def _worded(cls, template: dict[str, Any]) -> dict[str, Any]:
+        for name in ("cue", "instruction", "source"):
+            if not isinstance(template.get(name), str | None):
+                raise ValueError(f"its {name} must be text")
+        return template
+
+
+def _rows(tensors: Path, described: _Facts) -> Array:
+    """Return the rows (L, D) of a soft prompt."""
+    rows = read_tensors(tensors).get(ROWS)
+    told = (described.length, described.width)
+    if rows is None or rows.ndim != 2 or not np.isfinite(rows).all() or told not in ((None, None), rows.shape):
+        found = "none" if rows is None else f"shape {rows.shape}"
+        raise RunDirectoryError(
+            f"a soft prompt is finite rows, {ROWS!r} in {tensors}, as many and as wide as prompt.json says {told}, but"
+            f" there is {found}; copy back the files of one run"
+        )
+    return np.asarray(rows, dtype=np.float32)
 
 
 def text_of(prompt: ExportedPrompt) -> str:

@@ -8,20 +8,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, model_validator
 
 from distributed_tuner import heads
 from distributed_tuner.config.head import WORDY, HeadConfig
-from distributed_tuner.errors import HeadError
+from distributed_tuner.errors import HeadError, TunerError
 from distributed_tuner.files import write_bytes, write_text
+from distributed_tuner.json_files import Told, read_told
+from distributed_tuner.prompts.tensors import read_tensors
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array64, LabelRule
 
 FACTS, TENSORS = "head.json", "head.safetensors"
-CONFIG: TypeAdapter[HeadConfig] = TypeAdapter(HeadConfig)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,24 +104,37 @@ def read_head(directory: Path) -> ExportedHead | None:
     Raises:
         HeadError: its files are not whole.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     facts, tensors = directory / FACTS, directory / TENSORS
     if not facts.is_file():
         return None
     try:
-        told: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-        words, label_words = tuple(map(str, told["words"])), tuple(map(str, told["label_words"]))
-        config = CONFIG.validate_python(told["head"])
+        told = read_told(facts, _Facts)
+        state = read_tensors(tensors) if tensors.is_file() else {}
+        config = told.head
         if isinstance(config, WORDY):
-            config = config.model_copy(update={"answer_words": words[len(label_words) :]})
-        state = load_file(tensors) if tensors.is_file() else {}
-        rule: LabelRule = "first" if told["label_rule"] == "first" else "single"
-        labels, model = tuple(map(str, told["labels"])), str(told["model"])
-        return ExportedHead(config, words, labels, label_words, model, state, rule)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
+            config = config.model_copy(update={"answer_words": told.words[len(told.label_words) :]})
+        heads.restore(config, len(told.labels), state, len(told.words))
+    except TunerError as error:
         raise HeadError(
-            f"a head is {FACTS} with {TENSORS}, but those in {directory} cannot be read ({error}); copy back the files"
-            " of one run"
-        ) from error
+            f"a head is {FACTS} with {TENSORS} of one run, but those in {directory} are not: {error}"
+        ) from None
+    return ExportedHead(config, told.words, told.labels, told.label_words, told.model, state, told.label_rule)
+
+
+class _Facts(Told):
+    """What head.json tells."""
+
+    head: HeadConfig
+    model: str
+    labels: tuple[str, ...] = Field(min_length=2)
+    label_words: tuple[str, ...]
+    label_rule: LabelRule
+    words: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len({*self.labels}) < len(self.labels) or len(self.labels) != len(self.label_words):
+            raise ValueError("each label needs a name of its own and a label word")
+        if self.words[: len(self.labels)] != self.label_words:
+            raise ValueError("the label words must come first of the words that the head reads")
+        return self

@@ -93,6 +93,29 @@ def test_what_is_saved_predicts_the_same_bits(config: HeadConfig) -> None:
 
 
 @every
+@pytest.mark.parametrize("damage", ["missing", "scalar", "longer", "not finite", "one number"])
+def test_a_state_of_another_head_is_refused(config: HeadConfig, damage: str) -> None:
+    x, y = rows()
+    state = heads.build(config, CLASSES).fit(x, y, REFERENCES).state_dict()
+    needed = heads.build(config, CLASSES).shapes
+    assert set(needed) <= set(state)
+    for name in needed:
+        array = state[name]
+        others = {
+            "scalar": np.zeros(()),
+            "longer": np.concatenate([array, array[:1]]),
+            "not finite": np.full_like(array, np.nan),
+            "one number": np.zeros((1,) * array.ndim),
+        }
+        rest = {one: value for one, value in state.items() if one != name}
+        damaged = rest if damage == "missing" else {**rest, name: others[damage]}
+        if damaged.get(name) is not None and damaged[name].shape == array.shape and damage == "one number":
+            continue  # a scale is one number
+        with pytest.raises(HeadError, match="take the files of one run"):
+            heads.restore(config, CLASSES, damaged, x.shape[1])
+
+
+@every
 def test_a_row_without_an_answer_is_nan_and_changes_no_fit(config: HeadConfig) -> None:
     x, y = rows()
     broken, labels = np.vstack([x, x[:1]]), np.append(y, 2)
