@@ -26,6 +26,12 @@ def test_an_error_arrives_with_its_type_and_message(kind, carry) -> None:  # typ
     assert arrived.exit_code == sent.exit_code
 
 
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_a_message_steers_no_terminal_and_holds_no_key(kind: type[errors.TunerError]) -> None:
+    shown = str(kind("a name: \x1b[31mred\x07\nand \u202egreen, key sk-proj-0123456789abcdef"))
+    assert shown == "a name:  [31mred  and  green, key sk-***"
+
+
 def test_exit_statuses_tell_bad_input_from_a_small_budget_and_a_full_disk() -> None:
     assert {kind.__name__: kind.exit_code for kind in ALL if kind.exit_code != 2} == {
         "BudgetTooSmall": 3,

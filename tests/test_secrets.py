@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from distributed_tuner.config.proposer import OpenAIProposerConfig
 from distributed_tuner.errors import ProposerError
 from distributed_tuner.openai_client import Endpoint
+from distributed_tuner.shown import masked
 
 KEY = "sk-RECOGNISABLE-0123456789"
 
@@ -65,6 +66,69 @@ def test_a_key_on_the_command_line_is_refused_and_not_shown(tmp_path: Path, name
     assert result.exit_code == 2
     assert f"oracle.{name}" in result.stderr
     assert KEY not in result.output
+
+
+LETTERS = "Abc0" * 8  # a key without a prefix that tells
+
+
+@pytest.mark.parametrize("key", [KEY, LETTERS], ids=["prefix", "letters"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--set", "{key}"],
+        ["--set", "{key}=1"],
+        ["--set", "oracle={key}"],
+        ["--set", "oracle.price={key}"],
+        ["--set", "oracle.timeout={key}"],
+        ["--set", "oracle.{key}=1"],
+        ["--set", "stages.{key}=1"],
+        ["--set", "stages.0.{key}=1"],
+        ["--set", "oracle.kind={key}"],
+        ["--set", "oracle.timeout=!{key} [1]"],
+        ["--set", "oracle.timeout=!uniform [{key}, 1]"],
+        ["--set", "task.template={key}"],
+        ["--set", "oracle.api_key", "{key}"],
+        ["--{key}"],
+        ["{key}"],
+    ],
+    ids=" ".join,
+)
+def test_a_key_is_not_repeated_wherever_it_was_typed(tmp_path: Path, key: str, typed: list[str]) -> None:
+    import tune
+
+    arguments = [part.format(key=key) for part in typed]
+    result = CliRunner().invoke(tune.app, ["check", str(written(tmp_path)), *arguments])
+    assert result.exit_code == 2 and result.stderr
+    assert key not in result.output and key[4:] not in result.output
+    assert f"{key[:3]}***" in result.output
+
+
+@pytest.mark.parametrize("name", [KEY, LETTERS])
+def test_a_key_that_stands_as_a_name_in_the_yaml_is_not_repeated(tmp_path: Path, name: str) -> None:
+    import tune
+
+    for text in (f"{name}: 1", f"oracle: {{{name}: 1}}", f"{name}: 1\n{name}: 2", name, f"oracle: !{name} [1]"):
+        path = tmp_path / "space.yaml"
+        path.write_text(f"task: {{kind: demo}}\n{text}\n")
+        result = CliRunner().invoke(tune.app, ["check", str(path)])
+        assert result.exit_code == 2
+        assert name not in result.output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf-internal-testing/tiny-random-gpt2",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "runs/2026-12-01_sst2-zot-and-cma_seed0",
+        "intrinsic_dim, learning_rate, max_concurrent_trials",
+        "risk-averse-2026-model, task-2026-01",
+        "Donaudampfschifffahrtsgesellschaft",
+        "12345678901234567890123",
+    ],
+)
+def test_names_and_numbers_are_no_keys(text: str) -> None:
+    assert masked(text) == text
 
 
 # ------------------------------------------------------------------------------------------------------ mounted files

@@ -115,9 +115,7 @@ def read_head(directory: Path) -> ExportedHead | None:
             config = config.model_copy(update={"answer_words": told.words[len(told.label_words) :]})
         heads.restore(config, len(told.labels), state, len(told.words))
     except TunerError as error:
-        raise HeadError(
-            f"a head is {FACTS} with {TENSORS} of one run, but those in {directory} are not: {error}"
-        ) from None
+        raise HeadError(f"the head beside the prompt cannot be read: {error}") from None
     return ExportedHead(config, told.words, told.labels, told.label_words, told.model, state, told.label_rule)
 
 

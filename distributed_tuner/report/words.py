@@ -67,14 +67,13 @@ BASELINES = {
 
 def survey(row: SurveyRow) -> str:
     """Return what a survey settled, and on what grounds."""
-    found = row.settings
-    settled = (
-        f"points {found['points']:.0f}, rho {found['rho']:.3g}, learning rate {found['learning_rate']:.3g}"
-        f" after {row.cost.queries} queries"
-    )
+    settings = {name.replace("_", " "): value for name, value in row.settings.items()}
+    named = (f"{name} {value:{'.0f' if value.is_integer() else '.3g'}}" for name, value in settings.items())
+    settled = f"{', '.join(named)} after {row.cost.queries} queries"
     if row.trace is None or row.norm is None or row.effective_dimension is None:
         return f"{settled}; the defaults for what is auto: {row.note}"
-    noise = "none" if row.snr is None else f"{row.noise:.2g} (signal-to-noise {row.snr:.3g} at rho)"
+    unseen = row.snr is None or row.noise is None
+    noise = "none" if unseen else f"{row.noise:.2g} (signal-to-noise {row.snr:.3g} at rho)"
     error = "" if row.trace_error is None else f" +- {row.trace_error:.2g}"
     return (
         f"{settled}; noise of a loss {noise}, trace {row.trace:.3g}{error}, norm {row.norm:.3g}, effective dimension"
