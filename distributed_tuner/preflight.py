@@ -34,6 +34,7 @@ from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import NO_ROWS, framed, start_text, unframed
 from distributed_tuner.proposers.instruction import template_source
+from distributed_tuner.recorded import Recorded
 from distributed_tuner.rehearsal import Rehearsal
 from distributed_tuner.resuming import space_record, trials_of
 from distributed_tuner.rules import require_sound, wants_gradients
@@ -249,14 +250,14 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
         RunDirectoryError: no run is there, or another version's.
         ConfigError, TaskError, ModelError: its data or model cannot be had any more.
     """
-    config = directory.recorded()
-    plans = trials_of(config.tree, directory.shown(directory.config))
+    config = directory.read_config()
+    plans = trials_of(config, directory.shown(directory.config))
     if (places := [plan.index for plan in plans]) != list(range(len(plans))):
         raise RunDirectoryError(
             f"{directory.shown(directory.config)} must number the run's trials from 0, but they have {places[:9]}; copy"
             " it back from where the run was made"
         )
-    return prepare_plans(plans, data_root(config, root))
+    return prepare_plans(plans, data_root(Recorded.of(config), root))
 
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:

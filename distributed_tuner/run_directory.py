@@ -15,7 +15,7 @@ import numpy as np
 from distributed_tuner.array_files import read_array, read_arrays
 from distributed_tuner.errors import RunDirectoryError, StorageError
 from distributed_tuner.files import write_text, written
-from distributed_tuner.json_files import read_told
+from distributed_tuner.json_files import read_json
 from distributed_tuner.recorded import Recorded
 from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder, using
@@ -188,7 +188,14 @@ class RunDirectory(Place):
         Raises:
             RunDirectoryError: there is none, or no run has written it.
         """
-        return self.recorded().tree
+        self.require()
+        name = self.shown(self.config)
+        config = read_json(self.config, name=name)
+        if not isinstance(config, dict) or "trials" not in config:
+            raise RunDirectoryError(
+                f"{name} must list the run's trials, but it does not; check the path, or start a new run"
+            )
+        return config
 
     def recorded(self) -> Recorded:
         """Return what config.json tells.
@@ -196,14 +203,7 @@ class RunDirectory(Place):
         Raises:
             RunDirectoryError: there is none, or no run has written it.
         """
-        self.require()
-        found = read_told(self.config, Recorded, name=self.shown(self.config))
-        if "trials" not in found.tree:
-            raise RunDirectoryError(
-                f"{self.shown(self.config)} must list the run's trials, but it does not; check the path, or start a new"
-                " run"
-            )
-        return found
+        return Recorded.of(self.read_config(), self.shown(self.config))
 
     def record_oracle(self, oracle: dict[str, Any]) -> None:
         """Write the oracle's settings, as the run has come to decide them, into config.json for all trials."""
