@@ -146,7 +146,8 @@ def run(
         if finished.status == "interrupted":
             again = f"python tune.py run {given} --out {shlex.quote(directory.name)} --resume"
             print(f"interrupted; go on with: {again}", file=sys.stderr)
-    return {"done": 0, "interrupted": INTERRUPTED}.get(finished.status, 1)
+    found = finished.summary["best"]["trial_id"] is not None
+    return {"done": 0 if found else 1, "interrupted": INTERRUPTED}.get(finished.status, 1)
 
 
 @command

@@ -22,7 +22,7 @@ from distributed_tuner.errors import TunerError
 from distributed_tuner.openai_answers import Refused, Unreached, Unusable, parsed
 
 OPENAI_URL = "https://api.openai.com/v1"
-LONGEST_ANSWER = 16 * 2**20  # bytes; answers have some kB, and thousands of logprobs some MB
+LONGEST_ANSWER = 4 * 2**20  # bytes; answers have some kB
 FIRST_PAUSE = 0.5  # seconds
 PACKED = {"gzip": zlib.MAX_WBITS | 32, "x-gzip": zlib.MAX_WBITS | 32, "deflate": zlib.MAX_WBITS}
 ADVICE = {
@@ -167,13 +167,13 @@ class Received:
 
 
 class Connection:
-    """Sends requests to one server from one event loop, each once.
+    """Sends requests to one server from one event loop, each once. ``room``: bytes of an answer beyond the usual ones.
 
     Raises:
         TunerError: there is no key where one is needed.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, room: int = 0) -> None:
         import openai
 
         self._settings = endpoint.settings
@@ -184,7 +184,7 @@ class Connection:
             base_url=endpoint.base_url,
             max_retries=0,
             timeout=None,
-            http_client=_bounded_client(),
+            http_client=_bounded_client(LONGEST_ANSWER + room),
             default_headers={"Accept-Encoding": "identity"},
         )
 
@@ -233,15 +233,15 @@ class Connection:
         await self._client.close()
 
 
-def _bounded_client() -> Any:
-    """Return an HTTP client that follows no redirects and reads no more of an answer than may stand in one."""
+def _bounded_client(longest: int) -> Any:
+    """Return an HTTP client that follows no redirects and reads at most so many bytes of an answer."""
     import openai
 
     class BoundedClient(openai.DefaultAsyncHttpxClient):
         async def send(self, request: Any, **options: Any) -> Any:
             response = await super().send(request, **{**options, "stream": True})
             try:
-                content = await _content(response)
+                content = await _content(response, longest)
             finally:
                 await response.aclose()
             gone = ("content-encoding", "content-length", "transfer-encoding")
@@ -251,7 +251,7 @@ def _bounded_client() -> Any:
     return BoundedClient(follow_redirects=False, timeout=None)
 
 
-async def _content(response: Any) -> bytes:
+async def _content(response: Any, longest: int) -> bytes:
     """Return the body of an answer, unpacked.
 
     Raises:
@@ -261,13 +261,13 @@ async def _content(response: Any) -> bytes:
     if packing not in ("", "identity", *PACKED):
         raise Unusable(f"is packed in a way that was not asked for ({packing[:20]!r})")
     unpacker = zlib.decompressobj(PACKED[packing]) if packing in PACKED else None
-    parts, left = [], LONGEST_ANSWER
+    parts, left = [], longest
     try:
         async for chunk in response.aiter_raw():
             part = unpacker.decompress(chunk, left + 1) if unpacker is not None else chunk
             left -= len(part)
             if left < 0:
-                raise Unusable(f"is longer than {LONGEST_ANSWER // 2**20} MiB")
+                raise Unusable(f"is longer than {longest / 2**20:.0f} MiB")
             parts.append(part)
     except Unusable:
         raise

@@ -77,13 +77,15 @@ class TrialDigest:
     """What the rows of one trial come to.
 
     ``spent`` is the largest of the cumulative costs, for rows of one moment may come in any order. ``start`` and
-    ``end`` are the latest.
+    ``end`` are the latest. ``least`` and ``most``: of the losses of candidates, as far as steps tell of them.
     """
 
     start: TrialRow | None = None
     end: TrialEndRow | None = None
     spent: CostRow = field(default_factory=CostRow)
     elapsed: float = 0.0
+    least: float = math.inf
+    most: float = -math.inf
     steps: Curve = field(
         default_factory=lambda: Curve(
             last=("time", "queries"),
@@ -112,6 +114,9 @@ class TrialDigest:
     def add_step(self, row: StepRow) -> None:
         self._pay(row)
         loss, metrics = row.loss, row.metrics
+        for told in (loss, row.best_loss):
+            if told is not None:
+                self.least, self.most = min(self.least, told), max(self.most, told)
         self.steps.add(
             (
                 *(row.stage, row.step, 1, row.time, row.spent.queries),

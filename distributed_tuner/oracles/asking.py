@@ -18,6 +18,7 @@ TOKEN_IDS = "logprob_token_ids"  # of vLLM: tell the probabilities of these toke
 NAMED_BY_ID = "return_tokens_as_token_ids"  # of vLLM: name them so that no two are mixed up
 CACHE_PROMPT = "cache_prompt"  # of llama.cpp: off, as what its cache holds changes how the rest is rounded
 EXTRAS = (frozenset({TOKEN_IDS, NAMED_BY_ID}), frozenset({CACHE_PROMPT}))  # fields that OpenAI's own API has not
+BYTES_A_LOGPROB = 512  # at most, of a token's in JSON, its bytes one by one
 BAD_REQUEST = (
     "the server takes no such request; check {part}.model, {part}.api and {part}.top_logprobs, of which OpenAI's chat"
     " allows 20 and its completions 5, {part}.max_tokens, and that prompt and text fit into the model's context"
@@ -62,7 +63,7 @@ class Asker:
     def __init__(self, config: OpenAIOracleConfig, endpoint: Endpoint, sleep: Sleep) -> None:
         self._config = config
         self._endpoint = endpoint
-        self._connection = Connection(endpoint)
+        self._connection = Connection(endpoint, room=BYTES_A_LOGPROB * config.top_logprobs)
         self._pacing = Pacing(config, may_pass, sleep)
         self._adapted = Adapted(EXTRAS)
         self._has_cache = False  # it is llama.cpp, whose cache is to be left aside

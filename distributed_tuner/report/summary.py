@@ -239,6 +239,7 @@ def _trial(trial: TrialSummary) -> dict[str, Any]:
         "usd": trial.spent.usd + trial.proposer_usd,
         "wall_seconds": trial.wall_seconds,
         "failed_candidates": trial.failed,
+        "tied_loss": trial.tied,
         "status": trial.status,
         "reason": trial.reason,
     }

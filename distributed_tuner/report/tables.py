@@ -104,6 +104,9 @@ def headline(summary: Mapping[str, Any], config: Recorded) -> Headline:
     best = summary["best"]
     name, manual = verdict.reference(summary)
     metric = words.MetricWords(best["metric"])
+    nothing = verdict.nothing_learnt(summary)
+    if nothing and best["trial_id"] is None:
+        return Headline(nothing, "No trial has scored a prompt on dev.", "unmeasured")
     if best["trial_id"] is None:
         return Headline("No prompt has been selected yet.", "No trial has scored a prompt on dev.", "unmeasured")
     weighed = verdict.weigh(summary, config)
@@ -114,6 +117,10 @@ def headline(summary: Mapping[str, Any], config: Recorded) -> Headline:
     )
     against = f"{metric.value(manual['dev_metric'])} and {metric.value(manual['test_metric'])} for {name}"
     price = f"{words.count(trial['queries'])} queries and {words.duration(trial['wall_seconds'])}"
+    if nothing:
+        return Headline(
+            f"{nothing} The best prompt has {scores}, against {against}.", verdict.sentence(weighed, metric), "tie"
+        )
     if best.get("kept") == "manual_prompt":
         text = (
             f"Tuning is not shown to have helped, so the run returns {name}: the best tuned prompt, by"

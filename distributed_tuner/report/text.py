@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distributed_tuner.report.verdict import reference
+from distributed_tuner.report.verdict import nothing_learnt, reference
 from distributed_tuner.report.words import BASELINES, count, duration, money, one_line
 from distributed_tuner.values import Cost
 
@@ -40,6 +40,9 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
             (method["test_metric_mean"], method["test_metric_std"]),
         )
     best, totals = summary["best"], summary["totals"]
+    if nothing := nothing_learnt(summary):
+        yield ""
+        yield nothing
     if best["trial_id"] is not None or totals["restarts"]:
         yield ""
     if totals["restarts"]:

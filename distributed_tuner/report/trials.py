@@ -12,6 +12,8 @@ PENDING = "pending"
 """Status of a trial that is in the config but never started."""
 UNFINISHED = "unfinished"
 """Status of a trial or run without an end row: it died, or is still going."""
+ALIKE = 1e-9
+"""Of a loss: how far two may be apart that are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class TrialSummary:
     ``losses`` what it is the mean of; ``by_score``: whether that selected. ``test_metric_label_words`` is that of the
     same answers without the head.
 
-    ``spent`` is what the trial's budget paid for. ``failed`` counts candidates that had no finite loss.
+    ``spent`` is what the trial's budget paid for. ``failed`` counts candidates that had no finite loss. ``tied``: the
+    loss that every candidate of its steps had, where all had the same.
     ``queries_saved`` and ``forwards_saved`` are what racing saved of its steps' full cost; None where none was raced.
     ``proposer_usd`` is not bought from the budget. ``restarts`` counts restart stages that ended; ``restarts_adopted``
     those of them after which the trial went on from another prompt, a proposal or a donor's.
@@ -45,6 +48,7 @@ class TrialSummary:
     spent: CostRow
     wall_seconds: float
     failed: int
+    tied: float | None
     queries_saved: int | None
     forwards_saved: int | None
     proposer_calls: int
@@ -109,6 +113,7 @@ def _summarize(
         spent=trial.spent,
         wall_seconds=end.wall_seconds if end else trial.elapsed,
         failed=round(trial.steps["failed"].sum()),
+        tied=_tied(trial),
         queries_saved=_saved(trial, "queries_saved"),
         forwards_saved=_saved(trial, "forwards_saved"),
         proposer_calls=len(calls),
@@ -125,6 +130,12 @@ def _by_score(config: RecordedSettings | None) -> bool:
     stages = config.stages if config else []
     rules = {stage.select for stage in stages if stage.kind != "restart"}
     return bool(stages) and rules <= {"cross_validation"}
+
+
+def _tied(trial: TrialDigest) -> float | None:
+    """Return the loss that all candidates had; None where they differ, or there are too few steps to say."""
+    alike = trial.most - trial.least <= ALIKE * max(1.0, abs(trial.most))
+    return trial.least if trial.steps["rows"].sum() > 1 and alike and trial.least <= trial.most else None
 
 
 def _saved(trial: TrialDigest, name: str) -> int | None:

@@ -56,6 +56,25 @@ def weigh(summary: Mapping[str, Any], config: Recorded) -> Verdict:
     return Verdict(_outcome(difference, error or 0.0), difference, error, examples, against)
 
 
+def nothing_learnt(summary: Mapping[str, Any]) -> str:
+    """Say so where the searches met nothing to go by: prompts that all have one loss, or none. Else empty."""
+    searched = [trial for trial in summary["trials"] if trial["queries"] and trial["status"] != "failed"]
+    tied = [trial.get("tied_loss") for trial in searched]
+    if tied and None not in tied:
+        losses = " or ".join(dict.fromkeys(words.loss(loss) for loss in tied))
+        return (
+            f"The search learned nothing: every prompt that it scored had the same loss ({losses}), so the answers do"
+            " not depend on the prompt, or do not show it; see what they are (events, counts), or take more examples."
+        )
+    failed = summary["totals"]["failed_candidates"]
+    if searched and summary["best"]["trial_id"] is None and failed:
+        return (
+            f"The search learned nothing: {words.count(failed)} candidates had no finite loss, and no prompt could be"
+            " selected; see why their answers could not be read (events, counts)."
+        )
+    return ""
+
+
 def binomial_error(first: float, second: float, examples: int) -> float:
     """Return the standard error of ``first - second``, two shares of ``examples`` independent draws each.
 

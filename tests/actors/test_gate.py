@@ -1,6 +1,7 @@
 """What a run asks before its first trial, and what follows: rows, notes, refusals. Without a cluster."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,6 +150,68 @@ def test_a_model_of_transformers_is_asked_nothing(reviews: Path, llama: dict[str
     ready = prepare(write_space(space(llama, [ZOT]), reviews, "trunk.yaml"), [])
     pool = LocalPool(ready.experiment.oracle, oracles.build(prepared(reviews, "any.yaml").experiment.oracle))
     assert gate.pass_gate(ready, pool, print) == ([], {})  # type: ignore[arg-type]
+
+
+class Listing(WrappedOracle):
+    """Tells of tokens beside the label words, as a server's fresh answers do. ``labels``: it tells of these as well."""
+
+    def __init__(self, config: OracleConfig, tops: dict[str, float], labels: bool = True) -> None:
+        super().__init__(oracles.build(config))
+        self._tops = tops
+        self._labels = labels
+
+    def evaluate(self, request: Request, timeout: float = float("inf")) -> Evaluation:
+        answer = super().evaluate(request, timeout)
+        if not self._labels:
+            lost = np.full_like(answer.logits, np.nan)
+            answer = replace(evaluation(lost, request.batch, answer.cost), remarks=(("other_answer", "began 'Sure'"),))
+        return replace(answer, tops=self._tops)
+
+
+def listed(reviews: Path, tops: dict[str, float], labels: bool = True) -> Any:
+    def start(config: OracleConfig) -> LocalPool:
+        return LocalPool(config, Listing(config, tops, labels))
+
+    return settle(prepared(reviews, "listed.yaml"), start, print)  # type: ignore[arg-type]
+
+
+def served(reviews: Path, **more: Any) -> Prepared:
+    words = {"prompt": {"kind": "text"}, **more}
+    return prepare(write_space(space(dict(CHAT), [{"kind": "token_edit"}], **words), reviews, "served.yaml"), [])
+
+
+def test_a_head_reads_what_answers_at_the_gate_are_likeliest_to_begin_with(reviews: Path) -> None:
+    settled = listed(reviews, {"x": 0.1, "c": 0.7, "b": 0.7, "a": 0.2})
+    head = served(reviews).with_answer_words(settled.answer_words).experiment.head
+    assert (head.kind, head.answer_words) == ("vocabulary", ("b", "c", "a", "x"))  # type: ignore[union-attr]
+    few = {"kind": "centroid", "words": 10}
+    head = served(reviews, head=few).with_answer_words(
+        listed(reviews, {f"{i:02}": 1.0 for i in range(30)}).answer_words
+    )
+    assert len(head.experiment.head.answer_words) == 8  # type: ignore[union-attr]  # with two label words 10
+
+
+def test_a_head_that_was_left_open_reads_label_words_where_there_are_no_others(reviews: Path) -> None:
+    settled = listed(reviews, {})
+    ready = served(reviews).with_answer_words(settled.answer_words)
+    assert ready.experiment.head.kind == "bias"
+    assert all(task.answer_words == () for task in ready.tasks)
+    with pytest.raises(
+        ModelError, match="head: knn reads other words than the label words, but the oracle tells of none"
+    ):
+        served(reviews, head="knn").with_answer_words(settled.answer_words)
+
+
+def test_where_no_answer_names_a_label_one_is_shown(reviews: Path) -> None:
+    with pytest.raises(ModelError, match=r"none of .* answers told of any of .*\(began 'Sure'\); set words that"):
+        listed(reviews, {}, labels=False)
+
+
+def test_what_answers_lack_is_noted_with_what_helps() -> None:
+    found = Parity(0.0, 0.0, None, 0.0, {"absent_labels": 3, "short_answers": 3, "refused_examples": 2}, Cost())
+    found = replace(found, remarks=(("refused_example", "example pool-3 is refused"), ("other_answer", "began 'Sure'")))
+    absent, short, refused = notes(found)
+    assert "bounds" in absent and "oracle.scores: generated" in short and refused == "example pool-3 is refused"
 
 
 def test_a_plain_pass_that_cannot_be_taken_is_noted(reviews: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 import math
+from typing import Any
 
 import pytest
 
 from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import words
 from distributed_tuner.report.curves import Series, band, running_best
-from distributed_tuner.report.verdict import binomial_error, sentence, weigh
+from distributed_tuner.report.verdict import binomial_error, nothing_learnt, sentence, weigh
 
 
 def test_a_band_holds_values_like_a_staircase_and_starts_where_all_have_begun() -> None:
@@ -73,6 +74,20 @@ def test_the_verdict_weighs_the_size_of_the_test_set(tuned: float, manual: float
     verdict = weigh(summary(tuned, manual), Recorded.of({"task": {"test": 200}}))
     assert verdict.outcome == outcome
     assert said in sentence(verdict, words.MetricWords("accuracy"))
+
+
+def searched(*tied: float | None, best: str | None = "zot-0", failed: int = 0) -> dict[str, Any]:
+    trials = [{"queries": 8, "status": "done", "tied_loss": loss} for loss in tied]
+    return {"trials": trials, "best": {"trial_id": best}, "totals": {"failed_candidates": failed}}
+
+
+def test_searches_that_met_nothing_to_go_by_are_told() -> None:
+    assert "every prompt that it scored had the same loss (0.6931)" in nothing_learnt(searched(0.69314, 0.69314))
+    assert "(0.6931 or 0.5000)" in nothing_learnt(searched(0.69314, 0.5))
+    assert nothing_learnt(searched(0.69314, None)) == "", "one of them did"
+    assert "12 candidates had no finite loss" in nothing_learnt(searched(None, best=None, failed=12))
+    assert nothing_learnt(searched(None, failed=12)) == ""
+    assert nothing_learnt(searched()) == "", "nothing was searched"
 
 
 def test_the_verdict_claims_no_error_it_does_not_know() -> None:
