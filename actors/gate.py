@@ -23,6 +23,8 @@ from distributed_tuner.preflight import Prepared
 from distributed_tuner.values import Array, Request
 
 ONE_MORE = 0.5  # tokens a forward beyond those counted, from which a server seems to add one
+MOST_UNUSABLE = 0.25  # of the answers: one that cannot be read fails its prompt
+SHOWN = 3  # refused examples that are named in a row's note
 TEMPLATE = 4.0  # ... and from which it seems to put a template around the prompt
 
 HINT = (
@@ -87,7 +89,7 @@ def _notes(config: OracleConfig, found: Parity) -> list[str]:
         unkept = "" if config.cache is None else ", so that no answers are kept (oracle.cache)"
         notes.append(f"the endpoint is noisy: asked again, losses differ by up to {found.repeated:.2g}{unkept}")
     if absent := found.counts.get("absent_examples"):
-        notes.append(f"{absent} answers told of no label word{_sample(found)}")
+        notes.append(f"{absent} answers told of no label word{_told(found, 'other_answer')}")
     if absent := found.counts.get("absent_labels"):
         notes.append(f"{absent} label words were absent from the answers' top logprobs, so that losses are bounds")
     if short := found.counts.get("short_answers"):
@@ -96,16 +98,22 @@ def _notes(config: OracleConfig, found: Parity) -> list[str]:
             " server tells of the written token alone, oracle.scores: generated (task.loss: zero_one) says as much"
         )
     if unmatched := found.counts.get("unmatched_answers"):
-        notes.append(f"{unmatched} answers named no label word{_sample(found)}")
-    notes += [message for kind, message in found.remarks if kind == "refused_example"]
+        notes.append(f"{unmatched} answers named no label word{_told(found, 'other_answer')}")
+    if unusable := found.counts.get("unusable_answers"):
+        told = f"{unusable} answers could not be read{_told(found, 'unusable_answer')}"
+        if unusable > MOST_UNUSABLE * found.cost.forwards:
+            raise ModelError(f"most answers must tell the label words' scores, but of {found.cost.forwards} {told}")
+        notes.append(f"{told}; each fails its prompt")
+    refused = [message for kind, message in found.remarks if kind == "refused_example"]
+    notes += refused[:SHOWN] + ([f"and {len(refused) - SHOWN} more are"] if len(refused) > SHOWN else [])
     if isinstance(config, OpenAIOracleConfig) and (config.tokenizer or config.embeddings):
         notes += _served_notes(config, found.beyond)
     return notes
 
 
-def _sample(found: Parity) -> str:
-    """Return how an answer that names no label word began, in brackets."""
-    return next((f" ({message})" for kind, message in found.remarks if kind == "other_answer"), "")
+def _told(found: Parity, kind: str) -> str:
+    """Return the first remark of a kind, in brackets."""
+    return next((f" ({message})" for known, message in found.remarks if known == kind), "")
 
 
 def _served_notes(config: OpenAIOracleConfig, beyond: float) -> list[str]:

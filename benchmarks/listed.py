@@ -8,7 +8,6 @@ words a head reads follows from the answers that the gate asks for, as in a run.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -72,7 +71,7 @@ class Listing:
         """Return what heads read of a prompt's answers, of which ``most`` tokens are told."""
         labels = LabelTokens(batch.label_words, others=tuple((word,) for word in batch.answer_words))
         tops = [self._likeliest(text, example, most) for example in batch.examples]
-        scores = np.stack([np.nan_to_num(labels.scores(top).scores, nan=math.log(1e-6)) for top in tops])
+        scores = np.stack([labels.scores(top).scores for top in tops])
         told = summed(labels.beside(top) for top in tops)
         return replace(answer(scores[None], batch, Cost()), tops=told)
 

@@ -217,9 +217,13 @@ class Connection:
                 raise error.__cause__ from None
             raise Unreached from None
         answer = parsed(response.content)
-        if "choices" not in answer and (refused := Refused.of_object(answer, self._key)) is not None:
+        if "choices" not in answer and (refused := self.refused(answer)) is not None:
             raise refused
         return Received(answer, str(response.headers.get("server", "")))
+
+    def refused(self, part: Mapping[str, Any]) -> Refused | None:
+        """Return what an error object in an answer, or in a choice of it, means; None where there is none."""
+        return Refused.of_object(part, self._key)
 
     def shown(self, text: str, most: int = 60) -> str:
         """Return what a model wrote as a message may show it: on one line, short, without the key."""

@@ -153,7 +153,10 @@ class Asker:
             self._has_cache = True
         if self._has_cache and CACHE_PROMPT not in body and CACHE_PROMPT not in self._adapted.lacks:
             raise _WithoutCache
-        return first_choice(received.answer)
+        choice = first_choice(received.answer)
+        if (refused := self._connection.refused(choice)) is not None:
+            raise refused
+        return choice
 
     def _refusal(self, failures: Sequence[BaseException], refused: Refused) -> Exception:
         """Return what a refusal that is left at the end becomes: of this prompt alone, or of all."""
@@ -166,11 +169,11 @@ class Asker:
         return self._endpoint.told(failures, BAD_REQUEST, _about_logprobs(failures[-1]))
 
     def _left_alone(self, error: LeftAlone) -> str:
-        met = "" if error.last is None else f", and at last {self._endpoint.said(error.last)}"
+        met = self._endpoint.where() if error.last is None else f"{self._told([error.last])}. It"
         return (
-            f"{self._endpoint.where()} failed {error.failures} times in a row{met}; it is left alone for"
-            f" {self._config.breaker_seconds:g} s at a time, and the {self._config.attempts} attempts of a request are"
-            " used up: see whether it is up, or set oracle.attempts or oracle.breaker_seconds higher"
+            f"{met} failed {error.failures} times in a row, is left alone for {self._config.breaker_seconds:g} s at a"
+            f" time, and the {self._config.attempts} attempts of a request are used up: see whether it is up, or set"
+            " oracle.attempts or oracle.breaker_seconds higher"
         )
 
 

@@ -104,8 +104,9 @@ def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, p
         said = f" ({first.remarks[-1][1]})" if first.remarks else ""
         raise ModelError(
             f"the model must score the label words, but none of {losses.size} answers told of any of"
-            f" {list(batch.label_words)}{said}; set words that it would write (task.label_words), a manual prompt that"
-            " asks for one of them alone, a larger oracle.top_logprobs, or oracle.scores: generated"
+            f" {list(batch.label_words)}{said}; set words that it would write (task.label_words), or a manual prompt"
+            " that asks for one of them alone; where probabilities are read, a larger oracle.top_logprobs, or"
+            " oracle.scores: generated"
         )
     repeated = _apart(losses, _losses(again.logits, batch))
     _require(repeated, NOISE_LIMIT, names, "the same question must have about the same answer, but asked again")

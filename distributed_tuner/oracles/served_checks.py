@@ -67,6 +67,10 @@ class Checks:
         asked = [examples[i % len(examples)] for i in range(len(forwards))]
         found = [*self._refusals(asked, forwards)]
         self._require_taken(forwards)
+        unusable = next((forward.unusable for forward in forwards if forward.unusable is not None), None)
+        if unusable is not None:
+            advice = MORE if OUT_OF_TOKENS in unusable.reason else ""
+            found.append(("unusable_answer", f"an answer {unusable.reason}" + (f": {advice}" if advice else "")))
         sample = next((forward.scored.sample for forward in forwards if forward.scored.sample), "")
         if sample:
             hint = f": {IN_WORDS}" if REASONS.search(sample[:FIRST_WORDS]) else ""

@@ -27,9 +27,9 @@ class Scored:
     sample: str = ""
 
 
-def failed(words: int, sample: str = "", **counts: int) -> Scored:
+def failed(words: int, **counts: int) -> Scored:
     """Return the scores of an example that has none: NaN, so that its loss is a failed one."""
-    return Scored(np.full(words, np.nan, dtype=np.float32), counts, sample)
+    return Scored(np.full(words, np.nan, dtype=np.float32), counts)
 
 
 def refused(words: int) -> Scored:
@@ -131,8 +131,7 @@ class LabelTokens:
 
         A word whose token is not among the returned ones gets the bound that its own cannot exceed; a label counts
         among ``absent_labels`` then, and the answer among ``short_answers`` where it told of fewer tokens than asked.
-        Where all labels are absent nothing is known of them: one of ``absent_examples``, and NaN unless other words
-        are asked for.
+        Where all labels are absent the answer tells nothing of them: one of ``absent_examples``.
         """
         found = [self._find(label, top) for label in range(len(self.words))]
         absent, counts, sample = found.count(None), {}, ""
@@ -144,7 +143,8 @@ class LabelTokens:
             counts = {**counts, "absent_labels": 0, "absent_examples": 1}
             sample = max(top, key=lambda token: top[token])
             if not self.others:
-                return failed(self.count, sample, **{name: number for name, number in counts.items() if number})
+                told = {name: number for name, number in counts.items() if number}
+                return Scored(nothing_of(self.count), told, sample)
         found += [next((top[name] for name in names if name in top), None) for names in self.others]
         bound = bound_of(top) if None in found else 0.0
         scores = np.array([bound if value is None else value for value in found], dtype=np.float32)

@@ -40,7 +40,7 @@ def test_an_absent_label_is_bounded_and_counted_and_without_any_nothing_is_known
     assert scored.scores.tolist() == [-0.5, -7.0, -7.0]
     assert scored.counts == {"absent_labels": 2}
     scored = labels.scores({" the": -2.0, " a": -7.0})
-    assert np.isnan(scored.scores).all()
+    assert np.isneginf(scored.scores).all()
     assert scored.counts == {"absent_examples": 1}
     assert scored.sample == " the"
 
