@@ -8,6 +8,7 @@ words a head reads follows from the answers that the gate asks for, as in a run.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -97,6 +98,8 @@ def cells_of(name: str, split: int, task: Task, listing: Listing) -> list[Cell]:
             reader = Reader(seen, config, BOTH)
             train, dev = (listing.answer(task.manual_prompt, batch, most) for batch in batches(reader))
             read = reader.read(train, dev)
+            if not math.isfinite(read.score):  # too few answers told of a label
+                continue
             test = reader.batch("test")
             _, scores = reader.measure(read.state, listing.answer(task.manual_prompt, test, most), test)
             words = f"{len(seen.answer_words)} words beside" if config.kind in ("vocabulary", "centroid", "knn") else ""
