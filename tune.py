@@ -142,7 +142,8 @@ def run(
         finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
         for line in summary_lines(finished.summary):
             _print(line)
-        print(f"\nreport: {directory.shown(finished.report)}")
+        if finished.report.exists():  # a disk may be full
+            print(f"\nreport: {directory.shown(finished.report)}")
         if finished.status == "interrupted":
             again = f"python tune.py run {given} --out {shlex.quote(directory.name)} --resume"
             print(f"interrupted; go on with: {again}", file=sys.stderr)

@@ -281,16 +281,13 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
 
 @contextmanager
 def _made(directory: RunDirectory) -> Iterator[None]:
-    """Make the directory of a new run; it is taken away again where the run ends before a row is written."""
+    """Make the directory of a new run; it is taken away again where the run ends and nothing is in it."""
     directory.require_new()
     new = [place for place in (directory.path, *directory.path.parents) if not os.path.lexists(place)]
     try:
         directory.create()
         yield
     except BaseException:
-        with suppress(OSError):
-            if not directory.ledger.stat().st_size:
-                directory.ledger.unlink()
         for place in new:
             with suppress(OSError):  # one that is not empty stays, and those above it
                 place.rmdir()

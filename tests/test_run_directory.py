@@ -107,9 +107,12 @@ def test_a_run_that_never_began_leaves_nothing_and_one_that_did_leaves_all(tmp_p
 def test_of_two_that_begin_at_once_one_is_refused(tmp_path: Path) -> None:
     with kept(str(tmp_path), False, print) as first, kept(str(tmp_path), False, print) as second:
         with LedgerWriter(first.ledger, new=True) as writer:
+            with pytest.raises(LedgerError, match="another run has begun"):
+                LedgerWriter(second.ledger, new=True)
+            with pytest.raises(RunDirectoryError, match="not empty"), kept(str(tmp_path), False, print):
+                pass
+            assert first.ledger.exists(), "it has no row yet, and is the first's"
             writer.write(ROW)
-        with pytest.raises(LedgerError, match="another run has begun"):
-            LedgerWriter(second.ledger, new=True)
         assert first.ledger.stat().st_size > 0
 
 

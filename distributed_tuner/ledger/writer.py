@@ -28,7 +28,8 @@ class LedgerWriter:
 
     Opening an existing file continues it, and changes nothing: whoever opens it may read it first. With the first row a
     last line without its newline, which a crash has torn, gets its newline if it is a whole row, and is cut off
-    otherwise. ``new``: there must be none yet. May be shared by threads, not by processes.
+    otherwise. ``new``: there must be none yet, and one without a row is taken away by `close`. May be shared by
+    threads, not by processes.
 
     A disk that takes no more: what does not fit is cut off, so that the file ends with a whole line, and its rows are
     kept in memory, to be written before the next one once there is space. ``on_trouble`` is called with the first
@@ -65,6 +66,7 @@ class LedgerWriter:
         _lock(self._file, self.path)
         self._end = self._synced = os.fstat(self._file).st_size
         self._mended = False
+        self._new = new
         self._closed = False
 
     def write(self, row: Row) -> None:
@@ -84,6 +86,8 @@ class LedgerWriter:
                 return
             self._put(sync=True)
             self._closed = True
+            if self._new and not self._end and not self._waiting:
+                self.path.unlink(missing_ok=True)
             os.close(self._file)
             if self.trouble is not None:
                 raise self.trouble
