@@ -70,35 +70,34 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
     if directory.mirror is not None:
         directory.mirror.on_lost = stop.ask
     with LedgerWriter(directory.ledger, new=not resume, on_trouble=lambda error: stop.ask()) as writer:
-        past = Past.of(directory, prepared.plans) if resume else Past()
+        past = Past.of(directory, prepared.plans) if resume else None
         progress = Progress(prepared.plans, prepared.tasks[0].metric)
         with cluster(prepared.experiment.oracle, address, progress.note), stop.listening():
             prepared = prepared.sized(*room(prepared.experiment.oracle))
-            return _Run(prepared, directory, command, past, writer, progress, stop, resume).go()
+            return _Run(prepared, directory, command, writer, progress, stop, past).go()
 
 
 class _Run:
-    """One run from pool to report."""
+    """One run from pool to report. past: of a resumed one."""
 
     def __init__(
         self,
         prepared: Prepared,
         directory: RunDirectory,
         command: str,
-        past: Past,
         writer: LedgerWriter,
         progress: Progress,
         stop: Stop,
-        resume: bool,
+        past: Past | None,
     ) -> None:
         self._prepared = prepared
         self._directory = directory
         self._command = command
-        self._past = past
+        self._past = past or Past()
         self._writer = writer
         self._progress = progress
         self._stop = stop
-        self._resume = resume
+        self._resume = past is not None
         self._began = time.monotonic()
         self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
         self._ledger = Follower(directory.ledger)
