@@ -42,8 +42,7 @@ class ParityCase:
 def passes_unasked(config: OracleConfig) -> bool:
     """Is nothing asked of this oracle?
 
-    A model of transformers computes what the plain pass would, and has shown when it was loaded that the rows of one
-    sequence do not see each other (oracles/trunk.py).
+    A model of transformers computes what the plain pass does: they are compared when it is loaded (oracles/ways.py).
     """
     return config.kind == "transformers"
 

@@ -309,7 +309,7 @@ def test_a_path_without_a_folder(refused: Refused, space: Callable[..., str]) ->
 
 def test_a_folder_that_is_no_model(refused: Refused, space: Callable[..., str], workplace: Path) -> None:
     (workplace / "empty").mkdir()
-    holds(refused("run", space(oracle=model("empty"))), "'empty'", "could not be loaded", "check the name")
+    holds(refused("run", space(oracle=model("empty"))), "'empty'", "could not be loaded", "save_pretrained")
 
 
 def test_prompt_and_text_longer_than_the_context(

@@ -15,6 +15,7 @@ enclose the whole: [special][soft rows or filler][text, cue, mask, tail][special
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -308,7 +309,9 @@ class Encoder:
             TaskError: text and cue of an example are empty.
         """
         for example in batch.examples:
-            if not self.masked and not self.line(example, False):
+            with _named(example):
+                answered = self.masked or self.line(example, False)
+            if not answered:
                 raise TaskError(
                     f"an example must have text or a cue before the label word, but {example.uid!r} has neither; give"
                     " task.template words between its last column and {label_word}, or drop the blank rows"
@@ -366,3 +369,12 @@ class Encoder:
 
 def _short(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+@contextmanager
+def _named(example: Example) -> Iterator[None]:
+    """Say of which example what is refused is."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"example {example.uid!r}: {error}") from error

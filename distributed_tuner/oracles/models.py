@@ -73,7 +73,7 @@ def load_tokenizer(config: ModelSource) -> Any:
     """
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer.from_pretrained, config)
+    return _load(AutoTokenizer.from_pretrained, config, "the tokenizer")
 
 
 def load_model_config(config: ModelSource) -> Any:
@@ -85,7 +85,7 @@ def load_model_config(config: ModelSource) -> Any:
     """
     from transformers import AutoConfig
 
-    model_config = _load(AutoConfig.from_pretrained, config)
+    model_config = _load(AutoConfig.from_pretrained, config, "the configuration")
     if _language_model(model_config) is None and not config.trust_remote_code:
         raise ModelError(
             f"the oracle needs a model with a causal or a masked language head, but {config.model!r} is a"
@@ -235,7 +235,7 @@ def input_embeddings(source: ModelSource, model_config: Any) -> str:
     return found
 
 
-def _load(from_pretrained: Any, config: ModelSource, **options: Any) -> Any:
+def _load(from_pretrained: Any, config: ModelSource, what: str = "the model", **options: Any) -> Any:
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
@@ -252,6 +252,11 @@ def _load(from_pretrained: Any, config: ModelSource, **options: Any) -> Any:
         ) from None
     except (OSError, ValueError, EOFError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if os.path.isdir(where):
+            raise ModelError(
+                f"the directory of a model must hold what transformers loads, but of {config.model!r} {what} could not"
+                f" be loaded ({reason}); save it there with save_pretrained"
+            ) from error
         raise ModelError(
             f"the model must be a hub id that can be reached, a local directory, or {SMOLLM2!r}, but {config.model!r}"
             f" could not be loaded ({reason}); check the name, the network or HF_TOKEN, or give the path of a"

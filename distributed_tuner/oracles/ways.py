@@ -155,8 +155,10 @@ def _differing(trunk: Trunk, way: Ways, asks: "Sequence[Ask]", wanted: "Sequence
     for ask, scores in zip(asks, wanted, strict=True):
         try:
             got = trunk.scores(ask(way))
-        except Exception as error:  # likewise: a model whose layers do not take what they are handed
+        except ModelError as error:
             return _line(error)
+        except Exception as error:  # likewise: a model whose layers do not take what they are handed
+            return f"it fails on rows that share a sequence ({_line(error)})"
         if isinstance(way, PackedRows) and trunk.mixes:
             return "some of its layers mix tokens by other means than attention"
         if not _alike(trunk, got, scores):

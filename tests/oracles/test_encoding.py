@@ -238,7 +238,7 @@ def test_a_token_without_a_row_is_named() -> None:
     wanted = rf"the tokenizer has {rows + 1} tokens, the model {rows} rows, and ' awful' of .* is number {rows};"
     with pytest.raises(ModelError, match=wanted):
         encoder.label_ids(replace(batch_of(["a film"]), label_words=(" awful", " good")))
-    with pytest.raises(ModelError, match=wanted):
+    with pytest.raises(ModelError, match=f"example 'train-1': .*{wanted}"):
         encoder.require_fit(batch_of(["a film", "an awful film"]), SPEC)
     with pytest.raises(ModelError, match=wanted):
         encoder.require_text_fits(batch_of(["a film"]), "an awful prompt")
