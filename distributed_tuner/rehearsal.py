@@ -10,14 +10,16 @@ import numpy as np
 
 from distributed_tuner import optimizers
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
-from distributed_tuner.errors import OptimizerError
+from distributed_tuner.errors import ConfigError, OptimizerError
 from distributed_tuner.optimizers import Optimizer
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.states import decode, encode
+from distributed_tuner.values import Candidate, Center, Latent, Perturbation, Point
 
 STEPS = 2  # at least: some members of nevergrad's registry fail when they are asked for the second time
 QUERIES = 12  # at least: others are portfolios, whose members take turns
+LEAST, MOST = 1e-30, 1e30  # of a radius: coordinates are 32-bit floats, which end at 1e-38 and 3e38
 
 
 class Rehearsal:
@@ -42,8 +44,9 @@ class Rehearsal:
         has_tokenizer: whether the model's is known, whose words a search in words may take.
 
         Raises:
-            ConfigError, ModelError, OptimizerError: they cannot be taken.
+            ConfigError, ModelError, OptimizerError: they cannot be taken, or lead out of what numbers can hold.
         """
+        _require_distance(config)
         whole = {name: value for name, value in config.model_dump().items() if type(value) is not float}
         known = (repr(whole), space.dim, isinstance(space.start, str))
         if known in self._known:
@@ -60,8 +63,9 @@ class Rehearsal:
         if optimizer.vouched_for:
             return
         queries = 0
-        while optimizer.steps_told < STEPS or queries < QUERIES:
-            queries += _take_step(optimizer, generator((*key, optimizer.steps_told)))
+        with np.errstate(all="ignore"):  # what overflows is looked at
+            while optimizer.steps_told < STEPS or queries < QUERIES:
+                queries += _take_step(optimizer, generator((*key, optimizer.steps_told)))
         optimizer.recommend()
         try:
             twin.load_state_dict(decode(encode(optimizer.state_dict()), "the state"))
@@ -75,7 +79,30 @@ class Rehearsal:
 
 def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> int:
     """Take a step on made-up losses and gradients; return its queries."""
-    count = len(optimizer.ask())
+    asked = optimizer.ask()
+    if not all(map(_is_finite, asked)):
+        raise OptimizerError(
+            f"the coordinates of a prompt are finite 32-bit floats, but those that {optimizer.kind} proposed in step"
+            f" {optimizer.steps_told} are not; set smaller steps (rho, sigma, learning_rate, whichever it has)"
+        )
+    count = len(asked)
     gradients = stream.standard_normal((count, optimizer.dim), dtype=np.float32) if optimizer.white_box else None
     optimizer.tell(1.0 + stream.random(count), gradients)
     return count
+
+
+def _require_distance(config: OptimizerConfig | FirstOrderConfig) -> None:
+    radius = None if config.in_words else config.radius
+    if radius is not None and not LEAST <= radius <= MOST:
+        raise ConfigError(
+            f"{config.radius_setting} of {config.label} must lie between {LEAST:g} and {MOST:g}, since coordinates are"
+            f" 32-bit floats, but is {radius:g}; the default is {type(config)().radius:g}"
+        )
+
+
+def _is_finite(candidate: Candidate) -> bool:
+    match candidate:
+        case Point(vector=numbers) | Latent(z=numbers) | Perturbation(center=Center(vector=numbers)):
+            return bool(np.isfinite(numbers).all())
+        case _:
+            return True

@@ -11,7 +11,7 @@ from local_trials import make_experiment, make_task
 from tiny_models import save_tiny
 
 from distributed_tuner import optimizers
-from distributed_tuner.config.optimizer import CmaConfig, OptimizerSettings, ZotConfig
+from distributed_tuner.config.optimizer import CmaConfig, OptimizerSettings, RandomSearchConfig, SgdConfig, ZotConfig
 from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.errors import ConfigError, ModelError, OptimizerError
 from distributed_tuner.optimizers import Optimizer
@@ -194,6 +194,18 @@ def test_a_search_that_does_not_fit_into_memory_is_told_what_is_too_large(new_ki
 
     with pytest.raises(OptimizerError, match=r"hill does not \(Unable to allocate 298. GiB\); search fewer dimensions"):
         Rehearsal().take(new_kind(Large), SPACE, 0, 50)
+
+
+@pytest.mark.parametrize("config", [CmaConfig(sigma=1e300), RandomSearchConfig(sigma=1e39), ZotConfig(rho=1e-60)])
+def test_a_distance_that_coordinates_cannot_hold_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{config.radius_setting} of {config.kind} must lie between 1e-30 and 1e"):
+        Rehearsal().take(config, SPACE, 0, 50)
+
+
+def test_steps_that_lead_out_of_what_coordinates_can_hold_are_refused() -> None:
+    for config in (ZotConfig(learning_rate=1e40, clip=0), SgdConfig(learning_rate=1e40)):
+        with pytest.raises(OptimizerError, match=f"finite 32-bit floats, but those that {config.kind} proposed in st"):
+            Rehearsal().take(config, SPACE, 0, 50)
 
 
 def test_a_race_with_nobody_to_stop_is_refused(tmp_path: Path) -> None:
