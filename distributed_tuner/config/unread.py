@@ -54,7 +54,7 @@ def _unread(experiment: Experiment) -> Iterator[tuple[str, str]]:
     for path, part, name in written:
         for rule in part.reads:
             if name in rule.names and not rule.holds(value := _at(part, rule.setting)):
-                yield path, _why(rule, value)
+                yield path, _why(rule, value, name)
                 break
     for whole in WHOLES:
         if not whole.is_read(experiment):
@@ -87,15 +87,18 @@ def _at(part: Any, setting: str) -> Any:
     return part
 
 
-def _why(rule: Read, value: Any) -> str:
+def _why(rule: Read, value: Any, name: str) -> str:
+    stands = f"{rule.setting}: {_spelled(value)}"
     if rule.where:
-        wanted = " or ".join(map(_spelled, rule.where))
-        return f"is read only with {rule.setting}: {wanted}, which is {_spelled(value)}: set that, or leave it out"
-    return f"is not read with {rule.setting}: {_spelled(value)}: leave it out, or set another {rule.setting}"
+        wanted = f"{rule.setting}: {' or '.join(map(_spelled, rule.where))}"
+        return f"is read only with {wanted}, and not with {stands}: leave {name} out, or set {wanted}"
+    return f"is not read with {stands}: leave {name} out, or set another {rule.setting}"
 
 
 def _spelled(value: Any) -> str:
     """Return a value about as YAML has it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_spelled, value))}]"
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
 

@@ -83,7 +83,8 @@ def require_member(name: str, workers: int) -> None:
     with isolated_randomness(("nevergrad",)):
         registry = import_nevergrad().optimizers.registry
     if name not in registry:
-        near = get_close_matches(name, list(registry), n=3, cutoff=0.4)
+        lower = {known.lower(): known for known in registry}
+        near = [lower[known] for known in get_close_matches(name.lower(), list(lower), n=3, cutoff=0.4)]
         raise ConfigError(
             f"optimizer must be in nevergrad's registry; got {name!r}: "
             + (f"did you mean {' or '.join(near)}?" if near else "see nevergrad.optimizers.registry")

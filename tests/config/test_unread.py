@@ -129,10 +129,11 @@ def test_everything_that_is_not_read_is_named_with_what_would_have_it_read() -> 
     tree = space("stages.0.optimizer={kind: zot, schedule: constant, floor: 0.2}", "prompt={init: zeros, text: Judge.}")
     with pytest.raises(ConfigError) as caught:
         validate(tree)
-    assert "stages.0.optimizer.floor is read only with schedule: cosine, which is constant: set that, or" in str(
-        caught.value
-    )
-    assert "prompt.text is read only with init: text, which is zeros" in str(caught.value)
+    assert (
+        "stages.0.optimizer.floor is read only with schedule: cosine, and not with schedule: constant: leave floor out,"
+        " or set schedule: cosine"
+    ) in str(caught.value)
+    assert "prompt.text is read only with init: text, and not with init: zeros: leave text out" in str(caught.value)
 
 
 def test_what_one_trial_reads_may_be_there_for_all() -> None:

@@ -21,9 +21,10 @@ from distributed_tuner.values import Latent, Point, PromptSpec
 KEY = (7, "trial-a", 0)
 
 
-def test_an_unknown_name_is_answered_with_near_ones():
-    with pytest.raises(ConfigError, match="NGOpt"):
-        build(NevergradConfig(optimizer="NGOptt"), dim=40, key=KEY, steps=5)
+@pytest.mark.parametrize("name", ["NGOptt", "ngopt"])
+def test_an_unknown_name_is_answered_with_near_ones(name):
+    with pytest.raises(ConfigError, match="did you mean NGOpt"):
+        build(NevergradConfig(optimizer=name), dim=40, key=KEY, steps=5)
 
 
 def test_a_sequential_method_refuses_several_workers():
