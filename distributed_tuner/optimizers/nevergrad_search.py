@@ -4,6 +4,7 @@ The spaces are ``nevergrad.py`` (coordinates) and ``nevergrad_words.py`` (words)
 """
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,8 @@ class NevergradSearch(Optimizer):
 
     def _start_search(self, config: NevergradConfig, key: Key, step: int, steps: int) -> None:
         require_member(config.optimizer, config.num_workers)
+        # The threads of members that wrap scipy go on between our calls, and warn of settings that nobody chose.
+        warnings.filterwarnings("ignore", module=r"scipy\.")
         self._built, self._begun, self._horizon, self._origin_key = config, step, steps, key
         self.__dict__.pop("_ng", None)
         self._asked: list[Any] = []

@@ -218,6 +218,27 @@ def test_what_a_member_raises_is_told_in_one_line(name: str, workers: int) -> No
             optimizer.tell([float(i) for i, _ in enumerate(optimizer.ask())])
 
 
+@pytest.mark.parametrize(("name", "workers"), [("Cobyla", 1), ("DS9", 4)])
+def test_nothing_of_pythons_own_is_on_the_screen(name: str, workers: int) -> None:
+    """Neither warnings of a thread that goes on by itself, nor what a destructor of nevergrad's trips over."""
+    code = (
+        "import time\n"
+        "from distributed_tuner.config.optimizer import NevergradConfig\n"
+        "from distributed_tuner.errors import ConfigError\n"
+        "from distributed_tuner.optimizers import build\n"
+        f"config = NevergradConfig(optimizer={name!r}, num_workers={workers}, intrinsic_dim=8)\n"
+        "search = build(config, dim=40, key=(1,), steps=12)\n"
+        "try:\n"
+        "    for i in range(12):\n"
+        "        search.tell([float(i)] * len(search.ask()))\n"
+        "except ConfigError:\n"
+        "    pass\n"
+        "time.sleep(0.2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_search_in_one_dimension_is_rehearsed_since_its_cma_needs_another_package() -> None:
     config = NevergradConfig(optimizer="CMA", space="words", num_workers=4)
     one, two = (build(config, dim=dim, key=KEY, steps=9, vocabulary=("a", "b")) for dim in (1, 2))
