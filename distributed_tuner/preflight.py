@@ -406,7 +406,7 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
     for index, (stage, plan) in enumerate(zip(course.stages, plans, strict=True)):
         if not isinstance(stage, RestartStageConfig):
             steps = course.horizon(index, plan)
-            rehearsal.take(stage.optimizer, space, experiment.seed, steps, counter.has_tokenizer)
+            rehearsal.take(stage.optimizer, space, experiment.seed, steps, counter.has_tokenizer, experiment.rounds)
     search = sum((plan.cost for plan in plans), Cost())
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens

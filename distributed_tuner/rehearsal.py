@@ -38,17 +38,19 @@ class Rehearsal:
         seed: int,
         steps: int,
         has_tokenizer: bool = True,
+        rounds: int = 1,
     ) -> None:
         """Take the first steps of a search of ``steps`` in a space of prompts.
 
-        has_tokenizer: whether the model's is known, whose words a search in words may take.
+        has_tokenizer: whether the model's is known, whose words a search in words may take. rounds: in how many the
+        search goes on; one that is restored by replaying, and cannot be, is refused where there are several.
 
         Raises:
             ConfigError, ModelError, OptimizerError: they cannot be taken, or lead out of what numbers can hold.
         """
         _require_distance(config)
         whole = {name: value for name, value in config.model_dump().items() if type(value) is not float}
-        known = (repr(whole), space.dim, isinstance(space.start, str))
+        known = (repr(whole), space.dim, isinstance(space.start, str), rounds > 1)
         if known in self._known:
             return
         self._known.add(known)
@@ -62,33 +64,35 @@ class Rehearsal:
         )
         if optimizer.vouched_for:
             return
-        queries = 0
+        finite: list[bool] = []
         with np.errstate(all="ignore"):  # what overflows is looked at
-            while optimizer.steps_told < STEPS or queries < QUERIES:
-                queries += _take_step(optimizer, generator((*key, optimizer.steps_told)))
+            while optimizer.steps_told < STEPS or len(finite) < QUERIES:
+                finite += _take_step(optimizer, generator((*key, optimizer.steps_told)))
+        if not any(finite[-QUERIES // 2 :]):
+            raise OptimizerError(
+                f"the coordinates of a prompt are finite 32-bit floats, but those that {optimizer.kind} goes on with"
+                " are not; set smaller steps (rho, sigma, learning_rate, whichever it has), or choose another optimizer"
+            )
         optimizer.recommend()
         try:
-            twin.load_state_dict(decode(encode(optimizer.state_dict()), "the state"))
+            state = decode(encode(optimizer.state_dict()), "the state")
         except TypeError as error:
             raise OptimizerError(
                 f"an optimizer's state is numbers, strings, arrays, and lists and dicts of these, but that of"
                 f" {config.kind} is not ({error}); return those from _save"
             ) from error
-        twin.ask()
+        if rounds > 1 or not optimizer.replays:
+            twin.load_state_dict(state)
+            twin.ask()
 
 
-def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> int:
-    """Take a step on made-up losses and gradients; return its queries."""
+def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> list[bool]:
+    """Take a step on made-up losses and gradients; return which of its candidates are finite."""
     asked = optimizer.ask()
-    if not all(map(_is_finite, asked)):
-        raise OptimizerError(
-            f"the coordinates of a prompt are finite 32-bit floats, but those that {optimizer.kind} proposed in step"
-            f" {optimizer.steps_told} are not; set smaller steps (rho, sigma, learning_rate, whichever it has)"
-        )
     count = len(asked)
     gradients = stream.standard_normal((count, optimizer.dim), dtype=np.float32) if optimizer.white_box else None
     optimizer.tell(1.0 + stream.random(count), gradients)
-    return count
+    return list(map(_is_finite, asked))
 
 
 def _require_distance(config: OptimizerConfig | FirstOrderConfig) -> None:

@@ -54,6 +54,8 @@ class Optimizer(ABC):
     """Is it told gradients? Then a step asks for one candidate, and ``tell`` gets its gradient too."""
     losses_are_of_the_start: ClassVar[bool] = False
     """Are a step's losses those of where it begins, or around it, and not of what it recommends afterwards?"""
+    replays: ClassVar[bool] = False
+    """Is its state what it was told, so that it is restored by being asked and told again?"""
     in_words: ClassVar[bool] = False
     """Does it search prompts in words? Then ``dim`` is the most words of a prompt, and a place is a text."""
 

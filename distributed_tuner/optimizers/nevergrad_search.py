@@ -56,6 +56,7 @@ class NevergradSearch(Optimizer):
     """
 
     kind: ClassVar[str] = "nevergrad"
+    replays: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]]
     """Settings in which a state and its reader may not differ."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distributed_tuner.config.optimizer import NevergradConfig
-from distributed_tuner.errors import ConfigError
+from distributed_tuner.errors import ConfigError, OptimizerError
 from distributed_tuner.optimizers import Optimizer, build
 from distributed_tuner.optimizers.nevergrad_import import PACKAGES, PARALLEL
 from distributed_tuner.rehearsal import Rehearsal
@@ -179,10 +179,10 @@ def needs() -> dict[str, str]:
     return {name: package for package, _, names in rows for name in re.findall(r"`(\w+)`", names)}
 
 
-def first_steps(name: str) -> None:
+def first_steps(name: str, rounds: int = 1) -> None:
     config = NevergradConfig(optimizer=name, intrinsic_dim=8, num_workers=1)
     space = SoftSpace(PromptSpec(5, "zeros", "", "prefix", "paper"), 40)
-    Rehearsal().take(config, space, 0, 300)
+    Rehearsal().take(config, space, 0, 300, rounds=rounds)
 
 
 @pytest.mark.parametrize("package", sorted(set(needs().values())))
@@ -199,15 +199,31 @@ def test_no_other_name_needs_a_package_or_brings_a_traceback() -> None:
     import nevergrad
 
     by_budget = re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8").split("| one of these |")[1].split("\n")[0])
-    missing = {}
+    missing, infinite, others = {}, [], set()
     for name in sorted(set(nevergrad.optimizers.registry) - set(by_budget)):
         try:
-            first_steps(name)
+            first_steps(name, rounds=2)
         except ConfigError as error:
-            missing[name] = str(error).partition("needs the package ")[2].partition(",")[0]
+            if (package := str(error).partition("needs the package ")[2].partition(",")[0]) != "":
+                missing[name] = package
+            else:
+                assert "must propose the same candidates again" in str(error)
+                others.add(name)
+        except OptimizerError as error:
+            assert "finite 32-bit floats" in str(error)
+            infinite.append(name)
     assert len(nevergrad.optimizers.registry) == 542
     assert len(by_budget) == 4
+    told = DOCS.read_text(encoding="utf-8").split("\ntrial of ")[1].split("cannot be resumed")[0]
+    assert others <= set(re.findall(r"`(\w+)`", told))  # some differ now and then only
+    assert [f"`{name}` goes on with infinite coordinates" in DOCS.read_text() for name in infinite] == [True]
     assert missing == {name: package for name, package in needs().items() if find_spec(package) is None}
+
+
+def test_a_search_that_cannot_be_replayed_is_refused_in_several_rounds() -> None:
+    first_steps("CmaFmin2")
+    with pytest.raises(ConfigError, match="CmaFmin2 must propose the same candidates again to be resumed"):
+        first_steps("CmaFmin2", rounds=2)
 
 
 @pytest.mark.parametrize(("name", "workers"), [("BAR4", 4), ("DS9", 4), ("MultiDS", 4)])

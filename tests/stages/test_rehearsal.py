@@ -204,7 +204,7 @@ def test_a_distance_that_coordinates_cannot_hold_is_refused(config: Any) -> None
 
 def test_steps_that_lead_out_of_what_coordinates_can_hold_are_refused() -> None:
     for config in (ZotConfig(learning_rate=1e40, clip=0), SgdConfig(learning_rate=1e40)):
-        with pytest.raises(OptimizerError, match=f"finite 32-bit floats, but those that {config.kind} proposed in st"):
+        with pytest.raises(OptimizerError, match=f"finite 32-bit floats, but those that {config.kind} goes on"):
             Rehearsal().take(config, SPACE, 0, 50)
 
 
