@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.fs
 
 from actors.tune_import import Checkpoint
@@ -45,9 +46,10 @@ class Saved:
     def read(cls, folder: Path) -> "Saved":
         """Read it back; OSError or StateError where it is not there, or not whole. Runs nothing that is in it."""
         saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
-        if not isinstance(saved, Saved):
-            raise StateError(f"{folder / STATE_FILE} must be a trial's, but holds {type(saved).__name__}; remove it")
-        return saved
+        match saved:
+            case Saved(dict(), list(), dict(), np.ndarray() | str() | None):
+                return saved
+        raise StateError(f"{folder / STATE_FILE} must be a trial's, but holds something else; remove it")
 
     @classmethod
     def within(cls, checkpoint: Any) -> "Saved | None":

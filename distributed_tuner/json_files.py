@@ -28,7 +28,7 @@ def read_json(path: Path, *, name: str = "", nan: bool = False) -> Any:
     except OSError as error:
         raise RunDirectoryError(f"{name or path} cannot be read ({error.strerror}); check who may read it") from None
     except ValueError as error:
-        raise _spoiled(name or str(path), f"it must be JSON, but: {error}") from None
+        raise _spoiled(name or str(path), f"it is no JSON ({error})") from None
 
 
 def read_told(path: Path, kind: type[M], *, name: str = "", nan: bool = False) -> M:

@@ -1,12 +1,16 @@
 """Which checkpoint a trial goes on from, when some are torn or stray."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pyarrow.fs import LocalFileSystem
 from ray.tune import Checkpoint
 
-from actors.checkpoints import Saved, newest, number_of, numbered, remove
+from actors.checkpoints import STATE_FILE, Saved, newest, number_of, numbered, remove
+from distributed_tuner.states import encode
 
 FILES = LocalFileSystem()
 
@@ -37,6 +41,26 @@ def test_one_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     checkpoint(tmp_path, 3, None)
     found = newest(FILES, str(tmp_path))
     assert found is not None and found.number == 1
+
+
+def odd_states(place: Path) -> None:
+    """Write, each as a newer checkpoint: a bomb, a header of 4 PB, and states that are no trial's."""
+    small, big, file = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez_compressed(small, tree=np.zeros(10**6))
+    np.lib.format.write_array_header_1_0(big, {"shape": (5 * 10**14,), "fortran_order": False, "descr": "<f8"})
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tree.npy", big.getvalue())
+    other = Saved([], [], {}, None)  # type: ignore[arg-type]
+    states = (small.getvalue(), file.getvalue(), encode([1, 2]), encode(other, (Saved,)))
+    for number, data in enumerate(states, start=1):
+        (Path(checkpoint(place, number).path) / STATE_FILE).write_bytes(data)
+
+
+def test_what_unpacks_to_much_or_is_no_trials_is_passed_over(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 0, 7)
+    odd_states(tmp_path)
+    found = newest(FILES, str(tmp_path))
+    assert found is not None and (found.number, found.saved.state) == (0, {"step": 7})
 
 
 def test_only_what_has_a_number_is_a_checkpoint(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_what_is_no_number_is_refused_wherever_it_stands_in_a_config(
 ) -> None:
     config = changed(CONFIG, "trials.0.config.stages.0.kind", "search")
     config["trials"][0]["config"]["deep"] = [{"rho": value}]
-    with pytest.raises(TunerError, match="must be JSON"):
+    with pytest.raises(TunerError, match="is no JSON"):
         write_report(written(config=config))
 
 
