@@ -3,7 +3,6 @@
 All of that is data. Ray Tune's own snapshots, which can hold code, are written by Tune and read by nobody.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from actors.checkpoints import Saved, newest
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.json_files import read_json
 from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.recovery import lost
 from distributed_tuner.ledger.rows import ROW, Row, TrialEndRow
@@ -102,8 +102,9 @@ def read_decisions(directory: RunDirectory) -> Decisions:
     """
     if not directory.population.exists():
         return Decisions()
+    raw = read_json(directory.population, name=directory.shown(directory.population), nan=True)
     try:
-        return Decisions.from_json(json.loads(directory.population.read_text(encoding="utf-8")))
+        return Decisions.from_json(raw)
     except ValueError as error:
         raise RunDirectoryError(
             f"{directory.shown(directory.population)} must hold what a population's schedule decided, but it does not"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distributed_tuner.errors import ConfigError, LedgerError, ProposerError
-from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.reader import read_rows
 from distributed_tuner.ledger.rows import ExchangeRow
 from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import Key
@@ -22,7 +22,7 @@ class ReplayProposer:
 
     def __init__(self, ledger: Path) -> None:
         try:
-            rows = read(ledger).exchanges
+            rows = [row for row in read_rows(ledger) if isinstance(row, ExchangeRow)]  # of one written twice the last
         except LedgerError as error:
             raise ConfigError(f"proposer.ledger must be a ledger with exchange rows: {error}") from None
         self._rows: dict[Key, ExchangeRow] = {
