@@ -283,11 +283,11 @@ def effective_dimension(
 
 @contextmanager
 def _found(source: str | None) -> Iterator[Path | None]:
-    """Give what an analysis starts from as a local path; a run at a URI is fetched."""
+    """Give what an analysis starts from as a local path: a search space, or a run; one at a URI is fetched."""
     from distributed_tuner.run_directory import opened
     from distributed_tuner.storage import is_uri
 
-    if source is None or not is_uri(source):
+    if source is None or not (is_uri(source) or Path(source).is_dir()):
         yield None if source is None else Path(source)
         return
     with opened(source) as directory:

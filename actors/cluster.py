@@ -53,7 +53,6 @@ def cluster(oracle: OracleConfig, asked: str | None, note: Callable[[str], None]
 
 
 QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
-TROUBLE = (OSError, RuntimeError, ValueError)  # what Ray raises where it does not come up
 
 
 def _start(oracle: OracleConfig) -> None:
@@ -68,7 +67,7 @@ def _start(oracle: OracleConfig) -> None:
             guard_token()
             place = str(sessions_folder())
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=place, **QUIET)
-    except TROUBLE as error:
+    except Exception as error:  # Ray raises bare ones as well
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise ClusterError(
@@ -80,13 +79,12 @@ def _start(oracle: OracleConfig) -> None:
 def _join(address: Address, note: Callable[[str], None]) -> None:
     """Join a cluster that is there."""
     import ray
-    from ray.exceptions import RayError
 
     address.require_there()
     note(f"joining the Ray cluster at {address}")
     try:
         ray.init(address=address.text, **QUIET)
-    except (*TROUBLE, RayError) as error:
+    except Exception as error:
         raise address.refused(one_line(str(error), 300)) from error
 
 

@@ -44,6 +44,7 @@ def begin(out: Path) -> None:
         RunDirectoryError: something else is there.
     """
     require_new(out)
+    out = out.resolve()  # a link stays, and leads to the new one
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text(out / MARK, json.dumps({"version": __version__}) + "\n")

@@ -40,6 +40,15 @@ def test_a_terminal_is_told_tables_and_conclusion() -> None:
     assert any(line.split() == ["none", "-", "4"] for line in told)
 
 
+def test_an_earlier_analysis_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    begin(tmp_path / "out")
+    (tmp_path / "out" / "old.png").touch()
+    begin(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "link" / "old.png").exists()
+
+
 def test_an_earlier_analysis_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
     out = tmp_path / "out"
     begin(out)
