@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, JsonValue, field_validator
 
 from distributed_tuner.config.base import MODEL, SERVER, VARIABLE, Config
+from distributed_tuner.shown import masked
 
 KEY_NAME = r"^[A-Z_][A-Z0-9_]*$"  # keys themselves have small letters in them
 SERVER_URL = r"^https?://(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{1,5})?(/[^\s?#@]*)?$"
 SECRET_NAME = re.compile(
     r"api.?key|authorization|password|secret|credential|(access|auth|bearer).?token", re.IGNORECASE
 )
-SECRET_VALUE = re.compile(r"\bsk-[\w-]{8,}|\b(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{20,}\b")
 
 
 class ServerConfig(Config):
@@ -52,7 +52,7 @@ class ServerConfig(Config):
             if (owner := cls.set_elsewhere.get(name)) is not None:
                 advice = f"set {owner}" if owner else "leave it out"
                 raise ValueError(f"extra_body adds fields that nobody else sets, but {name!r} is one of them; {advice}")
-        if any(SECRET_NAME.search(name) or SECRET_VALUE.search(value) for name, value in _texts(body)):
+        if any(SECRET_NAME.search(name) or masked(value) != value for name, value in _texts(body)):
             raise ValueError("extra_body is written down with the run, so no field of it may be or look like a key")
         return body
 
