@@ -14,7 +14,7 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.json_files import read_json
-from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.digest import digest
 from distributed_tuner.ledger.recovery import lost
 from distributed_tuner.ledger.rows import ROW, Row, TrialEndRow
 from distributed_tuner.ledger.writer import LedgerWriter
@@ -46,7 +46,7 @@ class Past:
             LedgerError: the ledger is malformed.
         """
         decisions = read_decisions(directory)
-        trials = Follower(directory.ledger).catch_up().trials
+        trials = digest(directory.ledger).trials
         ends = {name: str(trial.end.status) for name, trial in trials.items() if trial.end is not None}
         ended = {name: status for name, status in ends.items() if status != "interrupted"}
         files, folder = pyarrow.fs.FileSystem.from_uri(directory.tune_storage(TUNE_NAME))
