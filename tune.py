@@ -135,7 +135,7 @@ def run(
             if space is not None or changes:
                 _say(require_unedited(directory, given, changes))
             prepared = prepare_again(directory, given.resolve().parent)
-            for line in reached(prepared.plans):
+            for line in reached(prepared.plans, prepared.root):
                 _say(one_line(f"from the run's settings, {line}", 500))
         from actors.experiment import run as run_experiment
 

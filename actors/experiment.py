@@ -29,7 +29,7 @@ from actors.tuning import build_tuner
 from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.errors import TunerError
+from distributed_tuner.errors import RunDirectoryError, TunerError
 from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
@@ -172,6 +172,8 @@ class _Run:
             self._try_export(oracle)
             report = self._try_report()
             pool.stop()
+        if not self._directory.config.exists():
+            raise RunDirectoryError(f"{self._directory.name} was removed while its run went on; start the run again")
         return Finished(status, report, self._summary())
 
     # ------------------------------------------------------------------------------------------------ parts

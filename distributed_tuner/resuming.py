@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distributed_tuner import __version__
-from distributed_tuner.config.base import named
+from distributed_tuner.config.base import FILE, named
 from distributed_tuner.config.distributions import Distribution
 from distributed_tuner.config.load import apply_override, load_space
 from distributed_tuner.config.space import TrialPlan, recorded
@@ -199,10 +199,13 @@ def _shown(value: Any) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- what is reached
-def reached(plans: Sequence[TrialPlan]) -> list[str]:
-    """Return what the settings of a run name outside of it, each kind once: whoever resumes a run reaches for it."""
+def reached(plans: Sequence[TrialPlan], root: Path) -> list[str]:
+    """Return what the settings of a run name outside of it, each kind once: whoever resumes a run reaches for it.
+    ``root``: where relative paths are looked up."""
     found: dict[str, dict[str, None]] = {}
     for plan in plans:
         for what, name in named(plan.experiment):
             found.setdefault(what, {})[name] = None
+    if FILE.what in found:
+        found["folder of relative paths"] = {str(root): None}
     return [f"{what}: {', '.join(names)}" for what, names in found.items()]

@@ -431,6 +431,37 @@ def test_resuming_without_a_run(refused: Refused, space: Callable[..., str]) -> 
     holds(refused("run", space(), "--resume"), "runs/mine", "check the path")
 
 
+def test_a_resumed_run_whose_space_was_edited(
+    tune: Callable[..., click.testing.Result], space: Callable[..., str], workplace: Path
+) -> None:
+    from distributed_tuner.preflight import prepare
+    from distributed_tuner.run_directory import write_json
+
+    prepared = prepare(workplace / space(), ["budget.queries=80"])
+    (workplace / "there").mkdir()
+    trials, experiment = [plan.to_json() for plan in prepared.plans], prepared.experiment.model_dump(mode="json")
+    config = {"experiment": experiment, "trials": trials, "space": prepared.space}
+    write_json(workplace / "there" / "config.json", config)
+    resume = ["run", "mine.yaml", "--out", "there", "--resume"]
+
+    result = tune(*resume, "--set", "budget.queries=200")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    holds(line, "--set is not what there/config.json was begun with: budget.queries was 80 and is 200", "undo the edit")
+    space(seed=1)
+    line = tune(*resume).stderr
+    holds(line, "mine.yaml is not what there/config.json was begun with: seed was left out and is 1")
+
+    space()
+    for given in (resume, ["run", "--out", "there", "--resume"]):
+        result = tune(*given)
+        assert isinstance(result.exception, AssertionError), "it gets as far as its experiment"
+    write_json(workplace / "there" / "config.json", config | {"newer": 1})
+    result = tune(*resume)
+    assert result.exit_code == 2
+    holds(result.stderr, "there/config.json holds 'newer', which is not known here")
+
+
 @pytest.mark.parametrize("arguments", [["report"], ["evaluate"], ["export", "--format", "text"]])
 @pytest.mark.parametrize("exists", [True, False])
 def test_commands_on_a_folder_without_a_run(

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from distributed_tuner.config.base import Names
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.task import FileTaskConfig
 from distributed_tuner.errors import ConfigError, RunDirectoryError
 from distributed_tuner.preflight import Prepared, prepare, prepare_again
 from distributed_tuner.resuming import reached, require_unedited
@@ -163,19 +164,29 @@ def test_an_instruction_that_names_a_file_is_refused(space: Path, tmp_path: Path
 
 
 # --------------------------------------------------------------------------------------------- what is reached
-def test_what_the_settings_name_outside_of_the_run_is_told(space: Path) -> None:
+def test_what_the_settings_name_outside_of_the_run_is_told(space: Path, tmp_path: Path) -> None:
     oracle = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "cache": "kept", "tokenizer": "t"}
     local = {"kind": "openai", "model": "writer", "base_url": "http://127.0.0.1:8/v1", "api_key_env": "OTHER"}
     stages = [{"kind": "search", "optimizer": {"kind": "token_edit"}}, {"kind": "restart", "proposer": local}]
     tree = yaml.safe_load(SPACE.replace("!loguniform [0.01, 3]", "0.1")) | {"oracle": oracle, "stages": stages}
     experiment = Experiment.model_validate(tree | {"prompt": {"kind": "text"}, "loggers": ["wandb"]})
     plan = prepare(space, []).plans[0]
-    assert set(reached([replace(plan, experiment=experiment)] * 2)) == {
+    assert set(reached([replace(plan, experiment=experiment)] * 2, tmp_path)) == {
         "directory: kept",
         "model: m, t, writer",
         "server: http://127.0.0.1:9/v1, http://127.0.0.1:8/v1",
         "environment variable: OPENAI_API_KEY, OTHER",
     }
+    task = FileTaskConfig(
+        kind="file",
+        train="a.csv",
+        text="text",
+        label="label",
+        template="{text}{label_word}",
+        label_words={"0": "a", "1": "b"},
+    )
+    told = reached([replace(plan, experiment=experiment.model_copy(update={"task": task}))], tmp_path)
+    assert {"file: a.csv", f"folder of relative paths: {tmp_path}"} <= set(told)
 
 
 PLAIN = {
