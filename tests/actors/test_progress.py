@@ -103,3 +103,12 @@ def test_feedback_and_exchanges_are_written_and_not_told(tmp_path: Path) -> None
     ]
     ledger = read(tmp_path / "ledger.jsonl")
     assert (len(ledger.feedbacks), len(ledger.exchanges), len(ledger.restarts)) == (1, 1, 1)
+
+
+def test_names_of_a_file_do_not_steer_the_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    progress = Progress([plan()], "accuracy", console)
+    progress.note("\x1b[31mmethod\x07 of\nconfig.json \u202e")
+    said: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.rstrip("\n").isprintable()
+    assert "method  of config.json" in said
