@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# nevergrad 1.0.12: "CMA" of the registry, asked once in one dimension, changes the settings that every CMA of the process
-# shares: from then on those of any number of dimensions are of the package fcmaes, which nevergrad does not bring, and
-# not of pycma. Without fcmaes they cannot be asked any more.
+# nevergrad 1.0.12: "OldCMA" of the registry (what "CMA" stands for in most settings), asked once in one dimension, changes
+# the settings that all of its kind share: from then on those of any number of dimensions are of the package fcmaes,
+# which nevergrad does not bring, and not of pycma. Without fcmaes they cannot be asked any more.
 # Source: nevergrad/optimization/optimizerlib.py, _CMA.es: `if self.dimension == 1: self._config.fcmaes = True`, where
 # _config is the module's own ParametrizedCMA.
 # Exits 0 while this is so, 1 when it has changed.
@@ -19,12 +19,12 @@ import nevergrad as ng
 
 
 def asked(dimension):
-    search = ng.optimizers.registry["CMA"](parametrization=dimension, budget=100)
+    search = ng.optimizers.registry["OldCMA"](parametrization=dimension, budget=100)
     try:
         search.ask()
     except ImportError as error:
         return f"{type(error).__name__}: {error}"
-    return type(search.optim.es).__module__
+    return type(search.es).__module__
 
 
 found = [(dimension, asked(dimension)) for dimension in (5, 1, 5)]
