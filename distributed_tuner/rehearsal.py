@@ -12,6 +12,7 @@ from distributed_tuner import optimizers
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
 from distributed_tuner.errors import ConfigError, OptimizerError
 from distributed_tuner.optimizers import Optimizer
+from distributed_tuner.optimizers.base import promised
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.states import decode, encode
@@ -49,7 +50,7 @@ class Rehearsal:
             ConfigError, ModelError, OptimizerError: they cannot be taken, or lead out of what numbers can hold.
         """
         _require_distance(config)
-        whole = {name: value for name, value in config.model_dump().items() if type(value) is not float}
+        whole = {name: value for name, value in config.model_dump(exclude={"name"}).items() if type(value) is not float}
         known = (repr(whole), space.dim, isinstance(space.start, str), rounds > 1)
         if known in self._known:
             return
@@ -73,17 +74,24 @@ class Rehearsal:
                 f"the coordinates of a prompt are finite 32-bit floats, but those that {optimizer.kind} goes on with"
                 " are not; set smaller steps (rho, sigma, learning_rate, whichever it has), or choose another optimizer"
             )
-        optimizer.recommend()
-        try:
-            state = decode(encode(optimizer.state_dict()), "the state")
-        except TypeError as error:
-            raise OptimizerError(
-                f"an optimizer's state is numbers, strings, arrays, and lists and dicts of these, but that of"
-                f" {config.kind} is not ({error}); return those from _save"
-            ) from error
-        if rounds > 1 or not optimizer.replays:
-            twin.load_state_dict(state)
-            twin.ask()
+        with promised(config.kind, "be recommended from, saved and restored", optimizer.steps_told):
+            _go_on(optimizer, twin, rounds)
+
+
+def _go_on(optimizer: Optimizer, twin: Optimizer, rounds: int) -> None:
+    """Recommend, save, and restore as a later round or a resumed run would."""
+    optimizer.recommend()
+    state = optimizer.state_dict()
+    try:
+        state = decode(encode(state), "the state")
+    except TypeError as error:
+        raise OptimizerError(
+            f"an optimizer's state is numbers, strings, arrays, and lists and dicts of these, but that of"
+            f" {optimizer.kind} is not ({error}); return those from _save"
+        ) from error
+    if rounds > 1 or not optimizer.replays:
+        twin.load_state_dict(state)
+        twin.ask()
 
 
 def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> list[bool]:
@@ -100,7 +108,7 @@ def _require_distance(config: OptimizerConfig | FirstOrderConfig) -> None:
     if radius is not None and not LEAST <= radius <= MOST:
         raise ConfigError(
             f"{config.radius_setting} of {config.label} must lie between {LEAST:g} and {MOST:g}, since coordinates are"
-            f" 32-bit floats, but is {radius:g}; the default is {type(config)().radius:g}"
+            f" 32-bit floats, but is {radius:g}; set one about as wide as the prompts that it should try"
         )
 
 

@@ -22,7 +22,7 @@ from distributed_tuner.config.optimizer import (
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError
-from distributed_tuner.optimizers.base import Optimizer
+from distributed_tuner.optimizers.base import Optimizer, promised
 from distributed_tuner.optimizers.cma import Cma
 from distributed_tuner.optimizers.first_order import AdamW, Sgd, Trainable
 from distributed_tuner.optimizers.nevergrad import Nevergrad
@@ -59,10 +59,23 @@ def build(
     dim: P, the prompt's coordinates; the most words of a prompt where the search is in words. key: ``(run_seed,
     trial_id, stage)``, the prefix of all its randomness. steps: how many are planned, for schedules and budgets of its
     own. start: initial coordinates, shape (P,), copied, or a text; zeros or no words when None. vocabulary: what a
-    search in words may take. Raises ConfigError for settings that cannot work together.
+    search in words may take. Raises ConfigError for settings that cannot work together, OptimizerError where a member
+    cannot be made.
     """
     if dim < 1 or steps < 1 or not key:
         raise ConfigError(f"dim and steps must be at least 1 and key not empty; got {dim}, {steps} and {key!r}")
+    with promised(config.kind, "be made of its settings"):
+        return _made(config, dim, key, steps, start, vocabulary)
+
+
+def _made(
+    config: OptimizerConfig | FirstOrderConfig,
+    dim: int,
+    key: Key,
+    steps: int,
+    start: Start | None,
+    vocabulary: Sequence[str],
+) -> Optimizer:
     if isinstance(config, TokenEditConfig):
         text, words = _checked_text(start), _checked_words(vocabulary)
         return TokenEdit(config, dim=dim, key=key, start=text, words=words)

@@ -78,7 +78,7 @@ class Optimizer(ABC):
                 f"every ask is told before the next one; {self.kind} still waits for {len(self._pending)} losses: "
                 "tell them (NaN for queries that failed)"
             )
-        with self._promised("propose candidates"):
+        with promised(self.kind, "propose candidates", self.steps_told):
             candidates = tuple(self._ask())
             self._require_sound(candidates)
         self._pending = candidates
@@ -104,7 +104,7 @@ class Optimizer(ABC):
         if slopes is not None:
             told[~np.isfinite(slopes).all(axis=1)] = np.nan
         candidates, self._pending = self._pending, None
-        with self._promised("learn from losses"):
+        with promised(self.kind, "learn from losses", self.steps_told):
             self._tell(candidates, told, slopes)
         self._steps_told += 1
         self._failed_queries += int(np.isnan(told).sum())
@@ -116,26 +116,6 @@ class Optimizer(ABC):
     def metrics(self) -> dict[str, float]:
         """Return numbers that describe the last step, for the ledger."""
         return {**self._metrics, "failed_queries": float(self._failed_queries)}
-
-    @contextmanager
-    def _promised(self, what: str) -> Iterator[None]:
-        """Turn whatever a member raises into one line that says where."""
-        try:
-            yield
-        except TunerError:
-            raise
-        except MemoryError as error:
-            raise OptimizerError(
-                f"a search must fit into memory, but {self.kind} does not ({error}); search fewer dimensions"
-                " (intrinsic_dim, prompt.length), or choose an optimizer that keeps no matrix of them, such as zot"
-            ) from error
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise OptimizerError(
-                f"an optimizer must {what}, but in step {self.steps_told} {self.kind} raised {type(error).__name__}:"
-                f" {' '.join(str(error).split()) or 'no message'} ({frame.filename}, line {frame.lineno}); mend it"
-                " there, or choose another optimizer"
-            ) from error
 
     def _require_sound(self, candidates: tuple[Candidate, ...]) -> None:
         """Check that a step has as many candidates as were announced, of the space that is searched."""
@@ -323,6 +303,27 @@ class Optimizer(ABC):
     @abstractmethod
     def _load(self, state: dict[str, Any]) -> None:
         """Restore what ``_save`` returned, copying."""
+
+
+@contextmanager
+def promised(kind: str, what: str, step: int = 0) -> Iterator[None]:
+    """Turn whatever a member raises at what its contract promises into one line that says where."""
+    try:
+        yield
+    except TunerError:
+        raise
+    except MemoryError as error:
+        raise OptimizerError(
+            f"a search must fit into memory, but {kind} does not ({error}); search fewer dimensions (intrinsic_dim,"
+            " prompt.length), or choose an optimizer that keeps no matrix of them, such as zot"
+        ) from error
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise OptimizerError(
+            f"an optimizer must {what}, but in step {step} {kind} raised {type(error).__name__}:"
+            f" {' '.join(str(error).split()) or 'no message'} ({frame.filename}, line {frame.lineno}); mend it there,"
+            " or choose another optimizer"
+        ) from error
 
 
 def frozen_copy(vector: Array) -> Array:

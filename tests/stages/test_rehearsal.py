@@ -150,6 +150,16 @@ class RaisesWhenTold(Hill):
             raise ZeroDivisionError("a mean of nothing")
 
 
+class CannotBeRestored(Hill):
+    def _load(self, state: dict[str, Any]) -> None:
+        self._x = state["nothing of the kind"]
+
+
+class RecommendsNothing(Hill):
+    def recommend(self) -> Candidate:
+        raise IndexError("nothing was found")
+
+
 class SavesAnObject(Hill):
     def _save(self) -> dict[str, Any]:
         return {"generator": np.random.default_rng(0)}
@@ -166,6 +176,8 @@ class SavesAnObject(Hill):
             r"must propose candidates, but in step 0 hill raised KeyError: .*test_rehearsal.py, line \d+",
         ),
         (RaisesWhenTold, "must learn from losses, but in step 1 hill raised ZeroDivisionError: a mean of nothing"),
+        (CannotBeRestored, "must be recommended from, saved and restored, but in step 6 hill raised KeyError"),
+        (RecommendsNothing, "must be recommended from, .* hill raised IndexError: nothing was found"),
         (SavesAnObject, "state is numbers, strings, arrays, .* but that of hill is not .*Generator"),
     ],
 )
@@ -268,3 +280,12 @@ def test_check_knows_that_a_tokenizer_is_not_known(tmp_path: Path) -> None:
             prepare(path, [f"prompt.vocabulary={vocabulary}"])
     for vocabulary in ("task", "auto"):
         prepare(path, [f"prompt.vocabulary={vocabulary}"])
+
+
+def test_an_optimizer_that_cannot_be_made_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **settings: Any) -> Any:
+        raise LookupError("no such thing")
+
+    monkeypatch.setattr(optimizers, "RandomSearch", broken)
+    with pytest.raises(OptimizerError, match="must be made of its settings, but in step 0 random_search raised Lookup"):
+        optimizers.build(RandomSearchConfig(), dim=4, key=(1,), steps=1)
