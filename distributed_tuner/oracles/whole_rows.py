@@ -17,7 +17,9 @@ from distributed_tuner.values import Batch, Example, Layout, PromptSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOKENS = 2048  # of a forward pass, whose attention and logits are computed whole
+TOKENS = {"cpu": 2048}  # of a forward pass, whose scores are written out
+TOKENS_ELSEWHERE = 8192
+OWN_HEAD_SHARE = 4  # times fewer where logits are made of every word at every place
 
 
 class WholeRows:
@@ -58,7 +60,7 @@ class WholeRows:
         for at, until in pairwise(starts):
             alike_C_G_T_D = torch.stack([sequences[j] for j in order[at:until]], dim=1)
             flat = alike_C_G_T_D.flatten(0, 1)
-            read = torch.cat([self._trunk.alone(flat[a:b], -1) for a, b in _steps(flat)])
+            read = torch.cat([self._trunk.alone(flat[a:b], -1) for a, b in self._steps(flat)])
             found.append(read.view(*alike_C_G_T_D.shape[:2], -1))
         back = torch.from_numpy(np.argsort(order)).to(self._trunk.device)
         return torch.cat(found, dim=1)[:, back]
@@ -80,12 +82,15 @@ class WholeRows:
         embeds = torch.cat([before.expand(count, -1, -1), middle_C_L_D, behind.expand(count, -1, -1)], dim=1)
         place = line.mask + (length if line.mask >= line.start else 0)
         return torch.cat(
-            [self._trunk.alone(embeds[a:b], place, None if added is None else added[a:b]) for a, b in _steps(embeds)]
+            [
+                self._trunk.alone(embeds[a:b], place, None if added is None else added[a:b])
+                for a, b in self._steps(embeds)
+            ]
         )
 
-
-def _steps(embeds_B_T_D: "Tensor") -> list[tuple[int, int]]:
-    """Return ranges of sequences, as many as a forward pass may hold."""
-    count, length, _ = embeds_B_T_D.shape
-    step = max(1, TOKENS // length)
-    return list(pairwise([*range(0, count, step), count]))
+    def _steps(self, embeds_B_T_D: "Tensor") -> list[tuple[int, int]]:
+        """Return ranges of sequences, as many as a forward pass may hold."""
+        count, length, _ = embeds_B_T_D.shape
+        tokens = TOKENS.get(self._trunk.device.type, TOKENS_ELSEWHERE)
+        step = max(1, tokens // (OWN_HEAD_SHARE if self._trunk.own_head else 1) // length)
+        return list(pairwise([*range(0, count, step), count]))

@@ -91,6 +91,18 @@ def test_a_rows_loss_hangs_on_that_row_alone(name: str, layout: Any, folder: Cal
             np.testing.assert_allclose(alone[0, 0], together[i, j], atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["Gemma 2", "LFM2", "RoBERTa"])
+def test_whole_rows_in_many_passes(name: str, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = TransformersOracle(settings(folder(name)))
+    points = tuple(Point(standard_normal(("x", i), LENGTH * oracle.info.width)) for i in range(5))
+    asked = batch(FAMILIES[name])
+    rows = oracle._to_device(np.stack([oracle.materialize(point, SPEC) for point in points]))
+    with torch.inference_mode():
+        wanted = oracle._whole.soft(rows, asked, SPEC)
+        monkeypatch.setattr("distributed_tuner.oracles.whole_rows.TOKENS", {"cpu": 40})
+        torch.testing.assert_close(oracle._whole.soft(rows, asked, SPEC), wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["Gemma 2", "Phi-3 with LongRoPE"])
 def test_gradients_of_rows_that_are_computed_whole(name: str, folder: Callable[[str], Path]) -> None:
     oracle = TransformersOracle(settings(folder(name), gradients=True))
