@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import words
 
+NOTHING_LEFT = 1e-3  # of a loss
+
 Outcome: TypeAlias = Literal["better", "tie", "worse", "unmeasured"]
 
 
@@ -62,9 +64,14 @@ def nothing_learnt(summary: Mapping[str, Any]) -> str:
     tied = [trial.get("tied_loss") for trial in searched]
     if tied and None not in tied:
         losses = " or ".join(dict.fromkeys(words.loss(loss) for loss in tied))
+        why = (
+            "nothing is left to gain on train"
+            if max(loss for loss in tied if loss is not None) < NOTHING_LEFT
+            else "the answers do not depend on the prompt, or do not show it; see what they are (events, counts)"
+        )
         return (
-            f"The search learned nothing: every prompt that it scored had the same loss ({losses}), so the answers do"
-            " not depend on the prompt, or do not show it; see what they are (events, counts), or take more examples."
+            f"The search learned nothing: every prompt that it scored had the same loss ({losses}), so {why}, or take"
+            " more examples."
         )
     failed = summary["totals"]["failed_candidates"]
     if searched and summary["best"]["trial_id"] is None and failed:

@@ -15,9 +15,10 @@ import pytest
 from completions_server import HANGS, USAGE, Asked, CompletionsServer, Reply, answered, opinion, refusal
 from tiny_models import batch_of
 
-from distributed_tuner.config.oracle import OpenAIOracleConfig
+from distributed_tuner.config.oracle import OpenAIOracleConfig, Tile
 from distributed_tuner.errors import ModelError, OracleError, OracleTimeout, TunerError
 from distributed_tuner.oracles.openai import OpenAIOracle
+from distributed_tuner.oracles.tiled import TiledOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Objective, Request, Text
 
@@ -536,3 +537,12 @@ def test_no_message_log_line_or_repr_holds_the_key(
     seen += [f"{record.getMessage()} {record.exc_text} {vars(record)}" for record in caplog.records]
     seen += ["".join(traceback.format_exception(record.exc_info[1])) for record in caplog.records if record.exc_info]
     assert [text for text in seen if KEY in text] == []
+
+
+def test_without_a_pool_refused_examples_are_logged(
+    make: Make, server: CompletionsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    only(server, "knife", FILTERED)
+    TiledOracle(make(), Tile(candidates=2, examples=2)).evaluate(Request((Text("Classify"),), MANY, NO_ROWS))
+    told = [record.getMessage() for record in caplog.records if record.name.endswith("tiled")]
+    assert len(told) == 1 and MANY.examples[3].uid in told[0]

@@ -93,6 +93,18 @@ def test_the_servers_own_pause_is_kept_to(make: Make, pauses: list[float]) -> No
     assert all(pause > 1 for pause in senseless)  # our own
 
 
+def test_a_request_that_the_server_does_not_take_is_told_after_all_that_is_optional_was_left_out(
+    make: Make, server: ChatServer
+) -> None:
+    with pytest.raises(ProposerError, match=r"HTTP 400; .*check proposer\.model and proposer\.max_tokens"):
+        make(refusal(400)).answer(ASK)
+    assert [sorted(body.keys() - {"model", "messages"}) for body in server.bodies] == [
+        ["max_tokens", "seed", "temperature"],
+        ["max_tokens"],
+        ["max_completion_tokens"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
