@@ -41,6 +41,9 @@ def written(folder: Path, **oracle: Any) -> Path:
         ({"base_url": f"https://me:{KEY}@host/v1"}, "what was given is not shown, since it may hold a key"),
         ({"base_url": f"https://host/v1?key={KEY}"}, "give that by api_key_env"),
         ({"headers": {"Authorization": KEY}}, "oracle.headers is not a known setting"),
+        ({"extra_body": {"provider": {"api_key": "short"}}}, "no field of it may be or look like a key"),
+        ({"extra_body": {"user": KEY}}, "oracle.extra_body: value error, extra_body is written down with the run"),
+        ({"extra_body": KEY}, "oracle.extra_body"),
     ],
 )
 def test_a_key_in_the_settings_is_refused_and_not_shown(
