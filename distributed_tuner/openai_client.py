@@ -230,7 +230,7 @@ class Connection:
         if self._key:
             text = text.replace(self._key, "...")
         line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-        return line if len(line) <= most else f"{line[: most - 3].rstrip()}..."
+        return (line or text[:1]) if len(line) <= most else f"{line[: most - 3].rstrip()}..."
 
     async def close(self) -> None:
         """Close the connections."""
