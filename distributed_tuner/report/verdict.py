@@ -67,8 +67,8 @@ def nothing_learnt(summary: Mapping[str, Any]) -> str:
         why = (
             "nothing is left to gain on train."
             if max(loss for loss in tied if loss is not None) < NOTHING_LEFT
-            else "the answers do not depend on the prompt, or do not show it; see what they are (events, counts), or take"
-            " more examples."
+            else "the answers do not depend on the prompt, or do not show it; see what they are (events, counts), or"
+            " take more examples."
         )
         return f"The search learned nothing: every prompt that it scored had the same loss ({losses}), so {why}"
     failed = summary["totals"]["failed_candidates"]
