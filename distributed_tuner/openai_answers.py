@@ -184,10 +184,10 @@ def _no_json(body: bytes) -> Unusable:
     if not start:
         return Unusable("is empty", again=True)
     if start.startswith((b"data:", b"event:", b": ")):
-        advice = "the server streams unasked: set extra_body: {stream: false}, or turn it off there"
+        advice = "the server streams unasked: set {part}.extra_body: {stream: false}, or turn it off there"
         return Unusable("is a stream of events", advice=advice)
     if start.startswith(b"<"):
-        return Unusable("is a web page", again=True, advice="base_url ends in /v1 and is the API's, not a page's")
+        return Unusable("is a web page", again=True, advice="{part}.base_url ends in /v1 and is no page's")
     return Unusable("is no JSON object", again=True)
 
 

@@ -96,7 +96,7 @@ class Endpoint:
         met = [last, *(said for said in times if said != last)]
         spelled = "; before that it ".join(said + (f", {times[said]} times" if times[said] > 1 else "") for said in met)
         advice = instead or self._advice(failures[-1], bad_request)
-        return f"{self.where()} {spelled}; {advice.format(part=self.part)}"
+        return f"{self.where()} {spelled}; {advice.replace('{part}', self.part)}"
 
     def said(self, failure: BaseException) -> str:
         """Return what became of an attempt, as a sentence about the server."""
@@ -271,7 +271,9 @@ async def _content(response: Any, longest: int) -> bytes:
             part = unpacker.decompress(chunk, left + 1) if unpacker is not None else chunk
             left -= len(part)
             if left < 0:
-                raise Unusable(f"is longer than {longest / 2**20:.0f} MiB")
+                raise Unusable(
+                    f"is longer than {longest / 2**20:.0f} MiB", advice="no completion is: check {part}.base_url"
+                )
             parts.append(part)
     except Unusable:
         raise

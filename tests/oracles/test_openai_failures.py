@@ -267,7 +267,7 @@ def test_a_server_of_whose_answers_none_can_be_read_ends_the_run(make: Make, ser
     with pytest.raises(ModelError, match=r"each of 4 from .* holds no logprobs; .*set oracle\.scores: generated"):
         make().evaluate(REQUEST)
     server.answer = lambda asked: Reply("<html></html>")
-    with pytest.raises(ModelError, match=r"is a web page; base_url ends in /v1"):
+    with pytest.raises(ModelError, match=r"is a web page; oracle\.base_url ends in /v1"):
         make(attempts=2).evaluate(REQUEST)
 
 

@@ -196,6 +196,11 @@ def test_what_is_no_chat_completion(reply: Reply, make: Make) -> None:
         make(reply, attempts=1).answer(ASK)
 
 
+def test_a_stream_that_nobody_asked_for_is_told_as_one(make: Make) -> None:
+    with pytest.raises(ProposerError, match=r"is a stream of events; .*proposer\.extra_body: \{stream: false\}"):
+        make(Reply('data: {"choices": []}\n\ndata: [DONE]\n')).answer(ASK)
+
+
 def test_an_answer_that_drips_is_given_up_in_time(make: Make) -> None:
     with pytest.raises(ProposerError, match=r"no answer within 0\.1 s, 2 times"):
         make(replace(SOUND, drips=0.02), timeout=0.1, attempts=2).answer(ASK)
