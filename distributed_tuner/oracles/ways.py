@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORM = 1  # of what is kept
+FORM = 2  # of what is kept
 ROWS = 3  # of a canary's soft prompt
 WORDS = "the film was not what I had hoped for , and yet it is good : a slow and warm story of two friends"
 CUE = " It was"
@@ -66,7 +66,8 @@ def settle(
     if files:
         libraries = {name: version(name) for name in ("torch", "transformers")}
         key = [FORM, libraries, fingerprint(files, str(trunk.dtype)), trunk.device.type, encoder.reach]
-    known = _kept(key, lambda: _compared(trunk, packed, whole, encoder))
+    soft = list(_soft_asks(trunk, encoder))
+    known = _kept(key, lambda: _compared(trunk, packed, whole, encoder, soft))
     trunk.own_head, trunk.no_rows = known["own_head"], known["no_rows"]
     notes = []
     if known["unlike_ids"]:
@@ -85,7 +86,7 @@ def settle(
     def long_canaries() -> "Tensor":
         import torch
 
-        asks = [_in_words, *(() if trunk.no_rows else _soft_asks(trunk, encoder))]
+        asks = [_in_words, *(() if trunk.no_rows else soft)]
         return torch.cat([trunk.scores(ask(way)).flatten() for ask in asks])
 
     def lay_out() -> dict[str, Any]:
@@ -113,7 +114,9 @@ def _kept(key: Any, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------------------------------- the comparison
-def _compared(trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Encoder) -> dict[str, Any]:
+def _compared(
+    trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Encoder, soft: "Sequence[Ask]"
+) -> dict[str, Any]:
     """Return what is kept.
 
     ``why``: rows are computed whole; empty where they need not. ``own_head``: logits are read from the model's own
@@ -121,7 +124,6 @@ def _compared(trunk: Trunk, packed: PackedRows, whole: WholeRows, encoder: Encod
     model takes no rows that are no token's; empty where it does.
     """
     asks: list[Ask] = [_in_words]
-    soft = list(_soft_asks(trunk, encoder))
     product = not trunk.masked and not trunk.own_head  # of hidden states and rows of the head
     trunk.own_head |= product
     try:

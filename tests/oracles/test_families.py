@@ -346,3 +346,12 @@ def test_embeddings_that_leave_something_out_are_told_of(tmp_path: Path, caplog:
     )
     TransformersOracle(settings(make(family, tmp_path)))
     assert "given as embeddings, as here, a text has other scores" in caplog.text
+
+
+@pytest.mark.parametrize("work", [3e5, 1e6])
+def test_layers_are_compared_on_the_rows_that_they_were_asked_before(
+    work: float, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long the long row is follows from the model's weights, which rewriting takes away."""
+    monkeypatch.setattr("distributed_tuner.oracles.ways.WORK", work)
+    assert TransformersOracle(settings(folder("LLaMA")))._trunk.fused == 2
