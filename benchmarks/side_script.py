@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -207,7 +207,10 @@ def _facts(oracle: Any, config: TransformersOracleConfig) -> dict[str, Any]:
 
 
 def _batch(told: dict[str, Any]) -> Batch:
-    examples = tuple(Example(**example) for example in told["examples"])
+    known = {field.name for field in fields(Example)}  # of this tree's: the other one may have more
+    examples = tuple(
+        Example(**{name: value for name, value in example.items() if name in known}) for example in told["examples"]
+    )
     return Batch(examples, tuple(told["label_words"]), told["split"])
 
 

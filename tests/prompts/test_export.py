@@ -55,9 +55,13 @@ def test_rows_that_are_a_view_are_written_in_their_own_order(tmp_path: Path) -> 
 
 def test_heads_that_are_views_are_written_in_their_own_order(tmp_path: Path) -> None:
     """What is transposed, strided or reversed in memory; safetensors writes memory as it lies, without an error."""
-    square = np.arange(12, dtype=np.float64).reshape(3, 4)
-    state = {"transposed": square.T, "strided": square[:, ::2], "reversed": square[::-1], "row": square[1]}
-    head = ExportedHead(VocabularyHeadConfig(kind="vocabulary"), ("a",) * 4, ("0", "1"), ("a", "b"), "some", state)
+    words = ("a", "b", "c", "d")
+    state = {
+        "weights": np.arange(8, dtype=np.float64).reshape(2, 4).T,
+        "intercept": np.arange(4, dtype=np.float64)[::-2],
+        "strength": np.arange(3, dtype=np.float64)[1:2],
+    }
+    head = ExportedHead(VocabularyHeadConfig(kind="vocabulary"), words, ("0", "1"), words[:2], "some", state)
     write_head(head, tmp_path)
     again = read_head(tmp_path)
     assert again is not None
