@@ -201,7 +201,7 @@ class VllmOracleConfig(OracleBase):
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Weights and activations. "auto": bfloat16."""
+    """Weights and activations. "auto": bfloat16 where the device multiplies it faster, else float32."""
     python: Annotated[str | None, PROGRAM] = Field(None, min_length=1)
     """Python of an environment that holds vLLM and this project's requirements, for the actors alone; the driver's own
     when left out (docs/backends.md)."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.machine import dtype_here
 from distributed_tuner.oracles.models import locate
 from distributed_tuner.oracles.writing import TOP_P
 from distributed_tuner.values import Array, Sampling
@@ -161,7 +162,7 @@ def _arguments(config: VllmOracleConfig, device: str) -> dict[str, Any]:
         "skip_tokenizer_init": True,
         "use_tqdm_on_load": False,
         "trust_remote_code": config.trust_remote_code,
-        "dtype": "bfloat16" if config.dtype == "auto" else config.dtype,
+        "dtype": dtype_here(device, config.dtype),
         "hf_overrides": {"head_dtype": "float32"},
         "logprobs_mode": "raw_logits",
         "generation_config": "vllm",
