@@ -32,7 +32,7 @@ from distributed_tuner.oracles.tile_size import inner_size, most
 
 LIBRARIES = ("transformers", "tokenizers", "torch")
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
-FORM = 2  # of what is kept
+FORM = 3  # of what is kept
 PROBES = (
     "",
     " ",
@@ -141,8 +141,6 @@ def _key(source: ModelSource) -> Any:
 def _facts(model_config: Any) -> ModelFacts:
     text = model_config.get_text_config()
     whole = why_whole(model_config)
-    heads = most(getattr(text, "num_key_value_heads", None)) or text.num_attention_heads
-    head = getattr(text, "qk_head_dim", None) or getattr(text, "head_dim", None)
     return ModelFacts(
         masked=is_masked(model_config),
         context=context_of(model_config),
@@ -153,9 +151,16 @@ def _facts(model_config: Any) -> ModelFacts:
         width=int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size),
         hidden_size=int(text.hidden_size),
         intermediate_size=inner_size(text),
-        kept_numbers=int(2 * text.num_hidden_layers * heads * (head or text.hidden_size // text.num_attention_heads)),
+        kept_numbers=0 if whole else _kept_numbers(text),
         weights=None,
     )
+
+
+def _kept_numbers(text: Any) -> int:
+    """Return the numbers of a token's keys and values in all layers. Models without attention have none."""
+    heads = most(getattr(text, "num_key_value_heads", None)) or text.num_attention_heads
+    head = getattr(text, "qk_head_dim", None) or getattr(text, "head_dim", None)
+    return int(2 * text.num_hidden_layers * heads * (head or text.hidden_size // text.num_attention_heads))
 
 
 def _state(tokenizer: Any) -> dict[str, Any] | None:

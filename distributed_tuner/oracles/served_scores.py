@@ -1,6 +1,7 @@
 """From a server's answer to the scores of label words and answer words. Plain JSON in, numbers out."""
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 from distributed_tuner.openai_answers import Unusable
 from distributed_tuner.values import Array
 
+GENERATED = "set {part}.scores: generated and task.loss: zero_one"
+ROUNDED_ZERO = 0.01  # the largest logarithm of a probability
 LOWEST = -9999.0  # what servers write for a logarithmic probability of minus infinity
+MOST_TOGETHER = 1.5  # of the probabilities of different tokens: far above what rounding makes of one
 LEAST_REST = 1e-6  # of the probability that answers leave over: below it is their rounding
 BY_ID = "token_id:{}"  # how vLLM names a token with ``return_tokens_as_token_ids``
 
@@ -47,7 +51,7 @@ def top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
     """Return the logarithmic probabilities of the tokens that an answer may begin with, as completions or chats tell.
 
     Raises:
-        Unusable: the answer has none.
+        Unusable: the answer has none, or some that cannot be.
     """
     told = choice.get("logprobs")
     told = told if isinstance(told, dict) else {}
@@ -59,7 +63,12 @@ def top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
     if not found:
         raise Unusable(
             "holds no logprobs",
-            advice="this server tells no probabilities: set {part}.scores: generated and task.loss: zero_one",
+            advice=f"this server tells no probabilities: {GENERATED}",
+        )
+    if (together := sum(math.exp(value) for value in found.values())) > MOST_TOGETHER:
+        raise Unusable(
+            f"tells of {len(found)} tokens whose probabilities add up to {together:.3g}",
+            advice=f"what this server tells are no probabilities: {GENERATED}",
         )
     return found
 
@@ -95,13 +104,23 @@ def _first(items: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return a logarithm of a probability; None where nothing is told.
+
+    Raises:
+        Unusable: it is something else.
+    """
+    if value is None:
         return None
     try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return None if math.isnan(number) or number > 0.01 else max(number, LOWEST)  # 0.01: a rounded 0
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number) or number > ROUNDED_ZERO:
+        raise Unusable(
+            f"tells a logprob that is no logarithm of a probability ({reprlib.repr(value)})",
+            advice=f"what this server tells are no probabilities: {GENERATED}",
+        )
+    return max(number, LOWEST)
 
 
 # ------------------------------------------------------------------------------------------------------- the labels

@@ -21,6 +21,7 @@ from distributed_tuner import proposers
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ModelError, ProposerError
+from distributed_tuner.ledger.rows import ExchangeRow
 from distributed_tuner.proposers.base import Ask
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -154,7 +155,14 @@ def test_a_proposer_that_dies_is_asked_once_more(
 
 def test_trials_are_given_the_template_itself(reviews: Path, tmp_path: Path) -> None:
     (reviews / "mine.txt").write_text("{{ count }} prompts for {{ metric }}, please")
-    restart = {"kind": "restart", "proposer": {"kind": "random", "instruction": "mine.txt"}}
+    recorded = ExchangeRow(
+        trial_id="zot+replay-0000", stage=1, number=0, proposer="someone", instruction="", answer="<9> <9>", texts=[]
+    )
+    (reviews / "recorded.jsonl").write_text(recorded.model_dump_json() + "\n")
+    restart = {
+        "kind": "restart",
+        "proposer": {"kind": "replay", "ledger": "recorded.jsonl", "retries": 0, "instruction": "mine.txt"},
+    }
     settings = space({"kind": "analytic"}, [ZOT], rounds=2, budget={"queries": 80})
     settings["task"] |= {"feedback": 2}
     path = write_space(settings | {"stages": [*settings["stages"], restart]}, reviews, "template.yaml")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, make_tokenizer, save_tiny
-from transformers import PreTrainedTokenizerFast
+from transformers import MambaConfig, PreTrainedTokenizerFast
 
 from distributed_tuner.oracles import model_facts, models
 from distributed_tuner.oracles.machine_cache import keep, recall
@@ -124,3 +124,11 @@ def test_a_torn_file_is_no_answer_and_neither_is_one_that_cannot_be_written(cach
     (cache / "known").write_text("in the way")
     keep("some", ["key", 1], 3)
     assert recall("some", ["key", 1]) is None
+
+
+def test_a_model_without_attention_keeps_no_keys_of_texts(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(bos=True)
+    tokenizer.save_pretrained(tmp_path)
+    MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, state_size=4).save_pretrained(tmp_path)
+    facts = CountedModel(Source(str(tmp_path))).facts
+    assert (facts.whole != "", facts.kept_numbers, facts.width) == (True, 0, 16)

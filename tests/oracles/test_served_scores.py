@@ -91,10 +91,23 @@ def test_logprobs_are_read_in_the_form_of_either_api() -> None:
     assert top_logprobs({"logprobs": written}) == {" a": -1.0}
 
 
-def test_odd_entries_are_left_out_and_minus_infinity_is_bounded() -> None:
-    told = json.loads('{"a": -1, "b": NaN, "c": "x", "d": true, "e": 3.5, "f": -Infinity, "g": null}')
-    told["h"] = 10**400
-    assert top_logprobs({"logprobs": {"top_logprobs": [told]}}) == {"a": -1.0, "f": -9999.0}
+def test_what_is_not_told_is_left_out_and_minus_infinity_is_bounded() -> None:
+    told = json.loads('{"a": -1, "b": "-2.5", "f": -Infinity, "g": null}')
+    assert top_logprobs({"logprobs": {"top_logprobs": [told]}}) == {"a": -1.0, "b": -2.5, "f": -9999.0}
+
+
+@pytest.mark.parametrize("odd", ["NaN", '"x"', "true", "3.5", "[-1]", "1" + "0" * 400])
+def test_a_logprob_that_cannot_be_makes_an_answer_unusable(odd: str) -> None:
+    """Left out, it would be one more label that was absent."""
+    told = json.loads(f'{{"a": -1, "b": {odd}}}')
+    with pytest.raises(Unusable, match="no logarithm of a probability"):
+        top_logprobs({"logprobs": {"top_logprobs": [told]}})
+
+
+def test_probabilities_that_add_up_to_more_than_one_are_none() -> None:
+    with pytest.raises(Unusable, match="3 tokens whose probabilities add up to 3"):
+        top_logprobs({"logprobs": {"top_logprobs": [{"a": 0.0, "b": 0, "c": 1e-6}]}})
+    assert top_logprobs({"logprobs": {"top_logprobs": [{"a": -0.01, "b": -4.0}]}}) == {"a": -0.01, "b": -4.0}
 
 
 @pytest.mark.parametrize(
