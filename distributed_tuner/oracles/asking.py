@@ -171,9 +171,9 @@ class Asker:
     def _left_alone(self, error: LeftAlone) -> str:
         met = self._endpoint.where() if error.last is None else f"{self._told([error.last])}. It"
         return (
-            f"{met} failed {error.failures} times in a row, is left alone for {self._config.breaker_seconds:g} s at a"
-            f" time, and the {self._config.attempts} attempts of a request are used up: see whether it is up, or set"
-            " oracle.attempts or oracle.breaker_seconds higher"
+            f"{met} failed {error.failures} times in a row, so that it would be left alone for"
+            f" {self._config.breaker_seconds:g} s before the next try, and none of the {self._config.attempts} attempts"
+            " of a request is left: see whether it is up, or set oracle.attempts or oracle.breaker_seconds higher"
         )
 
 
