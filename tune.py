@@ -133,7 +133,7 @@ def run(
             from distributed_tuner.resuming import reached, require_unedited
 
             if space is not None or changes:
-                _say(require_unedited(directory, given, changes))
+                _say(require_unedited(directory, space, changes))
             prepared = prepare_again(directory, given.resolve().parent)
             for line in reached(prepared.plans, prepared.root):
                 _say(one_line(f"from the run's settings, {line}", 500))
@@ -145,8 +145,8 @@ def run(
         if finished.report.exists():  # a disk may be full
             print(f"\nreport: {directory.shown(finished.report)}")
         if finished.status == "interrupted":
-            again = f"python tune.py run {given} --out {shlex.quote(directory.name)} --resume"
-            print(f"interrupted; go on with: {again}", file=sys.stderr)
+            again = ["python", "tune.py", "run", *([str(space)] if space else []), "--out", directory.name, "--resume"]
+            print(f"interrupted; go on with: {shlex.join(again)}", file=sys.stderr)
     found = finished.summary["best"]["trial_id"] is not None
     return {"done": 0 if found else 1, "interrupted": INTERRUPTED}.get(finished.status, 1)
 

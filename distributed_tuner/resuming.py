@@ -13,7 +13,7 @@ from distributed_tuner.config.base import FILE, named
 from distributed_tuner.config.distributions import Distribution
 from distributed_tuner.config.load import apply_override, load_space
 from distributed_tuner.config.space import TrialPlan, recorded
-from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError, RunDirectoryError
 from distributed_tuner.run_directory import RunDirectory
@@ -108,8 +108,9 @@ def _unreadable(error: ValidationError, where: str) -> str:
 def _plan(trial: _TrialRecord, where: str) -> TrialPlan:
     with _written_elsewhere(f"{where}, trial {trial.trial_id!r}"):
         plan = TrialPlan.from_json(trial.model_dump())
-    for stage in plan.experiment.stages:
-        instruction = stage.proposer.instruction if isinstance(stage, RestartStageConfig) else None
+    for stage in (plan.experiment.screen, *plan.experiment.stages):
+        proposer = stage.proposer if isinstance(stage, RestartStageConfig | ScreenStageConfig) else None
+        instruction = None if proposer is None else proposer.instruction
         if instruction is not None and not ("\n" in instruction or "{" in instruction):
             raise RunDirectoryError(
                 f"a run's proposer.instruction is the template itself, but in {where} it names a file,"
@@ -139,9 +140,9 @@ def _require_agreement(record: _RunRecord, where: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- what was edited
-def require_unedited(directory: RunDirectory, space: Path, overrides: Sequence[str]) -> str:
+def require_unedited(directory: RunDirectory, space: Path | None, overrides: Sequence[str]) -> str:
     """Hold a search space, and what is set on top of it, against those that a run began with; return what a person
-    should know. Settings that were set then need not be set again.
+    should know. Settings that were set then need not be set again. ``space``: None where the run's own is meant.
 
     Raises:
         ConfigError: it is another one, or another value is set.
@@ -149,10 +150,11 @@ def require_unedited(directory: RunDirectory, space: Path, overrides: Sequence[s
     """
     begun = directory.read_config().get("space")
     where = directory.shown(directory.config)
-    written = load_space(space, [])
     if begun is None:
-        return f"{where} holds no search space that {space} could be held against; all settings are those of the run"
+        what = space or "--set"
+        return f"{where} holds no search space that {what} could be held against; all settings are those of the run"
     begun = _Space.model_validate(begun)
+    written = begun.written if space is None else load_space(space, [])
     _require_equal(begun.written, plain(written), str(space), where)
     if overrides:
         _require_equal(plain(_with(written, begun.overrides)), plain(_with(written, overrides)), "--set", where)

@@ -95,6 +95,13 @@ def test_what_was_set_need_not_be_set_again_and_is_told(space: Path) -> None:
         require_unedited(directory, space, ["budget.queries=200"])
 
 
+def test_without_a_space_what_is_set_is_held_against_the_run_s_own(space: Path) -> None:
+    directory = begun(space, "budget.queries=80")
+    assert "going on" in require_unedited(directory, None, ["budget.queries=80"])
+    with pytest.raises(ConfigError, match="budget.queries was 80 and is 200"):
+        require_unedited(directory, None, ["budget.queries=200"])
+
+
 def test_a_run_that_kept_no_space_says_that_it_is_not_compared(space: Path) -> None:
     directory = begun(space)
     edited(directory, lambda config: config.pop("space"))
@@ -147,18 +154,21 @@ def test_a_key_that_is_not_known_or_a_value_that_no_run_wrote_is_refused(
     assert str(directory.config) in str(told.value)
 
 
-def test_an_instruction_that_names_a_file_is_refused(space: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["restart", "screen"])
+def test_an_instruction_that_names_a_file_is_refused(kind: str, space: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("precious")
-    proposer = {"kind": "random", "instruction": "secret.txt"}
-    restart = {"kind": "restart", "proposer": proposer}
+    asking = {"kind": kind, "proposer": {"kind": "local", "instruction": "secret.txt"}}
     directory = begun(space)
 
-    def with_restart(config: dict[str, Any]) -> None:
+    def with_proposer(config: dict[str, Any]) -> None:
         for trial in config["trials"]:
-            trial["config"]["stages"].append(restart)
+            if kind == "screen":
+                trial["config"]["screen"] = asking
+            else:
+                trial["config"]["stages"].append(asking)
         config["experiment"] = config["trials"][0]["config"]
 
-    edited(directory, with_restart)
+    edited(directory, with_proposer)
     with pytest.raises(RunDirectoryError, match=r"the template itself, but .* names a file, 'secret.txt'"):
         prepare_again(directory, space.parent)
 
