@@ -128,6 +128,11 @@ class Example:
     tail: str = ""
     where: str = field(default="", compare=False)
 
+    @property
+    def name(self) -> str:
+        """What messages call it: its uid, and the place of its row where that is known."""
+        return f"{self.uid} ({self.where})" if self.where else self.uid
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:

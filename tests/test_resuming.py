@@ -98,7 +98,7 @@ def test_what_was_set_need_not_be_set_again_and_is_told(space: Path) -> None:
 def test_without_a_space_what_is_set_is_held_against_the_run_s_own(space: Path) -> None:
     directory = begun(space, "budget.queries=80")
     assert "going on" in require_unedited(directory, None, ["budget.queries=80"])
-    with pytest.raises(ConfigError, match="budget.queries was 80 and is 200"):
+    with pytest.raises(ConfigError, match=r"budget\.queries was 80 and is 200"):
         require_unedited(directory, None, ["budget.queries=200"])
 
 

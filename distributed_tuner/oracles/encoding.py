@@ -377,4 +377,4 @@ def _named(example: Example) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        raise ModelError(f"example {example.uid!r}: {error}") from error
+        raise ModelError(f"example {example.name}: {error}") from error

@@ -97,11 +97,10 @@ class Checks:
                 self._answered.add(example.uid)
             elif example.uid not in self._refused:
                 self._refused.add(example.uid)
-                where = f" ({example.where})" if example.where else ""
                 why = "by a filter" if forward.refused.filtered else "perhaps as it is too long"
                 yield (
                     "refused_example",
-                    f"example {example.uid}{where} is refused, {why}: {forward.refused.told}; it counts as one example"
+                    f"example {example.name} is refused, {why}: {forward.refused.told}; it counts as one example"
                     " that is answered wrongly, for every prompt that it is refused with",
                 )
 

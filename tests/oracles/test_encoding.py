@@ -238,8 +238,11 @@ def test_a_token_without_a_row_is_named() -> None:
     wanted = rf"the tokenizer has {rows + 1} tokens, the model {rows} rows, and ' awful' of .* is number {rows};"
     with pytest.raises(ModelError, match=wanted):
         encoder.label_ids(replace(batch_of(["a film"]), label_words=(" awful", " good")))
-    with pytest.raises(ModelError, match=f"example 'train-1': .*{wanted}"):
+    with pytest.raises(ModelError, match=f"example train-1: .*{wanted}"):
         encoder.require_fit(batch_of(["a film", "an awful film"]), SPEC)
+    placed = Example("pool-7", "an awful film", " It was", 0, where="mine.csv, row 8")
+    with pytest.raises(ModelError, match=rf"example pool-7 \(mine\.csv, row 8\): .*{wanted}"):
+        encoder.require_fit(replace(batch_of(["a film"]), examples=(placed,)), SPEC)
     with pytest.raises(ModelError, match=wanted):
         encoder.require_text_fits(batch_of(["a film"]), "an awful prompt")
     padded = Encoder(tokenizer, context=20, rows=rows + 64)
