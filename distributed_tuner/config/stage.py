@@ -58,11 +58,12 @@ class TokenSpaceConfig(Config):
 
 
 class ScreenStageConfig(Config):
-    """A race of prompts in words before the first stage, by the loss that the head leaves on train.
+    """A race of prompts in words before the first stage, by the loss that the head leaves on train; the winner is the
+    finalist that does best on train and dev.
 
     The best instruction is what the search starts from (``prompt.text``, and ``prompt.instruction`` where the layout
-    has one), in the template and with the label words of the best prompt; that prompt, demonstrations included, is a
-    candidate like any other for what is returned.
+    has one), in the winner's template and with its label words; the winner, demonstrations included, is a candidate
+    like any other for what is returned.
     """
 
     reads: ClassVar[tuple[Read, ...]] = (
@@ -92,6 +93,9 @@ class ScreenStageConfig(Config):
     """Draws of the rows and their order for each number."""
     instructions_kept: int = Field(2, ge=1)
     """The best instructions, behind which templates and demonstrations are tried."""
+    finalists: int = Field(3, ge=1, le=20)
+    """The best prompts by train, of each number of demonstrations in turn, that are looked at: scored on all of train
+    and dev. The stages' ``select`` then says which of them wins. 1: train alone decides."""
 
 
 class RestartStageConfig(Config):

@@ -33,6 +33,7 @@ from distributed_tuner.ledger.rows import (
 
 R = TypeVar("R")
 _CHUNK = 1 << 20
+_SCREENED = 1_000  # more than a screen has finalists
 _SELECTED = 32  # selected looks of a trial that are kept, in case that the last ones are not selected again
 EVENTS = 1000
 """Events that are kept: the latest; of warnings of proposers the first."""
@@ -130,7 +131,7 @@ class TrialDigest:
 
     def add_look(self, row: LookRow) -> None:
         self._pay(row)
-        order = 2 * row.step + (not row.screen)  # a screen's winner comes before the search's first look
+        order = row.step - _SCREENED if row.screen else row.step  # finalists come before the search's first look
         self.looks.add(
             (
                 *(row.stage, order, 1, row.time, row.spent.queries, row.elapsed),

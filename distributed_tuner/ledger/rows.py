@@ -147,7 +147,7 @@ class LookRow(_Row):
     """The same of each row, train's before dev's; of selected prompts alone."""
     selected: bool
     screen: bool = False
-    """Whether it is the winner of the screen, before the search's own first look."""
+    """Whether it is a finalist of the screen, of which ``step`` counts, before the search's own first look."""
     text: str | None = None
     """The prompt, where it is in words."""
     cost: CostRow
@@ -382,6 +382,10 @@ class ScreenedText(_Frozen):
     """Whether a proposer wrote its instruction."""
     template: str = ""
     label_words: list[str] = Field(default_factory=list)
+    finalist: bool = False
+    """Whether it was looked at, on train and dev."""
+    selected: bool = False
+    """Whether that selected it of all finalists; of none where no look could be read, and train alone decided."""
 
 
 class ScreenRow(_Row):

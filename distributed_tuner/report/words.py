@@ -83,19 +83,22 @@ def survey(row: SurveyRow) -> str:
 
 def screen(row: ScreenRow) -> str:
     """Return what a screen found."""
-    best = row.texts[0] if row.texts else None
+    best = next((one for one in row.texts if one.selected), row.texts[0] if row.texts else None)
     if best is None or best.loss is None:
         return f"nothing could be scored: {row.note}"
     shown = f" with {best.demonstrations} demonstrations" if best.demonstrations else ""
     shown += ", written by a proposer" if best.proposed else ""
-    worst = max((one.loss for one in row.texts if one.loss is not None), default=best.loss)
+    losses = [one.loss for one in row.texts if one.loss is not None]
+    finalists = sum(one.finalist for one in row.texts)
+    chosen = f"best of {finalists} finalists" if finalists > 1 else "best"
     told = f"; {one_line(row.note, 200)}" if row.note else ""
     wording = f", in the template {row.template!r}" if row.template else ""
     words = ", ".join(word.strip() for word in row.label_words)
     wording += f", with the label words {words}" if words else ""
     return (
-        f"{len(row.texts)} prompts after {row.cost.queries} queries, loss {best.loss:.4f} to {worst:.4f}; best{shown}:"
-        f" {one_line(best.text, 100)!r}; the search starts from {one_line(row.instruction, 100)!r}{wording}{told}"
+        f"{len(row.texts)} prompts after {row.cost.queries} queries, loss {min(losses):.4f} to {max(losses):.4f};"
+        f" {chosen}{shown}: {one_line(best.text, 100)!r}; the search starts from"
+        f" {one_line(row.instruction, 100)!r}{wording}{told}"
     )
 
 

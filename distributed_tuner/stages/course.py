@@ -156,7 +156,7 @@ class Course:
         return self._cost(QUERIES, self._step_batch(optimizer.batch_size))
 
     def _screen_cost(self, stage: int) -> Cost:
-        """Return the most that the screen before the first stage costs, its look included."""
+        """Return the most that the screen before the first stage costs, its looks included."""
         screen = self._experiment.screen
         if stage or screen is None:
             return Cost()
@@ -166,7 +166,7 @@ class Course:
         def cost(wording: Task) -> Cost:
             reader, longest = Reader(wording, self._head), Text(longest_prompt(screen, wording))
             train = Request((longest,) * queries, screened_batch(reader), NO_ROWS)
-            looked = [Request((longest,), batch, NO_ROWS) for batch in batches(reader)]
+            looked = [Request((longest,) * screen.finalists, batch, NO_ROWS) for batch in batches(reader)]
             return _sum([self._costs.cost(request) for request in (train, *looked)])
 
         return max(map(cost, wordings(task)), key=lambda cost: (cost.usd, cost.tokens))

@@ -1,11 +1,13 @@
 """The screen before the search: prompts in words, raced by the loss that the head leaves on train.
 
 Each candidate is a query. Instructions first, and what a proposer adds to them; then the best of them in other
-templates; then train rows in front of the best of all. Other label words are read from the same answers. What wins is
-looked at as any prompt is. Pure but for the oracle and the proposer that are asked.
+templates; then train rows in front of the best of all. Other label words are read from the same answers. The few that
+are left on train are few rows to choose among many by: the finalists are looked at as any prompt is, on train and dev,
+and what that selects wins. Pure but for the oracle and the proposer that are asked.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -59,8 +61,9 @@ class Found:
 class ScreenStage:
     """One screen of one trial, a part a call of ``advance``; ``found`` then holds what the search starts from.
 
-    looks: who looks at the winner, by the reader of its wording. keep: what must be left in the budget for the search.
-    proposer: who is asked where one is configured. best: the trial's best prompt so far.
+    looks: who looks at a finalist, by the reader of its wording, given what was selected before. keep: what must be
+    left in the budget for the search. proposer: who is asked where one is configured. best: the trial's best prompt so
+    far.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class ScreenStage:
         reader: Reader,
         oracle: BudgetedOracle,
         books: Books,
-        looks: Callable[[Reader], Looks],
+        looks: Callable[[Reader, Selected | None], Looks],
         keep: Cost,
         proposer: Proposer | None = None,
         memory: Memory | None = None,
@@ -91,6 +94,8 @@ class ScreenStage:
         self._part: Part = "instructions"
         self._proposals: tuple[str, ...] = ()
         self._scored: tuple[Screened, ...] = ()
+        self._finalists: tuple[Screened, ...] = ()
+        self._winner: Screened | None = None
         self._notes: tuple[str, ...] = ()
         self._cost = Cost()
         self.done = False
@@ -108,7 +113,7 @@ class ScreenStage:
         best = self._finite()
         if not best:
             return Found(self._task.manual_prompt)
-        winner = best[0]
+        winner = self._winner or best[0]
         like = [one for one in best if (one.template, one.label_words) == (winner.template, winner.label_words)]
         alone = [one.text for one in like if one.text and not one.shown]
         instruction = alone[0] if alone else self._task.manual_prompt
@@ -132,9 +137,8 @@ class ScreenStage:
             case "demonstrations":
                 self._score(self._demonstrated())
                 self._part = "look"
-                return [self._row()]
             case "look":
-                return self._look()
+                return [*self._look(), self._row()]
         return []
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,6 +147,7 @@ class ScreenStage:
             "part": self._part,
             "proposals": self._proposals,
             "scored": self._scored,
+            "finals": (self._finalists, self._winner),
             "notes": self._notes,
             "cost": self._cost,
             "selected": self.selected,
@@ -153,6 +158,7 @@ class ScreenStage:
         """Restore the screen."""
         self._part, self._proposals = state["part"], tuple(state["proposals"])
         self._scored, self._notes = tuple(state["scored"]), tuple(state["notes"])
+        self._finalists, self._winner = state.get("finals", ((), None))  # none in states of before there were any
         self._cost, self.selected = state["cost"], state["selected"]
         self.done, self.reason = state["end"]
 
@@ -208,19 +214,28 @@ class ScreenStage:
         ]
 
     def _look(self) -> list[Row]:
+        """Look at the finalists: all in one part, for until then nobody knows the wording that goes with the best."""
         self.done, self.reason = True, "screened"
-        best = self._finite()
-        if not best:
-            return []
-        winner = best[0]
-        looks = self._looks(self._reader.of(self._worded(winner)))
-        try:
-            row = looks.look(Text(winner.text), 0, winner.shown)
-        except BudgetExhausted as exhausted:
-            self.reason = f"budget spent ({exhausted})"
-            return []
-        self.selected = looks.selected
-        return [row]
+        rows: list[Row] = []
+        for number, one in enumerate(finalists(self._best(), self._config.finalists)):
+            before = self._books.spent()
+            looks = self._looks(self._reader.of(self._worded(one)), self.selected)
+            try:
+                row = looks.look(Text(one.text), number, one.shown)
+            except (ModelError, TaskError) as error:
+                self._notes += (f"not looked at: {error}",)
+                self._cost = self._cost + (self._books.spent() - before)
+                continue
+            except BudgetExhausted as exhausted:
+                self.reason = f"budget spent ({exhausted})"
+                self._notes += (f"not all finalists were looked at: {exhausted}",)
+                self._cost = self._cost + (self._books.spent() - before)
+                break
+            rows.append(row)
+            self._finalists += (one,)
+            if row.selected:
+                self.selected, self._winner = looks.selected, one
+        return rows
 
     # ------------------------------------------------------------------------------------------------ scores
     def _score(self, prompts: Sequence[Screened]) -> None:
@@ -261,7 +276,7 @@ class ScreenStage:
         return sorted(self._scored, key=lambda one: one.score if math.isfinite(one.score) else math.inf)
 
     def _finite(self) -> list[Screened]:
-        return [one for one in self._best() if math.isfinite(one.score)]
+        return _scored(self._best())
 
     def _kept(self, template: str | None = None) -> list[Screened]:
         """Return the best without demonstrations, each instruction once a template; of one template where given."""
@@ -282,6 +297,8 @@ class ScreenStage:
                     proposed=one.proposed,
                     template=self._other_template(one.template),
                     label_words=list(self._other_words(one)),
+                    finalist=one in self._finalists,
+                    selected=one == self._winner,
                 )
                 for one in self._best()
             ],
@@ -297,6 +314,27 @@ class ScreenStage:
 
     def _other_words(self, one: Screened) -> tuple[str, ...]:
         return () if one.label_words == self._task.worded(one.template).label_words else one.label_words
+
+
+def _scored(prompts: Sequence[Screened]) -> list[Screened]:
+    return [one for one in prompts if math.isfinite(one.score)]
+
+
+def finalists(best: Sequence[Screened], count: int) -> list[Screened]:
+    """Return at most ``count`` of the prompts, which come best first, that differ in more than their draw of rows.
+
+    Losses on train are comparable where as many rows are left to be read. So the best of each number of demonstrations
+    come first, then the second, and so on; of equal rank the lower loss is nearer.
+    """
+    different: dict[tuple[object, ...], Screened] = {}
+    for one in _scored(best):
+        different.setdefault((one.instruction, one.template, one.label_words, len(one.shown)), one)
+    ranks: Counter[int] = Counter()
+    ranked: list[tuple[int, Screened]] = []
+    for one in different.values():
+        ranked.append((ranks[len(one.shown)], one))
+        ranks[len(one.shown)] += 1
+    return [one for _, one in sorted(ranked, key=lambda found: (found[0], found[1].score))][:count]
 
 
 def screened_batch(reader: Reader) -> Batch:
@@ -357,7 +395,7 @@ def demonstrated(instruction: str, examples: Sequence[Example], task: Task) -> s
 
 
 def screen_queries(config: ScreenStageConfig, task: Task) -> int:
-    """Return the most queries that a screen asks, its look left out."""
+    """Return the most queries that a screen asks, its looks left out."""
     first = len(instructions(config, task)) + (0 if config.proposer is None else config.proposals)
     kept = min(first, config.instructions_kept)
     behind = min(first * (1 + len(task.others)), config.instructions_kept)

@@ -342,8 +342,8 @@ class Trial:
         )
 
     def _open_screen(self, config: ScreenStageConfig, books: Books) -> ScreenStage:
-        def looks(reader: Reader) -> Looks:
-            return Looks(reader, self._space, self._budgeted, books, self._rule, self._selected, screen=True)
+        def looks(reader: Reader, best: Selected | None) -> Looks:
+            return Looks(reader, self._space, self._budgeted, books, self._rule, best, screen=True)
 
         proposer = None
         if config.proposer is not None:

@@ -57,7 +57,7 @@ def test_behind_a_screen_the_prompt_is_looked_at_in_the_wording_that_was_found(r
     templates = [f"{words} {{text}} It was{{label_word}}" for words in ("Verdict of", "So what of", "All in all")]
     screen = {"kind": "screen", "templates": templates, "patterns": False, "demonstrations": []}
     search = {"kind": "search", "optimizer": CMA, "look_every": 100, "select": "metric"}
-    more = {"stages": [screen, search], "significance": None, "budget": {"queries": 300}}
+    more = {"stages": [screen, search], "budget": {"queries": 300}}
     run_space(write_space(space({"kind": "analytic"}, [], **more), reviews, "behind.yaml"), tmp_path / "run")
     best = json.loads((tmp_path / "run" / "summary.json").read_text())["best"]
     assert best["text"] is None and best["template"] is not None

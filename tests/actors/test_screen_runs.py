@@ -41,4 +41,5 @@ def test_a_run_goes_on_in_the_wording_that_its_screen_has_found(
     for split in ("dev", "test"):
         scores = evaluate(done.directory.path, split)  # type: ignore[arg-type]
         assert scores["accuracy"] == pytest.approx(best[f"{split}_metric"], abs=1e-12)
-    assert f'Around it: <span class="mono">{wording["source"]}' in done.directory.report.read_text()
+    shown = wording["source"].replace("\n", "\\n")
+    assert f'Around it: <span class="mono">{shown}' in done.directory.report.read_text()

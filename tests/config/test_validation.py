@@ -83,7 +83,7 @@ def test_the_space_that_is_varied_below_is_sound() -> None:
         ({"task": "{kind: sst3}"}, ["task.kind must be one of", "did you mean 'sst2'?"]),
         ({"prompt": "{kind: words}"}, ["prompt", "text"]),
         ({"screen": "{template: [x]}"}, ["screen.template is not a known setting", "'templates'"]),
-        ({"screen": "{zzzzzz: 3}"}, ["screen.zzzzzz is not", "known here: demonstrations, instructions,"]),
+        ({"screen": "{zzzzzz: 3}"}, ["screen.zzzzzz is not", "known here: demonstrations, finalists, instructions,"]),
         ({"screen": "{templates: '{label_word}'}"}, ["screen.templates: input should be a list, but got"]),
         ({"screen": "{verbalizers: [[a, b]]}"}, ["screen.verbalizers.0: input should be a mapping, but got"]),
         ({"prompt": "{kind: text, layout: suffix}"}, ["prompt.layout is not a known setting", "vocabulary"]),

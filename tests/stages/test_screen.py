@@ -32,8 +32,10 @@ from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.screen import (
+    Screened,
     demonstrated,
     drawn,
+    finalists,
     instructions,
     longest_prompt,
     read_as,
@@ -44,7 +46,9 @@ from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Evaluation, Example, Request, Text
 
-SCREEN = {"instructions": ["Good or bad?"], "demonstrations": [2], "orders": 1, "instructions_kept": 1}
+SCREEN = {
+    "instructions": ["Good or bad?"], "demonstrations": [2], "orders": 1, "instructions_kept": 1, "finalists": 2
+}  # fmt: skip
 TASK = make_task()
 
 
@@ -121,6 +125,17 @@ class Refusing(TimedOracle):
         return super().evaluate(request, timeout)
 
 
+@dataclass
+class Picky(TimedOracle):
+    """Takes no demonstrations on rows of dev."""
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        shown = any(isinstance(one, Text) and " It was " in one.text for one in request.candidates)
+        if shown and request.batch.split == "dev":
+            raise TaskError("melts")
+        return super().evaluate(request, timeout)
+
+
 def wide_trial() -> Trial:
     """Return a trial whose screen tries all that there is."""
     task = replace(templated(), verbalizers=((" dull", " great"),))
@@ -164,10 +179,69 @@ def test_a_screen_asks_what_it_says_and_the_search_starts_from_its_best_instruct
     losses = [one.loss for one in screen.texts]
     assert losses == sorted(losses)  # type: ignore[type-var]
     assert screen.instruction == next(one.text for one in screen.texts if one.text and not one.demonstrations)
-    first, second = looks_of(rows)[:2]
-    assert first.screen and first.text == screen.texts[0].text and not second.screen
+    *looks, search = looks_of(rows)[:3]
+    assert [look.screen for look in looks] == [True, True] and not search.screen
+    assert {look.text for look in looks} == {one.text for one in screen.texts if one.finalist}
     assert paid(rows).queries == trial.progress()["queries"] <= 80
-    assert words.screen(screen).startswith(f"{len(screen.texts)} prompts after {screen.cost.queries} queries")
+    told = words.screen(screen)
+    assert told.startswith(f"{len(screen.texts)} prompts after {screen.cost.queries} queries")
+    assert "best of 2 finalists" in told
+
+
+def scored_as(score: float, instruction: str, *shown: int) -> Screened:
+    return Screened(f"{instruction} {shown}", instruction, shown, "{text}{label_word}", (" a", " b"), score=score)
+
+
+def test_finalists_differ_in_more_than_a_draw_and_are_of_each_number_of_demonstrations() -> None:
+    """Losses on train of prompts with and without demonstrations are of other rows."""
+    best = [
+        scored_as(0.1, "a", 1, 2, 3, 4),
+        scored_as(0.2, "a", 5, 6, 7, 8),
+        scored_as(0.3, "b", 1, 2, 3, 4),
+        scored_as(0.4, "a", 1, 2),
+        scored_as(0.5, "a"),
+        scored_as(0.6, "b"),
+        scored_as(float("nan"), "c", 1),
+    ]
+    assert [one.score for one in finalists(best, 4)] == [0.1, 0.4, 0.5, 0.3]
+    assert [one.score for one in finalists(best, 9)] == [0.1, 0.4, 0.5, 0.3, 0.6]
+    assert [one.score for one in finalists(best, 1)] == [0.1]
+
+
+def test_the_winner_is_the_finalist_that_train_and_dev_select() -> None:
+    """Not the one that train alone has first: here dev says the label behind the other templates alone."""
+    task = templated()
+    experiment = screened(90, screen=SCREEN | {"demonstrations": [], "instructions_kept": 3, "finalists": 12})
+
+    def on_dev_alone(request: Request, logits: Array) -> Array:
+        for j, example in enumerate(request.batch.examples):
+            told = -0.5 if example.uid.startswith("train") else 3.0
+            logits[:, j, example.label] += told * (example.cue == " Verdict:")
+        return logits
+
+    trial = make_trial(experiment, task, TimedOracle(experiment, spoil=on_dev_alone))
+    rows = run(trial)
+    (screen,) = screens_of(rows)
+    best, *_ = screen.texts
+    assert best.template == "" and best.finalist and not best.selected
+    (winner,) = (one for one in screen.texts if one.selected)
+    assert winner.template == screen.template == "{text} Verdict:{label_word}"
+    looks = [look for look in looks_of(rows) if look.screen]
+    assert len(looks) == sum(one.finalist for one in screen.texts) and [look.step for look in looks] == [
+        *range(len(looks))
+    ]
+    assert winner.text == min(looks, key=lambda look: look.score or np.inf).text
+    assert f"best of {len(looks)} finalists" in words.screen(screen)
+
+
+def test_a_finalist_whose_dev_rows_the_model_cannot_take_costs_no_other() -> None:
+    experiment = screened(90)
+    task = replace(TASK, dev=tuple(replace(example, cue=" Verdict:") for example in TASK.dev))
+    rows = run(make_trial(experiment, task, Picky(experiment)))
+    (screen,) = screens_of(rows)
+    assert screen.note == "not looked at: melts" and paid(rows).queries <= 90
+    (look,) = (look for look in looks_of(rows) if look.screen)
+    assert look.selected and " It was " not in str(look.text)
 
 
 def test_a_prompt_in_words_may_be_what_a_soft_search_ends_with() -> None:
@@ -185,10 +259,10 @@ def test_a_prompt_in_words_may_be_what_a_soft_search_ends_with() -> None:
 
 def test_rows_that_stand_in_a_prompt_tell_nothing_of_it() -> None:
     rows = run(make_trial(screened()))
-    look = looks_of(rows)[0]
     (screen,) = screens_of(rows)
-    hidden = [loss for loss in look.losses if loss is None]
-    assert len(hidden) == screen.texts[0].demonstrations
+    hidden = {look.text: sum(loss is None for loss in look.losses) for look in looks_of(rows) if look.selected}
+    shown = {one.text: one.demonstrations for one in screen.texts}
+    assert hidden and all(shown[text] == count for text, count in hidden.items() if text is not None)
 
 
 @pytest.mark.parametrize("calls", range(1, 9))
@@ -321,9 +395,9 @@ def test_a_template_that_the_model_cannot_take_costs_no_other() -> None:
 
 def test_a_budget_that_pays_for_no_screen_is_refused_at_once() -> None:
     queries = screen_queries(screened().screen, TASK)
-    with pytest.raises(BudgetTooSmall, match=rf"the screen before it \({queries + 2} queries\)"):
-        make_trial(screened(queries + 8))
-    make_trial(screened(queries + 9))
+    with pytest.raises(BudgetTooSmall, match=rf"the screen before it \({queries + 4} queries\)"):
+        make_trial(screened(queries + 10))
+    make_trial(screened(queries + 11))
 
 
 def test_an_instruction_in_front_of_every_text_can_be_taken_away_again() -> None:
