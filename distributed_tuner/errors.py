@@ -44,6 +44,10 @@ class OptimizerError(TunerError, RuntimeError):
     """An optimizer does not do what its contract promises, or raised something of its own."""
 
 
+class PartError(TunerError, RuntimeError):
+    """A head, oracle, task or proposer raised something of its own, or breaks its family's contract."""
+
+
 class RunDirectoryError(TunerError, FileExistsError):
     """A run directory is missing, already used, or not one of ours."""
 

@@ -15,7 +15,14 @@ from distributed_tuner import tasks
 from distributed_tuner.canaries import parity_cases
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.head import WORDY, AutoHeadConfig, BiasHeadConfig, HeadConfig, WordyHeadConfig
+from distributed_tuner.config.head import (
+    AutoHeadConfig,
+    BiasHeadConfig,
+    CustomHeadConfig,
+    HeadConfig,
+    WordyHeadConfig,
+    reads_words,
+)
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
@@ -25,6 +32,7 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.config.task import TaskConfig
+from distributed_tuner.custom import with_folders
 from distributed_tuner.errors import ConfigError, ModelError, RunDirectoryError
 from distributed_tuner.ledger.rows import ScreenRow
 from distributed_tuner.oracles.base import priced
@@ -35,7 +43,7 @@ from distributed_tuner.precision import ASKS, QUERIES, cases
 from distributed_tuner.prompts.spec import NO_ROWS, framed, start_text, unframed
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.recorded import Recorded
-from distributed_tuner.rehearsal import Rehearsal
+from distributed_tuner.rehearsal import Rehearsal, rehearse_head
 from distributed_tuner.resuming import space_record, trials_of
 from distributed_tuner.rules import require_sound, wants_gradients
 from distributed_tuner.run_directory import RunDirectory, data_root
@@ -180,7 +188,7 @@ class Prepared:
         plans = []
         for plan, task in zip(self.plans, self.tasks, strict=True):
             head = plan.experiment.head
-            if isinstance(head, WORDY) and head.answer_words is None:
+            if reads_words(head) and head.answer_words is None:
                 asked = replace(task.batch("train", [0]), objective=LABEL_WORDS, answer_words=())
                 if asked not in known:
                     known[asked] = choose(asked, head.words)
@@ -262,6 +270,7 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
 
 def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are."""
+    plans = [replace(plan, experiment=with_folders(plan.experiment, root)) for plan in plans]
     _require_shared(plans, SHARED, "all trials")
     if isinstance(plans[0].experiment.schedule, PopulationScheduleConfig):
         _require_shared(plans, SHARED_BY_POPULATION, "all trials of a population")
@@ -272,6 +281,7 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
     _require_one_head(plans)
+    _rehearse_head(plans[0].experiment, built[0])
     plans = _with_templates(_with_gradients(plans), root)
     counter = build_counter(plans[0].experiment.oracle)
     built = [with_wordings(task, plan.experiment, counter) for plan, task in zip(plans, built, strict=True)]
@@ -292,6 +302,11 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
         calibration=_calibration_cost(prepared, counter),
         parity=_parity_cost(prepared, counter),
     )
+
+
+def _rehearse_head(experiment: Experiment, task: Task) -> None:
+    if isinstance(head := experiment.head, CustomHeadConfig):
+        rehearse_head(head, len(task.label_words), experiment.task.shots - experiment.task.feedback)
 
 
 def _with_head(plan: TrialPlan, head: HeadConfig) -> TrialPlan:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from distributed_tuner import optimizers
+from distributed_tuner import heads, optimizers
+from distributed_tuner.config.head import CustomHeadConfig
 from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
-from distributed_tuner.errors import ConfigError, OptimizerError
+from distributed_tuner.errors import ConfigError, HeadError, OptimizerError, PartError
 from distributed_tuner.optimizers import Optimizer
 from distributed_tuner.optimizers.base import promised
 from distributed_tuner.seeds import Key, generator
@@ -76,6 +77,43 @@ class Rehearsal:
             )
         with promised(config.kind, "be recommended from, saved and restored", optimizer.steps_told):
             _go_on(optimizer, twin, rounds)
+
+
+def rehearse_head(config: CustomHeadConfig, classes: int, rows: int) -> None:
+    """Fit a head of the user's own to made-up answers, as many ``rows`` of each label as a trial has; read with it,
+    save it and restore it.
+
+    Raises:
+        ConfigError, HeadError, PartError: it cannot be made, or does not do what its contract promises.
+    """
+    words = config.words or classes
+    stream = generator((0, "head rehearsal"))
+    answers = stream.standard_normal((rows * classes, words))
+    labels = np.arange(rows * classes) % classes
+    head = heads.build(config, classes)
+    told = {
+        "leave_one_out": head.leave_one_out(answers, labels),
+        "predict": head.fit(answers, labels).predict(answers),
+    }
+    for name, chances in told.items():
+        if not (np.all(chances >= 0) and np.allclose(chances.sum(axis=1), 1.0, atol=1e-3)):
+            raise PartError(
+                f"a head gives probabilities, which are 0 or more and sum to 1 in each row, but {name} of"
+                f" {config.import_path} gave {chances[0].tolist()} for a row; divide each row by its sum, say"
+            )
+    try:
+        again = heads.restore(config, classes, head.state_dict(), words)
+        same = np.array_equal(again.predict(answers), told["predict"])
+    except HeadError as error:
+        raise PartError(
+            f"a head that is given the state of another predicts the same, but {config.import_path} does not ({error});"
+            " return all that predicting needs from _fit, and read it by self._fitted(name)"
+        ) from error
+    if not same:
+        raise PartError(
+            f"a head that is given the state of another predicts the same, but {config.import_path} predicts other"
+            " probabilities; return all that predicting needs from _fit, and read it by self._fitted(name)"
+        )
 
 
 def _go_on(optimizer: Optimizer, twin: Optimizer, rounds: int) -> None:

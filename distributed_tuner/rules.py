@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.head import WORDY, ContextualHeadConfig, DomainHeadConfig
+from distributed_tuner.config.head import ContextualHeadConfig, DomainHeadConfig, reads_words
 from distributed_tuner.config.logger import MlflowLoggerConfig, holds_key
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OpenAIOracleConfig
@@ -25,7 +25,7 @@ from distributed_tuner.proposers.instruction import check_template
 from distributed_tuner.stages.reading import WORDS_LISTED, WORDS_TOLD
 from distributed_tuner.tasks.base import Task
 
-EXPLORED = re.compile(r"stages\.\d+\.optimizer\.\w+")
+EXPLORED = re.compile(r"stages\.\d+\.optimizer\.(settings\.)?\w+")
 SIZES = ("intrinsic_dim", "popsize", "num_workers", "words")  # of an optimizer's state, which a restart may keep
 
 
@@ -68,7 +68,7 @@ def _check_white_box(experiment: Experiment) -> None:
 def _check_head(experiment: Experiment, task: Task) -> None:
     """A head needs answers that the oracle gives, and rows of every label."""
     head, oracle = experiment.head, experiment.oracle
-    if isinstance(head, WORDY) and oracle.kind not in {**WORDS_TOLD, **WORDS_LISTED}:
+    if reads_words(head) and oracle.kind not in {**WORDS_TOLD, **WORDS_LISTED}:
         raise ConfigError(
             f"head: {head.kind} reads the scores of many words, but an oracle of kind {oracle.kind} tells those of"
             " label words alone; set head: bias, or another oracle.kind"
@@ -78,12 +78,12 @@ def _check_head(experiment: Experiment, task: Task) -> None:
             f"head: {head.kind} is fitted to scores, but oracle.scores: generated tells the written label alone; set"
             " head: label_words, or oracle.scores: logprobs"
         )
-    if isinstance(head, WORDY) and head.words <= len(task.label_words):
+    if reads_words(head) and head.words <= len(task.label_words):
         raise ConfigError(
             f"head.words counts the {len(task.label_words)} label words too and must be more, but is {head.words}"
         )
     shots = experiment.task.shots - experiment.task.feedback
-    if isinstance(head, WORDY) and shots < VocabularyHead.least_rows:
+    if reads_words(head) and shots < VocabularyHead.least_rows:
         raise ConfigError(
             f"head: {head.kind} leaves each row out once and needs two train rows of every label, but task.shots leaves"
             f" {shots}; give more shots, or set head: bias"
@@ -100,7 +100,7 @@ def _check_objective(experiment: Experiment, task: Task) -> None:
             f"objective.head: {objective.head} fits a head by cross-entropy, but the task's loss is {task.loss}; set"
             " task.loss: cross_entropy, or objective.head: label_words"
         )
-    if objective.head == "vocabulary" and not isinstance(experiment.head, WORDY):
+    if objective.head == "vocabulary" and not reads_words(experiment.head):
         raise ConfigError(
             f"objective.head: vocabulary searches by the words that the head reads, but head is"
             f" {experiment.head.kind};"
@@ -170,7 +170,7 @@ def _check_screen(experiment: Experiment, screen: ScreenStageConfig, root: Path)
             f"a screen weighs prompts by what a head leaves of the loss, but head: {head.kind} goes by texts without"
             " content, which it does not ask about; set head: bias or vocabulary, or leave the screen out"
         )
-    if screen.verbalizers and isinstance(head, WORDY):
+    if screen.verbalizers and reads_words(head):
         raise ConfigError(
             f"a screen tells verbalizers apart by what the head leaves of the loss, but head: {head.kind} reads many"
             " words and hardly sees which of them are the label words; set head: bias, or leave the screen's"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.head import WORDY
+from distributed_tuner.config.head import reads_words
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.task import label_key
 from distributed_tuner.errors import ModelError, TaskError
@@ -67,7 +67,7 @@ def _verbalizers(task: Task, experiment: Experiment, counter: Counter) -> tuple[
     """Return the label words that are tried beside the task's own; of words that share a token one stands for all."""
     screen = experiment.screen
     assert screen is not None
-    if isinstance(experiment.head, WORDY) or experiment.oracle.kind not in WORDS_TOLD:
+    if reads_words(experiment.head) or experiment.oracle.kind not in WORDS_TOLD:
         return ()
     template = Template.parse(task.template, experiment.task.model_family)
     given = [_given(words, template, task) for words in screen.verbalizers]

@@ -11,7 +11,7 @@ import pytest
 from tiny_models import TEXTS, plain_model, save_tiny
 
 from distributed_tuner import oracles, tasks
-from distributed_tuner.config.head import WORDY
+from distributed_tuner.config.head import reads_words
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import HeadError, RunDirectoryError, TaskError
@@ -82,7 +82,7 @@ def run_in(
     )
     oracle = oracles.build(experiment.oracle)
     plain = tasks.build(experiment.task, folder, templates_tried(experiment)).worded(template, label_words)
-    if isinstance(experiment.head, WORDY):
+    if reads_words(experiment.head):
         words = oracle.answer_words(plain.batch("train", [0]), 12)
         head = experiment.head.model_copy(update={"answer_words": words})
         experiment = experiment.model_copy(update={"head": head})

@@ -51,6 +51,7 @@ class Names:
 
 SERVER, VARIABLE, FILE, FOLDER = Names("server"), Names("environment variable"), Names("file"), Names("directory")
 MODEL, PROGRAM, CODE = Names("model"), Names("program"), Names("the model's own code")
+OWN_CODE = Names("code of your own")
 
 
 def named(config: Config) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,11 @@
 """Settings of heads: how the model's answers are read, and what of that the search is told."""
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 from pydantic import BeforeValidator, Field
 
 from distributed_tuner.config.base import Config, Read
+from distributed_tuner.config.custom import CustomPart
 from distributed_tuner.values import Objective
 
 Strength: TypeAlias = Annotated[float, Field(gt=0)] | Literal["auto"]
@@ -103,14 +104,21 @@ class DomainHeadConfig(Config):
     kind: Literal["domain"]
 
 
+class CustomHeadConfig(CustomPart):
+    """A head of your own: a subclass of ``distributed_tuner.heads.Head``."""
+
+    kind: Literal["custom"] = "custom"
+    words: int = Field(0, ge=0, le=MOST_WORDS)
+    """V, as of ``vocabulary``; 0: it reads the label words alone."""
+    answer_words: AnswerWords = None
+    """As of ``vocabulary``."""
+
+
 def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-WORDY = (VocabularyHeadConfig, NeighboursHeadConfig, CentroidHeadConfig)
-"""Heads that read answer words beside the label words."""
-
-WordyHeadConfig: TypeAlias = VocabularyHeadConfig | NeighboursHeadConfig | CentroidHeadConfig
+WordyHeadConfig: TypeAlias = VocabularyHeadConfig | NeighboursHeadConfig | CentroidHeadConfig | CustomHeadConfig
 
 HeadConfig: TypeAlias = Annotated[
     Annotated[
@@ -123,12 +131,20 @@ HeadConfig: TypeAlias = Annotated[
         | CentroidHeadConfig
         | BatchHeadConfig
         | ContextualHeadConfig
-        | DomainHeadConfig,
+        | DomainHeadConfig
+        | CustomHeadConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_named),
 ]
 """``head: bias`` is short for ``head: {kind: bias}``."""
+
+
+def reads_words(head: HeadConfig) -> TypeGuard[WordyHeadConfig]:
+    """Tell whether a head reads answer words beside the label words."""
+    if isinstance(head, CustomHeadConfig):
+        return head.words > 0
+    return isinstance(head, VocabularyHeadConfig | NeighboursHeadConfig | CentroidHeadConfig)
 
 
 class ObjectiveConfig(Config):

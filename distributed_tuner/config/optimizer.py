@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from distributed_tuner.config.base import LABEL, Config, Read
+from distributed_tuner.config.custom import CustomPart
 from distributed_tuner.config.estimator import (
     EstimatorConfig,
     MomentumEstimatorConfig,
@@ -210,8 +211,26 @@ class TokenEditConfig(OptimizerSettings):
         return True
 
 
+class CustomOptimizerConfig(OptimizerSettings, CustomPart):
+    """A black-box optimizer of your own: a subclass of ``distributed_tuner.optimizers.Optimizer``."""
+
+    kind: Literal["custom"] = "custom"
+    """Names this optimizer."""
+    space: Literal["coordinates", "words"] = "coordinates"
+    """What it searches: coordinates of soft prompts, or texts."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.class_name
+
+    @property
+    def in_words(self) -> bool:
+        return self.space == "words"
+
+
 OptimizerConfig: TypeAlias = Annotated[
-    RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig | TokenEditConfig, Field(discriminator="kind")
+    RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig | TokenEditConfig | CustomOptimizerConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -265,4 +284,17 @@ class TrainableConfig(FirstOrderSettings):
     """The shape of its slope A, and its rates."""
 
 
-FirstOrderConfig: TypeAlias = Annotated[AdamWConfig | SgdConfig | TrainableConfig, Field(discriminator="kind")]
+class CustomFirstOrderConfig(OptimizerSettings, CustomPart):
+    """A first-order optimizer of your own: a subclass of ``Optimizer`` whose ``white_box`` is true."""
+
+    kind: Literal["custom"] = "custom"
+    """Names this optimizer."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.class_name
+
+
+FirstOrderConfig: TypeAlias = Annotated[
+    AdamWConfig | SgdConfig | TrainableConfig | CustomFirstOrderConfig, Field(discriminator="kind")
+]

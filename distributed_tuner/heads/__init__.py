@@ -14,12 +14,14 @@ from distributed_tuner.config.head import (
     BiasHeadConfig,
     CentroidHeadConfig,
     ContextualHeadConfig,
+    CustomHeadConfig,
     DomainHeadConfig,
     HeadConfig,
     LabelWordsHeadConfig,
     NeighboursHeadConfig,
     VocabularyHeadConfig,
 )
+from distributed_tuner.custom import made, subclass
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.heads.affine import AffineHead
 from distributed_tuner.heads.base import Head
@@ -59,7 +61,26 @@ def build(config: HeadConfig, classes: int) -> Head:
             return BatchHead(classes)
         case ContextualHeadConfig() | DomainHeadConfig():
             return ContentFreeHead(classes)
+        case CustomHeadConfig():
+            return _own(config, classes)
     assert_never(config)
+
+
+def _own(config: CustomHeadConfig, classes: int) -> Head:
+    """Make a head of the user's own."""
+    found: type[Head] = subclass(config, Head)
+    if found.words_needed and not config.words:
+        raise ConfigError(
+            f"{config.import_path} reads words beside the label words (words_needed), but head.words is 0; set it to"
+            " how many, 1600 say"
+        )
+    head: Head = made(config, found, {"classes": classes})
+    if getattr(head, "classes", None) != classes:
+        raise ConfigError(
+            f"the constructor of a head begins with super().__init__(classes), but that of {config.import_path} does"
+            " not; add it"
+        )
+    return head
 
 
 def restore(config: HeadConfig, classes: int, state: Mapping[str, Array64], words: int | None = None) -> Head:

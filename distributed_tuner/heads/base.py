@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from distributed_tuner.errors import HeadError
+from distributed_tuner.custom import promised
+from distributed_tuner.errors import HeadError, PartError
 from distributed_tuner.values import Array64
 
 Features = npt.NDArray[Any]
@@ -25,6 +26,13 @@ class Head(ABC):
 
     **State.** What was fitted is a few arrays, ``state_dict``; a head that is built alike and given them predicts the
     same bits.
+
+    **A head of your own** (docs/extending.md) is a subclass that is made with the keyword argument ``classes`` (W),
+    then its own settings. It calls ``super().__init__(classes)`` first, and writes ``_fit`` (rows (E, V) and labels
+    (E,) into a dict of float64 arrays, the state), ``_predict`` (rows into probabilities (E, W), by
+    ``self._fitted(name)``) and ``_leave_one_out`` (the probabilities (E, W) of each row by a head that was fitted to
+    the others). ``shapes`` names the arrays that predicting needs, by the letters W, V, N and 1; ``words_needed`` asks
+    for words beside the label words. A row's features are known up to a constant: nothing may hang on it.
     """
 
     words_needed: ClassVar[bool] = False
@@ -47,7 +55,9 @@ class Head(ABC):
             HeadError: there are too few rows of a class, or no references where they are needed.
         """
         x, y = self._rows(features, labels)
-        self._state = self._fit(x, y, references)
+        with promised(f"the head {type(self).__name__}", "be fitted to answers"):
+            state = self._fit(x, y, references)
+            self._state = {name: np.asarray(value, dtype=np.float64) for name, value in state.items()}
         return self
 
     def predict(self, features: Features) -> Array64:
@@ -131,7 +141,15 @@ class Head(ABC):
         whole = np.isfinite(x).all(axis=1)
         found = np.full((len(x), self.classes), np.nan)
         if whole.any():
-            found[whole] = read(x[whole])
+            with promised(f"the head {type(self).__name__}", "read answers"):
+                chances = np.asarray(read(x[whole]), dtype=np.float64)
+            if chances.shape != (int(whole.sum()), self.classes):
+                raise PartError(
+                    f"a head gives every row a probability for each of {self.classes} labels, but"
+                    f" {type(self).__name__} gave {int(whole.sum())} rows an array of shape {chances.shape}; mend it"
+                    " there, or choose another"
+                )
+            found[whole] = chances
         return found
 
 

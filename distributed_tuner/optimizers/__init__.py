@@ -12,6 +12,8 @@ import numpy as np
 from distributed_tuner.config.optimizer import (
     AdamWConfig,
     CmaConfig,
+    CustomFirstOrderConfig,
+    CustomOptimizerConfig,
     FirstOrderConfig,
     NevergradConfig,
     OptimizerConfig,
@@ -21,6 +23,7 @@ from distributed_tuner.config.optimizer import (
     TrainableConfig,
     ZotConfig,
 )
+from distributed_tuner.custom import made, subclass
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer, promised
 from distributed_tuner.optimizers.cma import Cma
@@ -82,6 +85,8 @@ def _made(
     if isinstance(config, NevergradConfig) and config.space == "words":
         text, words = _checked_text(start), _checked_words(vocabulary)
         return NevergradWords(config, dim=dim, key=key, steps=steps, start=text, words=words)
+    if isinstance(config, CustomOptimizerConfig | CustomFirstOrderConfig):
+        return _own(config, dim, key, steps, start, vocabulary)
     x = _checked_start(start, dim)
     match config:
         case RandomSearchConfig():
@@ -100,6 +105,49 @@ def _made(
             return Trainable(config, dim=dim, key=key, steps=steps, start=x)
         case _:
             assert_never(config)
+
+
+def _own(
+    config: CustomOptimizerConfig | CustomFirstOrderConfig,
+    dim: int,
+    key: Key,
+    steps: int,
+    start: Start | None,
+    vocabulary: Sequence[str],
+) -> Optimizer:
+    """Make an optimizer of the user's own."""
+    words, white_box = config.in_words, isinstance(config, CustomFirstOrderConfig)
+    found: type[Optimizer] = subclass(config, Optimizer, ["_relocate_text" if words else "_relocate"])
+    if found.white_box != white_box:
+        raise ConfigError(
+            f"search stages have optimizers that learn from losses, gradient stages those whose white_box is true, but"
+            f" {config.import_path} has white_box = {found.white_box}; put it into a stage of kind"
+            f" {'search' if white_box else 'gradient'}, or mend white_box"
+        )
+    if found.in_words != words:
+        raise ConfigError(
+            f"an optimizer's space must be what its class searches, but {config.import_path} has in_words ="
+            f" {found.in_words} and space is {getattr(config, 'space', 'coordinates')}; set space:"
+            f" {'words' if found.in_words else 'coordinates'}"
+        )
+    given: dict[str, Any] = {"dim": dim, "key": key, "steps": steps}
+    if words:
+        given |= {"start": _checked_text(start), "vocabulary": _checked_words(vocabulary)}
+    else:
+        given |= {"start": _checked_start(start, dim)}
+    optimizer: Optimizer = made(config, found, given)
+    if not hasattr(optimizer, "_pending"):
+        raise ConfigError(
+            "the constructor of an optimizer begins with super().__init__(dim, key), but that of"
+            f" {config.import_path} does not; add it"
+        )
+    for name, count in (("queries_per_step", optimizer.queries_per_step), ("batch_size", optimizer.batch_size or 1)):
+        if not isinstance(count, int) or count < 1:
+            raise ConfigError(
+                f"{name} of an optimizer is a whole number of at least 1, but that of {config.import_path} is"
+                f" {count!r}; mend it there, or change settings"
+            )
+    return optimizer
 
 
 def _checked_text(start: Start | None) -> str:

@@ -4,7 +4,6 @@ What to propose and what to learn from losses is the members' business; scoring 
 batch of examples are left to the stages.
 """
 
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distributed_tuner.custom import raised
 from distributed_tuner.errors import ConfigError, OptimizerError, TunerError
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array, Array64, Candidate, Embedded, Latent, Perturbation, Point, Start, Text
@@ -47,9 +47,17 @@ class Optimizer(ABC):
     keyed go on from the same place with noise of their own.
 
     Arrays in candidates are read-only and belong to the optimizer; arrays handed in are copied.
+
+    **An optimizer of your own** (docs/extending.md) is a subclass that is made with the keyword arguments ``dim`` (P),
+    ``key``, ``steps`` (planned), ``start`` (float32, shape (P,), the member's to keep; of one that searches words a
+    text) and, where it searches words, ``vocabulary``; then its own settings. It calls ``super().__init__(dim, key)``
+    first, and writes ``queries_per_step``, ``_ask``, ``_tell``, ``recommend``, ``_relocate`` (``_relocate_text`` in
+    words), ``_save`` and ``_load``. A coordinate of 1 moves a prompt's row by one standard deviation of the model's
+    embeddings, or by 1, as ``prompt.units`` has it.
     """
 
     kind: ClassVar[str]
+    """Names it in states and messages; the class's name where it is not given."""
     white_box: ClassVar[bool] = False
     """Is it told gradients? Then a step asks for one candidate, and ``tell`` gets its gradient too."""
     losses_are_of_the_start: ClassVar[bool] = False
@@ -58,6 +66,11 @@ class Optimizer(ABC):
     """Is its state what it was told, so that it is restored by being asked and told again?"""
     in_words: ClassVar[bool] = False
     """Does it search prompts in words? Then ``dim`` is the most words of a prompt, and a place is a text."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls, "kind"):
+            cls.kind = cls.__name__
 
     def __init__(self, dim: int, key: Key) -> None:
         self.dim = dim
@@ -318,11 +331,9 @@ def promised(kind: str, what: str, step: int = 0) -> Iterator[None]:
             " prompt.length), or choose an optimizer that keeps no matrix of them, such as zot"
         ) from error
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        told = raised(error).removeprefix("it ")
         raise OptimizerError(
-            f"an optimizer must {what}, but in step {step} {kind} raised {type(error).__name__}:"
-            f" {' '.join(str(error).split()) or 'no message'} ({frame.filename}, line {frame.lineno}); mend it there,"
-            " or choose another optimizer"
+            f"an optimizer must {what}, but in step {step} {kind} {told}; mend it there, or choose another optimizer"
         ) from error
 
 

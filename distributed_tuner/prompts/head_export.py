@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from distributed_tuner import heads
-from distributed_tuner.config.head import WORDY, HeadConfig
+from distributed_tuner.config.head import HeadConfig, reads_words
 from distributed_tuner.errors import HeadError, TunerError
 from distributed_tuner.files import write_bytes, write_text
 from distributed_tuner.json_files import Told, read_told
@@ -72,7 +72,7 @@ class ExportedHead:
 
 def exported_head(config: HeadConfig, task: Task, model: str, state: Mapping[str, Array64]) -> ExportedHead:
     """Return a prompt's head with all that is needed to use it elsewhere."""
-    words = (*task.label_words, *(task.answer_words if isinstance(config, WORDY) else ()))
+    words = (*task.label_words, *(task.answer_words if reads_words(config) else ()))
     return ExportedHead(config, words, task.label_names, task.label_words, model, state, task.label_rule)
 
 
@@ -111,7 +111,7 @@ def read_head(directory: Path) -> ExportedHead | None:
         told = read_told(facts, _Facts)
         state = read_tensors(tensors) if tensors.is_file() else {}
         config = told.head
-        if isinstance(config, WORDY):
+        if reads_words(config):
             config = config.model_copy(update={"answer_words": told.words[len(told.label_words) :]})
         heads.restore(config, len(told.labels), state, len(told.words))
     except TunerError as error:

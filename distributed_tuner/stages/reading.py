@@ -10,7 +10,6 @@ import numpy.typing as npt
 from distributed_tuner import heads
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import (
-    WORDY,
     AutoHeadConfig,
     BiasHeadConfig,
     ContextualHeadConfig,
@@ -18,6 +17,7 @@ from distributed_tuner.config.head import (
     HeadConfig,
     LabelWordsHeadConfig,
     VocabularyHeadConfig,
+    reads_words,
 )
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import HeadError
@@ -80,7 +80,7 @@ def settled_kind(experiment: Experiment, task: Task) -> HeadConfig:
 def read_by(task: Task, experiment: Experiment) -> Task:
     """Return the task as the experiment's searches see it: texts framed by the prompt's layout, their objective, and
     the words that the head reads."""
-    words = experiment.head.answer_words if isinstance(experiment.head, WORDY) else None
+    words = experiment.head.answer_words if reads_words(experiment.head) else None
     seen = framed(task, experiment.prompt)
     return replace(seen, objective=experiment.objective.value(), answer_words=words or ())
 
@@ -124,7 +124,7 @@ class Reader:
 
     def batch(self, split: Split) -> Batch:
         """Return a split as it is asked for."""
-        return self.task.read_batch(split) if isinstance(self._config, WORDY) else self.task.batch(split)
+        return self.task.read_batch(split) if reads_words(self._config) else self.task.batch(split)
 
     def of(self, task: Task) -> "Reader":
         """Return the like reader of another task."""
@@ -206,7 +206,7 @@ class Reader:
 
     # ------------------------------------------------------------------------------------------------ parts
     def _features(self, answer: Evaluation) -> Half | npt.NDArray[np.float32]:
-        if not isinstance(self._config, WORDY):
+        if not reads_words(self._config):
             return np.asarray(answer.logits[0])
         assert answer.features is not None
         return np.asarray(answer.features[0])

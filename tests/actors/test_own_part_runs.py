@@ -1,0 +1,54 @@
+"""A whole run with parts of the user's own, whose modules lie beside the search space and nowhere else."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuner_runs import ROOT, numbers, run_alone, run_space, space, write_reviews, write_space
+
+from distributed_tuner.evaluation import evaluate
+from distributed_tuner.prediction import predict
+from distributed_tuner.preflight import prepare_again
+from distributed_tuner.report.html import write_report
+
+pytestmark = pytest.mark.ray
+
+
+def own(module: str, name: str, **settings: Any) -> dict[str, Any]:
+    """Return the settings of a part."""
+    return {"kind": "custom", "import_path": f"{module}:{name}", "settings": settings}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with data and modules; afterwards nobody finds these any more."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write_reviews(tmp_path)
+    for module in ("own_optimizer", "own_head"):
+        shutil.copy(ROOT / "examples" / f"{module}.py", tmp_path / f"run_{module}.py")
+    return tmp_path
+
+
+def test_an_optimizer_and_a_head_of_ones_own_run_on_a_pool_and_are_found_again(
+    ray_cluster: None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = own("run_own_optimizer", "EvolutionStrategy", sigma=0.5, children=3)
+    head = own("run_own_head", "CentredHead", temperature=2.0)
+    tree = space({"kind": "analytic", "actors": 2}, [optimizer], head=head, budget={"queries": 40}, significance=None)
+    path = write_space(tree, place)
+    done = run_space(path, place / "run")
+    assert done.status == "done"
+    assert numbers(done.ledger) == numbers(run_alone(path))
+    best = done.summary["best"]
+    assert (best["method"], done.ledger.steps[-1].metrics["sigma"]) == ("EvolutionStrategy", pytest.approx(0.5, abs=5))
+
+    monkeypatch.chdir("/")  # whoever reads the run is elsewhere, and has not imported the modules
+    for name in ("run_own_optimizer", "run_own_head"):
+        del sys.modules[name]
+    write_report(done.directory.path)
+    assert not {"run_own_optimizer", "run_own_head"} & sys.modules.keys(), "a report imports no code of the user's"
+    assert evaluate(done.directory.path, "dev")["accuracy"] == pytest.approx(best["dev_metric"])
+    assert predict(done.directory.path, place / "test.jsonl", place / "labelled.csv") == 30
+    assert prepare_again(done.directory, place).experiment.head.kind == "custom"

@@ -1,0 +1,215 @@
+"""Parts of the user's own, as ``check`` meets them: sound ones are accepted, each mistake is one line."""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_tuner import custom, heads, optimizers
+from distributed_tuner.config.custom import CustomPart, parts_of
+from distributed_tuner.config.head import CustomHeadConfig
+from distributed_tuner.config.optimizer import CustomOptimizerConfig
+from distributed_tuner.errors import ConfigError, PartError, TunerError
+from distributed_tuner.preflight import Prepared, prepare
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+OPTIMIZER = (EXAMPLES / "own_optimizer.py").read_text()
+HEAD = (EXAMPLES / "own_head.py").read_text()
+names = map("mine_{}".format, itertools.count())  # a module is imported once a process
+
+Check = Callable[..., Prepared]
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Return what checks a space of one search in which one part is ``source``, by default of the class ``name``."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def checked(
+        family: str, source: str | None, name: str, path: str | None = None, folder: str = "", **more: Any
+    ) -> Prepared:
+        module = next(names)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        if source is not None:
+            (tmp_path / folder / f"{module}.py").write_text(source)
+        part = {"kind": "custom", "import_path": path or f"{module}:{name}"} | more
+        stage = {"kind": "search", "optimizer": {"kind": "random_search"}}
+        tree = {"name": "own", "task": {"kind": "demo"}, "oracle": {"kind": "analytic"}, "budget": {"queries": 100}}
+        tree |= {"prompt": {"length": 2}, "stages": [stage]}
+        if family == "optimizer":
+            stage["optimizer"] = part
+        elif family == "gradient":
+            stage |= {"kind": "gradient", "optimizer": part}
+        else:
+            tree[family] = part
+        space = tmp_path / "space.yaml"
+        space.write_text(json.dumps(tree))  # YAML holds JSON
+        return prepare(space, [])
+
+    return checked
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(TunerError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# ----------------------------------------------------------------------------------------------- what is accepted
+def test_the_examples_are_sound(check: Check) -> None:
+    prepared = check("optimizer", OPTIMIZER, "EvolutionStrategy", settings={"sigma": 0.5})
+    assert prepared.plans[0].method == "EvolutionStrategy"
+    (part,) = parts_of(prepared.experiment)
+    assert part.folders and part.settings == {"sigma": 0.5}
+    assert check("head", HEAD, "CentredHead").experiment.head.kind == "custom"
+
+
+def test_a_module_may_lie_in_a_folder_that_is_named(check: Check) -> None:
+    message = refused(lambda: check("head", HEAD, "CentredHead", folder="elsewhere"))
+    assert "put it beside the search space, or name its folder in folders" in message
+    assert check("head", HEAD, "CentredHead", folder="elsewhere", folders=["elsewhere"])
+
+
+def test_settings_are_drawn_like_any_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    space = (EXAMPLES / "own_parts.yaml").read_text().replace("sigma: 0.3", "sigma: !grid [0.1, 0.2]")
+    for name in ("own_optimizer.py", "own_head.py"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    path = tmp_path / "space.yaml"
+    path.write_text(space)
+    plans = prepare(path, ["oracle.kind=analytic"]).plans
+    assert [plan.drawn for plan in plans] == [{"stages.0.optimizer.settings.sigma": sigma} for sigma in (0.1, 0.2)]
+
+
+def test_objects_of_python_become_parts() -> None:
+    from distributed_tuner.heads.bias import BiasHead
+
+    class Mine(BiasHead):
+        pass
+
+    here = CustomHeadConfig(import_path=custom.path_of(BiasHead))
+    assert here.import_path == "distributed_tuner.heads.bias:BiasHead"
+    local = CustomHeadConfig(import_path=custom.path_of(Mine), settings={"strength": 0.1})
+    assert custom.path_of(Mine) == local.import_path
+    assert isinstance(heads.build(local, 2), Mine)
+    elsewhere = CustomHeadConfig(import_path="given:part_0")
+    assert "put its class into a module" in refused(lambda: heads.build(elsewhere, 2))
+
+
+# ----------------------------------------------------------------------------------------------- importing
+@pytest.mark.parametrize(
+    ("source", "name", "told"),
+    [
+        (None, "Mine", "put it beside the search space"),
+        ("import no_such_package", "Mine", "imports 'no_such_package', which this Python does not have; install that"),
+        ("1 / 0", "Mine", "raised ZeroDivisionError"),
+        ("def f(:", "Mine", "raised SyntaxError"),
+        ("class Mien: pass", "Mine", "did you mean 'Mien'?"),
+        ("x = 1", "Mine", "it has x"),
+        ("Mine = 3", "Mine", "is of type int; name its class"),
+        ("class Mine: pass", "Mine", "must be a subclass of distributed_tuner.optimizers.base.Optimizer"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused(check: Check, source: str | None, name: str, told: str) -> None:
+    assert told in refused(lambda: check("optimizer", source, name))
+
+
+def test_no_code_of_a_run_directory_is_run(check: Check, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "ledger.jsonl").touch()
+    message = refused(lambda: check("head", "raise SystemExit(9)", "Mine", folder="run", folders=["run"]))
+    assert "a run directory holds no code that is run" in message
+
+
+@pytest.mark.parametrize("path", ["mine", "mine:", ":Mine", "mine/x:Mine", "mine.py"])
+def test_an_import_path_has_a_module_and_a_class(path: str) -> None:
+    with pytest.raises(ValueError, match="import_path"):
+        CustomOptimizerConfig(import_path=path)
+
+
+# ----------------------------------------------------------------------------------------------- contracts
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("def recommend", "def suggest", "lacks recommend"),
+        ("def _relocate", "def _move", "lacks _relocate"),
+        ("super().__init__(dim, key)", "pass", "begins with super().__init__(dim, key)"),
+        ("sigma: float = 0.3", "width: float = 0.3", "must be made of its settings"),
+        ("return self._children\n", "return 1\n", "it proposed 5 in step 0"),
+        ('"sigma": self._sigma}\n\n    def _load', '"sigma": self}\n\n    def _load', "return those from _save"),
+        ("losses_are_of_the_start = False", "white_box = True", "put it into a stage of kind gradient"),
+        ("losses_are_of_the_start = False", "in_words = True", "set space: words"),
+    ],
+)
+def test_an_optimizer_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:
+    assert old in OPTIMIZER
+    assert told in refused(lambda: check("optimizer", OPTIMIZER.replace(old, new), "EvolutionStrategy"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"sgima": 1.0}, "unexpected keyword argument 'sgima'"),
+        ({"dim": 3}, "is given dim already"),
+        ({"children": "many"}, "queries_per_step of an optimizer is a whole number"),
+    ],
+)
+def test_settings_that_the_constructor_refuses(check: Check, settings: dict[str, Any], told: str) -> None:
+    assert told in refused(lambda: check("optimizer", OPTIMIZER, "EvolutionStrategy", settings=settings))
+
+
+def test_a_black_box_belongs_into_a_search_stage(check: Check) -> None:
+    message = refused(lambda: check("gradient", OPTIMIZER, "EvolutionStrategy"))
+    assert "put it into a stage of kind search" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("def _leave_one_out", "def _loo", "lacks _leave_one_out"),
+        ("super().__init__(classes)", "pass", "begins with super().__init__(classes)"),
+        ('"mean": np.mean(', '"means": np.mean(', "must read answers, but it raised KeyError"),
+        ("axis=0)}", "axis=0), 'note': self}", "must be fitted to answers, but it raised TypeError"),
+        ("np.exp(log_softmax(", "(log_softmax(", "which are 0 or more and sum to 1"),
+        ("log_softmax((scores - mean) / self._temperature))", "log_softmax(scores[:1]))", "an array of shape (1, 4)"),
+        ("least_rows = 2", "words_needed = True", "set it to how many"),
+    ],
+)
+def test_a_head_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:
+    assert old in HEAD
+    assert told in refused(lambda: check("head", HEAD.replace(old, new), "CentredHead"))
+
+
+def test_a_part_that_fails_later_says_where() -> None:
+    config = CustomHeadConfig(import_path=custom.path_of(_Moody))
+    head = heads.build(config, 2)
+    with pytest.raises(PartError, match=r"must be fitted to answers, but it raised KeyError.*test_own_parts"):
+        head.fit([[0.0, 1.0]], [1])
+
+
+class _Moody(heads.Head):
+    def _fit(self, *told: Any) -> Any:
+        raise KeyError("mood")
+
+    _predict = _leave_one_out = _fit
+
+
+def test_an_optimizer_that_is_no_optimizer_for_words(check: Check) -> None:
+    config = CustomOptimizerConfig(import_path=custom.path_of(optimizers.RandomSearch), space="words")
+    message = refused(lambda: optimizers.build(config, dim=2, key=(0,), steps=1, vocabulary=["a", "b"]))
+    assert "lacks _relocate_text" in message
+
+
+def test_what_is_no_part_is_left_as_it_is() -> None:
+    config = CustomHeadConfig(import_path="a:B")
+    assert custom.with_folders(config, Path("/x")).folders[0] == "/x"
+    assert isinstance(config, CustomPart) and config.class_name == "B"
+    with pytest.raises(ConfigError):
+        custom.imported(config)
