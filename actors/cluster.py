@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from actors.address import Address
-from actors.local_ray import few_processes, guard_token, sessions_folder
+from actors.ray_internals.local_ray import few_processes, guard_token, sessions_folder
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.errors import FULL, ClusterError
-from distributed_tuner.oracles.memory import free_bytes
+from distributed_tuner.oracles.local.device_memory import free_bytes
 from distributed_tuner.oracles.pool_size import usable_cores
-from distributed_tuner.report.words import one_line
+from distributed_tuner.report.formatting import one_line
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, 1.0 of it
 HEAD_SHARE = 0.001

@@ -10,7 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster import head
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from distributed_tuner import proposers
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.proposer import (

@@ -145,9 +145,9 @@ def _manual(summary: dict[str, Any]) -> str:
 
 
 def _run(folder: Path, given: list[str]) -> None:
-    from actors.experiment import run
-    from distributed_tuner.preflight import prepare
-    from distributed_tuner.run_directory import RunDirectory
+    from actors.run.experiment import run
+    from distributed_tuner.preflight.prepare import prepare
+    from distributed_tuner.runs.directory import RunDirectory
 
     prepared = prepare(SPACE, given)
     run(prepared, RunDirectory(folder), address=None, resume=False, command="python -m benchmarks.ablation")

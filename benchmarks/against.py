@@ -52,7 +52,7 @@ from benchmarks.side_runs import DEBUG, QUICKSTART, FirstStep, Memory
 from benchmarks.sides import ROOT, Name, RevisionError, Side, Sides, commit_of, worktree
 from benchmarks.tables import table
 from benchmarks.targets import Verdict
-from distributed_tuner.oracles.models import SMOLLM2
+from distributed_tuner.oracles.local.loading import SMOLLM2
 
 Part: TypeAlias = Literal[
     "pool-quickstart",

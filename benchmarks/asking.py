@@ -18,7 +18,7 @@ def plain_model(name: str, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    from distributed_tuner.oracles.models import locate
+    from distributed_tuner.oracles.local.loading import locate
 
     logging.disable_progress_bar()
     where = locate(name)

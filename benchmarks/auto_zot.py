@@ -139,16 +139,16 @@ def _line(task: str, settings: str, count: int, trials: Sequence[dict[str, Any]]
 
 def _surveys(folder: Path) -> list[str]:
     from distributed_tuner.ledger.reader import read
-    from distributed_tuner.report import words
-    from distributed_tuner.run_directory import RunDirectory
+    from distributed_tuner.report import formatting
+    from distributed_tuner.runs.directory import RunDirectory
 
-    return [f"{row.trial_id}: {words.survey(row)}" for row in read(RunDirectory(folder).ledger).surveys]
+    return [f"{row.trial_id}: {formatting.survey(row)}" for row in read(RunDirectory(folder).ledger).surveys]
 
 
 def _run(folder: Path, given: list[str]) -> None:
-    from actors.experiment import run
-    from distributed_tuner.preflight import prepare
-    from distributed_tuner.run_directory import RunDirectory
+    from actors.run.experiment import run
+    from distributed_tuner.preflight.prepare import prepare
+    from distributed_tuner.runs.directory import RunDirectory
 
     run(
         prepare(SPACE, given), RunDirectory(folder), address=None, resume=False, command="python -m benchmarks.auto_zot"

@@ -30,7 +30,7 @@ from distributed_tuner import oracles, tasks
 from distributed_tuner.config.oracle import OpenAIOracleConfig, TransformersOracleConfig, VllmOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.models import SMOLLM2
+from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.values import Center, Layout, Perturbation, PromptSpec, Request
 
 Backend = Literal["transformers", "vllm", "http"]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.pool import Pool
-from actors.remote import RemoteOracle
-from actors.spreading import Statistics
+from actors.pool.client import RemoteOracle
+from actors.pool.pool import Pool
+from actors.pool.tile_scheduler import Statistics
 from benchmarks.populations import Asks, Population
 from benchmarks.processes import private_bytes, snapshot, spent
 from benchmarks.texts import batch

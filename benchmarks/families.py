@@ -24,7 +24,7 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.maths.losses import cross_entropy
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.transformers import TransformersOracle
+from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Array, Array64, Batch, Example, Layout, Point, PromptSpec, Request, Text
 

@@ -20,10 +20,10 @@ import ray
 from ray._private.internal_api import memory_summary
 from ray.cluster_utils import Cluster
 
-import actors.oracle
-from actors.keeper import Keeper
-from actors.oracle import OracleHost
-from actors.wire import Reply, Tiles
+import actors.pool.worker
+from actors.pool.messages import Reply, Tiles
+from actors.pool.supervisor import Keeper
+from actors.pool.worker import OracleHost
 from benchmarks import machines
 from distributed_tuner.errors import OracleMemoryError, TunerError
 
@@ -191,10 +191,10 @@ def hosted_by(host: type[OracleHost]) -> Callable[[], AbstractContextManager[Non
 
     class FlawedKeeper(Keeper):
         def start(self, count: int, avoid: Sequence[str] = ()) -> dict[str, Any]:
-            actors.oracle.OracleActor = ray.remote(host)  # in the keeper's process
+            actors.pool.worker.OracleActor = ray.remote(host)  # in the keeper's process
             return super().start(count, avoid)
 
-    return lambda: patch("actors.pool.KeeperActor", ray.remote(num_cpus=0)(FlawedKeeper))
+    return lambda: patch("actors.pool.pool.KeeperActor", ray.remote(num_cpus=0)(FlawedKeeper))
 
 
 @contextmanager

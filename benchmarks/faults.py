@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.cluster import lend_path
-from actors.experiment import run
+from actors.run.experiment import run
 from benchmarks.fault_kinds import FAULTS, WORKER_CPUS, Fault, Scene
 from benchmarks.machines import add_worker, by_hand
 from benchmarks.sameness import numbers
@@ -34,8 +34,8 @@ from benchmarks.tables import table
 from distributed_tuner.errors import StorageError
 from distributed_tuner.ledger.reader import read
 from distributed_tuner.ledger.rows import LookRow, StepRow
-from distributed_tuner.preflight import prepare, prepare_again
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.preflight.prepare import prepare, prepare_again
+from distributed_tuner.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 QUERIES = 240  # of each trial

@@ -31,7 +31,7 @@ def main(
 ) -> None:
     """Run (or read) the comparison and print its table."""
     from distributed_tuner.ledger.reader import read
-    from distributed_tuner.run_directory import RunDirectory
+    from distributed_tuner.runs.directory import RunDirectory
 
     directory = RunDirectory(out)
     text = ', text: " Overall I thought the movie"' if init == "text" else ""
@@ -117,8 +117,8 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
 
 
 def _run(directory: Any, settings: list[str]) -> None:
-    from actors.experiment import run
-    from distributed_tuner.preflight import prepare
+    from actors.run.experiment import run
+    from distributed_tuner.preflight.prepare import prepare
 
     run(prepare(SPACE, settings), directory, address=None, resume=False, command="python -m benchmarks.few_shot")
 

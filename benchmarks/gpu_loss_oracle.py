@@ -145,7 +145,7 @@ def asking(
     import torch
 
     from distributed_tuner.config.oracle import TransformersOracleConfig
-    from distributed_tuner.oracles.transformers import TransformersOracle
+    from distributed_tuner.oracles.local.oracle import TransformersOracle
 
     settings = TransformersOracleConfig.model_validate(
         {"kind": "transformers", "model": run.shape, "dtype": dtype, "device": device, "compile": compiled}

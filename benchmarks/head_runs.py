@@ -76,11 +76,11 @@ def settings(
 
 def lines_of(name: str, run: Path) -> list[Line]:
     """Return a run's lines, one a trial."""
-    from distributed_tuner.json_files import read_told
     from distributed_tuner.ledger.digest import digest
-    from distributed_tuner.recorded import Recorded
     from distributed_tuner.report.choice import choose
     from distributed_tuner.report.trials import summarize_trials
+    from distributed_tuner.runs.recorded_config import Recorded
+    from distributed_tuner.storage.json_files import read_told
 
     ledger = digest(run / "ledger.jsonl")
     config = read_told(run / "config.json", Recorded)

@@ -37,11 +37,11 @@ from distributed_tuner.config.task import DemoTaskConfig, FileTaskConfig, TaskCo
 from distributed_tuner.maths.intervals import wilson
 from distributed_tuner.oracles import build
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.models import SMOLLM2
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.local.loading import SMOLLM2
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.stages.looking import batches
 from distributed_tuner.stages.reading import BOTH, Reader
+from distributed_tuner.stages.validation import batches
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Evaluation, Point, PromptSpec, Request, Split, Text
 

@@ -30,12 +30,12 @@ from distributed_tuner.config.head import (
 )
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.oracles.base import answer
-from distributed_tuner.oracles.models import SMOLLM2, load_chat_model, load_tokenizer
-from distributed_tuner.oracles.parity import EXAMPLES
-from distributed_tuner.oracles.served_scores import LabelTokens
+from distributed_tuner.oracles.checks.parity import EXAMPLES
+from distributed_tuner.oracles.local.loading import SMOLLM2, load_chat_model, load_tokenizer
+from distributed_tuner.oracles.served.logprobs import LabelTokens
 from distributed_tuner.oracles.tiling import summed
-from distributed_tuner.stages.looking import batches
 from distributed_tuner.stages.reading import BOTH, WORDS_LISTED, Reader
+from distributed_tuner.stages.validation import batches
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Cost, Evaluation, Example
 

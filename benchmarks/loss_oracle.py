@@ -23,7 +23,7 @@ from benchmarks.rows import Block, Case, Measured, Row, table
 from benchmarks.targets import HEADLINE, LONG_TEXTS, QUICKSTART, Verdict, verdicts
 from benchmarks.turns import Turns, measure
 from benchmarks.worker import Dtype, Method
-from distributed_tuner.oracles.models import SMOLLM2
+from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.values import Layout
 
 CANDIDATES = (2, 20)

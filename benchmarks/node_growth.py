@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from actors.pool import Pool
+    from actors.pool.pool import Pool
 
 SERVICE = 0.05  # seconds of a tile
 PAIR = 2  # candidates of a tile
@@ -58,7 +58,7 @@ def measure_here() -> Found:
     from benchmarks.fake_cluster import autoscaling, kind
 
     with autoscaling({"CPU": 2}, {"worker": kind({"CPU": 1, "GPU": 1}, NODES)}):
-        from actors.pool import Pool
+        from actors.pool.pool import Pool
         from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
 
         config = AnalyticOracleConfig(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from benchmarks.populations import Asks, Population
 from benchmarks.texts import batch
 from distributed_tuner import oracles

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.texts import TextsName
 from benchmarks.worker import Dtype, Facts, Method
-from distributed_tuner.oracles.calibration import LIMIT
+from distributed_tuner.oracles.checks.precision import LIMIT
 from distributed_tuner.values import Array, Array64, Layout
 
 GIB = 2**30

@@ -8,8 +8,8 @@ from distributed_tuner import oracles
 from distributed_tuner.ledger.reader import Ledger, collect
 from distributed_tuner.ledger.rows import FeedbackRow, RestartRow, Row
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.preflight import prepare
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
+from distributed_tuner.preflight.prepare import prepare
 from distributed_tuner.stages.trial import Trial
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from distributed_tuner.oracles.models import locate
-from distributed_tuner.oracles.vllm_engine import SETTINGS
+from distributed_tuner.oracles.local.loading import locate
+from distributed_tuner.oracles.served.vllm_engine import SETTINGS
 
 ENTRY = "vllm.entrypoints.openai.api_server"  # `vllm serve` of the CPU build asks for a package named vllm
 START_SECONDS = 300.0  # the first start on a machine, beside other work

@@ -115,7 +115,7 @@ class Server:
 def pool(config: TransformersOracleConfig) -> Iterator[Asked]:
     """Have a pool on a Ray of its own, as a run has it."""
     from actors.cluster import cluster
-    from actors.pool import Pool
+    from actors.pool.pool import Pool
 
     config = resolve(config)
     with cluster(config, None):

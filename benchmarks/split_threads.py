@@ -4,12 +4,12 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from benchmarks.emulated import wait_until_up
 from benchmarks.populations import Population
 from benchmarks.texts import TextsName, batch
 from distributed_tuner.config.oracle import Tile, TransformersOracleConfig
-from distributed_tuner.oracles.models import SMOLLM2
+from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.values import PromptSpec
 
 CANDIDATES = 8

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from ray import cloudpickle
 
-from actors.wire import pack, tiles_of
+from actors.pool.messages import pack, tiles_of
 from benchmarks.populations import INTRINSIC
 from benchmarks.texts import batch
 from distributed_tuner import optimizers

@@ -17,9 +17,9 @@ from benchmarks.asking import plain_model, request
 from benchmarks.plain import Plain, candidate_rows
 from benchmarks.texts import ROWS, TextsName, batch
 from distributed_tuner.config.oracle import TransformersOracleConfig
-from distributed_tuner.oracles.calibration import calibrate
-from distributed_tuner.oracles.models import locate
-from distributed_tuner.oracles.speed import matmul_rate, trunk_parameters
+from distributed_tuner.oracles.checks.precision import calibrate
+from distributed_tuner.oracles.local.loading import locate
+from distributed_tuner.oracles.local.speed import matmul_rate, trunk_parameters
 from distributed_tuner.values import Array, Batch, Layout
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class OracleWay:
     """Asks the loss oracle for all candidates at once."""
 
     def __init__(self, setup: Setup, examples: Batch) -> None:
-        from distributed_tuner.oracles.transformers import TransformersOracle
+        from distributed_tuner.oracles.local.oracle import TransformersOracle
 
         config = TransformersOracleConfig(
             kind="transformers", model=setup.model, dtype=setup.dtype, device="cpu", threads=setup.threads

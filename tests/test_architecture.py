@@ -58,7 +58,7 @@ def offenders(folder: Path, forbidden: tuple[str, ...], at_top: bool = False) ->
 def test_the_walk_sees_what_is_there() -> None:
     assert len(modules(CORE)) > 50
     assert offenders(ROOT / "actors", ("ray",)) != []
-    assert "actors.dispatcher -> ray" in offenders(ROOT / "actors", ("ray",))
+    assert "actors.pool.dispatcher -> ray" in offenders(ROOT / "actors", ("ray",))
     assert offenders(CORE / "oracles", ("torch",)) != offenders(CORE / "oracles", ("torch",), at_top=True) == []
 
 
@@ -89,7 +89,7 @@ def test_stages_meet_both_families_through_their_protocols() -> None:
         "distributed_tuner.optimizers",  # the package: build
         "distributed_tuner.optimizers.base",
         "distributed_tuner.oracles.base",
-        "distributed_tuner.oracles.budgeted",  # the protocol with a purse
+        "distributed_tuner.oracles.wrappers.budgeted",  # the protocol with a purse
     }
     for path in modules(CORE / "stages"):
         for name in imports(path):
@@ -183,12 +183,13 @@ def test_check_of_a_model_that_was_met_before_needs_its_tokenizer_alone(tmp_path
 
 def test_actors_of_the_pool_load_no_more_than_they_need() -> None:
     loaded = loaded_after(
-        "import actors.dispatcher, actors.keeper\nassert 'distributed_tuner.preflight' not in sys.modules"
+        "import actors.pool.dispatcher, actors.pool.supervisor\n"
+        "assert 'distributed_tuner.preflight.prepare' not in sys.modules"
     )
     assert loaded & (LIBRARIES - {"ray"}) == set()
 
 
-@pytest.mark.parametrize("part", ["actors.trial", "actors.experiment"])
+@pytest.mark.parametrize("part", ["actors.trials.trainable", "actors.run.experiment"])
 def test_the_driver_and_a_trial_load_tune_without_data_frames_and_data_sets(part: str) -> None:
     without = f"import {part}\nassert 'ray.data' not in sys.modules\n"
     loaded = loaded_after(without)
@@ -198,7 +199,7 @@ def test_the_driver_and_a_trial_load_tune_without_data_frames_and_data_sets(part
 
 def test_who_asks_tune_for_a_data_frame_gets_one() -> None:
     loaded_after(
-        "from actors.tune_import import tune\nassert 'pandas' not in sys.modules\n"
+        "from actors.ray_internals.tune_import import tune\nassert 'pandas' not in sys.modules\n"
         "from ray.tune.analysis import experiment_analysis\n"
         "assert experiment_analysis.DataFrame([[1]]).shape == experiment_analysis.pd.DataFrame([[1]]).shape == (1, 1)\n"
         "import pandas, ray.data\n"

@@ -23,9 +23,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def begun(*arguments: Any, **options: Any) -> None:
         raise AssertionError("an experiment was begun although its input is wrong")
 
-    experiment = types.ModuleType("actors.experiment")
+    experiment = types.ModuleType("actors.run.experiment")
     experiment.run = begun  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "actors.experiment", experiment)
+    monkeypatch.setitem(sys.modules, "actors.run.experiment", experiment)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.chdir(tmp_path)
@@ -434,8 +434,8 @@ def test_resuming_without_a_run(refused: Refused, space: Callable[..., str]) -> 
 def test_a_resumed_run_whose_space_was_edited(
     tune: Callable[..., click.testing.Result], space: Callable[..., str], workplace: Path
 ) -> None:
-    from distributed_tuner.preflight import prepare
-    from distributed_tuner.run_directory import write_json
+    from distributed_tuner.preflight.prepare import prepare
+    from distributed_tuner.runs.directory import write_json
 
     prepared = prepare(workplace / space(), ["budget.queries=80"])
     (workplace / "there").mkdir()

@@ -11,9 +11,9 @@ from tiny_models import WORDS, save_tiny
 from distributed_tuner import oracles, tasks
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError, RunDirectoryError
-from distributed_tuner.evaluation import evaluate
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.export import ExportedPrompt, write
+from distributed_tuner.runs.evaluation import evaluate
 from distributed_tuner.seeds import generator, standard_normal
 from distributed_tuner.values import Point, PromptSpec, Request
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_tuner.files import write_bytes, write_text, written
+from distributed_tuner.storage.files import write_bytes, write_text, written
 
 
 def test_a_link_at_the_path_is_replaced_and_what_it_leads_to_is_left_alone(tmp_path: Path) -> None:

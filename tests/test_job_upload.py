@@ -19,7 +19,7 @@ def upload(folder: Path, archive: Path) -> dict[str, int]:
 
 def test_a_job_uploads_what_it_needs_and_little_more(tmp_path: Path) -> None:
     files = upload(ROOT, tmp_path / "upload.zip")
-    assert {"tune.py", "actors/oracle.py", "search_spaces/zot.yaml", "requirements.txt"} <= files.keys()
+    assert {"tune.py", "actors/pool/worker.py", "search_spaces/zot.yaml", "requirements.txt"} <= files.keys()
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "distributed_tuner").rglob("*") if path.is_file()}
     assert {path for path in package if "__pycache__" not in path} <= files.keys()
     assert not {path.split("/")[0] for path in files} & {"runs", ".venv", ".git", "tests", "docs"}

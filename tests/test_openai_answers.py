@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distributed_tuner.openai_answers import Refused, Unusable, Usage, first_choice, parsed, usage_of, written
+from distributed_tuner.clients.openai_answers import Refused, Unusable, Usage, first_choice, parsed, usage_of, written
 
 KEY = "sk-RECOGNISABLE-0123456789"
 

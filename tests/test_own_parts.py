@@ -14,7 +14,7 @@ from distributed_tuner.config.custom import CustomPart, parts_of
 from distributed_tuner.config.head import CustomHeadConfig
 from distributed_tuner.config.optimizer import CustomOptimizerConfig
 from distributed_tuner.errors import ConfigError, PartError, TunerError
-from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.preflight.prepare import Prepared, prepare
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 OPTIMIZER = (EXAMPLES / "own_optimizer.py").read_text()

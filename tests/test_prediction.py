@@ -15,15 +15,15 @@ from distributed_tuner.config.head import reads_words
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import HeadError, RunDirectoryError, TaskError
-from distributed_tuner.evaluation import evaluate
-from distributed_tuner.prediction import default_out, predict
+from distributed_tuner.preflight.wordings import templates_tried
 from distributed_tuner.prompts.export import exported, write
 from distributed_tuner.prompts.spec import NO_ROWS, framed, prompt_spec
-from distributed_tuner.run_directory import write_json
-from distributed_tuner.stages.looking import batches
+from distributed_tuner.runs.directory import write_json
+from distributed_tuner.runs.evaluation import evaluate
+from distributed_tuner.runs.prediction import default_out, predict
 from distributed_tuner.stages.reading import Reader, read_by
+from distributed_tuner.stages.validation import batches
 from distributed_tuner.values import Point, Request, Text
-from distributed_tuner.wordings import templates_tried
 
 pytestmark = pytest.mark.model
 SOFT = {"length": 4, "init": "zeros", "layout": "instruction_suffix"}

@@ -14,9 +14,9 @@ from distributed_tuner.config.base import Names
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.task import FileTaskConfig
 from distributed_tuner.errors import ConfigError, RunDirectoryError
-from distributed_tuner.preflight import Prepared, prepare, prepare_again
-from distributed_tuner.resuming import reached, require_unedited
-from distributed_tuner.run_directory import RunDirectory, write_json
+from distributed_tuner.preflight.prepare import Prepared, prepare, prepare_again
+from distributed_tuner.runs.directory import RunDirectory, write_json
+from distributed_tuner.runs.resuming import reached, require_unedited
 
 SPACE = """
 name: mine

@@ -9,8 +9,8 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
-from distributed_tuner.preflight import prepare
-from distributed_tuner.rules import require_sound, wants_gradients
+from distributed_tuner.preflight.compatibility import require_sound, wants_gradients
+from distributed_tuner.preflight.prepare import prepare
 from distributed_tuner.tasks.demo import build_demo
 
 ZOT = {"kind": "search", "optimizer": {"kind": "zot"}}

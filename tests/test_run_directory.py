@@ -10,7 +10,7 @@ import pytest
 
 from distributed_tuner.errors import LedgerError, RunDirectoryError
 from distributed_tuner.ledger import EventRow, LedgerWriter, RunRow
-from distributed_tuner.run_directory import RunDirectory, kept, opened, write_json
+from distributed_tuner.runs.directory import RunDirectory, kept, opened, write_json
 from distributed_tuner.storage import delivered
 
 ROW = RunRow(name="r", version="0", seed=0, methods=["zot"])

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from distributed_tuner.clients.openai import Endpoint
 from distributed_tuner.config.proposer import OpenAIProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.openai_client import Endpoint
 from distributed_tuner.shown import masked
 
 KEY = "sk-RECOGNISABLE-0123456789"
@@ -180,7 +180,7 @@ def test_a_file_that_holds_no_key_is_told_without_what_is_in_it(
 # ------------------------------------------------------------------------------------------------------- job metadata
 def test_what_ray_is_told_of_an_actors_environment_is_written_by_us_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray shows runtime environments on its dashboard, and in its logs."""
-    from actors.oracle import _environment
+    from actors.pool.worker import _environment
     from distributed_tuner.config.oracle import OpenAIOracleConfig, TransformersOracleConfig
 
     for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from distributed_tuner.array_files import read_array, read_arrays
 from distributed_tuner.errors import StateError
-from distributed_tuner.states import decode, encode, read_state, write_state
+from distributed_tuner.storage.array_files import read_array, read_arrays
+from distributed_tuner.storage.serialization import decode, encode, read_state, write_state
 
 BIG = np.zeros(10**6)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from distributed_tuner.errors import RunDirectoryError, StorageError
 from distributed_tuner.ledger import EventRow, LedgerWriter, read
-from distributed_tuner.run_directory import kept, opened, write_json
+from distributed_tuner.runs.directory import kept, opened, write_json
 from distributed_tuner.storage import Lease, Mirror, Remote, Uri, delivered, is_uri, lease, mirror, staging_folder
 
 

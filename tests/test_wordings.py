@@ -12,8 +12,8 @@ from tiny_models import TEXTS, save_tiny
 from distributed_tuner import oracles
 from distributed_tuner.errors import ConfigError, ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle, evaluation
-from distributed_tuner.oracles.wrapped import WrappedOracle
-from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.oracles.wrappers.base import WrappedOracle
+from distributed_tuner.preflight.prepare import Prepared, prepare
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Evaluation, Request, Text

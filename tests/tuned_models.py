@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.writing import require_room, writer
+from distributed_tuner.oracles.generation import require_room, writer
 from distributed_tuner.seeds import generator
 from distributed_tuner.values import Answer, Sampling, TokenSpace
 

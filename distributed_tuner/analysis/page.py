@@ -13,7 +13,7 @@ import numpy as np
 from distributed_tuner import __version__
 from distributed_tuner.analysis.findings import Chart, Findings, Table
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.files import write_bytes, write_text
+from distributed_tuner.storage.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,6 @@
 """Settings of the loggers: who is told of a run's trials beside the ledger.
 
-The callbacks themselves are built in ``actors.loggers``.
+The callbacks themselves are built in ``actors.monitoring.loggers``.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias

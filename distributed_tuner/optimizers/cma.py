@@ -16,9 +16,9 @@ import numpy as np
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.maths.bbt import solve_projection
 from distributed_tuner.optimizers.base import Optimizer, Race, ranked_last
-from distributed_tuner.optimizers.isolation import isolated_randomness
 from distributed_tuner.optimizers.latent import LatentSpace
-from distributed_tuner.optimizers.strategy_state import put, taken
+from distributed_tuner.optimizers.pycma_state import put, taken
+from distributed_tuner.optimizers.seeded_globals import isolated_randomness
 from distributed_tuner.prompts.recipes import projection_matrix
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.values import Array, Array64, Candidate

@@ -10,7 +10,7 @@ import numpy as np
 
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.later import Later, postponed
-from distributed_tuner.optimizers.isolation import isolated_randomness
+from distributed_tuner.optimizers.seeded_globals import isolated_randomness
 
 PARALLEL = frozenset(
     {

@@ -17,8 +17,8 @@ import numpy as np
 from distributed_tuner.config.optimizer import NevergradConfig
 from distributed_tuner.errors import ConfigError, TunerError
 from distributed_tuner.optimizers.base import Optimizer, ranked_last
-from distributed_tuner.optimizers.isolation import isolated_randomness
 from distributed_tuner.optimizers.nevergrad_import import PARALLEL, import_nevergrad, refusal, require_member
+from distributed_tuner.optimizers.seeded_globals import isolated_randomness
 from distributed_tuner.seeds import Key, seed_of
 from distributed_tuner.values import Array, Array64, Candidate
 

@@ -21,7 +21,7 @@ def build(config: OracleConfig) -> LossOracle:
     oracle = _build(config)
     if config.cache is None:
         return oracle
-    from distributed_tuner.oracles.cached import CachedOracle
+    from distributed_tuner.oracles.wrappers.cached import CachedOracle
 
     return CachedOracle(oracle, config.cache, config)
 
@@ -29,7 +29,7 @@ def build(config: OracleConfig) -> LossOracle:
 def _build(config: OracleConfig) -> LossOracle:
     match config:
         case TransformersOracleConfig():
-            from distributed_tuner.oracles.transformers import TransformersOracle
+            from distributed_tuner.oracles.local.oracle import TransformersOracle
 
             return TransformersOracle(config)
         case AnalyticOracleConfig():
@@ -37,11 +37,11 @@ def _build(config: OracleConfig) -> LossOracle:
 
             return AnalyticOracle(config)
         case VllmOracleConfig():
-            from distributed_tuner.oracles.vllm import VllmOracle
+            from distributed_tuner.oracles.served.vllm import VllmOracle
 
             return VllmOracle(config)
         case OpenAIOracleConfig():
-            from distributed_tuner.oracles.openai import OpenAIOracle
+            from distributed_tuner.oracles.served.openai import OpenAIOracle
 
             return OpenAIOracle(config)
         case _:

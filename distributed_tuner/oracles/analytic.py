@@ -20,7 +20,7 @@ from distributed_tuner.oracles.base import (
     require_coordinates,
     require_label_words,
 )
-from distributed_tuner.oracles.token_space import PUBLISHED_IDS, fit_ids, require_tokens
+from distributed_tuner.oracles.tokens.vocabulary import PUBLISHED_IDS, fit_ids, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.seeds import generator, standard_normal
 from distributed_tuner.values import (

@@ -14,15 +14,15 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AllowInfNan, field_validator
 
-from distributed_tuner import files
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.json_files import Told, read_told
 from distributed_tuner.ledger.rows import Score
 from distributed_tuner.prompts.head_export import ExportedHead, exported_head, read_head, write_head
 from distributed_tuner.prompts.spec import NO_ROWS, instruction_of, prompt_spec
 from distributed_tuner.prompts.tensors import read_tensors
+from distributed_tuner.storage import files
+from distributed_tuner.storage.json_files import Told, read_told
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Array64, Candidate, Layout, Point, PromptSpec, Text
 

@@ -16,9 +16,9 @@ from pydantic import Field, model_validator
 from distributed_tuner import heads
 from distributed_tuner.config.head import HeadConfig, reads_words
 from distributed_tuner.errors import HeadError, TunerError
-from distributed_tuner.files import write_bytes, write_text
-from distributed_tuner.json_files import Told, read_told
 from distributed_tuner.prompts.tensors import read_tensors
+from distributed_tuner.storage.files import write_bytes, write_text
+from distributed_tuner.storage.json_files import Told, read_told
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array64, LabelRule
 

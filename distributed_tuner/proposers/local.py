@@ -6,7 +6,7 @@ from typing import Any
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.config.proposer import LocalProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.oracles.writing import TOP_P, instruction_ids, require_room
+from distributed_tuner.oracles.generation import TOP_P, instruction_ids, require_room
 from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import seed_of
 from distributed_tuner.values import Answer, Sampling
@@ -22,7 +22,7 @@ class LocalProposer:
     def __init__(self, config: LocalProposerConfig) -> None:
         import torch
 
-        from distributed_tuner.oracles.models import load_chat_model, load_tokenizer
+        from distributed_tuner.oracles.local.loading import load_chat_model, load_tokenizer
 
         torch.set_num_threads(config.threads)
         self._config = config
@@ -39,7 +39,7 @@ class LocalProposer:
         """
         import torch
 
-        from distributed_tuner.oracles.limits import context_of
+        from distributed_tuner.oracles.local.row_limits import context_of
 
         began = time.perf_counter()
         ids = instruction_ids(self._tokenizer, ask.instruction)

@@ -4,11 +4,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from distributed_tuner.clients.loop_thread import LoopThread
+from distributed_tuner.clients.openai import Adapted, Connection, Endpoint, may_pass, pause
+from distributed_tuner.clients.openai_answers import (
+    OUT_OF_TOKENS,
+    Refused,
+    Unusable,
+    Usage,
+    first_choice,
+    usage_of,
+    written,
+)
 from distributed_tuner.config.proposer import OpenAIProposerConfig
 from distributed_tuner.errors import ProposerError
-from distributed_tuner.loop_thread import LoopThread
-from distributed_tuner.openai_answers import OUT_OF_TOKENS, Refused, Unusable, Usage, first_choice, usage_of, written
-from distributed_tuner.openai_client import Adapted, Connection, Endpoint, may_pass, pause
 from distributed_tuner.proposers.base import Ask
 from distributed_tuner.seeds import seed_of
 from distributed_tuner.values import Answer

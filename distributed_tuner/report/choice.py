@@ -8,8 +8,8 @@ import numpy as np
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import MeasureRow
 from distributed_tuner.maths.intervals import paired_t
-from distributed_tuner.recorded import Recorded
 from distributed_tuner.report.trials import TrialSummary
+from distributed_tuner.runs.recorded_config import Recorded
 
 Kept: TypeAlias = Literal["tuned", "manual_prompt"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distributed_tuner.report.curves import Band
-from distributed_tuner.report.gather import Curves, Dot, Dots
+from distributed_tuner.report.figure_data import Curves, Dot, Dots
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import Field, model_validator
 
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.files import write_text
-from distributed_tuner.json_files import M, Told, read_told
 from distributed_tuner.ledger.digest import Digest, digest
 from distributed_tuner.ledger.rows import Score
-from distributed_tuner.recorded import Recorded
-from distributed_tuner.report import figures, gather, lineage_figure, tables, words
+from distributed_tuner.report import figure_data, figures, formatting, lineage_figure, tables
 from distributed_tuner.report.lineage import lineage_data
 from distributed_tuner.report.restarts import restarts
 from distributed_tuner.report.summary import summarize, write_summary
+from distributed_tuner.runs.recorded_config import Recorded
+from distributed_tuner.storage.files import write_text
+from distributed_tuner.storage.json_files import M, Told, read_told
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -127,13 +127,13 @@ def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mappi
         facts=_facts(digest, config),
         headline=tables.headline(summary, config),
         tiles=tables.tiles(summary, config),
-        metric=words.MetricWords(summary["best"]["metric"]),
+        metric=formatting.MetricWords(summary["best"]["metric"]),
         methods=tables.method_lines(summary),
         trial_columns=tables.trial_columns(summary),
         trials=tables.trial_lines(summary),
         costs=tables.cost_lines(summary, config),
         totals=summary["totals"],
-        duration=words.duration,
+        duration=formatting.duration,
         plots=plots,
         lineage=lineage,
         restarts=restarts(digest, summary),
@@ -168,39 +168,39 @@ def _interval(summary: Mapping[str, Any]) -> tuple[str, str, str] | None:
     best = summary["best"]
     if best.get("test_interval") is None:
         return None
-    metric = words.MetricWords(best["metric"])
+    metric = formatting.MetricWords(best["metric"])
     low, high = best["test_interval"]
     return metric.value(best["test_metric"]), metric.value(low), metric.value(high)
 
 
 def _plots(digest: Digest, summary: Mapping[str, Any]) -> list[Plot]:
     """Draw the figures that have something to show."""
-    methods = gather.methods_of(summary)
-    metric = words.MetricWords(summary["best"]["metric"])
+    methods = figure_data.methods_of(summary)
+    metric = formatting.MetricWords(summary["best"]["metric"])
     loss = "Loss of the recommended prompt on the train examples, not of the perturbed candidates. Lower is better."
     best = "Best score of a recommended prompt so far on the dev examples, which select. Higher is better."
     seen = "Mean loss of the candidates asked for, over neighbouring steps: what the optimizer sees, not its prompt."
-    curves: list[tuple[str, str, str, gather.Curves]] = [
-        ("loss-queries", "Train loss against queries", loss, gather.train_loss_data(digest, summary, "queries")),
+    curves: list[tuple[str, str, str, figure_data.Curves]] = [
+        ("loss-queries", "Train loss against queries", loss, figure_data.train_loss_data(digest, summary, "queries")),
         (
             "dev-queries",
             f"Dev {metric.name} against queries",
             best,
-            gather.dev_metric_data(digest, summary, "queries"),
+            figure_data.dev_metric_data(digest, summary, "queries"),
         ),
-        ("loss-time", "Train loss against wall clock", loss, gather.train_loss_data(digest, summary, "seconds")),
+        ("loss-time", "Train loss against wall clock", loss, figure_data.train_loss_data(digest, summary, "seconds")),
         (
             "dev-time",
             f"Dev {metric.name} against wall clock",
             best,
-            gather.dev_metric_data(digest, summary, "seconds"),
+            figure_data.dev_metric_data(digest, summary, "seconds"),
         ),
-        ("candidates", "Candidate losses against queries", seen, gather.candidate_loss_data(digest, summary)),
+        ("candidates", "Candidate losses against queries", seen, figure_data.candidate_loss_data(digest, summary)),
     ]
     plots = [
         Plot(name, title, said, figures.curve_figure(data, methods)) for name, title, said, data in curves if data.bands
     ]
-    dots = gather.test_cost_data(summary)
+    dots = figure_data.test_cost_data(summary)
     if dots.dots:
         said = "One mark a trial: what it cost from its budget and what its selected prompt scored on test, once."
         plots.append(Plot("test-cost", f"Test {metric.name} against cost", said, figures.dots_figure(dots, methods)))

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import RestartRow
-from distributed_tuner.report import words
+from distributed_tuner.report import formatting
 from distributed_tuner.report.restarts import best_proposal, loss_of
 
 
@@ -106,18 +106,18 @@ def _lines(row: RestartRow) -> tuple[str, ...]:
         "donor": loss_of(row, "donor"),
         "best proposal": best.loss if best else None,
     }
-    lines = [f"{row.trial_id}, stage {row.stage}, after {words.count(row.spent.queries)} queries"]
+    lines = [f"{row.trial_id}, stage {row.stage}, after {formatting.count(row.spent.queries)} queries"]
     if row.adopted == "proposal":
-        lines.append(f'adopted "{words.one_line(row.text, 240)}"')
+        lines.append(f'adopted "{formatting.one_line(row.text, 240)}"')
     elif row.adopted == "donor":
         lines.append(f"took the prompt of {row.donor}")
     else:
         lines.append("kept its own prompt")
-    known = [f"{name} {words.loss(loss)}" for name, loss in losses.items() if loss is not None]
+    known = [f"{name} {formatting.loss(loss)}" for name, loss in losses.items() if loss is not None]
     if known:
         lines.append(f"feedback loss: {', '.join(known)}")
     if row.donor and row.settings:
-        lines.append(f"settings after {row.donor}: {', '.join(words.settings(row.settings))}")
+        lines.append(f"settings after {row.donor}: {', '.join(formatting.settings(row.settings))}")
     if row.reason:
-        lines.append(words.one_line(row.reason, 240))
+        lines.append(formatting.one_line(row.reason, 240))
     return tuple(lines)

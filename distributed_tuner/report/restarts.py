@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import ExchangeRow, RestartRow, ScoredText
-from distributed_tuner.report import words
+from distributed_tuner.report import formatting
 
 _MOST_STAGES, _MOST_PROPOSALS = 200, 50
 _CELL, _LETTER = 300, 4000  # characters of a text in a table, and of an instruction or answer
@@ -74,7 +74,7 @@ def restarts(digest: Digest, summary: Mapping[str, Any]) -> Restarts | None:
     """Return what there is to say of restart stages; None where none has ended and no proposer was asked."""
     if not digest.restarts and not digest.calls:
         return None
-    metric = words.MetricWords(summary["best"]["metric"])
+    metric = formatting.MetricWords(summary["best"]["metric"])
     proposed = [(text, row) for row in digest.restarts for text in row.scored if text.source == "proposal"]
     proposed.sort(key=lambda entry: math.inf if entry[0].loss is None else entry[0].loss)
     return Restarts(
@@ -107,22 +107,22 @@ def _stage_line(row: RestartRow) -> StageLine:
     return StageLine(
         trial_id=row.trial_id,
         stage=str(row.stage),
-        queries=words.count(row.spent.queries),
-        incumbent=words.loss(row.incumbent_loss),
-        best_loss=words.loss(best.loss if best else None),
-        best_text=words.one_line(best.text, _CELL) if best else "",
+        queries=formatting.count(row.spent.queries),
+        incumbent=formatting.loss(row.incumbent_loss),
+        best_loss=formatting.loss(best.loss if best else None),
+        best_text=formatting.one_line(best.text, _CELL) if best else "",
         donor=row.donor or "",
-        donor_loss="" if donor_loss is None else words.loss(donor_loss),
+        donor_loss="" if donor_loss is None else formatting.loss(donor_loss),
         adopted=row.adopted,
-        reason=words.one_line(row.reason, _CELL),
+        reason=formatting.one_line(row.reason, _CELL),
     )
 
 
-def _proposal_line(text: ScoredText, row: RestartRow, metric: words.MetricWords) -> ProposalLine:
+def _proposal_line(text: ScoredText, row: RestartRow, metric: formatting.MetricWords) -> ProposalLine:
     return ProposalLine(
-        loss=words.loss(text.loss),
+        loss=formatting.loss(text.loss),
         metric=metric.bare(text.metric),
-        text=words.one_line(text.text, _CELL),
+        text=formatting.one_line(text.text, _CELL),
         trial_id=row.trial_id,
         stage=str(row.stage),
         adopted=row.adopted == "proposal" and text.text == row.text,
@@ -132,8 +132,8 @@ def _proposal_line(text: ScoredText, row: RestartRow, metric: words.MetricWords)
 def _talk(row: ExchangeRow) -> Talk:
     found = "1 prompt" if len(row.texts) == 1 else f"{len(row.texts)} prompts"
     stage = "screen" if row.screen else f"stage {row.stage}"
-    title = f"{row.trial_id}, {stage}, request {row.number + 1} to {words.one_line(row.proposer, 80)}: {found}"
-    return Talk(title, words.one_line(row.problem, _CELL), _letter(row.instruction), _letter(row.answer))
+    title = f"{row.trial_id}, {stage}, request {row.number + 1} to {formatting.one_line(row.proposer, 80)}: {found}"
+    return Talk(title, formatting.one_line(row.problem, _CELL), _letter(row.instruction), _letter(row.answer))
 
 
 def _letter(text: str) -> Letter:
@@ -145,19 +145,19 @@ def _cost(totals: Mapping[str, Any]) -> str:
     calls = totals["proposer_calls"]
     if not calls:
         return "No proposer was asked."
-    asked = "1 request" if calls == 1 else f"{words.count(calls)} requests"
+    asked = "1 request" if calls == 1 else f"{formatting.count(calls)} requests"
     cut = totals["proposals_cut"]
-    longer = f", {words.count(cut)} proposals longer than the prompt and cut" if cut else ""
+    longer = f", {formatting.count(cut)} proposals longer than the prompt and cut" if cut else ""
     return (
-        f"{asked} to proposers, {words.count(totals['proposer_failures'])} without a usable answer{longer}:"
-        f" {words.count(totals['proposer_input_tokens'])} tokens in,"
-        f" {words.count(totals['proposer_output_tokens'])} out,"
-        f" {words.duration(totals['proposer_seconds'])}, {words.money(totals['proposer_usd'])}."
+        f"{asked} to proposers, {formatting.count(totals['proposer_failures'])} without a usable answer{longer}:"
+        f" {formatting.count(totals['proposer_input_tokens'])} tokens in,"
+        f" {formatting.count(totals['proposer_output_tokens'])} out,"
+        f" {formatting.duration(totals['proposer_seconds'])}, {formatting.money(totals['proposer_usd'])}."
     )
 
 
 def _warnings(digest: Digest) -> tuple[str, ...]:
     """Return every proposer that was given up, and each trial's first failure."""
     return tuple(
-        f"{event.trial_id or 'run'}: {words.one_line(event.message, _CELL)}" for event in digest.warnings.values()
+        f"{event.trial_id or 'run'}: {formatting.one_line(event.message, _CELL)}" for event in digest.warnings.values()
     )

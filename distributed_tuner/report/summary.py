@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distributed_tuner.files import write_text
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import CostRow
 from distributed_tuner.maths.intervals import wilson
-from distributed_tuner.recorded import Recorded
 from distributed_tuner.report.choice import Choice, choose, manual_prompt_with_head
 from distributed_tuner.report.trials import PENDING, UNFINISHED, TrialSummary, best_trial, summarize_trials
+from distributed_tuner.runs.recorded_config import Recorded
+from distributed_tuner.storage.files import write_text
 from distributed_tuner.values import Cost
 
 

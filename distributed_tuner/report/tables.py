@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from distributed_tuner.ledger.digest import Digest
-from distributed_tuner.recorded import Recorded, RecordedBudget
-from distributed_tuner.report import verdict, words
+from distributed_tuner.report import formatting, significance
+from distributed_tuner.runs.recorded_config import Recorded, RecordedBudget
 
 
 class Headline(NamedTuple):
@@ -15,7 +15,7 @@ class Headline(NamedTuple):
 
     sentence: str
     verdict: str
-    outcome: verdict.Outcome
+    outcome: significance.Outcome
 
 
 class Tile(NamedTuple):
@@ -81,11 +81,11 @@ class EventLine(NamedTuple):
 TRIAL_COLUMNS = ("Trial", "Method", "Seed", "Split", "Drawn", "Train loss", "Dev", "Test", "Queries", "Tokens", "Time")
 _SAVED_AT = TRIAL_COLUMNS.index("Queries") + 1
 _COSTS = (
-    ("queries", "Queries", words.count),
-    ("forwards", "Forwards", words.count),
-    ("tokens", "Tokens", words.count),
-    ("seconds", "Wall clock", words.duration),
-    ("usd", "US dollars", words.money),
+    ("queries", "Queries", formatting.count),
+    ("forwards", "Forwards", formatting.count),
+    ("tokens", "Tokens", formatting.count),
+    ("seconds", "Wall clock", formatting.duration),
+    ("usd", "US dollars", formatting.money),
 )
 _COUNTS = {
     "absent_examples": "Examples without a label word among the top logprobs",
@@ -102,24 +102,24 @@ _COUNTS = {
 def headline(summary: Mapping[str, Any], config: Recorded) -> Headline:
     """Return what the run found, in two sentences."""
     best = summary["best"]
-    name, manual = verdict.reference(summary)
-    metric = words.MetricWords(best["metric"])
-    nothing = verdict.nothing_learnt(summary)
+    name, manual = significance.reference(summary)
+    metric = formatting.MetricWords(best["metric"])
+    nothing = significance.nothing_learnt(summary)
     if nothing and best["trial_id"] is None:
         return Headline(nothing, "No trial has scored a prompt on dev.", "unmeasured")
     if best["trial_id"] is None:
         return Headline("No prompt has been selected yet.", "No trial has scored a prompt on dev.", "unmeasured")
-    weighed = verdict.weigh(summary, config)
+    weighed = significance.weigh(summary, config)
     trial = next(trial for trial in summary["trials"] if trial["trial_id"] == best["trial_id"])
     tuned = best.get("tuned") or best
     scores = (
         f"{metric.name} {metric.value(tuned['dev_metric'])} on dev and {metric.value(tuned['test_metric'])} on test"
     )
     against = f"{metric.value(manual['dev_metric'])} and {metric.value(manual['test_metric'])} for {name}"
-    price = f"{words.count(trial['queries'])} queries and {words.duration(trial['wall_seconds'])}"
+    price = f"{formatting.count(trial['queries'])} queries and {formatting.duration(trial['wall_seconds'])}"
     if nothing:
         return Headline(
-            f"{nothing} The best prompt has {scores}, against {against}.", verdict.sentence(weighed, metric), "tie"
+            f"{nothing} The best prompt has {scores}, against {against}.", significance.sentence(weighed, metric), "tie"
         )
     if best.get("kept") == "manual_prompt":
         text = (
@@ -128,13 +128,13 @@ def headline(summary: Mapping[str, Any], config: Recorded) -> Headline:
             f" {best['p_value']:.2g} where {best['significance']:g} is asked for."
         )
         return Headline(
-            text, verdict.sentence(weighed, metric), "tie" if weighed.outcome == "better" else weighed.outcome
+            text, significance.sentence(weighed, metric), "tie" if weighed.outcome == "better" else weighed.outcome
         )
     text = f"The best prompt is by {best['method']}: {scores}, against {against}, for {price}."
-    return Headline(text, verdict.sentence(weighed, metric) + _below_bag(summary, metric), weighed.outcome)
+    return Headline(text, significance.sentence(weighed, metric) + _below_bag(summary, metric), weighed.outcome)
 
 
-def _below_bag(summary: Mapping[str, Any], metric: words.MetricWords) -> str:
+def _below_bag(summary: Mapping[str, Any], metric: formatting.MetricWords) -> str:
     """Return a warning where a bag of words without any model is as good; nothing where it is not."""
     bag = (summary["baseline"].get("bag_of_words") or {}).get("test_metric")
     best = summary["best"]["test_metric"]
@@ -146,8 +146,8 @@ def _below_bag(summary: Mapping[str, Any], metric: words.MetricWords) -> str:
 def tiles(summary: Mapping[str, Any], config: Recorded) -> list[Tile]:
     """Return the large numbers under the headline."""
     best, totals = summary["best"], summary["totals"]
-    metric = words.MetricWords(best["metric"])
-    name, manual = verdict.reference(summary)
+    metric = formatting.MetricWords(best["metric"])
+    name, manual = significance.reference(summary)
     examples = config.task.test
     size = f" on {examples:,} examples" if examples else ""
     busy = totals["oracle_busy_fraction"]
@@ -155,24 +155,26 @@ def tiles(summary: Mapping[str, Any], config: Recorded) -> list[Tile]:
     return [
         Tile(f"Test {metric.name}", metric.value(best["test_metric"]), f"best{size}"),
         Tile(_label(name), metric.value(manual["test_metric"]), f"test {metric.name}"),
-        Tile("Queries", words.short_count(totals["queries"]), f"{words.short_count(totals['tokens'])} tokens"),
-        Tile("Wall clock", words.duration(totals["wall_seconds"]), _trials_note(summary)),
+        Tile(
+            "Queries", formatting.short_count(totals["queries"]), f"{formatting.short_count(totals['tokens'])} tokens"
+        ),
+        Tile("Wall clock", formatting.duration(totals["wall_seconds"]), _trials_note(summary)),
         Tile(
             "Oracles busy",
-            words.UNKNOWN if busy is None else f"{100 * busy:.0f} %",
-            f"{words.duration(totals['oracle_busy_seconds'])}" + (f" on {_actors(actors)}" if actors else ""),
+            formatting.UNKNOWN if busy is None else f"{100 * busy:.0f} %",
+            f"{formatting.duration(totals['oracle_busy_seconds'])}" + (f" on {_actors(actors)}" if actors else ""),
         ),
-        Tile("Cost", words.money(totals["usd"]), _cost_note(totals)),
+        Tile("Cost", formatting.money(totals["usd"]), _cost_note(totals)),
     ]
 
 
 def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
     """Return the baselines, then the methods by falling dev metric."""
-    metric = words.MetricWords(summary["best"]["metric"])
+    metric = formatting.MetricWords(summary["best"]["metric"])
     best = summary["best"]["method"]
     first = [
         _baseline_line(
-            words.BASELINES[name], line, metric, best == "manual prompt" and name == "manual_prompt_with_head"
+            formatting.BASELINES[name], line, metric, best == "manual prompt" and name == "manual_prompt_with_head"
         )
         for name, line in summary["baseline"].items()
         if name == "manual_prompt" or line["test_metric"] is not None or line["dev_metric"] is not None
@@ -181,10 +183,12 @@ def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
     return [*first, *(_method_line(line, metric, best) for line in ranked)]
 
 
-def _baseline_line(name: str, line: Mapping[str, Any], metric: words.MetricWords, best: bool) -> MethodLine:
-    none = words.UNKNOWN
+def _baseline_line(name: str, line: Mapping[str, Any], metric: formatting.MetricWords, best: bool) -> MethodLine:
+    none = formatting.UNKNOWN
     dev, test = metric.bare(line["dev_metric"]), metric.bare(line["test_metric"])
-    return MethodLine(name, none, dev, test, none, words.count(line.get("queries", 0)), none, none, none, best, True)
+    return MethodLine(
+        name, none, dev, test, none, formatting.count(line.get("queries", 0)), none, none, none, best, True
+    )
 
 
 def _label(name: str) -> str:
@@ -199,7 +203,7 @@ def trial_columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 def trial_lines(summary: Mapping[str, Any]) -> list[TrialLine]:
     """Return the trials in their order; cells follow `trial_columns`."""
-    metric = words.MetricWords(summary["best"]["metric"])
+    metric = formatting.MetricWords(summary["best"]["metric"])
     raced = _raced(summary)
     return [_trial_line(trial, metric, summary["best"]["trial_id"], raced) for trial in summary["trials"]]
 
@@ -244,10 +248,12 @@ def event_lines(digest: Digest) -> list[EventLine]:
     noted = [
         *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in digest.events),
         *((row.time, "", "parity", row.note) for row in digest.parities if row.note),
-        *((row.time, row.trial_id, "survey", words.survey(row)) for row in digest.surveys),
-        *((row.time, row.trial_id, "screen", words.screen(row)) for row in digest.screens),
+        *((row.time, row.trial_id, "survey", formatting.survey(row)) for row in digest.surveys),
+        *((row.time, row.trial_id, "screen", formatting.screen(row)) for row in digest.screens),
     ]
-    return [EventLine(words.duration(max(0.0, at - start)), *line) for at, *line in sorted(noted, key=lambda n: n[0])]
+    return [
+        EventLine(formatting.duration(max(0.0, at - start)), *line) for at, *line in sorted(noted, key=lambda n: n[0])
+    ]
 
 
 def _budgeted(costs: Mapping[str, Any], field: str) -> Any:
@@ -257,9 +263,11 @@ def _budgeted(costs: Mapping[str, Any], field: str) -> Any:
 
 def _count_lines(counts: Mapping[str, int]) -> list[CostLine]:
     """Return what the oracles' answers told beside their cost, of trials and measuring together."""
-    unknown = words.UNKNOWN
+    unknown = formatting.UNKNOWN
     return [
-        CostLine(_COUNTS.get(name, name.replace("_", " ").capitalize()), unknown, unknown, words.count(number), unknown)
+        CostLine(
+            _COUNTS.get(name, name.replace("_", " ").capitalize()), unknown, unknown, formatting.count(number), unknown
+        )
         for name, number in sorted(counts.items())
     ]
 
@@ -268,8 +276,8 @@ def _proposer_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLi
     """Return what proposers cost, beside any budget, against limits of their own."""
     lines = []
     for name, field, label, spell in (
-        ("calls", "proposer_calls", "Requests to proposers", words.count),
-        ("usd", "proposer_usd", "US dollars for proposers", words.money),
+        ("calls", "proposer_calls", "Requests to proposers", formatting.count),
+        ("usd", "proposer_usd", "US dollars for proposers", formatting.money),
     ):
         settings = [trial.config for trial in config.trials if trial.config is not None]
         proposers = [proposer for one in settings for proposer in one.proposers]
@@ -277,21 +285,21 @@ def _proposer_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLi
         limit = limits.pop() if len(limits) == 1 else None
         most = max(trial[field] for trial in summary["trials"])
         shown = "varies" if limits else "none" if limit is None else spell(limit)
-        lines.append(CostLine(label, shown, spell(most), spell(summary["totals"][field]), words.UNKNOWN))
+        lines.append(CostLine(label, shown, spell(most), spell(summary["totals"][field]), formatting.UNKNOWN))
     return lines
 
 
-def _method_line(line: Mapping[str, Any], metric: words.MetricWords, best: str | None) -> MethodLine:
+def _method_line(line: Mapping[str, Any], metric: formatting.MetricWords, best: str | None) -> MethodLine:
     failed = f" ({line['failed']} failed)" if line["failed"] else ""
-    none = words.UNKNOWN
+    none = formatting.UNKNOWN
     return MethodLine(
         method=line["method"],
         trials=f"{line['trials']}{failed}",
         dev=metric.bare(line["dev_metric_mean"], line["dev_metric_std"]),
         test=metric.bare(line["test_metric_mean"], line["test_metric_std"]),
-        train_loss=words.loss(line["train_loss_mean"]),
-        queries=words.count(line["queries_mean"]),
-        wall=words.duration(line["wall_seconds_mean"]),
+        train_loss=formatting.loss(line["train_loss_mean"]),
+        queries=formatting.count(line["queries_mean"]),
+        wall=formatting.duration(line["wall_seconds_mean"]),
         adopted=f"{line['restarts_adopted_mean']:.3g} of {line['restarts_mean']:.3g}"
         if line["restarts_mean"]
         else none,
@@ -304,23 +312,23 @@ def _raced(summary: Mapping[str, Any]) -> bool:
     return any(trial["queries_saved"] is not None for trial in summary["trials"])
 
 
-def _trial_line(trial: Mapping[str, Any], metric: words.MetricWords, best: str | None, raced: bool) -> TrialLine:
-    drawn = words.settings(trial["drawn"])
+def _trial_line(trial: Mapping[str, Any], metric: formatting.MetricWords, best: str | None, raced: bool) -> TrialLine:
+    drawn = formatting.settings(trial["drawn"])
     cells: tuple[Cell, ...] = (
         Cell(trial["trial_id"], trial["trial_id"]),
         Cell(trial["method"], trial["method"]),
         Cell(_shown(trial["seed"]), _number(trial["seed"])),
         Cell(_shown(trial["split_seed"]), _number(trial["split_seed"])),
-        Cell(words.UNKNOWN, ", ".join(drawn), drawn),
-        Cell(words.loss(trial["train_loss"]), _number(trial["train_loss"])),
+        Cell(formatting.UNKNOWN, ", ".join(drawn), drawn),
+        Cell(formatting.loss(trial["train_loss"]), _number(trial["train_loss"])),
         Cell(metric.bare(trial["dev_metric"]), _number(trial["dev_metric"])),
         Cell(metric.bare(trial["test_metric"]), _number(trial["test_metric"])),
-        Cell(words.count(trial["queries"]), trial["queries"]),
-        Cell(words.short_count(trial["tokens"]), trial["tokens"]),
-        Cell(words.duration(trial["wall_seconds"]), trial["wall_seconds"]),
+        Cell(formatting.count(trial["queries"]), trial["queries"]),
+        Cell(formatting.short_count(trial["tokens"]), trial["tokens"]),
+        Cell(formatting.duration(trial["wall_seconds"]), trial["wall_seconds"]),
     )
     if raced:
-        saved = Cell(words.count(trial["queries_saved"]), _number(trial["queries_saved"]))
+        saved = Cell(formatting.count(trial["queries_saved"]), _number(trial["queries_saved"]))
         cells = (*cells[:_SAVED_AT], saved, *cells[_SAVED_AT:])
     return TrialLine(cells, trial["status"], trial["reason"], trial["trial_id"] == best)
 
@@ -331,7 +339,7 @@ def pretty_json(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return words.UNKNOWN if value is None else str(value)
+    return formatting.UNKNOWN if value is None else str(value)
 
 
 def _number(value: float | None) -> float:
@@ -344,8 +352,8 @@ def _actors(number: int) -> str:
 
 
 def _cost_note(totals: Mapping[str, Any]) -> str:
-    proposers = f"{words.money(totals['proposer_usd'])} for proposers, " if totals["proposer_calls"] else ""
-    return f"{proposers}{words.money(totals['measurement']['usd'])} to measure"
+    proposers = f"{formatting.money(totals['proposer_usd'])} for proposers, " if totals["proposer_calls"] else ""
+    return f"{proposers}{formatting.money(totals['measurement']['usd'])} to measure"
 
 
 def _trials_note(summary: Mapping[str, Any]) -> str:

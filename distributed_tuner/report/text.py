@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distributed_tuner.report.verdict import nothing_learnt, reference
-from distributed_tuner.report.words import BASELINES, count, duration, money, one_line
+from distributed_tuner.report.formatting import BASELINES, count, duration, money, one_line
+from distributed_tuner.report.significance import nothing_learnt, reference
 from distributed_tuner.values import Cost
 
 if TYPE_CHECKING:
-    from distributed_tuner.preflight import Prepared
+    from distributed_tuner.preflight.prepare import Prepared
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from distributed_tuner.ledger.digest import Digest, TrialDigest
 from distributed_tuner.ledger.rows import CostRow, MeasureRow, RestartRow
-from distributed_tuner.recorded import Recorded, RecordedSettings, RecordedTrial
+from distributed_tuner.runs.recorded_config import Recorded, RecordedSettings, RecordedTrial
 
 PENDING = "pending"
 """Status of a trial that is in the config but never started."""

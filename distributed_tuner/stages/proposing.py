@@ -8,8 +8,8 @@ from distributed_tuner.ledger.rows import ExchangeRow
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.proposers.propose import Exchange, Proposed, propose
-from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.trial_memory import Memory
 
 SCREEN = "screen"  # in place of a stage's number, in the key of a request
 

@@ -15,18 +15,18 @@ from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import BudgetExhausted
 from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row, ScoredText, StepRow
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText, Source, best_of
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
-from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.looking import Looks, scores_of
-from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.selection import Selected
-from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
+from distributed_tuner.stages.trial_memory import Memory
+from distributed_tuner.stages.validation import Looks, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Cost, Embedded, Evaluation, Request, Start, TokenSpace
 

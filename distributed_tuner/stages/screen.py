@@ -16,17 +16,17 @@ from distributed_tuner.config.stage import ScreenStageConfig
 from distributed_tuner.errors import BudgetExhausted, ModelError, TaskError
 from distributed_tuner.ledger.rows import EventRow, Row, ScreenedText, ScreenRow
 from distributed_tuner.oracles.base import evaluation
-from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.seeds import Key, generator
-from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.looking import Looks
-from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.accounting import Books
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.trial_memory import Memory
+from distributed_tuner.stages.validation import Looks
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Example, Request, Text
 

@@ -16,16 +16,16 @@ from distributed_tuner.errors import BudgetExhausted
 from distributed_tuner.ledger.rows import EventRow, Row, StepRow
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import counted
-from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key, generator
-from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.looking import Looks
-from distributed_tuner.stages.plan import StagePlan
+from distributed_tuner.stages.accounting import Books
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.trajectory import Trajectory
+from distributed_tuner.stages.validation import Looks
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Request
 

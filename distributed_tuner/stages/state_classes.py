@@ -1,13 +1,13 @@
 """What may be in a trial's saved state beside plain data and arrays."""
 
 from distributed_tuner.prompts.pool import PooledText
-from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.restart import Adopted
 from distributed_tuner.stages.screen import Found, Screened
 from distributed_tuner.stages.selection import Selected
-from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Waypoint
 from distributed_tuner.stages.trial import Left, Outcome
+from distributed_tuner.stages.trial_memory import Memory
 from distributed_tuner.values import Center, Cost, Embedded, Latent, Perturbation, Point, Projection, Text
 
 STATE_CLASSES = (

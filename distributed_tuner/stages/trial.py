@@ -20,24 +20,24 @@ from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig
 from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row, StageRow
 from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.prompts.spec import framed, unframed
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.seeds import Key
-from distributed_tuner.stages.books import Books
-from distributed_tuner.stages.course import Course, TunedStageConfig
-from distributed_tuner.stages.looking import Looks, scores_of
-from distributed_tuner.stages.memory import Memory
+from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.auto_settings import SurveyStage
+from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader, fitted_on, settled_head
 from distributed_tuner.stages.restart import RestartStage
+from distributed_tuner.stages.schedule import Course, TunedStageConfig
 from distributed_tuner.stages.screen import Found, ScreenStage
 from distributed_tuner.stages.search import SearchStage, train_batch
 from distributed_tuner.stages.selection import Rule, Selected
-from distributed_tuner.stages.survey import SurveyStage
-from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.stages.trajectory import Trajectory
+from distributed_tuner.stages.trial_memory import Memory
+from distributed_tuner.stages.validation import Looks, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Candidate, Cost, Request, Start, Text
 
@@ -370,7 +370,7 @@ class Trial:
     def _open_survey(self, config: SearchStageConfig, books: Books) -> SurveyStage:
         assert isinstance(config.optimizer, ZotConfig)
         start = self._start() if self._adopted is None else self._adopted
-        assert not isinstance(start, str)  # rules.py: zot searches coordinates
+        assert not isinstance(start, str)  # preflight/compatibility.py: zot searches coordinates
         key = (*self._key, self._stage_index)
         return SurveyStage(
             config,
@@ -425,7 +425,7 @@ class Trial:
         if adopted is not None and mode == "keep":
             optimizer.relocate(adopted)
         elif adopted is not None:
-            assert not isinstance(adopted, str)  # rules.py: words cannot be injected
+            assert not isinstance(adopted, str)  # preflight/compatibility.py: words cannot be injected
             unit = self._oracle.info.embedding_std if self._space.spec.units == "embedding" else 1.0
             optimizer.inject(adopted, self._oracle.info.embedding_std, unit)
         return optimizer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distributed_tuner.errors import FULL, RunDirectoryError, StorageError, TunerError
-from distributed_tuner.files import private_folder
+from distributed_tuner.storage.files import private_folder
 from distributed_tuner.storage.mirror import Mirror
 from distributed_tuner.storage.remote import Remote, brief
 from distributed_tuner.storage.uri import Uri, is_uri

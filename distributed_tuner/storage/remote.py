@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.files import written
+from distributed_tuner.storage.files import written
 from distributed_tuner.storage.uri import Uri
 
 CHUNK = 1 << 20

@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from distributed_tuner.clients.hub import hub_is_near
 from distributed_tuner.errors import TaskError
-from distributed_tuner.hub import hub_is_near
 from distributed_tuner.tasks.hub_table import HubTask
 from distributed_tuner.tasks.reading import PANDAS_INDEX, SUFFIXES, read, resolve
 from distributed_tuner.tasks.table import Table

@@ -21,7 +21,7 @@ def autoscaled() -> dict[str, Any]:
     import ray
     from elastic_runs import EXACT, Trials, config, request, wait_for
 
-    from actors.pool import Pool
+    from actors.pool.pool import Pool
 
     def machines() -> int:
         return sum(node["Alive"] for node in ray.nodes()) - 1  # beside the head

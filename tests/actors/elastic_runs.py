@@ -18,11 +18,11 @@ from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from actors.cluster import lend_path
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from benchmarks.machines import add_worker, by_hand, freeze
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
 from distributed_tuner.oracles.analytic import AnalyticOracle
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Batch, Example, Point, PromptSpec, Request
 
 TILE = Tile(candidates=2, examples=4)

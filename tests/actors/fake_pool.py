@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from ray.exceptions import RayTaskError
 
-from actors.dispatcher import Dispatcher
-from actors.wire import Opener, Packed, Reply, Tiles, pack, reply
+from actors.pool.dispatcher import Dispatcher
+from actors.pool.messages import Opener, Packed, Reply, Tiles, pack, reply
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
 from distributed_tuner.errors import OracleMemoryError, TunerError
 from distributed_tuner.oracles.analytic import AnalyticOracle

@@ -6,7 +6,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from toy_population import RATE
 
-from actors.scheduler import PAUSE, PopulationScheduler
+from actors.trials.population_scheduler import PAUSE, PopulationScheduler
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.schedule.decisions import Decisions
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tuner_runs import CMA, ZOT, run_space, space, write_space
 
-from actors.analysis import analyze_effective_dimension
+from actors.run.analysis import analyze_effective_dimension
 from distributed_tuner.analysis import page
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.ledger.reader import read

@@ -9,8 +9,8 @@ import numpy as np
 from pyarrow.fs import LocalFileSystem
 from ray.tune import Checkpoint
 
-from actors.checkpoints import STATE_FILE, Saved, newest, number_of, numbered, remove
-from distributed_tuner.states import encode
+from actors.trials.checkpoints import STATE_FILE, Saved, newest, number_of, numbered, remove
+from distributed_tuner.storage.serialization import encode
 
 FILES = LocalFileSystem()
 

@@ -31,7 +31,7 @@ from tuner_runs import (
 )
 
 from distributed_tuner.ledger.reader import read
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.ray
 

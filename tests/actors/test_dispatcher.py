@@ -23,11 +23,11 @@ from fake_pool import (
 )
 from ray.exceptions import ActorDiedError
 
-from actors.dispatcher import Dispatcher
-from actors.spreading import IN_FLIGHT
+from actors.pool.dispatcher import Dispatcher
+from actors.pool.tile_scheduler import IN_FLIGHT
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import ModelError, OracleTimeout, TaskError
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Cost, Evaluation, OracleInfo, Request, TokenSpace
 
 

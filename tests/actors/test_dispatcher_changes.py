@@ -24,11 +24,11 @@ from fake_pool import (
 )
 from ray.exceptions import ActorDiedError
 
-from actors import dispatcher as module
-from actors import stragglers
-from actors.dispatcher import Dispatcher
+from actors.pool import dispatcher as module
+from actors.pool import straggler_policy
+from actors.pool.dispatcher import Dispatcher
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Elastic, Tile
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Evaluation, OracleInfo, Request
 
 
@@ -163,7 +163,7 @@ def test_the_actors_of_a_machine_that_goes_away_are_replaced_and_get_nothing_mor
 
 @pytest.mark.usefixtures("quick_ticks")
 def test_what_a_silent_actor_has_goes_to_the_one_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stragglers, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(straggler_policy, "FIRST_SECONDS", 0.1)
 
     async def never(tile: Request) -> Evaluation:
         await asyncio.Event().wait()
@@ -184,7 +184,7 @@ def test_what_a_silent_actor_has_goes_to_the_one_that_comes(monkeypatch: pytest.
 
 @pytest.mark.usefixtures("quick_ticks")
 def test_an_actor_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stragglers, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(straggler_policy, "LOST_SECONDS", 0.2)
     ended = asyncio.Event()
 
     async def hang_later(tile: Request) -> Evaluation:

@@ -22,11 +22,11 @@ from fake_pool import (
 )
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from actors import stragglers
-from actors.dispatcher import Dispatcher
-from actors.spreading import IN_FLIGHT, TILE_TRIES
+from actors.pool import straggler_policy
+from actors.pool.dispatcher import Dispatcher
+from actors.pool.tile_scheduler import IN_FLIGHT, TILE_TRIES
 from distributed_tuner.errors import ModelError, OracleError
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Evaluation, OracleInfo, Request
 
 
@@ -230,7 +230,7 @@ def test_a_tile_lost_again_and_again_fails_its_request() -> None:
 def test_an_actor_that_is_late_with_its_tiles_is_asked_last_whatever_the_others_have_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stragglers, "SECONDS", 0.2)
+    monkeypatch.setattr(straggler_policy, "SECONDS", 0.2)
     gate, asked = asyncio.Event(), list[str]()
 
     async def hang(tile: Request) -> Evaluation:
@@ -265,7 +265,7 @@ def test_an_actor_that_is_late_with_its_tiles_is_asked_last_whatever_the_others_
 
 
 def test_a_straggler_is_given_to_another_actor_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stragglers, "SECONDS", 0.2)
+    monkeypatch.setattr(straggler_policy, "SECONDS", 0.2)
     gate = asyncio.Event()
     hung: list[Request] = []
 

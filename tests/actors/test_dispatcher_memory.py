@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_pool import ORACLE, WIDE, FakeActor, fitting, packed, request, same, with_pool
 
-from actors.dispatcher import Dispatcher
+from actors.pool.dispatcher import Dispatcher
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleMemoryError
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Evaluation, Request
 
 

@@ -11,7 +11,7 @@ import pytest
 from patience import PATIENCE
 from tuner_runs import CMA, ZOT, numbers, run_alone, run_space, space, write_space
 
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 
 pytestmark = [pytest.mark.ray]

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from actors.fair_queue import FairQueue
+from actors.pool.fair_queue import FairQueue
 
 Item = tuple[str, int, float]  # asker, number, cost
 

@@ -8,7 +8,7 @@ from tuner_runs import ZOT, numbers, raw_rows, run_alone, run_space, space, writ
 from benchmarks.fault_kinds import full_disk
 from distributed_tuner.errors import StorageError
 from distributed_tuner.ledger.reader import read
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

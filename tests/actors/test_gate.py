@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from tuner_runs import CMA, ZOT, Grid, space, write_space
 
-from actors import gate
-from actors.settling import settle, settle_again
+from actors.run import sanity_check
+from actors.run.startup import settle, settle_again
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OpenAIOracleConfig, OracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, evaluation
-from distributed_tuner.oracles.parity import Parity
-from distributed_tuner.oracles.wrapped import WrappedOracle
-from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.oracles.checks.parity import Parity
+from distributed_tuner.oracles.wrappers.base import WrappedOracle
+from distributed_tuner.preflight.prepare import Prepared, prepare
 from distributed_tuner.report.text import projection_lines
 from distributed_tuner.values import Cost, Evaluation, Request
 
@@ -103,7 +103,7 @@ def test_of_a_noisy_endpoint_nothing_is_kept_and_everyone_is_told(reviews: Path,
 def test_an_oracle_that_is_refused_is_stopped(reviews: Path, enter: Any) -> None:
     pools: list[LocalPool] = []
     with pytest.raises(ModelError, match="the same question"):
-        enter(prepared(reviews, "refused-gate.yaml"), starting(pools, 5.0), print)
+        enter(prepared(reviews, "refused-sanity_check.yaml"), starting(pools, 5.0), print)
     assert pools[0].stopped == 1
 
 
@@ -123,7 +123,7 @@ def parity(beyond: float = 0.0, repeated: float = 0.0, **counts: int) -> Parity:
 
 
 def notes(found: Parity, **config: Any) -> list[str]:
-    return gate._notes(OpenAIOracleConfig(**{**CHAT, **config}), found)
+    return sanity_check._notes(OpenAIOracleConfig(**{**CHAT, **config}), found)
 
 
 def test_a_server_that_reads_more_than_it_was_sent(llama: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def test_what_answers_told_is_noted() -> None:
 def test_a_model_of_transformers_is_asked_nothing(reviews: Path, llama: dict[str, Any]) -> None:
     ready = prepare(write_space(space(llama, [ZOT]), reviews, "trunk.yaml"), [])
     pool = LocalPool(ready.experiment.oracle, oracles.build(prepared(reviews, "any.yaml").experiment.oracle))
-    assert gate.pass_gate(ready, pool, print) == ([], {})  # type: ignore[arg-type]
+    assert sanity_check.pass_gate(ready, pool, print) == ([], {})  # type: ignore[arg-type]
 
 
 class Listing(WrappedOracle):
@@ -219,8 +219,8 @@ def test_a_plain_pass_that_cannot_be_taken_is_noted(reviews: Path, monkeypatch: 
         raise ModelError("it has about 70.0 billion parameters")
 
     ready = prepared(reviews, "large.yaml")
-    monkeypatch.setattr(gate, "plain_config", lambda config, info: config)
-    monkeypatch.setattr(gate, "plain_logits", gone)
+    monkeypatch.setattr(sanity_check, "plain_config", lambda config, info: config)
+    monkeypatch.setattr(sanity_check, "plain_logits", gone)
     said: list[str] = []
     (row,) = settle(ready, starting([]), said.append).parities
     assert row.note == "not compared with a plain pass: it has about 70.0 billion parameters"

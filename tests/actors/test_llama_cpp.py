@@ -16,8 +16,8 @@ from tuner_runs import run_space, write_space
 from distributed_tuner import oracles, tasks
 from distributed_tuner.config.oracle import OpenAIOracleConfig, TransformersOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
-from distributed_tuner.evaluation import evaluate
 from distributed_tuner.prompts.spec import NO_ROWS
+from distributed_tuner.runs.evaluation import evaluate
 from distributed_tuner.values import Request, Text
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE
 
-from actors.light_setup_worker import main
-from actors.local_ray import AGENT, guard_token, sessions_folder
+from actors.ray_internals.light_setup_worker import main
+from actors.ray_internals.local_ray import AGENT, guard_token, sessions_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """

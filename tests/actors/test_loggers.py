@@ -19,15 +19,15 @@ import pytest
 import yaml
 from tuner_runs import ZOT, run_space, space, wait_for, write_space
 
-from actors import loggers as module
-from actors.loggers import Meter, TrialLogger, _build, budget_used, build_loggers, flat, parameters
+from actors.monitoring import loggers as module
+from actors.monitoring.loggers import Meter, TrialLogger, _build, budget_used, build_loggers, flat, parameters
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.load import parse
 from distributed_tuner.config.logger import MlflowLoggerConfig, TensorboardLoggerConfig, WandbLoggerConfig, holds_key
 from distributed_tuner.config.space import TrialPlan, draw_trials
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
-from distributed_tuner.preflight import prepare
+from distributed_tuner.preflight.prepare import prepare
 
 SPACE = """
 name: mine

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tuner_runs import ROOT, numbers, run_alone, run_space, space, write_reviews, write_space
 
-from distributed_tuner.evaluation import evaluate
-from distributed_tuner.prediction import predict
-from distributed_tuner.preflight import prepare_again
+from distributed_tuner.preflight.prepare import prepare_again
 from distributed_tuner.report.html import write_report
+from distributed_tuner.runs.evaluation import evaluate
+from distributed_tuner.runs.prediction import predict
 
 pytestmark = pytest.mark.ray
 

@@ -21,13 +21,13 @@ from tuner_runs import (
 )
 from typer.testing import CliRunner
 
-from actors.pool import Pool
-from actors.spreading import CALL_TILES, IN_FLIGHT
+from actors.pool.pool import Pool
+from actors.pool.tile_scheduler import CALL_TILES, IN_FLIGHT
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.errors import ModelError
-from distributed_tuner.evaluation import evaluate
 from distributed_tuner.ledger.reader import Ledger
 from distributed_tuner.oracles.analytic import AnalyticOracle
+from distributed_tuner.runs.evaluation import evaluate
 from distributed_tuner.values import Batch, Embedded, Example, PromptSpec, Request, TokenSpace
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

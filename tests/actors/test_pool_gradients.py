@@ -8,12 +8,12 @@ import pytest
 from pydantic import TypeAdapter
 from tiny_models import MIXED, SPEC
 
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import value_and_grad
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Center, Perturbation, Point, Request, Text
 

@@ -192,7 +192,7 @@ def test_every_metric_appears_at_the_metrics_port_under_the_name_that_is_promise
 
 @pytest.fixture
 def pool(ray_cluster: None) -> Iterator[Any]:
-    from actors.pool import Pool
+    from actors.pool.pool import Pool
 
     started = Pool.start(CONFIG, "metrics/0")
     yield started

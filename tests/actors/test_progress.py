@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from actors.progress import Progress
-from actors.recorder import Recorder
+from actors.monitoring.ledger_callback import Recorder
+from actors.monitoring.progress import Progress
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.ledger import CostRow, EventRow, ExchangeRow, FeedbackRow, LedgerWriter, RestartRow, Row, read
 from distributed_tuner.ledger.rows import ScoredText
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.runs.directory import RunDirectory
 
 PAID: dict[str, Any] = {"cost": CostRow(queries=4), "spent": CostRow(queries=96), "elapsed": 9.0}
 

@@ -15,7 +15,7 @@ import pytest
 from tuned_models import OracleModel
 from tuner_runs import ZOT, processes, run_space, space, wait_for, write_space
 
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from actors.proposer import Proposers, RemoteProposer
 from distributed_tuner import proposers
 from distributed_tuner.config.oracle import AnalyticOracleConfig

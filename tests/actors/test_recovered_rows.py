@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from actors.checkpoints import STATE_FILE, Saved
-from actors.past import TUNE_NAME, Past
-from actors.trial import RECENT_REPORTS, RECENT_ROWS, TuneTrial
+from actors.trials.checkpoints import STATE_FILE, Saved
+from actors.trials.resume_state import TUNE_NAME, Past
+from actors.trials.trainable import RECENT_REPORTS, RECENT_ROWS, TuneTrial
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger import CostRow, LedgerWriter, RunRow, StepRow, TrialEndRow, read
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.schedule.population import Decision
 

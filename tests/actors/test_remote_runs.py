@@ -15,12 +15,12 @@ from object_store import ObjectStore, object_store
 from patience import PATIENCE
 from tuner_runs import CMA, ROOT, ZOT, numbers, run_alone, say_to_tune, space, wait_for, write_space
 
-from actors.checkpoints import STATE_FILE, Saved
-from actors.tuning import CHECKPOINTS_KEPT
+from actors.trials.checkpoints import STATE_FILE, Saved
+from actors.trials.tuner import CHECKPOINTS_KEPT
 from distributed_tuner.ledger.reader import Ledger, read
-from distributed_tuner.run_directory import opened
+from distributed_tuner.runs.directory import opened
 from distributed_tuner.stages.state_classes import STATE_CLASSES
-from distributed_tuner.states import decode
+from distributed_tuner.storage.serialization import decode
 
 pytestmark = pytest.mark.ray
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tuner_runs import CMA, RANDOM, ZOT, numbers, run_alone, run_space, space, write_space
 
-from actors.trial import TuneTrial
+from actors.trials.trainable import TuneTrial
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.extended]
 """A trial that is killed at work stands for this."""
@@ -31,7 +31,7 @@ def test_the_trial_is_run_by_another(reviews: Path, tmp_path: Path, monkeypatch:
     config = space({"kind": "analytic"}, [ZOT, RANDOM, CMA], max_concurrent_trials=1)
     path = write_space(config, reviews, "resets.yaml")
     marker = tmp_path / "died"
-    monkeypatch.setattr("actors.tuning.TuneTrial", dying_once(marker))
+    monkeypatch.setattr("actors.trials.tuner.TuneTrial", dying_once(marker))
     done = run_space(path, tmp_path / "run")
     assert marker.exists()
     assert done.status == "done"

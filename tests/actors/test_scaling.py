@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.scaling import Lately, needed, wanted
+from actors.pool.scaling_policy import Lately, needed, wanted
 from distributed_tuner.config.oracle import Elastic
 
 LIMITS = Elastic(min=1, max=8, queue=4, idle_seconds=60)

@@ -11,7 +11,7 @@ from fake_tune import FakeTune
 from ray.tune.experiment import Trial
 from toy_population import RATE
 
-from actors.scheduler import CONTINUE, PAUSE
+from actors.trials.population_scheduler import CONTINUE, PAUSE
 from distributed_tuner.prompts.pool import PooledText
 
 

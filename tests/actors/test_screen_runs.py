@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tuner_runs import CMA, numbers, run_alone, run_space, space, write_space
 
-from distributed_tuner.evaluation import evaluate
+from distributed_tuner.runs.evaluation import evaluate
 
 pytestmark = pytest.mark.ray
 

@@ -9,17 +9,17 @@ import pytest
 from tuner_runs import CMA, RANDOM, ZOT, Done, numbers, raw_rows, run_alone, run_space, space, write_space
 from typer.testing import CliRunner
 
-from actors.experiment import _Run, run
-from actors.progress import Progress
-from actors.spreading import Statistics
-from actors.stopping import Stop
+from actors.monitoring.progress import Progress
+from actors.pool.tile_scheduler import Statistics
+from actors.run.experiment import _Run, run
+from actors.shutdown import Stop
 from benchmarks.fault_kinds import SmallHost, hosted_by
 from distributed_tuner.config.oracle import Tile
-from distributed_tuner.evaluation import evaluate
 from distributed_tuner.ledger.writer import LedgerWriter
-from distributed_tuner.precision import cases
-from distributed_tuner.preflight import prepare, prepare_again
-from distributed_tuner.run_directory import RunDirectory, write_json
+from distributed_tuner.preflight.precision_cases import cases
+from distributed_tuner.preflight.prepare import prepare, prepare_again
+from distributed_tuner.runs.directory import RunDirectory, write_json
+from distributed_tuner.runs.evaluation import evaluate
 
 COARSE = {**ZOT, "rho": 1.0}
 FINE = {**ZOT, "rho": 1e-5}
@@ -228,6 +228,6 @@ def test_a_dtype_that_was_asked_for_by_name_is_refused_instead(
 
 
 def fast_bfloat16() -> bool:
-    from distributed_tuner.oracles.models import resolve_dtype
+    from distributed_tuner.oracles.local.loading import resolve_dtype
 
     return str(resolve_dtype("auto", "cpu")) == "torch.bfloat16"

@@ -2,7 +2,7 @@
 
 import math
 
-from actors.stragglers import FACTOR, FIRST_SECONDS, KNOWN, LOST_FACTOR, LOST_SECONDS, SECONDS, Durations
+from actors.pool.straggler_policy import FACTOR, FIRST_SECONDS, KNOWN, LOST_FACTOR, LOST_SECONDS, SECONDS, Durations
 
 
 def durations(*seconds: float) -> Durations:

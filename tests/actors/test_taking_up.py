@@ -7,12 +7,12 @@ import pyarrow.fs
 import pytest
 from tuner_runs import CMA, ZOT, space, write_space
 
-from actors.checkpoints import STATE_FILE
-from actors.trial import TuneTrial
+from actors.trials.checkpoints import STATE_FILE
+from actors.trials.trainable import TuneTrial
 from distributed_tuner import oracles
 from distributed_tuner.ledger.rows import ROW, StepRow
-from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
+from distributed_tuner.preflight.prepare import Prepared, prepare
 
 NAME = "checkpoint_{:06d}"
 
@@ -54,7 +54,7 @@ class OneStep(TuneTrial):
 
 @pytest.fixture(autouse=True)
 def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.trial.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("actors.trials.trainable.REPORT_SECONDS", 0.0)
 
 
 def test_it_goes_on_after_its_last_step_and_only_that_checkpoint_stays(prepared: Prepared, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_without_a_whole_checkpoint_it_begins_at_its_first_step(prepared: Prepar
 def test_the_first_step_is_reported_at_once_and_later_ones_together(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.trial.REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr("actors.trials.trainable.REPORT_SECONDS", 3600.0)
     trial = OneStep(prepared, tmp_path / "trial")
     before_first = trial.steps() or trial.steps()
     assert len(before_first) == 1

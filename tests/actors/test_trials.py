@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tuner_runs import RANDOM, ZOT, Done, Grid, numbers, processes, raw_rows, run_alone, run_space, space, write_space
 
-from actors.trial import TuneTrial
-from actors.tuning import TRIAL_FAILURES
-from distributed_tuner.preflight import prepare
+from actors.trials.trainable import TuneTrial
+from actors.trials.tuner import TRIAL_FAILURES
+from distributed_tuner.preflight.prepare import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -144,7 +144,7 @@ def test_a_trial_that_fails_for_good_says_why_and_is_not_begun_again(
 
     path = write_space(budget_space([{"queries": 77}, {"queries": 78}], actors=1), reviews, "broken.yaml")
     names = [plan.trial_id for plan in prepare(path, []).plans]
-    monkeypatch.setattr("actors.tuning.TuneTrial", Broken)
+    monkeypatch.setattr("actors.trials.tuner.TuneTrial", Broken)
     done = run_space(path, tmp_path / "run")
     assert done.status == "done", "the other trial has a result"
     ends = {end.trial_id: (end.status, end.reason) for end in done.ledger.trial_ends}

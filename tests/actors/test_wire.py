@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.wire import Opener, Packed, Recent, pack, read_reply, reply, tiles_of, unpack, unpack_whole
+from actors.pool.messages import Opener, Packed, Recent, pack, read_reply, reply, tiles_of, unpack, unpack_whole
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.values import (

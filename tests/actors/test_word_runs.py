@@ -9,7 +9,7 @@ from tuner_runs import Done, Grid, numbers, run_alone, run_space, space, write_s
 from typer.testing import CliRunner
 
 import tune
-from distributed_tuner.evaluation import evaluate
+from distributed_tuner.runs.evaluation import evaluate
 
 pytestmark = pytest.mark.ray
 

@@ -1,4 +1,4 @@
-"""A population of toys: trials of milliseconds a step that follow what actors/trial.py reports and is told."""
+"""A population of toys: trials of milliseconds a step that follow what a trial (actors/trials/trainable.py) reports."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import cloudpickle, tune
 
-from actors.scheduler import PopulationScheduler, Say, silent
+from actors.trials.population_scheduler import PopulationScheduler, Say, silent
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.prompts.pool import PooledText
 

@@ -22,8 +22,8 @@ from benchmarks.sameness import numbers as numbers
 from benchmarks.sameness import run_without_ray
 from distributed_tuner import proposers
 from distributed_tuner.ledger.reader import Ledger, read
-from distributed_tuner.preflight import prepare
-from distributed_tuner.run_directory import RunDirectory
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ["good", "great", "bright", "liked", "positive"]
@@ -114,7 +114,7 @@ class Done:
 
 def run_space(path: Path, out: Path, *overrides: str, resume: bool = False) -> Done:
     """Run a space on the cluster that this process has joined."""
-    from actors.experiment import run
+    from actors.run.experiment import run
 
     directory = RunDirectory(out)
     finished = run(prepare(path, list(overrides)), directory, address=None, resume=resume, command="test")

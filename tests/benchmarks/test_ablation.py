@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.ablation import ARMS, SPACE, line, settings
 from benchmarks.data_tasks import TASKS
-from distributed_tuner.preflight import Prepared, prepare
+from distributed_tuner.preflight.prepare import Prepared, prepare
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from benchmarks.random_models import make_model, make_tokenizer, shape
 from benchmarks.texts import LABEL_WORDS, TAIL, batch
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.maths.losses import cross_entropy
-from distributed_tuner.oracles.transformers import TransformersOracle
+from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.values import Layout
 
 LENGTH, WIDTH = 5, 64

@@ -18,7 +18,7 @@ from benchmarks.texts import batch
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.oracles.base import value_and_grad
-from distributed_tuner.oracles.counting import build_counter
+from distributed_tuner.oracles.cost_model import build_counter
 from distributed_tuner.values import Latent, Perturbation
 
 CPU = {"dispatcher": 1.0, "oracles": 3.0, "trials": 0.5, "ray": 0.5}

@@ -38,7 +38,7 @@ def test_a_word_is_a_token_of_the_tokenizer_that_is_made_on_the_spot(masked: boo
 def test_a_word_is_a_token_of_smollm2() -> None:
     from transformers import AutoTokenizer
 
-    from distributed_tuner.oracles.models import locate
+    from distributed_tuner.oracles.local.loading import locate
 
     tokenizer = AutoTokenizer.from_pretrained(locate("smollm2-135m"))
     for name, lengths in LENGTHS.items():

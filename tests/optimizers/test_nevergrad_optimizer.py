@@ -13,9 +13,9 @@ from distributed_tuner.config.optimizer import NevergradConfig
 from distributed_tuner.errors import ConfigError, OptimizerError
 from distributed_tuner.optimizers import Optimizer, build
 from distributed_tuner.optimizers.nevergrad_import import PACKAGES, PARALLEL
-from distributed_tuner.rehearsal import Rehearsal
+from distributed_tuner.preflight.rehearsal import Rehearsal
 from distributed_tuner.stages.prompt_space import SoftSpace
-from distributed_tuner.states import decode, encode
+from distributed_tuner.storage.serialization import decode, encode
 from distributed_tuner.values import Latent, Point, PromptSpec
 
 KEY = (7, "trial-a", 0)

@@ -24,10 +24,10 @@ from distributed_tuner.config.prompt import SoftPromptConfig, TextPromptConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, build
-from distributed_tuner.precision import Case
-from distributed_tuner.rehearsal import Rehearsal
+from distributed_tuner.preflight.precision_cases import Case
+from distributed_tuner.preflight.rehearsal import Rehearsal
 from distributed_tuner.stages.prompt_space import prompt_space
-from distributed_tuner.states import decode, encode
+from distributed_tuner.storage.serialization import decode, encode
 from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.values import Array, Start, Text
 

@@ -9,7 +9,7 @@ import pytest
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.errors import StateError
 from distributed_tuner.optimizers.cma import Cma
-from distributed_tuner.states import decode, encode
+from distributed_tuner.storage.serialization import decode, encode
 
 CASES = [
     pytest.param(CmaConfig(intrinsic_dim=6, popsize=8, bound=5.0), id="bounded"),

@@ -11,7 +11,7 @@ from tiny_models import make_tokenizer, plain_model, save_tiny
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import AnalyticOracleConfig, OpenAIOracleConfig, TransformersOracleConfig
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.openai import OpenAIOracle
+from distributed_tuner.oracles.served.openai import OpenAIOracle
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from distributed_tuner import oracles
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile, TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.cached import CachedOracle
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.cached import CachedOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Batch, Objective, Point, Request, Text
 
 pytestmark = pytest.mark.model
@@ -135,7 +135,7 @@ def test_gradients_of_what_a_bias_leaves_are_its_slopes(
     tiny_oracle: Callable[..., LossOracle], monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:
     """By central differences, whether the backward passes hold one example or all, and through tiles."""
-    from distributed_tuner.oracles import gradients
+    from distributed_tuner.oracles.local import gradients
 
     monkeypatch.setitem(gradients.BACKWARD_TOKENS, "cpu", 10**6 if examples == 64 else 12 * examples)
     oracle = TiledOracle(tiny_oracle("llama", gradients=True), Tile(candidates=2, examples=2))

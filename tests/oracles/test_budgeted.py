@@ -12,7 +12,7 @@ from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, Tile
 from distributed_tuner.errors import BudgetExhausted, OracleTimeout
 from distributed_tuner.oracles.analytic import AnalyticOracle
-from distributed_tuner.oracles.budgeted import BudgetedOracle
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.values import Cost, Evaluation, Point, Request
 
 CONFIG = AnalyticOracleConfig(kind="analytic", width=8)

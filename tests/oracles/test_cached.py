@@ -28,11 +28,11 @@ from distributed_tuner.config.oracle import (
 )
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, counted, evaluation
-from distributed_tuner.oracles.budgeted import BudgetedOracle
-from distributed_tuner.oracles.cached import OUTSIDE, CachedOracle, _BytesDisk, identity
-from distributed_tuner.oracles.openai import OpenAIOracle
-from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.oracles.wrapped import WrappedOracle
+from distributed_tuner.oracles.served.openai import OpenAIOracle
+from distributed_tuner.oracles.wrappers.base import WrappedOracle
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
+from distributed_tuner.oracles.wrappers.cached import OUTSIDE, CachedOracle, _BytesDisk, identity
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Array, Batch, Cost, Evaluation, OracleInfo, Point, Request, Text
 

@@ -8,7 +8,7 @@ from tiny_models import MIXED, SPEC
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.oracles.analytic import AnalyticOracle
-from distributed_tuner.oracles.calibration import LIMIT, Calibration, calibrate, scaled
+from distributed_tuner.oracles.checks.precision import LIMIT, Calibration, calibrate, scaled
 from distributed_tuner.seeds import generator, standard_normal
 from distributed_tuner.values import (
     Array,

@@ -15,9 +15,11 @@ from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, TEXTS,
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, TransformersOracleConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError, ModelError, TaskError
-from distributed_tuner.oracles import build, models
-from distributed_tuner.oracles.counting import build_counter
-from distributed_tuner.oracles.models import (
+from distributed_tuner.oracles import build
+from distributed_tuner.oracles.cost_model import build_counter
+from distributed_tuner.oracles.local import loading
+from distributed_tuner.oracles.local.backbone import Trunk
+from distributed_tuner.oracles.local.loading import (
     cache_directory,
     load_model,
     load_model_config,
@@ -27,9 +29,8 @@ from distributed_tuner.oracles.models import (
     resolve_dtype,
     why_whole,
 )
-from distributed_tuner.oracles.speed import trunk_parameters
-from distributed_tuner.oracles.transformers import TransformersOracle
-from distributed_tuner.oracles.trunk import Trunk
+from distributed_tuner.oracles.local.oracle import TransformersOracle
+from distributed_tuner.oracles.local.speed import trunk_parameters
 from distributed_tuner.values import Embedded, Point, Request, Text
 
 HIDDEN, INNER = 32, 48
@@ -261,7 +262,7 @@ def test_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert resolve_dtype("auto", "cpu") is expected
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     for amd, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(models, "_is_amd", lambda amd=amd: amd)
+        monkeypatch.setattr(loading, "_is_amd", lambda amd=amd: amd)
         assert resolve_dtype("auto", "cpu") is expected
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed_tuner.oracles import cpu_linear
-from distributed_tuner.oracles.cpu_linear import LINEARS, Linear, fastest, gated, packing_works, product
+from distributed_tuner.oracles.local import cpu_linear
+from distributed_tuner.oracles.local.cpu_linear import LINEARS, Linear, fastest, gated, packing_works, product
 
 WIDE = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(256, 256))
 
@@ -94,7 +94,7 @@ def test_an_actor_computes_as_another_one_chose(tmp_path: Path) -> None:
 
     from tiny_models import save_tiny
 
-    from actors.oracle import OracleHost
+    from actors.pool.worker import OracleHost
     from distributed_tuner import oracles
     from distributed_tuner.config.oracle import TransformersOracleConfig
 

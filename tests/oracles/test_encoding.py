@@ -7,7 +7,7 @@ import pytest
 from tiny_models import CLS, MASK, SEP, SPEC, batch_of, make_tokenizer
 
 from distributed_tuner.errors import ModelError, TaskError
-from distributed_tuner.oracles.encoding import Encoder
+from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.values import Batch, Example, Point, Request, Text
 
 

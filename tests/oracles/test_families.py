@@ -15,9 +15,9 @@ import torch
 from benchmarks.families import FAMILIES, LENGTH, ORIGINAL, WINDOW, Family, batch, make, measure, tokenizer
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles.counting import build_counter
-from distributed_tuner.oracles.cpu_linear import pack_linears, unpack_linears
-from distributed_tuner.oracles.transformers import TransformersOracle
+from distributed_tuner.oracles.cost_model import build_counter
+from distributed_tuner.oracles.local.cpu_linear import pack_linears, unpack_linears
+from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Example, Point, PromptSpec, Request, Text
 
@@ -99,7 +99,7 @@ def test_whole_rows_in_many_passes(name: str, folder: Callable[[str], Path], mon
     rows = oracle._to_device(np.stack([oracle.materialize(point, SPEC) for point in points]))
     with torch.inference_mode():
         wanted = oracle._whole.soft(rows, asked, SPEC)
-        monkeypatch.setattr("distributed_tuner.oracles.whole_rows.TOKENS", {"cpu": 40})
+        monkeypatch.setattr("distributed_tuner.oracles.local.whole_rows.TOKENS", {"cpu": 40})
         torch.testing.assert_close(oracle._whole.soft(rows, asked, SPEC), wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -174,7 +174,9 @@ def test_what_was_found_of_a_models_files_is_not_looked_for_again(
     folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = TransformersOracle(settings(folder("GPT-OSS")))
-    monkeypatch.setattr("distributed_tuner.oracles.ways._compared", lambda *given: pytest.fail("compared again"))
+    monkeypatch.setattr(
+        "distributed_tuner.oracles.checks.packing._compared", lambda *given: pytest.fail("compared again")
+    )
     caplog.clear()
     again = TransformersOracle(settings(folder("GPT-OSS")))
     assert again.info == first.info
@@ -353,5 +355,5 @@ def test_layers_are_compared_on_the_rows_that_they_were_asked_before(
     work: float, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How long the long row is follows from the model's weights, which rewriting takes away."""
-    monkeypatch.setattr("distributed_tuner.oracles.ways.WORK", work)
+    monkeypatch.setattr("distributed_tuner.oracles.checks.packing.WORK", work)
     assert TransformersOracle(settings(folder("LLaMA")))._trunk.fused == 2

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from distributed_tuner.config.oracle import TransformersOracleConfig
-from distributed_tuner.oracles.fused_layers import shape_of
-from distributed_tuner.oracles.transformers import TransformersOracle
-from distributed_tuner.oracles.trunk import Trunk
+from distributed_tuner.oracles.local.backbone import Trunk
+from distributed_tuner.oracles.local.fused_layers import shape_of
+from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Point, Request
 
@@ -128,7 +128,7 @@ def test_rewritten_layers_answer_the_same_with_shared_weights(
     request = Request(tuple(Point(standard_normal(("p", i), SPEC.length * 32)) for i in range(2)), MIXED, SPEC)
     wanted = TransformersOracle(tiny_config("llama", linear="plain")).evaluate(request).logits
     monkeypatch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path))
-    monkeypatch.setattr("distributed_tuner.oracles.shared_weights.LEAST_BYTES", 0)
+    monkeypatch.setattr("distributed_tuner.oracles.local.shared_weights.LEAST_BYTES", 0)
     for _ in ("written", "found"):
         oracle = TransformersOracle(tiny_config("llama", linear="plain"))
         np.testing.assert_array_equal(oracle.evaluate(request).logits, wanted)
@@ -141,7 +141,7 @@ def test_a_file_of_other_weights_is_not_believed(
     from safetensors.torch import load_file, save_file
 
     monkeypatch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path))
-    monkeypatch.setattr("distributed_tuner.oracles.shared_weights.LEAST_BYTES", 0)
+    monkeypatch.setattr("distributed_tuner.oracles.local.shared_weights.LEAST_BYTES", 0)
     TransformersOracle(tiny_config("llama", linear="plain"))
     (file,) = (tmp_path / "layers").glob("*.safetensors")
     save_file({name: part + 0.1 for name, part in load_file(file).items()}, file)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tiny_models import make_tokenizer
 
-from distributed_tuner.oracles.gguf import restore_splits
+from distributed_tuner.oracles.local.gguf import restore_splits
 
 PIECES = {
     "room  101": ["room", "  ", "1", "0", "1"],

@@ -10,7 +10,7 @@ from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, batch_
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import GRADIENT_QUERIES, LossOracle, value_and_grad
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import (
     Array,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from distributed_tuner.oracles import machine, models, speed
-from distributed_tuner.oracles.machine import dtype_here, is_plain_cpu, processor_key
-from distributed_tuner.oracles.speed import product_rate
+from distributed_tuner.oracles.local import loading, machine, speed
+from distributed_tuner.oracles.local.machine import dtype_here, is_plain_cpu, processor_key
+from distributed_tuner.oracles.local.speed import product_rate
 
 
 @pytest.fixture(autouse=True)
@@ -15,10 +15,10 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_dtype_is_asked_of_torch_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = str(models.resolve_dtype("auto", "cpu")).removeprefix("torch.")
+    expected = str(loading.resolve_dtype("auto", "cpu")).removeprefix("torch.")
     assert dtype_here("cpu", "auto") == expected
     if processor_key() is not None:
-        monkeypatch.setattr(models, "resolve_dtype", None)
+        monkeypatch.setattr(loading, "resolve_dtype", None)
     assert dtype_here("cpu", "auto") == expected
     assert dtype_here("cpu", "float16") == "float16"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distributed_tuner.errors import OracleMemoryError
-from distributed_tuner.oracles import memory
-from distributed_tuner.oracles.memory import free_bytes, within_memory
+from distributed_tuner.oracles.local import device_memory
+from distributed_tuner.oracles.local.device_memory import free_bytes, within_memory
 
 HUGE = 2**60
 
@@ -70,7 +70,7 @@ def test_a_cpu_tells_its_free_memory_and_an_unknown_device_does_not(
     assert free is not None
     assert 2**20 < free < 2**50
     assert free_bytes("mps") is None
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(device_memory, "MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    1234 kB\n")
     assert free_bytes("cpu") == 1234 * 1024
     (tmp_path / "meminfo").unlink()

@@ -8,12 +8,12 @@ import pytest
 from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, make_tokenizer, save_tiny
 from transformers import MambaConfig, PreTrainedTokenizerFast
 
-from distributed_tuner.oracles import model_facts, models
-from distributed_tuner.oracles.machine_cache import keep, recall
-from distributed_tuner.oracles.model_facts import PROBES, CountedModel, KeptTokenizer
-from distributed_tuner.oracles.models import load_model_config, load_tokenizer
-from distributed_tuner.oracles.served_text import Source
-from distributed_tuner.oracles.speed import trunk_parameters
+from distributed_tuner.oracles.local import loading, model_facts
+from distributed_tuner.oracles.local.loading import load_model_config, load_tokenizer
+from distributed_tuner.oracles.local.machine_cache import keep, recall
+from distributed_tuner.oracles.local.model_facts import PROBES, CountedModel, KeptTokenizer
+from distributed_tuner.oracles.local.speed import trunk_parameters
+from distributed_tuner.oracles.served.text_prompts import Source
 
 TEXTS = (
     *PROBES,
@@ -89,7 +89,7 @@ def test_an_id_of_the_hub_is_never_kept(
 ) -> None:
     """The hub's files may change behind the same name."""
     folder = str(tiny_directory("gpt2"))
-    monkeypatch.setattr(models, "locate", lambda name: folder)  # as transformers finds it in its own cache
+    monkeypatch.setattr(loading, "locate", lambda name: folder)  # as transformers finds it in its own cache
     assert not isinstance(CountedModel(Source("someone/model")).tokenizer, KeptTokenizer)
     assert not cache.exists()
 

@@ -14,8 +14,8 @@ from tiny_models import MIXED, SPEC, batch_of, make_tokenizer, plain_logits, pla
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig, TransformersOracleConfig, VllmOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
-from distributed_tuner.oracles.counting import build_counter
-from distributed_tuner.oracles.openai import OpenAIOracle
+from distributed_tuner.oracles.cost_model import build_counter
+from distributed_tuner.oracles.served.openai import OpenAIOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Batch, Candidate, Point, PromptSpec, Request, Text
 

@@ -17,8 +17,8 @@ from tiny_models import batch_of
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig, Tile
 from distributed_tuner.errors import ModelError, OracleError, OracleTimeout, TunerError
-from distributed_tuner.oracles.openai import OpenAIOracle
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.served.openai import OpenAIOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Objective, Request, Text
 
@@ -275,7 +275,7 @@ def test_a_server_of_whose_answers_none_can_be_read_ends_the_run(make: Make, ser
 def test_no_answer_takes_more_memory_than_one_has(
     limit: str, make: Make, server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_tuner.openai_client.LONGEST_ANSWER", 10_000)
+    monkeypatch.setattr("distributed_tuner.clients.openai.LONGEST_ANSWER", 10_000)
     blanks = b" " * 200_000
     reply = {
         "too long": Reply(blanks),

@@ -10,7 +10,7 @@ from tiny_models import SPEC, batch_of
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
 from distributed_tuner.oracles.analytic import AnalyticOracle
-from distributed_tuner.oracles.packing import BUCKET, plan_rows
+from distributed_tuner.oracles.local.packing import BUCKET, plan_rows
 from distributed_tuner.oracles.tiling import Cut, cut, merge
 from distributed_tuner.values import Center, Perturbation, Request
 

@@ -20,10 +20,10 @@ from distributed_tuner.config.oracle import (
 )
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, evaluation
-from distributed_tuner.oracles.parity import EXAMPLES, STEADY, Canaries, Parity, Plain, canaries, check
-from distributed_tuner.oracles.plain import plain_config, plain_logits
-from distributed_tuner.oracles.tiled import TiledOracle
-from distributed_tuner.oracles.wrapped import WrappedOracle
+from distributed_tuner.oracles.checks.parity import EXAMPLES, STEADY, Canaries, Parity, Plain, canaries, check
+from distributed_tuner.oracles.checks.reference_forward import plain_config, plain_logits
+from distributed_tuner.oracles.wrappers.base import WrappedOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.values import Array, Evaluation, OracleInfo, PromptSpec, Request, Text
 

@@ -10,8 +10,8 @@ from completions_server import Asked, CompletionsServer, Reply, answered
 from tiny_models import batch_of, make_tokenizer
 
 from distributed_tuner.config.head import CentroidHeadConfig, HeadConfig, NeighboursHeadConfig, VocabularyHeadConfig
-from distributed_tuner.oracles.cached import CachedOracle
-from distributed_tuner.oracles.openai import OpenAIOracle
+from distributed_tuner.oracles.served.openai import OpenAIOracle
+from distributed_tuner.oracles.wrappers.cached import CachedOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.tasks.base import Task

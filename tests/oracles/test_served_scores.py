@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distributed_tuner.openai_answers import Unusable
-from distributed_tuner.oracles.served_scores import LabelTokens, bound_of, top_logprobs
+from distributed_tuner.clients.openai_answers import Unusable
+from distributed_tuner.oracles.served.logprobs import LabelTokens, bound_of, top_logprobs
 
 WORDS = (" great", " terrible")
 

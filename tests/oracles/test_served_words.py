@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from distributed_tuner.openai_answers import Unusable
-from distributed_tuner.oracles.served_words import generated_scores, named_label
+from distributed_tuner.clients.openai_answers import Unusable
+from distributed_tuner.oracles.served.answer_words import generated_scores, named_label
 
 WORDS = (" bad", " good")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed_tuner.oracles import shared_weights
-from distributed_tuner.oracles.shared_weights import fingerprint, shared
+from distributed_tuner.oracles.local import shared_weights
+from distributed_tuner.oracles.local.shared_weights import fingerprint, shared
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_two_processes_map_the_same_memory(tmp_path: Path) -> None:
     script = """
 import sys, torch
 from pathlib import Path
-from distributed_tuner.oracles import shared_weights
+from distributed_tuner.oracles.local import shared_weights
 shared_weights.LEAST_BYTES = 0
 found = shared_weights.shared(Path(sys.argv[1]), "k", lambda: {"a": torch.ones(2**22)})
 total = float(found["a"].sum())

@@ -14,9 +14,9 @@ from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.optimizers import build as build_optimizer
-from distributed_tuner.oracles import gguf, models
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.preflight import prepare
+from distributed_tuner.oracles.local import gguf, loading
+from distributed_tuner.preflight.prepare import prepare
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Embedded, Point, PromptSpec, Request, Text, TokenSpace
@@ -47,9 +47,9 @@ AS_LLAMA_CPP = {
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the converted model: the one in the user's cache where there is one, else a new one."""
     with pytest.MonkeyPatch.context() as patch:
-        if not (models.cache_directory() / f"smollm2-135m-instruct-{gguf.FORM}" / "model.safetensors").exists():
+        if not (loading.cache_directory() / f"smollm2-135m-instruct-{gguf.FORM}" / "model.safetensors").exists():
             patch.setenv("DISTRIBUTED_TUNER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield Path(models.locate("smollm2-135m"))
+        yield Path(loading.locate("smollm2-135m"))
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,14 @@ def test_a_second_start_does_not_convert(converted: Path, monkeypatch: pytest.Mo
 
     before = (converted / "model.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(gguf, "convert", again)
-    monkeypatch.setattr(models, "_smollm2_gguf", again)
-    assert Path(models.locate("smollm2-135m")) == converted
+    monkeypatch.setattr(loading, "_smollm2_gguf", again)
+    assert Path(loading.locate("smollm2-135m")) == converted
     assert (converted / "model.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("text", AS_LLAMA_CPP)
 def test_texts_have_the_ids_that_llama_cpp_gives_them(text: str, converted: Path) -> None:
-    tokenizer = models.load_tokenizer(TransformersOracleConfig(kind="transformers"))
+    tokenizer = loading.load_tokenizer(TransformersOracleConfig(kind="transformers"))
     assert tokenizer(text)["input_ids"] == AS_LLAMA_CPP[text]
 
 

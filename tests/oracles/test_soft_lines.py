@@ -13,7 +13,7 @@ from tiny_models import MIXED, SPEC, plain_logits, plain_text_logits
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.soft_lines import SoftLines
+from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.values import Array, Center, Embedded, Perturbation, Point, Request, Text, TokenSpace
 
 ARCHITECTURES = ("llama", "qwen2", "mistral", "gpt2")  # OPT's embeddings are projected: refused

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from tiny_models import make_tokenizer
 
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles.token_space import BYTES_A_VALUE, Vocabulary, fit_ids, nearest, require_tokens
+from distributed_tuner.oracles.tokens.vocabulary import BYTES_A_VALUE, Vocabulary, fit_ids, nearest, require_tokens
 from distributed_tuner.values import Array, TokenSpace
 
 WORDS = TokenSpace("words")

@@ -8,10 +8,10 @@ import pytest
 from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, batch_of, layouts_of
 
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles import gradients as module
 from distributed_tuner.oracles.base import LossOracle, value_and_grad
-from distributed_tuner.oracles.gradients import groups
-from distributed_tuner.oracles.transformers import TransformersOracle
+from distributed_tuner.oracles.local import gradients as module
+from distributed_tuner.oracles.local.gradients import groups
+from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Array, Layout, Point, Request
 

@@ -22,7 +22,7 @@ from tiny_models import (
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.transformers import TransformersOracle
+from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Batch, Point, PromptSpec, Request, Text
 

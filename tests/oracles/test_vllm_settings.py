@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from actors.oracle import _environment
+from actors.pool.worker import _environment
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import AnalyticOracleConfig, VllmOracleConfig
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles import vllm_engine
+from distributed_tuner.oracles.served import vllm_engine
 
 
 def config(**more: Any) -> VllmOracleConfig:

@@ -5,8 +5,8 @@ import pytest
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.errors import ModelError, ProposerError
 from distributed_tuner.oracles.analytic import AnalyticOracle
-from distributed_tuner.oracles.wrapped import WrappedOracle
-from distributed_tuner.oracles.writing import require_room, writer
+from distributed_tuner.oracles.generation import require_room, writer
+from distributed_tuner.oracles.wrappers.base import WrappedOracle
 from distributed_tuner.values import Answer, Sampling
 
 SAMPLING = Sampling(8, 0.5, 1)

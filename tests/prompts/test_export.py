@@ -149,7 +149,7 @@ def test_peft_gives_the_oracles_logits(architecture: str, bos: bool, tmp_path: P
 @pytest.mark.model
 def test_peft_gives_the_oracles_logits_on_smollm2(tmp_path: Path) -> None:
     from distributed_tuner.config.task import DemoTaskConfig
-    from distributed_tuner.oracles.models import locate
+    from distributed_tuner.oracles.local.loading import locate
     from distributed_tuner.tasks import build
 
     task = build(DemoTaskConfig(kind="demo", shots=1), Path())

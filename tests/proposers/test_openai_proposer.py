@@ -207,7 +207,7 @@ def test_an_answer_that_drips_is_given_up_in_time(make: Make) -> None:
 
 
 def test_an_answer_without_end_is_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distributed_tuner.openai_client.LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("distributed_tuner.clients.openai.LONGEST_ANSWER", 1000)
     with pytest.raises(ProposerError, match="longer than"):
         make(Reply(" " * 100_000), attempts=1).answer(ASK)
 

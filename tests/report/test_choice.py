@@ -7,10 +7,10 @@ import pytest
 
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import CostRow, LookRow, MeasureRow, Row, TrialRow
-from distributed_tuner.recorded import Recorded
 from distributed_tuner.report.choice import choose
 from distributed_tuner.report.summary import summarize
 from distributed_tuner.report.trials import best_trial, summarize_trials
+from distributed_tuner.runs.recorded_config import Recorded
 
 TRAIN, DEV = 4, 16
 MANUAL = [0.5 + 0.05 * (i % 5) for i in range(TRAIN + DEV)]

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from distributed_tuner.recorded import Recorded
-from distributed_tuner.report import words
+from distributed_tuner.report import formatting
 from distributed_tuner.report.curves import Series, band, running_best
-from distributed_tuner.report.verdict import binomial_error, nothing_learnt, sentence, weigh
+from distributed_tuner.report.significance import binomial_error, nothing_learnt, sentence, weigh
+from distributed_tuner.runs.recorded_config import Recorded
 
 
 def test_a_band_holds_values_like_a_staircase_and_starts_where_all_have_begun() -> None:
@@ -73,7 +73,7 @@ def test_the_error_of_a_difference_of_shares() -> None:
 def test_the_verdict_weighs_the_size_of_the_test_set(tuned: float, manual: float, outcome: str, said: str) -> None:
     verdict = weigh(summary(tuned, manual), Recorded.of({"task": {"test": 200}}))
     assert verdict.outcome == outcome
-    assert said in sentence(verdict, words.MetricWords("accuracy"))
+    assert said in sentence(verdict, formatting.MetricWords("accuracy"))
 
 
 def searched(*tied: float | None, best: str | None = "zot-0", failed: int = 0) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def test_the_verdict_claims_no_error_it_does_not_know() -> None:
     other = weigh(summary(0.6, 0.5, "mcc"), Recorded.of({"task": {"test": 200}}))
     unsized = weigh(summary(0.6, 0.5), Recorded())
     assert other.error is None and unsized.error is None
-    assert "No standard error is known for mcc" in sentence(other, words.MetricWords("mcc"))
-    assert "size of the test set is unknown" in sentence(unsized, words.MetricWords("accuracy"))
+    assert "No standard error is known for mcc" in sentence(other, formatting.MetricWords("mcc"))
+    assert "size of the test set is unknown" in sentence(unsized, formatting.MetricWords("accuracy"))
 
 
 @pytest.mark.parametrize(
@@ -103,22 +103,22 @@ def test_the_verdict_claims_no_error_it_does_not_know() -> None:
     [(None, "—"), (0.25, "0.25 s"), (4.04, "4.0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_durations(seconds: float | None, said: str) -> None:
-    assert words.duration(seconds) == said
+    assert formatting.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
     ("value", "said"), [(0, "0"), (999, "999"), (1998, "2 k"), (16210, "16.2 k"), (999_800, "1 M"), (20.48e6, "20.5 M")]
 )
 def test_short_counts(value: float, said: str) -> None:
-    assert words.short_count(value) == said
+    assert formatting.short_count(value) == said
 
 
 @pytest.mark.parametrize(("usd", "said"), [(0, "$0"), (0.00418, "$0.0042"), (12.3, "$12.30"), (None, "—")])
 def test_money(usd: float | None, said: str) -> None:
-    assert words.money(usd) == said
+    assert formatting.money(usd) == said
 
 
 def test_metrics_are_percent_where_they_are_shares() -> None:
-    assert words.MetricWords("accuracy").bare(0.8842, 0.012) == "88.4 ± 1.2"
-    assert words.MetricWords("mcc").value(0.51234) == "0.512"
-    assert math.isclose(words.MetricWords("f1").scale, 100)
+    assert formatting.MetricWords("accuracy").bare(0.8842, 0.012) == "88.4 ± 1.2"
+    assert formatting.MetricWords("mcc").value(0.51234) == "0.512"
+    assert math.isclose(formatting.MetricWords("f1").scale, 100)

@@ -9,8 +9,8 @@ from pages import Page
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, digest, read
 from distributed_tuner.ledger.rows import DATA_WARNING, ROW, EventRow
-from distributed_tuner.recorded import Recorded
-from distributed_tuner.report import figures, gather, summarize, tables, write_report
+from distributed_tuner.report import figure_data, figures, summarize, tables, write_report
+from distributed_tuner.runs.recorded_config import Recorded
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_run_and_a_broken_config_are_refused(tmp_path: Path)
 def test_curves_are_of_looks_best_so_far_and_in_percent(run_dir: Path) -> None:
     ledger, found = read(run_dir / "ledger.jsonl"), digest(run_dir / "ledger.jsonl")
     summary = summarize(found, json.loads((run_dir / "config.json").read_text()))
-    data = gather.dev_metric_data(found, summary, "queries")
+    data = figure_data.dev_metric_data(found, summary, "queries")
     assert [name for name, _ in data.bands] == ["zot", "cma", "random_search"]
     assert data.manual == pytest.approx(78.125)
     for _, band in data.bands:
@@ -137,17 +137,17 @@ def test_curves_are_of_looks_best_so_far_and_in_percent(run_dir: Path) -> None:
 def test_train_loss_curves_take_no_candidate_losses(run_dir: Path) -> None:
     ledger, found = read(run_dir / "ledger.jsonl"), digest(run_dir / "ledger.jsonl")
     summary = summarize(found, {})
-    first = dict(gather.train_loss_data(found, summary, "seconds").bands)["zot"]
+    first = dict(figure_data.train_loss_data(found, summary, "seconds").bands)["zot"]
     looks: list[LookRow] = [look for look in ledger.looks if look.trial_id.startswith("zot") and look.step == 0]
     assert first.mean[0] == pytest.approx(sum(look.train_loss or 0 for look in looks) / 3)
 
 
 def test_trials_without_a_test_score_have_no_mark(run_dir: Path) -> None:
     summary = summarize(digest(run_dir / "ledger.jsonl"), {"task": {"metric": "accuracy"}})
-    data = gather.test_cost_data(summary)
+    data = figure_data.test_cost_data(summary)
     assert len(data.dots) == 8 and "cma-2" not in {dot.trial_id for dot in data.dots}
     assert list(data.axes) == ["queries", "tokens", "usd", "wall_seconds"]
-    figure = figures.dots_figure(data, gather.methods_of(summary))
+    figure = figures.dots_figure(data, figure_data.methods_of(summary))
     assert sum(len(trace.x) for trace in figure.data) == 8
 
 

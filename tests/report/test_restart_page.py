@@ -11,11 +11,11 @@ from restart_runs import HOSTILE, TEXTS, cost, exchange, given_up, population, r
 
 from distributed_tuner.ledger import LedgerWriter, LookRow, Row, TrialRow
 from distributed_tuner.ledger.digest import Digest
-from distributed_tuner.recorded import Recorded
-from distributed_tuner.report import gather, summarize, tables, write_report
+from distributed_tuner.report import figure_data, summarize, tables, write_report
 from distributed_tuner.report.lineage import Arrow, Lineages, lineage_data
 from distributed_tuner.report.lineage_figure import colour_of, lineage_figure
 from distributed_tuner.report.restarts import Restarts, restarts
+from distributed_tuner.runs.recorded_config import Recorded
 
 CONFIG = {"task": {"metric": "accuracy"}}
 
@@ -247,7 +247,7 @@ def test_writing_the_restarts_twice_gives_the_same_page(tmp_path: Path) -> None:
 def test_curves_are_marked_where_a_prompt_was_adopted() -> None:
     rows = [begun("a"), look("a", 10, 2.0), look("a", 60, 4.0).model_copy(update={"train_loss": 0.4})]
     ledger = Digest([*rows, proposed("a", 1, 40), restart("a", 3, 50), proposed("a", 5, 90)])  # at 90 there is no line
-    data = gather.train_loss_data(ledger, summarize(ledger, CONFIG), "queries")
+    data = figure_data.train_loss_data(ledger, summarize(ledger, CONFIG), "queries")
     assert data.marks == (("zot+local", ((40.0, 1.0),)),)
 
 

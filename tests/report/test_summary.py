@@ -21,9 +21,9 @@ from distributed_tuner.ledger import (
 )
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import ScreenedText, ScreenRow
-from distributed_tuner.recorded import Recorded
 from distributed_tuner.report import summarize, tables, write_summary
 from distributed_tuner.report.text import summary_lines
+from distributed_tuner.runs.recorded_config import Recorded
 
 CONFIG: dict[str, Any] = {"task": {"metric": "accuracy", "test": 100}}
 

@@ -17,7 +17,7 @@ from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.proposers.base import Ask, Proposer
 from distributed_tuner.stages.state_classes import STATE_CLASSES
 from distributed_tuner.stages.trial import Trial
-from distributed_tuner.states import decode, encode
+from distributed_tuner.storage.serialization import decode, encode
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Answer,

@@ -6,8 +6,8 @@ import pytest
 from local_trials import OPTIMIZERS, TimedOracle, make_experiment, make_task
 
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.stages.course import Course
 from distributed_tuner.stages.prompt_space import prompt_space
+from distributed_tuner.stages.schedule import Course
 from distributed_tuner.values import Cost
 
 RESTART: dict[str, Any] = {"kind": "restart", "proposer": {"kind": "random"}}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_tuner.config.budget import BudgetConfig
-from distributed_tuner.stages.plan import MOST_STEPS, UNLIMITED_STEPS, StagePlan, fits, plan_stage
+from distributed_tuner.stages.step_plan import MOST_STEPS, UNLIMITED_STEPS, StagePlan, fits, plan_stage
 from distributed_tuner.values import Cost
 
 STEP, LOOK = Cost(queries=4, forwards=40, tokens=400, usd=0.5), Cost(queries=2, forwards=16, tokens=160, usd=0.25)

@@ -17,8 +17,8 @@ from distributed_tuner.config.head import (
     VocabularyHeadConfig,
 )
 from distributed_tuner.config.validation import experiment_of
-from distributed_tuner.stages.looking import batches, scores_of
 from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_kind
+from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.values import Array, Cost, Evaluation, Half, Request
 
 TASK = make_task()

@@ -15,9 +15,9 @@ from distributed_tuner.config.optimizer import CmaConfig, OptimizerSettings, Ran
 from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.errors import ConfigError, ModelError, OptimizerError
 from distributed_tuner.optimizers import Optimizer
-from distributed_tuner.precision import cases
-from distributed_tuner.preflight import prepare, prepare_plans
-from distributed_tuner.rehearsal import QUERIES, Rehearsal
+from distributed_tuner.preflight.precision_cases import cases
+from distributed_tuner.preflight.prepare import prepare, prepare_plans
+from distributed_tuner.preflight.rehearsal import QUERIES, Rehearsal
 from distributed_tuner.stages.prompt_space import SoftSpace
 from distributed_tuner.values import Array, Array64, Candidate, Embedded, Point, PromptSpec, Text
 

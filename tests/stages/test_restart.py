@@ -25,7 +25,7 @@ from distributed_tuner.errors import ProposerError
 from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.prompts.spec import prompt_spec
-from distributed_tuner.stages.takeover import Takeover
+from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.values import Array, Batch, Embedded, Request
 

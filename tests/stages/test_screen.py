@@ -27,10 +27,10 @@ from distributed_tuner.errors import BudgetTooSmall, ConfigError, ProposerError,
 from distributed_tuner.ledger.rows import EventRow, ExchangeRow, RestartRow, Row, ScreenRow
 from distributed_tuner.oracles.base import answer
 from distributed_tuner.prompts.spec import NO_ROWS, framed, unframed
-from distributed_tuner.report import words
-from distributed_tuner.stages.course import Course
+from distributed_tuner.report import formatting
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.schedule import Course
 from distributed_tuner.stages.screen import (
     Screened,
     demonstrated,
@@ -183,7 +183,7 @@ def test_a_screen_asks_what_it_says_and_the_search_starts_from_its_best_instruct
     assert [look.screen for look in looks] == [True, True] and not search.screen
     assert {look.text for look in looks} == {one.text for one in screen.texts if one.finalist}
     assert paid(rows).queries == trial.progress()["queries"] <= 80
-    told = words.screen(screen)
+    told = formatting.screen(screen)
     assert told.startswith(f"{len(screen.texts)} prompts after {screen.cost.queries} queries")
     assert "best of 2 finalists" in told
 
@@ -231,7 +231,7 @@ def test_the_winner_is_the_finalist_that_train_and_dev_select() -> None:
         *range(len(looks))
     ]
     assert winner.text == min(looks, key=lambda look: look.score or np.inf).text
-    assert f"best of {len(looks)} finalists" in words.screen(screen)
+    assert f"best of {len(looks)} finalists" in formatting.screen(screen)
 
 
 def test_a_finalist_whose_dev_rows_the_model_cannot_take_costs_no_other() -> None:
@@ -335,7 +335,7 @@ def test_templates_are_tried_behind_the_best_instructions_and_the_trial_goes_on_
     cues = [{example.cue for example in request.batch.examples} for request in oracle.asked]
     assert cues[screen.cost.queries :] == [{" Verdict:"}] * len(cues[screen.cost.queries :])
     assert paid(rows).queries <= 90
-    assert "in the template '{text} Verdict:{label_word}'" in words.screen(screen)
+    assert "in the template '{text} Verdict:{label_word}'" in formatting.screen(screen)
 
 
 def test_other_label_words_cost_no_query_and_the_search_goes_on_with_the_best() -> None:
@@ -353,7 +353,7 @@ def test_other_label_words_cost_no_query_and_the_search_goes_on_with_the_best() 
     assert shown.label_words == [" dull", " great"] and " It was great" in shown.text
     later = {request.batch.label_words for request in oracle.asked[screen.cost.queries :]}
     assert later == {(" dull", " great")}
-    assert "with the label words dull, great" in words.screen(screen)
+    assert "with the label words dull, great" in formatting.screen(screen)
 
 
 def test_label_words_that_are_read_from_one_answer_score_as_if_they_were_asked_for() -> None:

@@ -14,11 +14,11 @@ from distributed_tuner.errors import BudgetTooSmall, ConfigError
 from distributed_tuner.ledger.rows import Row, SurveyRow
 from distributed_tuner.maths.curvature import step_size
 from distributed_tuner.optimizers import build
-from distributed_tuner.precision import cases
-from distributed_tuner.report import words
-from distributed_tuner.stages.course import Course
+from distributed_tuner.preflight.precision_cases import cases
+from distributed_tuner.report import formatting
+from distributed_tuner.stages.auto_settings import QUERIES
 from distributed_tuner.stages.prompt_space import prompt_space
-from distributed_tuner.stages.survey import QUERIES
+from distributed_tuner.stages.schedule import Course
 from distributed_tuner.values import Array, Perturbation, Request
 
 AUTO: dict[str, Any] = {"kind": "zot", "points": "auto", "rho": "auto", "learning_rate": "auto", "batch_size": 5}
@@ -148,7 +148,7 @@ def test_failed_queries_leave_the_defaults_and_say_so() -> None:
     (survey,) = surveys_of(rows)
     assert defaults(survey)
     assert survey.note == "too many of the survey's queries failed"
-    assert "the defaults for what is auto" in words.survey(survey)
+    assert "the defaults for what is auto" in formatting.survey(survey)
     assert steps_of(rows)
 
 

@@ -24,9 +24,9 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.ledger.rows import LookRow, Row, StepRow
 from distributed_tuner.prompts.spec import prompt_spec
-from distributed_tuner.stages.course import Course
-from distributed_tuner.stages.plan import StagePlan
 from distributed_tuner.stages.prompt_space import prompt_space
+from distributed_tuner.stages.schedule import Course
+from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Request
 

@@ -8,10 +8,10 @@ from local_trials import Scripted, TimedOracle, looks_of, make_experiment, make_
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.ledger.rows import FeedbackRow, RestartRow
+from distributed_tuner.preflight.compatibility import require_sound
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.rules import require_sound
+from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.prompt_space import WordSpace, prompt_space
-from distributed_tuner.stages.takeover import Takeover
 from distributed_tuner.values import Text
 
 TOKEN_EDIT: dict[str, Any] = {"kind": "token_edit", "popsize": 4}

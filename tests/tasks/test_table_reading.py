@@ -63,7 +63,7 @@ def test_a_number_is_the_text_that_stands_in_the_file(tmp_path: Path, number: st
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("a.csv", gzip.compress(b"text,label\n"), "packed by gzip: unpack it"),
+        ("a.csv", gzip.compress(b"text,label\n", mtime=0), "packed by gzip: unpack it"),
         ("a.jsonl", b"PK\x03\x04\x90\xff", "ZIP archive, as workbooks of Excel are"),
         ("a.csv", "text,label\n".encode("utf-16"), "UTF-16 or UTF-32: save it as UTF-8"),
         ("a.csv", "text,label\n".encode("utf-16-le"), "NUL characters in its first line, as UTF-16 has"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distributed_tuner.oracles.machine import dtype_here
+from distributed_tuner.oracles.local.machine import dtype_here
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Candidate,

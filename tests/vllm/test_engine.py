@@ -13,7 +13,7 @@ from distributed_tuner.config.proposer import LocalProposerConfig
 from distributed_tuner.errors import ModelError, ProposerError
 from distributed_tuner.maths.losses import cross_entropy, hinge
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.writing import writer
+from distributed_tuner.oracles.generation import writer
 from distributed_tuner.proposers.base import Ask
 from distributed_tuner.proposers.local import LocalProposer
 from distributed_tuner.tasks.base import Task

@@ -11,8 +11,8 @@ import ray
 from small_engine import DTYPE, ENGINE, LAYOUTS, mixed
 from tuner_runs import ROOT, Done, killing, numbers, raw_rows, run_space, steps_written
 
-from actors.oracle import start_oracle
-from actors.wire import pack, read_reply, tiles_of
+from actors.pool.messages import pack, read_reply, tiles_of
+from actors.pool.worker import start_oracle
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.tiling import Cut, merge

@@ -9,7 +9,7 @@ from benchmarks.backends import client_config
 from benchmarks.serving import serving
 from distributed_tuner import oracles
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.models import SMOLLM2
+from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Center, Embedded, Perturbation, PromptSpec, Request, Text
 

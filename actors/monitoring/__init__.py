@@ -1,0 +1,1 @@
+"""Ledger, progress lines and metric loggers of a run."""

@@ -1,0 +1,396 @@
+"""The dispatcher: cuts requests into tiles and has them spread over as many oracle actors as there is work for.
+
+It decides where and when a tile is computed, never what it is: tiles follow from the request alone, and every result is
+counted once. A lost tile is evaluated again, a straggler is duplicated on another actor, and the first answer wins
+(spreading.py). Trials share the pool fairly (fair_queue.py), and the pool follows the work (scaling.py, members.py).
+Where a tile does not fit into memory, tiles become smaller for the whole pool, and requests that are not finished are
+cut anew, so that the numbers of a request come from one cut.
+
+Its process may die: Ray starts it again, it finds actors and memory at the keeper, and whoever asked asks again.
+"""
+
+import asyncio
+import itertools
+import logging
+import math
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from actors.metrics import PoolMetrics, run_of
+from actors.pool.failures import cause_of
+from actors.pool.messages import FETCHED, Packed, Recent, unpack, unpack_whole
+from actors.pool.scaling_policy import Lately, needed, wanted
+from actors.pool.tile_scheduler import Piece, Spreader, Statistics
+from actors.pool.worker_group import Member, Members
+from distributed_tuner.config.oracle import OracleConfig, Tile
+from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout
+from distributed_tuner.oracles.cost_model import Counter, build_counter
+from distributed_tuner.oracles.tile_size import shrunk, spelled
+from distributed_tuner.oracles.tiling import Cut, cut, merge
+from distributed_tuner.values import (
+    Answer,
+    Array,
+    Batch,
+    Cost,
+    Evaluation,
+    Layout,
+    OracleInfo,
+    Sampling,
+    TokenSpace,
+)
+
+log = logging.getLogger(__name__)
+
+TRIES = 6  # actors lost over one question after which it fails
+PATIENCE_SECONDS = 30.0  # after which a question that is no tile is put to another actor as well
+TICK_SECONDS = 0.25  # between two looks at the size of the pool
+WATCH_TICKS = 4  # ... of which so many lie between two looks at stragglers
+DRAIN_TICKS = 8  # ... at machines that go away
+MEMORY_TICKS = 20  # ... and between two notes of the statistics
+
+
+class _CutAnew(OracleError):
+    """Ends the wait for tiles of a size that is no longer in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a dispatcher must know when it is started again."""
+
+    planned: Tile
+    tile: Tile
+    fresh: bool
+    statistics: Statistics
+    info: OracleInfo | None
+
+
+class Dispatcher:
+    """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: all methods may run at the same time.
+
+    ``keeper``: the name of the pool's keeper, which ``find`` finds. A handle of it in here would keep Ray from starting
+    this actor again.
+    """
+
+    def __init__(self, config: OracleConfig, keeper: str, find: Callable[[str], Any] = ray.get_actor) -> None:
+        self._config = config
+        self._limits = config.pool
+        self._keeper_name, self._find = keeper, find
+        self._keeper: Any = None
+        self._counter: Counter = build_counter(config)
+        self._planned = config.tile  # the size that those who ask reckon with
+        self._tile = config.tile
+        self._fetched = Recent(FETCHED)
+        self._open: set[Piece] = set()  # of requests under way
+        self._questions = 0  # that wait for an actor and are no tiles
+        self._members = Members(config, self._event, self._members_changed)
+        self._metrics = PoolMetrics(run_of(keeper))
+        self._spreader = Spreader(
+            self._members, config.may_ask_twice, self._too_large, self._event, self._metrics.tile_done
+        )
+        self._lately = Lately(self._limits.idle_seconds)
+        self._begun: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return "dispatcher"
+
+    # ------------------------------------------------------------------------------------------------ beginning
+    async def _ready(self) -> None:
+        """Begin to serve with the first call, whichever it is: after a restart nobody calls ``start``."""
+        if self._begun is None:
+            self._begun = asyncio.create_task(self._begin())
+        await asyncio.shield(self._begun)
+
+    async def _begin(self) -> None:
+        self._keeper = self._find(self._keeper_name)
+        known, memory = await self._keeper.begin.remote(self._config.first_actors)
+        if isinstance(memory, _Memory):
+            self._planned, self._tile = memory.planned, memory.tile
+            self._spreader.fresh, self._spreader.statistics = memory.fresh, memory.statistics
+            self._members.restarts, self._members.most_up = memory.statistics.restarts, memory.statistics.most_up
+            self._members.info = memory.info
+            self._event(
+                "dispatcher_restart",
+                f"the dispatcher died and is restarted; it goes on with {len(known)} oracle actor(s). What it counted"
+                " in its last seconds (device seconds, tiles, events) is missing from the totals",
+            )
+        self._members.begin(self._keeper, known)
+        await self._remember()
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def start(self) -> OracleInfo:
+        """Begin to serve; return the model's facts once the first actor has loaded it.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        await self._ready()
+        self._questions += 1
+        try:
+            while self._members.info is None:
+                if self._members.fatal is not None:
+                    raise self._members.fatal
+                await asyncio.sleep(0.05)
+        finally:
+            self._questions -= 1
+        return self._members.info
+
+    async def free_bytes(self) -> int | None:
+        """Return the free memory of the first actor that is up; None where its device does not tell."""
+        free: int | None = await self._on_any("free_bytes")
+        return free
+
+    async def use_tile(self, tile: Tile) -> None:
+        """Cut requests by this size from here on."""
+        await self._ready()
+        self._planned = self._tile = tile
+        await self._remember()
+
+    async def leave_cache(self) -> None:
+        """Have everything computed anew from here on, and kept no more."""
+        await self._ready()
+        self._spreader.fresh = True
+        await self._remember()
+
+    async def cost(self, packed: Packed) -> Cost:
+        """Return what a request costs."""
+        return self._counter.cost(await unpack(packed, self._fetched))
+
+    # ------------------------------------------------------------------------------------------------ requests
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    async def evaluate(
+        self, packed: Packed, timeout: float = math.inf, asker: str = "", priority: float = 1.0
+    ) -> Evaluation:
+        """Answer a request from its tiles.
+
+        asker: who gets a fair share of the pool, a trial for example. priority: its share beside those of others.
+
+        Raises:
+            OracleTimeout: not done within ``timeout`` seconds; what is left of it is dropped.
+            OracleMemoryError: not even its smallest tile fits into memory.
+            OracleError: its tiles were lost again and again.
+            TunerError: the oracle refused the request.
+        """
+        until = time.monotonic() + timeout
+        await self._ready()
+        request = await unpack(packed, self._fetched)
+        planned = max(1, len(cut(request, self._planned)))
+        while True:
+            size = self._tile
+            cuts = cut(request, size)
+            # More tiles than were reckoned with may keep more devices busy: the time shrinks as their number grows.
+            left = (until - time.monotonic()) * planned / max(planned, len(cuts))
+            try:
+                answer = merge(request, cuts, await self._answers(packed, cuts, size, left, asker, priority))
+            except _CutAnew:
+                continue
+            self._metrics.request_done(answer.cost.queries)
+            return answer
+
+    async def _answers(
+        self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float, asker: str, priority: float
+    ) -> list[Evaluation]:
+        if self._members.fatal is not None:
+            raise self._members.fatal
+        loop = asyncio.get_running_loop()
+        pieces = [Piece(packed, one, size, loop.create_future()) for one in cuts]
+        self._open.update(pieces)
+        self._spreader.add(asker, pieces, priority)
+        self._fit()
+        try:
+            limit = None if math.isinf(timeout) else timeout
+            return list(await asyncio.wait_for(asyncio.gather(*(piece.answer for piece in pieces)), limit))
+        except TimeoutError:
+            raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
+        finally:
+            self._open.difference_update(pieces)
+            for piece in pieces:
+                piece.answer.cancel()  # of those without an answer
+            if any(piece.answer.cancelled() or piece.answer.exception() for piece in pieces):
+                self._spreader.forget(pieces)
+
+    def _too_large(self, piece: Piece, error: OracleMemoryError) -> None:
+        """Make tiles smaller and have all open requests cut anew. Of tiles that run out together, the first does it."""
+        if piece.answer.done() or piece.size != self._tile:
+            return
+        (c0, c1), (e0, e1) = piece.cut.candidates, piece.cut.examples
+        smaller = shrunk(self._tile, c1 - c0, e1 - e0)
+        if smaller is None:
+            smallest = f"{c1 - c0} candidate(s) on {e1 - e0} example(s)"
+            advice = "use a smaller model, a shorter prompt, shorter texts, or a device with more memory"
+            piece.fail(OracleMemoryError(f"{error}; {smallest} is the smallest tile: {advice}"))
+            return
+        sizes = f"{spelled(smaller)} instead of {spelled(self._tile)}"
+        self._event("tile_halved", f"tiles are {sizes} from here on, for the whole pool: {error}")
+        self._tile = smaller
+        self._members.beside(self._remember())
+        for other in self._open:
+            other.fail(_CutAnew())
+
+    # ------------------------------------------------------------------------------------------------ questions
+    async def materialize(self, packed: Packed) -> Array:
+        """Return the rows (L, D) of the request's first candidate."""
+        request = await unpack_whole(packed, self._fetched)
+        rows: Array = await self._on_any("materialize", request.candidates[0], request.prompt)
+        return rows
+
+    async def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        """Return each row's nearest token and its cosine."""
+        tokens: list[tuple[str, float]] = await self._on_any("nearest_tokens", rows, layout)
+        return tokens
+
+    async def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        """Return each prompt's text."""
+        texts: list[str] = await self._on_any("project", rows, layout, space)
+        return texts
+
+    async def token_count(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        count: int = await self._on_any("token_count", text)
+        return count
+
+    async def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        """Return the allowed tokens."""
+        tokens: tuple[str, ...] = await self._on_any("vocabulary", space)
+        return tokens
+
+    async def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        """Return words whose scores may be asked for with a batch."""
+        words: tuple[str, ...] = await self._on_any("answer_words", batch, count)
+        return words
+
+    async def write(self, instruction: str, sampling: Sampling) -> Answer:
+        """Have the model answer an instruction in words.
+
+        Raises:
+            ProposerError: there is no answer.
+            OracleError: no oracle lives long enough to give it.
+        """
+        answer: Answer = await self._on_any("write", instruction, sampling)
+        return answer
+
+    async def statistics(self) -> Statistics:
+        """Return what the pool has done; the events since the last call are handed over."""
+        current = self._counted()
+        self._spreader.statistics.events = []
+        return current
+
+    def _counted(self) -> Statistics:
+        statistics, members = self._spreader.statistics, self._members
+        return replace(
+            statistics,
+            counts=Tally(statistics.counts),
+            restarts=members.restarts,
+            tile=self._tile,
+            up=members.number_up,
+            most_up=members.most_up,
+        )
+
+    async def _on_any(self, method: str, *arguments: Any) -> Any:
+        """Ask one actor, another where it dies, and another as well where it is silent: it may hang. One that is late
+        with its tiles is asked last, however little it has to do."""
+        await self._ready()
+        asked: dict[asyncio.Future[Any], Member] = {}
+        losses = 0
+        self._questions += 1
+        try:
+            while losses < TRIES:
+                if self._members.fatal is not None:
+                    raise self._members.fatal
+                others = [one for one in self._members.up if one not in asked.values()]
+                others.sort(key=self._spreader.late.__contains__)
+                if others and (not asked or self._config.may_ask_twice):
+                    one = others[losses % len(others)]
+                    asked[asyncio.ensure_future(_answer_of(one, method, arguments))] = one
+                if not asked:  # nobody is up
+                    await asyncio.sleep(TICK_SECONDS)
+                    continue
+                done, _ = await asyncio.wait(asked, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    del asked[future]
+                    try:
+                        return future.result()
+                    except RayTaskError as error:
+                        raise cause_of(error) from None
+                    except RayError:
+                        losses += 1
+                        await asyncio.sleep(2 * TICK_SECONDS)
+        finally:
+            self._questions -= 1
+            for future in asked:
+                future.cancel()
+        raise OracleError(f"no oracle actor answered {method} in {TRIES} tries; see the oracles' logs in Ray")
+
+    # ------------------------------------------------------------------------------------------------ the pool
+    def _members_changed(self) -> None:
+        if self._members.fatal is not None:
+            for piece in self._open:
+                piece.fail(self._members.fatal)
+        self._spreader.members_changed()
+
+    async def _tick(self) -> None:
+        """Look after the pool, for ever."""
+        for tick in itertools.count():
+            self._fit()
+            self._show()
+            if tick % WATCH_TICKS == 0:
+                self._spreader.watch(time.monotonic())
+            try:
+                if tick % DRAIN_TICKS == 0:
+                    self._drain(await self._keeper.drained.remote())
+                if tick % MEMORY_TICKS == 0:
+                    await self._remember()
+            except RayError as error:
+                log.warning("the keeper does not answer: %s", error)
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _fit(self) -> None:
+        """Have as many actors as there is work for."""
+        late = self._spreader.late
+        enough = needed(self._limits, self._spreader.load + self._questions, len(late))
+        most = wanted(self._limits, enough, self._lately.note(enough, time.monotonic()))
+        self._members.fit(most, {member.node for member in late})
+
+    def _show(self) -> None:
+        """Tell whoever watches how the pool stands."""
+        counted = self._counted()
+        self._metrics.look(
+            up=counted.up,
+            busy=self._spreader.busy,
+            waiting=self._spreader.waiting,
+            retries=counted.retries,
+            duplicates=counted.duplicates,
+            restarts=counted.restarts,
+        )
+
+    def _drain(self, nodes: set[str]) -> None:
+        """Leave machines that are going away."""
+        leaving = self._members.on(nodes)
+        if leaving:
+            names = ", ".join(member.name for member in leaving)
+            self._event("oracle_leaves", f"the machine of {names} is going away; another actor is asked for")
+            self._spreader.leave(leaving)
+            self._fit()
+
+    async def _remember(self) -> None:
+        """Have the keeper keep what a dispatcher in this one's place would need; no events, which would come twice."""
+        statistics = replace(self._counted(), events=[])
+        memory = _Memory(self._planned, self._tile, self._spreader.fresh, statistics, self._members.info)
+        await self._keeper.remember.remote(memory)
+
+    def _event(self, kind: str, message: str) -> None:
+        log.warning("%s: %s", kind, message)
+        self._spreader.statistics.events.append((kind, message))
+
+
+async def _answer_of(member: Member, method: str, arguments: tuple[Any, ...]) -> Any:
+    return await getattr(member.actor, method).remote(*arguments)
+
+
+DispatcherActor = ray.remote(num_cpus=0, max_concurrency=1000, max_restarts=-1, max_task_retries=-1)(Dispatcher)

@@ -1,0 +1,318 @@
+"""Tiles among the oracle actors: who gets which and when, what is lost, late or too large, and what is counted."""
+
+import asyncio
+import math
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from actors.pool.failures import cause_of
+from actors.pool.fair_queue import FairQueue
+from actors.pool.messages import Packed, Reply, read_reply, tiles_of
+from actors.pool.straggler_policy import Durations
+from actors.pool.worker_group import Member, Members
+from distributed_tuner.config.oracle import Tile
+from distributed_tuner.errors import OracleError, OracleMemoryError, TunerError
+from distributed_tuner.oracles.tiling import Cut
+from distributed_tuner.values import Cost, Evaluation
+
+IN_FLIGHT = 2  # calls sent to an actor at a time: one computes, one waits, the device never does
+LONG_TILE_SECONDS = 0.2  # longer tiles go one at a time: the gap is nothing to them, and no tile waits twice
+CALL_SECONDS = 0.2  # of short tiles, several of one request share a call that takes so long
+CALL_TILES = 16  # most tiles of a call
+TILE_TRIES = 6  # losses of one tile after which its request fails
+REMARKS = {"refused_example": 50}  # that are told of each kind; of others the first
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``counts``: what their answers
+    told beside (``Evaluation.counts``). ``tile``: the size in use, None where it is not known. ``up``: actors that
+    answer now; ``most_up``: at any time."""
+
+    tiles: int = 0
+    retries: int = 0
+    duplicates: int = 0
+    restarts: int = 0
+    busy_seconds: float = 0.0
+    counts: Tally[str] = field(default_factory=Tally)
+    events: list[tuple[str, str]] = field(default_factory=list)
+    tile: Tile | None = None
+    up: int = 0
+    most_up: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """One tile of a request, and the answer that somebody waits for. size: that it was cut by. doubted: the actor whose
+    answer was no number; another is asked as well."""
+
+    packed: Packed
+    cut: Cut
+    size: Tile
+    answer: "asyncio.Future[Evaluation]"
+    losses: int = 0
+    sent: float = math.inf  # for the first time, by time.monotonic
+    again: bool = False  # waits to be computed once more
+    runners: set[Member] = field(default_factory=set)  # the actors that have it
+    doubted: Member | None = None
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that it takes: what it costs its asker's share."""
+        (c0, c1), (e0, e1) = self.cut.candidates, self.cut.examples
+        return (c1 - c0) * (e1 - e0)
+
+    def fail(self, error: TunerError) -> None:
+        """Let whoever waits see an error, unless there is an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """Pieces of one request that an actor has, since a moment of ``time.monotonic``."""
+
+    member: Member
+    pieces: list[Piece]
+    started: float
+    late: bool = False  # they are for another actor as well
+
+
+class Spreader:
+    """Gives pieces to actors until each has its answer.
+
+    ``twice``: whether a piece that takes long may be given to another actor as well. ``too_large``: called with a piece
+    that does not fit into memory. ``tell``: takes an event's kind and message. ``counted``: called with the cost of
+    every piece that is counted, and the seconds since it was first sent.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        twice: bool,
+        too_large: Callable[[Piece, OracleMemoryError], None],
+        tell: Callable[[str, str], None],
+        counted: Callable[[Cost, float], None] = lambda cost, seconds: None,
+    ) -> None:
+        self._members = members
+        self._twice = twice
+        self._too_large = too_large
+        self._tell = tell
+        self._counted = counted
+        self._queue: FairQueue[Piece] = FairQueue(lambda piece: piece.forwards)
+        self._calls: set[_Call] = set()
+        self._durations = Durations()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told_of_nan = False
+        self._remarked: set[tuple[str, str]] = set()
+        self.fresh = False
+        """Whatever oracles have kept is left aside."""
+        self.statistics = Statistics()
+
+    @property
+    def load(self) -> int:
+        """Pieces that wait or are computed."""
+        return len(self._queue) + sum(len(call.pieces) for call in self._calls)
+
+    @property
+    def waiting(self) -> int:
+        """Pieces that nobody has."""
+        return len(self._queue)
+
+    @property
+    def busy(self) -> int:
+        """Actors that have pieces."""
+        return len({call.member for call in self._calls})
+
+    @property
+    def late(self) -> set[Member]:
+        """Actors that cannot be counted on: what they have takes far longer than anything else."""
+        return {call.member for call in self._calls if call.late and not call.member.leaving}
+
+    def add(self, asker: str, pieces: list[Piece], priority: float = 1.0) -> None:
+        """Have the pieces of a request computed."""
+        self._queue.put(asker, pieces, priority)
+        self.assign()
+
+    def forget(self, pieces: Iterable[Piece]) -> None:
+        """Send nothing of a request that nobody waits for."""
+        self._queue.drop(set(pieces).__contains__)
+
+    def assign(self) -> None:
+        """Give what waits to actors with room, the least busy first."""
+        median = self._durations.median
+        limit = IN_FLIGHT if median is None or median < LONG_TILE_SECONDS else 1
+        while len(self._queue):
+            most = self._pieces_a_call(median)
+            for member in self._members.with_room(limit):
+                taken = self._queue.take(most, lambda piece: self._may_run(piece, member))  # noqa: B023
+                if taken:
+                    self._send([piece for piece in taken if not piece.answer.done()], member)
+                    break
+            else:
+                return
+
+    def _may_run(self, piece: Piece, member: Member) -> bool:
+        """Tell whether an actor may have a piece that another had before."""
+        return member not in piece.runners and (piece.doubted is not member or self._members.number_up == 1)
+
+    def _pieces_a_call(self, median: float | None) -> int:
+        """Return how many pieces of one request may share a call: as many as take little time together, as long as
+        there are enough for all actors. A call costs Ray more than most tiles cost the dispatcher."""
+        if not median:
+            return 1
+        share = len(self._queue) // (IN_FLIGHT * max(1, self._members.number_up))
+        return max(1, min(CALL_TILES, int(CALL_SECONDS / median), share))
+
+    def _send(self, pieces: list[Piece], member: Member) -> None:
+        if not pieces:
+            return
+        call = _Call(member, pieces, time.monotonic())
+        self._calls.add(call)
+        self._members.sent(member)
+        for piece in pieces:
+            piece.again = False
+            piece.sent = min(piece.sent, call.started)
+            piece.runners.add(member)
+        self._spawn(self._run(call))
+
+    async def _run(self, call: _Call) -> None:
+        """Have pieces computed, and see to what comes of it."""
+        member, life, pieces = call.member, call.member.life, call.pieces
+        try:
+            tiles = tiles_of(pieces[0].packed, [piece.cut for piece in pieces], self.fresh)
+            answers = await member.actor.evaluate.remote(tiles)
+        except RayTaskError as error:
+            for piece in pieces:
+                piece.fail(cause_of(error))
+        except RayError as error:
+            for piece in pieces:
+                self._lost(piece)
+            if isinstance(error, RayActorError):
+                self._members.lost(member, life)
+        except Exception as error:  # nobody foresaw it, and who waits for an answer must hear of it
+            for piece in pieces:
+                piece.fail(cause_of(error))
+            raise
+        else:
+            for piece, answer in zip(pieces, answers, strict=True):
+                self._take(piece, answer, member)
+        finally:
+            self._calls.discard(call)
+            for piece in pieces:
+                piece.runners.discard(member)
+            self._members.ended(member)
+            self.assign()
+
+    # ------------------------------------------------------------------------------------------------ what came of it
+    def _take(self, piece: Piece, answer: Reply | TunerError, member: Member) -> None:
+        match answer:
+            case OracleMemoryError():
+                self._too_large(piece, answer)
+            case TunerError():
+                piece.fail(answer)
+            case _:
+                self._receive(piece, read_reply(answer), member)
+
+    def _receive(self, piece: Piece, answer: Evaluation, member: Member) -> None:
+        """Count an answer. What is no number is asked for once more: the device may be at fault, or the candidate."""
+        if piece.answer.done() or piece.doubted or not self._twice or not np.isnan(answer.logits).any():
+            self._count(piece, answer)
+            return
+        piece.doubted = member
+        self.statistics.retries += 1
+        if not self._told_of_nan:
+            self._told_of_nan = True
+            self._tell(
+                "not_a_number",
+                f"{member.name} answered with a loss that is no number; the tile is asked for once more, as are later"
+                " ones, and what is no number again counts as failed",
+            )
+        self._again(piece)
+
+    def _count(self, piece: Piece, answer: Evaluation) -> None:
+        if answer.cost.forwards:  # what was kept from before says nothing of how long a tile takes
+            self._durations.add(answer.cost.seconds)
+        if not piece.answer.done():
+            piece.answer.set_result(answer)
+            self.statistics.tiles += 1
+            self.statistics.busy_seconds += answer.cost.seconds
+            self.statistics.counts.update(answer.counts)
+            self._remark(answer.remarks)
+            self._counted(answer.cost, time.monotonic() - piece.sent)
+
+    def _remark(self, remarks: Iterable[tuple[str, str]]) -> None:
+        """Tell what answers have to tell, each once."""
+        for remark in remarks:
+            told = sum(kind == remark[0] for kind, _ in self._remarked)
+            if remark not in self._remarked and told < REMARKS.get(remark[0], 1):
+                self._remarked.add(remark)
+                self._tell(*remark)
+
+    def _lost(self, piece: Piece) -> None:
+        piece.losses += 1
+        if piece.answer.done():
+            return
+        self.statistics.retries += 1
+        if self._members.fatal is not None:
+            piece.fail(self._members.fatal)
+        elif piece.losses < TILE_TRIES:
+            self._again(piece)
+        else:
+            piece.fail(OracleError(f"a tile was lost {piece.losses} times with its actor; see the oracle's log in Ray"))
+
+    def _again(self, piece: Piece) -> None:
+        if not piece.again:
+            piece.again = True
+            self._queue.put_first(piece)
+
+    # ------------------------------------------------------------------------------------------------ what is late
+    def watch(self, now: float) -> None:
+        """Take note of calls that run far longer than others (``now``: of ``time.monotonic``), and of actors that hang:
+        these are replaced."""
+        if not self._twice:
+            return
+        for call in self._calls:
+            since = now - call.started
+            call.late |= since > self._durations.limit(len(call.pieces), IN_FLIGHT)
+            if call.member.up and since > self._durations.hang(len(call.pieces), IN_FLIGHT):
+                self._members.give_up(call.member, since)
+        self.members_changed()
+
+    def leave(self, members: Iterable[Member]) -> None:
+        """Send these actors nothing more; what they have is for others as well."""
+        for member in members:
+            self._members.leave(member)
+            for call in self._calls:
+                call.late |= self._twice and call.member is member
+        self.members_changed()
+
+    def members_changed(self) -> None:
+        """See to what waits, and to what is late, with the actors that there are now."""
+        for call in self._calls:
+            if call.late and any(one is not call.member and not one.leaving for one in self._members.up):
+                self._double(call)
+        self.assign()
+
+    def _double(self, call: _Call) -> None:
+        """Let another actor compute as well what a call has not answered."""
+        pieces = [one for one in call.pieces if not one.answer.done() and not one.again and len(one.runners) == 1]
+        for piece in pieces:
+            self.statistics.duplicates += 1
+            self._again(piece)
+        if pieces and not call.member.leaving:
+            seconds = time.monotonic() - call.started
+            self._tell(
+                "straggler", f"a tile has run for more than {seconds:.1f} s; it is given to another actor as well"
+            )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,1 @@
+"""A whole run: start-up, sanity check, final scores."""

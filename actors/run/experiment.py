@@ -1,0 +1,309 @@
+"""A whole run on Ray: pool, baseline, trials under Tune, then the best prompt and the report. The driver's side."""
+
+import dataclasses
+import itertools
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import RayError
+
+from actors.cluster import cluster, quiet_tune, room, shortage
+from actors.monitoring.ledger_callback import Recorder
+from actors.monitoring.progress import Progress
+from actors.pool.client import RemoteOracle
+from actors.pool.pool import Pool
+from actors.pool.tile_scheduler import Statistics
+from actors.proposer import Proposers
+from actors.run.final_scores import measure, measure_bags_of_words, measure_baselines
+from actors.run.layout_race import race_layouts
+from actors.run.startup import Settled, settle, settle_again
+from actors.shutdown import Stop
+from actors.trials.resume_state import Past
+from actors.trials.tuner import build_tuner
+from distributed_tuner import __version__
+from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.config.space import TrialPlan
+from distributed_tuner.errors import RunDirectoryError, TunerError
+from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
+from distributed_tuner.ledger.writer import LedgerWriter
+from distributed_tuner.preflight.prepare import SPLITS, Prepared
+from distributed_tuner.prompts.export import exported, write
+from distributed_tuner.prompts.spec import framed, prompt_spec
+from distributed_tuner.report.html import write_report
+from distributed_tuner.report.summary import summarize
+from distributed_tuner.runs.directory import RunDirectory, write_json
+from distributed_tuner.stages.reading import Reader
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Array, OracleInfo
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """How a run ended: "done", "interrupted" or "failed", and where its report is."""
+
+    status: str
+    report: Path
+    summary: dict[str, Any]
+
+
+def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, resume: bool, command: str) -> Finished:
+    """Run every trial and write the whole run directory.
+
+    Raises:
+        RunDirectoryError: the directory is used already (without ``resume``), or holds no run (with it).
+        ModelError: the model cannot be loaded, it computes too coarsely for the steps of a method, or its answers do
+            not agree with each other.
+        StorageError: the disk took no more; what is on it is whole, and the run can be resumed.
+    """
+    if not resume:
+        directory.create()
+    stop = Stop()
+    if directory.mirror is not None:
+        directory.mirror.on_lost = stop.ask
+    with LedgerWriter(directory.ledger, new=not resume, on_trouble=lambda error: stop.ask()) as writer:
+        past = Past.of(directory, prepared.plans) if resume else None
+        progress = Progress(prepared.plans, prepared.tasks[0].metric)
+        with cluster(prepared.experiment.oracle, address, progress.note), stop.listening():
+            prepared = prepared.sized(*room(prepared.experiment.oracle))
+            return _Run(prepared, directory, command, writer, progress, stop, past).go()
+
+
+class _Run:
+    """One run from pool to report. past: of a resumed one."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        directory: RunDirectory,
+        command: str,
+        writer: LedgerWriter,
+        progress: Progress,
+        stop: Stop,
+        past: Past | None,
+    ) -> None:
+        self._prepared = prepared
+        self._directory = directory
+        self._command = command
+        self._past = past or Past()
+        self._writer = writer
+        self._progress = progress
+        self._stop = stop
+        self._resume = past is not None
+        self._began = time.monotonic()
+        self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
+        self._ledger = Follower(directory.ledger)
+
+    def go(self) -> Finished:
+        experiment = self._prepared.experiment
+        progress = self._progress
+        model = getattr(experiment.oracle, "model", "the analytic oracle")
+        progress.note(f"loading {model} in {experiment.oracle.first_actors} oracle actor(s)")
+        for note in (shortage(experiment.oracle), *self._prepared.notes):
+            if note:
+                progress.note(note)
+        for warning in self._prepared.warnings:
+            progress.note(f"warning: {warning}")
+        settled = self._settled(progress)
+        pool, oracle = settled.pool, settled.pool.oracle
+        for note in oracle.info.extra.get("notes", "").splitlines():  # what shows when a model is loaded
+            if note not in self._prepared.notes:
+                progress.note(note)
+        self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(settled.answer_words)
+        if self._prepared.experiment.head.kind != experiment.head.kind:
+            progress.note(f"head: {self._prepared.experiment.head.kind}, as answers tell of label words alone")
+        self._prepared, layouts = race_layouts(self._prepared, oracle, progress.note)
+        if not self._resume:
+            write_json(self._directory.config, self._config(oracle.info))
+        status = "failed"
+        writer = self._writer
+        methods = list(dict.fromkeys(plan.method for plan in self._prepared.plans))
+        writer.write(
+            RunRow(
+                name=experiment.name,
+                version=__version__,
+                seed=experiment.seed,
+                methods=methods,
+                resumed=self._resume,
+            )
+        )
+        for warning in () if self._resume else self._prepared.warnings:
+            writer.write(EventRow(kind=DATA_WARNING, message=warning))
+        for calibration in settled.calibrations:
+            writer.write(calibration)
+        for parity in settled.parities:
+            writer.write(parity)
+        for layout in layouts:
+            writer.write(layout)
+        _write_events(settled.before, writer)
+        try:
+            measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, progress)
+            status = self._run_trials(pool, writer, progress)
+            if status == "done":
+                measure_bags_of_words(self._prepared, self._ledger, writer, progress)
+                self._measure_best(oracle, writer)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        finally:
+            self._stop.over()
+            statistics = self._hear(pool)
+            _write_events(statistics, writer, progress.note)
+            writer.write(
+                RunEndRow(
+                    status=status,
+                    wall_seconds=time.monotonic() - self._began,
+                    oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
+                    oracle_actors=statistics.most_up or experiment.oracle.first_actors,
+                    tiles=settled.before.tiles + statistics.tiles,
+                    retries=settled.before.retries + statistics.retries,
+                    counts=dict(settled.before.counts + statistics.counts),
+                )
+            )
+            if status == "interrupted":  # whoever stops a job gives it seconds, and the model may be slow
+                self._try_report()
+            self._try_export(oracle)
+            report = self._try_report()
+            pool.stop()
+        if not self._directory.config.exists():
+            raise RunDirectoryError(f"{self._directory.name} was removed while its run went on; start the run again")
+        return Finished(status, report, self._summary())
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _settled(self, progress: Progress) -> Settled:
+        """Start the pool; a new run settles what is left to be chosen, a resumed one has it in its config.json."""
+        names = (f"{self._name}/{number}" for number in itertools.count())
+
+        def start(config: OracleConfig) -> Pool:
+            return Pool.start(config, next(names))
+
+        return (settle_again if self._resume else settle)(self._prepared, start, progress.note)
+
+    def _hear(self, pool: Pool) -> Statistics:
+        """Return what the pool has to tell. A tile that has become smaller is in config.json before anyone is told."""
+        statistics = pool.statistics()
+        oracle = self._prepared.experiment.oracle
+        if statistics.tile not in (None, oracle.tile):
+            oracle = oracle.model_copy(update={"tile": statistics.tile})
+            self._prepared = self._prepared.with_oracle(oracle)
+            self._directory.record_oracle(oracle.model_dump(mode="json"))
+        return statistics
+
+    def _config(self, info: OracleInfo) -> dict[str, Any]:
+        task = self._prepared.tasks[0]
+        packages = ("ray", "torch", "transformers", "cma", "nevergrad", "numpy")
+        return {
+            "experiment": self._prepared.experiment.model_dump(mode="json"),
+            "trials": [plan.to_json() for plan in self._prepared.plans],
+            "space": self._prepared.space,
+            "task": {
+                "name": task.name,
+                "metric": task.metric,
+                "label_words": list(task.label_words),
+                **{split: len(task.examples(split)) for split in SPLITS},
+            },
+            "model": dataclasses.asdict(info),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+            "command": self._command,
+            "root": str(self._prepared.root),
+        }
+
+    def _run_trials(self, pool: Pool, writer: LedgerWriter, progress: Progress) -> str:
+        _write_events(self._hear(pool), writer, progress.note)
+        pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
+        plans = self._prepared.plans
+        past = self._past
+        past.write_down(self._directory, writer)
+        proposers = Proposers.start([plan.experiment for plan in plans], self._name, self._prepared.root, pool)
+        recorder = Recorder(plans, writer, self._directory, progress, lambda: self._hear(pool).events, past.ended)
+        try:
+            if len(past.ended) < len(plans):
+                began = self._ledger.catch_up().sessions[0].first
+                tuner = build_tuner(
+                    self._prepared, self._directory, pool, proposers, recorder, self._stop, past, self._resume, began
+                )
+                with progress, quiet_tune(), self._stop.polled():
+                    tuner.fit()
+            return recorder.close()
+        except KeyboardInterrupt:
+            recorder.close()
+            raise
+        finally:
+            proposers.stop()
+
+    def _summary(self) -> dict[str, Any]:
+        """Return what the run has come to so far."""
+        return summarize(self._ledger.catch_up(), self._directory.read_config())
+
+    def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any], dict[str, Any]] | None:
+        """Return the best trial with its task, its prompt, its line in the summary, and what the summary says is
+        returned, if its prompt is known.
+
+        The plan and the task are as the prompt is asked: a screen may have found another instruction and wording.
+        """
+        summary = self._summary()
+        for plan in self._prepared.plans:
+            prompt = self._directory.prompt_of(plan.trial_id)
+            if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
+                scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
+                asked, task = self._prepared.as_screened(plan, self._ledger.catch_up().screens)
+                seen = task if isinstance(prompt, str) else framed(task, asked.experiment.prompt)
+                return asked, seen, prompt, scores, summary["best"]
+        return None
+
+    def _measure_best(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
+        """Score the best prompt on test if its trial was stopped by the schedule before it could."""
+        best = self._best()
+        if best is None or best[3]["test_metric"] is not None:
+            return
+        plan, task, prompt, scores, _ = best
+        state = self._directory.head_of(plan.trial_id)
+        candidate, spec = exported(plan, task, prompt, [], scores, state).asked()
+        reader, split_seed = Reader(task, plan.experiment.head), plan.experiment.task.split_seed
+        writer.write(measure(oracle, reader, candidate, spec, state, split_seed, plan.trial_id))
+
+    def _try_export(self, oracle: RemoteOracle) -> None:
+        """Export; a pool that is gone costs the export, not the report."""
+        try:
+            self._export(oracle)
+        except (TunerError, RayError, OSError) as error:
+            log.warning("best/ could not be written (%s); --resume writes it", error)
+
+    def _try_report(self) -> Path:
+        """Write the report; a disk that is full costs the report, not what else there is to be said."""
+        try:
+            write_report(self._directory.path, self._ledger.catch_up())
+        except OSError as error:
+            log.warning("the report could not be written (%s); `python tune.py report` writes it", error)
+        if self._directory.mirror is not None:
+            self._directory.mirror.catch_up(0)  # have it sent now, and wait for nothing
+        return self._directory.report
+
+    def _export(self, oracle: RemoteOracle) -> None:
+        """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""
+        best = self._best()
+        if best is not None:
+            plan, task, prompt, scores, told = best
+            if told["kept"] == "manual_prompt":
+                state = self._directory.baseline_head(plan.experiment.task.split_seed)
+                task = self._prepared.plain_task(plan)
+                manual = exported(plan, task, task.manual_prompt, [], told, state, told["method"])
+                write(manual, self._directory.best)
+                return
+            layout = prompt_spec(plan.experiment.prompt, task).layout
+            tokens = [] if isinstance(prompt, str) else oracle.nearest_tokens(prompt, layout)
+            state = self._directory.head_of(plan.trial_id)
+            write(exported(plan, task, prompt, tokens, scores, state), self._directory.best)
+
+
+def _write_events(statistics: Statistics, writer: LedgerWriter, note: Callable[[str], None] = lambda _: None) -> None:
+    for kind, message in statistics.events:
+        writer.write(EventRow(kind=kind, message=message))
+        note(f"pool: {message}")

@@ -1,0 +1,149 @@
+"""Scores that are not bought from any trial's budget: the baselines', and the selected prompt's on test."""
+
+import math
+from collections.abc import Mapping
+
+from actors.monitoring.progress import Progress
+from distributed_tuner.baselines import bag_of_words_scores
+from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.rows import CostRow, MeasureRow
+from distributed_tuner.ledger.writer import LedgerWriter
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.preflight.prepare import SPLITS, Prepared
+from distributed_tuner.prompts.spec import NO_ROWS
+from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.validation import batches, scores_of
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.values import Array64, Batch, Candidate, Cost, Evaluation, PromptSpec, Request, Text
+
+LAST = ("manual_prompt_with_head", "test")  # the row that is written last
+
+
+def measure_baselines(
+    prepared: Prepared,
+    directory: RunDirectory,
+    oracle: LossOracle,
+    ledger: Follower,
+    writer: LedgerWriter,
+    progress: Progress,
+) -> None:
+    """Score the manual prompt of every split as it is, and its answers read by the run's head, but for what the ledger
+    has already."""
+    done = {(row.split_seed, row.what, row.split) for row in ledger.catch_up().measures}
+    asked = _Asked(oracle)
+    for split_seed, task in prepared.baselines():
+        if (split_seed, *LAST) in done:
+            continue
+        reader = Reader(task, prepared.experiment.head, prepared.fitted_on)
+        state, rows = _baseline_rows(reader, split_seed, asked)
+        directory.keep_baseline_head(split_seed, state)
+        for row in rows:
+            if (split_seed, row.what, row.split) not in done:
+                writer.write(row)
+                _tell(row, task, progress)
+
+
+def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWriter, progress: Progress) -> None:
+    """Score a bag of words on the rows of every split, but for what the ledger has already.
+
+    It asks no model, and comes last: scikit-learn takes longer to import than a trial to begin.
+    """
+    done = {(row.split_seed, row.split) for row in ledger.catch_up().measures if row.what == "bag_of_words"}
+    for split_seed, task in prepared.baselines():
+        for split in SPLITS[1:]:
+            if (split_seed, split) not in done:
+                scores = bag_of_words_scores(task, split, prepared.fitted_on)
+                row = _baseline_row("bag_of_words", split, split_seed, None, scores, scores[task.metric])
+                writer.write(row)
+                _tell(row, task, progress)
+
+
+def _tell(row: MeasureRow, task: Task, progress: Progress) -> None:
+    name = row.what.replace("_", " ")
+    progress.note(f"{name}, split {row.split_seed}: {row.split} {task.metric} {row.metric:.4f}")
+
+
+def _baseline_row(
+    what: str,
+    split: str,
+    split_seed: int,
+    loss: float | None,
+    scores: Mapping[str, float],
+    metric: float,
+    **more: object,
+) -> MeasureRow:
+    facts = {"what": what, "split": split, "split_seed": split_seed, "loss": loss, "metrics": dict(scores)}
+    return MeasureRow.model_validate({"cost": CostRow(), **facts, "metric": metric, **more})
+
+
+class _Asked:
+    """Answers to manual prompts, each asked for once: test sets are often the same for every split seed."""
+
+    def __init__(self, oracle: LossOracle) -> None:
+        self._oracle = oracle
+        self._answers: dict[tuple[str, Batch], Evaluation] = {}
+
+    def answer(self, text: str, batch: Batch) -> tuple[Evaluation, Cost]:
+        """Return an answer and what it has just cost."""
+        key = (text, batch)
+        if key in self._answers:
+            return self._answers[key], Cost()
+        found = self._answers[key] = self._oracle.evaluate(Request((Text(text),), batch, NO_ROWS))
+        return found, found.cost
+
+
+def _baseline_rows(reader: Reader, split_seed: int, asked: _Asked) -> tuple[Mapping[str, Array64], list[MeasureRow]]:
+    """Return the head that reads the manual prompt, and the rows of both ways to read it on one split."""
+    task = reader.task
+    fitting = [asked.answer(task.manual_prompt, batch) for batch in batches(reader)]
+    (train, _), (dev, _), *references = fitting
+    read = reader.read(train, dev, references[0][0] if references else None)
+    test, test_cost = asked.answer(task.manual_prompt, reader.batch("test"))
+    dev_cost = fitting[1][1]
+    plain_dev, plain_test = scores_of(task, dev, reader.batch("dev")), scores_of(task, test, reader.batch("test"))
+
+    def row(what: str, split: str, loss: float | None, scores: Mapping[str, float], **more: object) -> MeasureRow:
+        return _baseline_row(what, split, split_seed, loss, scores, scores[task.metric], **more)
+
+    rows = [
+        row("manual_prompt", "dev", float(dev.losses[0]), plain_dev, cost=CostRow.of(dev_cost)),
+        row("manual_prompt", "test", float(test.losses[0]), plain_test, cost=CostRow.of(test_cost)),
+    ]
+    more_cost = sum((cost for _, cost in fitting), Cost()) - dev_cost
+    if math.isfinite(read.score):
+        loss, scores = reader.measure(read.state, test, reader.batch("test"))
+        rows += [
+            row(
+                "manual_prompt_with_head", "dev", read.dev_loss, read.dev_metrics,
+                losses=[round(float(one), 5) for one in read.losses], cost=CostRow.of(more_cost),
+            ),
+            row("manual_prompt_with_head", "test", loss, scores, label_words_metric=plain_test[task.metric]),
+        ]  # fmt: skip
+    return read.state, rows
+
+
+def measure(
+    oracle: LossOracle,
+    reader: Reader,
+    candidate: Candidate,
+    spec: PromptSpec,
+    state: Mapping[str, Array64],
+    split_seed: int,
+    trial_id: str,
+) -> MeasureRow:
+    """Score a trial's selected prompt on test beside any budget, read by its head."""
+    task, batch = reader.task, reader.batch("test")
+    answer = oracle.evaluate(Request((candidate,), batch, spec))
+    loss, scores = reader.measure(state, answer, batch)
+    return MeasureRow(
+        trial_id=trial_id,
+        what="selected",
+        split="test",
+        split_seed=split_seed,
+        loss=loss,
+        metric=scores[task.metric],
+        metrics=scores,
+        label_words_metric=scores_of(task, answer, batch)[task.metric],
+        cost=CostRow.of(answer.cost),
+    )

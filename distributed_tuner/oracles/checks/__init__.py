@@ -1,0 +1,1 @@
+"""Sanity checks of an oracle: parity, precision, packed rows against whole ones."""

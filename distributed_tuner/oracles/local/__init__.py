@@ -1,0 +1,1 @@
+"""Models in this process: loading, packing, attention and the fast path."""

@@ -1,0 +1,380 @@
+"""A frozen model of transformers as two functions: hidden states of a flat sequence, and label-word logits of some.
+
+Through transformers' public interface alone: inputs_embeds, position_ids, a replaceable attention function and the
+output embeddings. Which rows a sequence is made of is the caller's; how attention sees them is attention.py's.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed_tuner.config.oracle import TransformersOracleConfig
+from distributed_tuner.oracles.local.attention import (
+    NAME,
+    Block,
+    Segments,
+    SharedCache,
+    SharedTokens,
+    block_on,
+    register,
+)
+from distributed_tuner.oracles.local.cpu_linear import Linear, fastest, pack_linears, unpack_linears
+from distributed_tuner.oracles.local.fused_layers import Make, fuse_layers, shape_of
+from distributed_tuner.oracles.local.loading import (
+    OWN_ATTENTION,
+    cache_directory,
+    first_position,
+    is_masked,
+    reads_ids,
+    why_whole,
+)
+from distributed_tuner.oracles.local.packing import BlockPlan, plan_even
+from distributed_tuner.oracles.local.row_limits import context_of
+from distributed_tuner.oracles.local.shared_weights import fingerprint, shared
+from distributed_tuner.values import Array
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+CANARY_HEAD, CANARY_ROWS = (3, 5, 7), ((11, 13), (17, 19))  # token ids: what two rows share, and their own
+FAR_LEAST, FAR_MOST = 8, 2**17  # places that the second of these rows may end at
+COMPARED = 64  # words whose logits stand for those of all
+REST = "rest."  # in front of the names of weights outside the layers
+LAID_OUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
+"""Of the hidden states' norm, by which another way to compute layers may differ."""
+
+
+class Trunk:
+    """Runs one model on one device. Not thread-safe.
+
+    ``files``: those that the model was read from, as it is; empty where that is not known.
+    """
+
+    def __init__(self, model: Any, files: Sequence[Path] = ()) -> None:
+        self._model = model.requires_grad_(False).eval()
+        self._base = _base_of(model)
+        self._files = files
+        self._embedding = model.get_input_embeddings()
+        self.masked = is_masked(model.config)
+        self.device: torch.device = self._embedding.weight.device
+        self.dtype: torch.dtype = model.dtype
+        self._settings = model.config.get_text_config()
+        self._first = first_position(model.config)
+        self._last = max(FAR_LEAST, min(FAR_MOST, context_of(model.config))) - 1
+        self._added: Tensor | None = None
+        self.whole = why_whole(model.config)
+        """Why rows cannot share a sequence; empty where they may."""
+        self.reads_ids = reads_ids(model.config)
+        """Layers read the tokens' ids beside their embeddings."""
+        self.no_rows = ""
+        """Why the model takes no rows that are no token's; empty where it does."""
+        self.mixes = False
+        """The last pass had layers that did not attend, and so may have mixed tokens without asking whose they are."""
+        self.own_head = False
+        """Logits are read from the model's own head, over all words, and not from hidden states."""
+        self._head = self._label_head()
+        if self.masked and hasattr(self._base, "embeddings"):
+            self._base.embeddings.register_forward_hook(self._add)
+        self.linear: Linear = "plain"
+        """How the layers' products are computed."""
+        self.fused = 0
+        """How many layers are rewritten (fused_layers.py)."""
+        self.laid_out = False
+        if not self.whole:
+            model.set_attn_implementation(register())
+
+    @property
+    def name(self) -> str:
+        """The model's class."""
+        return type(self._model).__name__
+
+    @property
+    def weights(self) -> int:
+        """Of what a token is multiplied with, about."""
+        return int(sum(weight.numel() for weight in self._base.parameters()) - self.table.numel())
+
+    @property
+    def table(self) -> "Tensor":
+        """The embedding matrix E, shape (vocabulary, D)."""
+        weight: Tensor = self._embedding.weight
+        return weight
+
+    def embed(self, ids: Any) -> "Tensor":
+        """Return the embeddings of token ids, shape (..., D)."""
+        import torch
+
+        embedded: Tensor = self._embedding(torch.as_tensor(ids, dtype=torch.long, device=self.device))
+        return embedded
+
+    def forward(
+        self, embeds_N_D: "Tensor", positions_N: "Tensor", segments: Segments, added_N_D: "Tensor | None" = None
+    ) -> "Tensor":
+        """Return the hidden states (N, H) after the last norm, or those (A, H) of the segments' answers alone.
+
+        ``positions_N`` count from 0. ``added_N_D`` is added to what a masked model's embedding layer makes of the
+        input, after its LayerNorm.
+        """
+        self._added = added_N_D
+        try:
+            out = self._base(
+                inputs_embeds=embeds_N_D[None],
+                position_ids=positions_N[None] + self._first,
+                segments=segments,
+                **({} if self.masked else {"use_cache": False}),
+            )
+        finally:
+            self._added = None
+        self.mixes = segments.layers < self._settings.num_hidden_layers
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden if self.fused or segments.answers is None else hidden[segments.answers]
+
+    def alone(self, embeds_B_T_D: "Tensor", place: int, added_B_T_D: "Tensor | None" = None) -> "Tensor":
+        """Return what ``label_logits`` reads at a place of sequences of one length (B, ...), by the model's own forward
+        pass: nothing of it is replaced but for linear layers."""
+        import torch
+
+        seen = torch.ones(embeds_B_T_D.shape[:2], dtype=torch.long, device=self.device)
+        self._added = added_B_T_D
+        try:
+            return self._own(place, inputs_embeds=embeds_B_T_D, attention_mask=seen)
+        finally:
+            self._added = None
+
+    def by_ids(self, ids: Sequence[int], place: int) -> "Tensor":
+        """Return the same (1, ...) of a text by its tokens' ids."""
+        import torch
+
+        return self._own(place, input_ids=torch.tensor([list(ids)], device=self.device))
+
+    def _own(self, place: int, **given: "Tensor") -> "Tensor":
+        model = self._model if self.own_head else self._base
+        taken = inspect.signature(model.forward).parameters
+        more: dict[str, Any] = {} if self.masked else {"use_cache": False}
+        if place == -1 and "logits_to_keep" in taken:
+            more["logits_to_keep"] = 1
+        every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+        with self._own_attention():
+            out = model(**{name: value for name, value in (given | more).items() if every or name in taken})
+        read: Tensor = out.logits if self.own_head else out.last_hidden_state
+        return read[:, place]
+
+    @contextmanager
+    def _own_attention(self) -> Iterator[None]:
+        if self.whole:  # it was never replaced
+            yield
+            return
+        self._model.set_attn_implementation(OWN_ATTENTION)
+        try:
+            yield
+        finally:
+            self._model.set_attn_implementation(NAME)
+
+    def block(self, plan: BlockPlan, shared: SharedTokens | SharedCache | None = None) -> Block:
+        """Put a planned block on the device; causal unless the model reads both ways."""
+        return block_on(plan, self.device, self.dtype, not self.masked, shared)
+
+    def logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> Array:
+        """Return the label words' logits (..., W) of hidden states (..., H) or of all words' logits, in float32."""
+        result: Array = self.label_logits(hidden, label_ids).cpu().numpy()
+        return result
+
+    def label_logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> "Tensor":
+        """Return the same on the device."""
+        import torch
+
+        if self.own_head:
+            logits = hidden[..., list(label_ids)]
+        elif self.masked:
+            rows = self._model.get_output_embeddings()
+            rows.ids = list(label_ids)
+            logits = self._head(hidden)
+        else:
+            ids = list(label_ids)
+            logits = hidden.float() @ self._head.weight[ids].float().T
+            if getattr(self._head, "bias", None) is not None:
+                logits = logits + self._head.bias[ids].float()
+            settings = self._settings
+            if scale := getattr(settings, "logit_scale", None):  # Cohere
+                logits = logits * scale
+            if scaling := getattr(settings, "logits_scaling", None):  # Granite
+                logits = logits / scaling
+            if cap := getattr(settings, "final_logit_softcapping", None):  # Gemma
+                logits = cap * torch.tanh(logits / cap)
+        result: Tensor = logits.float()
+        return result
+
+    def scores(self, hidden: "Tensor") -> "Tensor":
+        """Return logits of words all over the vocabulary less their mean, for comparisons."""
+        size = len(self.table)
+        logits = self.label_logits(hidden, tuple(range(0, size, max(1, size // COMPARED))))
+        return logits - logits.mean(dim=-1, keepdim=True)
+
+    def keep_whole(self, why: str) -> None:
+        """Compute rows whole from now on."""
+        if not self.whole:
+            self._model.set_attn_implementation(OWN_ATTENTION)
+        self.whole = why
+
+    def stays(self, config: TransformersOracleConfig) -> bool:
+        """Compile what is to be compiled; tell whether the layers stay as they are."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        if config.compile:
+            for module in self._base.modules():
+                if isinstance(module, GradientCheckpointingLayer):  # transformers' base of one layer of the stack
+                    module.compile(dynamic=True)
+        return self.device.type != "cpu" or config.compile or config.gradients
+
+    def lay_out(
+        self, config: TransformersOracleConfig, canaries: "Callable[[], Tensor]", rewritten: bool = True
+    ) -> None:
+        """Choose how a CPU computes products, and rewrite layers where they can be.
+
+        Where the ``canaries`` get something else then, everything is put back. Rewritten layers take no whole rows.
+        """
+        self.laid_out = True
+        self.linear = fastest(self._base) if config.linear == "auto" else config.linear
+        layers = None if self.masked or self.whole or not rewritten else getattr(self._base, "layers", None)
+        if layers is None or not self._rewrite(layers, canaries):
+            self._pack(canaries)
+
+    def _pack(self, canaries: "Callable[[], Tensor]") -> None:
+        """Pack the products; put everything back where the model computes something else then."""
+        wanted = canaries()
+        if not pack_linears(self._base, self.linear):
+            return
+        try:
+            if self._near(canaries(), wanted):
+                return
+        except (AttributeError, RuntimeError) as error:  # somebody reads a weight past its layer
+            log.debug("packed linear layers of %s: %s", self.name, error)
+        unpack_linears(self._base)
+        self.linear = "plain"
+        log.warning("the linear layers of %s stay as they are: packed, they give something else", self.name)
+
+    def _near(self, got: "Tensor", wanted: "Tensor") -> bool:
+        return near(got, wanted, LAID_OUT_TOLERANCE[str(self.dtype).removeprefix("torch.")])
+
+    def _rewrite(self, layers: Any, canaries: "Callable[[], Tensor]") -> bool:
+        """Rewrite the layers where they can be; put everything back where the model computes something else then."""
+        if any(shape_of(layer) is None for layer in layers):
+            return False
+        original, wanted = list(layers), canaries()
+        weights = [(weight, weight.data) for weight in self._model.parameters()]
+        self.fused = fuse_layers(layers, self.linear, self._kept)
+        if self.fused and not self._near(canaries(), wanted):
+            log.warning("the layers of %s are not rewritten: they compute something else", self.name)
+            self.fused = 0
+            for index, layer in enumerate(original):
+                layers[index] = layer
+            for weight, data in weights:
+                weight.data = data
+        return self.fused > 0
+
+    def _kept(self, make: Make) -> "dict[str, Tensor]":
+        """Return rewritten layers' weights, shared with the other processes of this machine where that is possible.
+
+        The model's other weights are shared as well then: nothing of the files that it was read from stays in memory.
+        """
+        if not self._files or self.linear != "plain":  # packed weights cannot be mapped
+            return make()
+        inside = {id(weight) for weight in self._base.layers.parameters()}
+        rest = {name: weight for name, weight in self._model.named_parameters() if id(weight) not in inside}
+
+        def make_all() -> "dict[str, Tensor]":
+            return make() | {f"{REST}{name}": weight.detach().clone() for name, weight in rest.items()}
+
+        weights = shared(cache_directory() / "layers", fingerprint(self._files, str(self.dtype)), make_all)
+        for name, weight in rest.items():
+            weight.data = weights[f"{REST}{name}"]
+        return weights
+
+    def _label_head(self) -> Any:
+        """Return what label words' logits are made with; None, and ``own_head``, where it is not understood."""
+        if self.whole and self.masked:
+            head = None
+        else:
+            head = _cut_head(self._model) if self.masked else self._model.get_output_embeddings()
+        self.own_head = head is None or self._base is self._model
+        return head
+
+    def _add(self, _module: Any, _inputs: Any, output: "Tensor") -> "Tensor":
+        return output if self._added is None else output + self._added
+
+    def canaries(self) -> "Tensor":
+        """Return what is read at some short rows' own tokens, computed in one sequence where they may share one.
+
+        The second row stands at the end of the context, since layers may treat far places otherwise.
+        """
+        import torch
+
+        if self.whole:
+            with torch.inference_mode():
+                rows_2_T_D = self.embed([[*CANARY_HEAD, *row] for row in CANARY_ROWS])
+                return torch.cat([self.alone(rows_2_T_D, place) for place in (-2, -1)]).float()
+        head, width, rows = len(CANARY_HEAD), len(CANARY_ROWS[0]), len(CANARY_ROWS)
+        close, far = range(head, head + width), range(self._last - width + 1, self._last + 1)
+        if self.masked:  # nothing can be shared
+            ids = [*(t for row in CANARY_ROWS for t in (*CANARY_HEAD, *row))]
+            block = self.block(plan_even(rows, 1, head + width))
+            hidden = self._canary(ids, [*range(head), *close, *range(head), *far], [block])
+            return hidden.view(rows, head + width, -1)[:, head:].flatten(0, 1)
+        ids = [*CANARY_HEAD, *(t for row in CANARY_ROWS for t in row)]
+        shared = self.block(plan_even(1, rows, width, head), SharedTokens(0, head))
+        return self._canary(ids, [*range(head), *close, *far], [self.block(plan_even(1, 1, head)), shared])[head:]
+
+    def _canary(self, ids: list[int], positions: list[int], blocks: list[Block]) -> "Tensor":
+        import torch
+
+        with torch.inference_mode():
+            known = torch.tensor(ids, device=self.device) % len(self.table)
+            at = torch.tensor(positions, device=self.device)
+            return self.forward(self.embed(known), at, Segments(tuple(blocks))).float()
+
+
+def near(got: "Tensor", wanted: "Tensor", tolerance: float) -> bool:
+    """Tell whether a tensor differs from another by no more than so much of its norm; a NaN does."""
+    return bool((got - wanted).norm() <= tolerance * wanted.norm())
+
+
+def _base_of(model: Any) -> Any:
+    """Return the part of a model that makes hidden states; some do not name it as transformers expects.
+
+    The model itself where there is no such part.
+    """
+    named = (model.base_model, model.get_decoder(), getattr(model, "model", None))
+    return next((part for part in named if part is not None and part is not model), model)
+
+
+def _cut_head(model: Any) -> Any:
+    """Return the module from a masked model's hidden states to logits, its last product cut down to label words' rows.
+
+    None where there is not exactly one such module.
+    """
+    import torch
+
+    class LabelRows(torch.nn.Module):
+        """The rows ``ids`` of the output embeddings, multiplied in float32."""
+
+        def __init__(self, full: Any) -> None:
+            super().__init__()
+            self.weight, self.bias, self.ids = full.weight, full.bias, [0]
+
+        def forward(self, hidden: "Tensor") -> "Tensor":
+            logits: Tensor = hidden.float() @ self.weight[self.ids].float().T
+            if self.bias is not None:
+                logits = logits + self.bias[self.ids].float()
+            return logits
+
+    heads = [module for module in model.children() if module is not _base_of(model)]
+    full = model.get_output_embeddings()
+    if len(heads) != 1 or full is None:
+        return None
+    model.set_output_embeddings(LabelRows(full))
+    return heads[0]

@@ -1,0 +1,173 @@
+"""A frozen language model of Hugging Face transformers as a loss oracle.
+
+Only the label words' logits at one position matter, so only those are computed, and what candidates or examples share
+is computed once: the rows of a forward pass lie in one flat sequence (packed_rows.py). Rows that are too long for that
+to be right, and all rows of models that it is not right for, are computed whole (whole_rows.py). Which these are is
+found by the configuration (limits.py) and by a comparison when the model is loaded (ways.py).
+
+What a sequence looks like in tokens is encoding.py's, what a candidate's rows are prompt_rows.py's, the model itself
+trunk.py's.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distributed_tuner.config.oracle import TransformersOracleConfig
+from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.base import answer, priced
+from distributed_tuner.oracles.checks.packing import settle
+from distributed_tuner.oracles.local.backbone import Trunk
+from distributed_tuner.oracles.local.gradients import groups, logits_and_gradient, no_graph, require_white_box
+from distributed_tuner.oracles.local.loading import load_model, load_tokenizer, weight_files
+from distributed_tuner.oracles.local.packed_rows import PackedRows
+from distributed_tuner.oracles.local.row_limits import context_of, reach_of
+from distributed_tuner.oracles.local.whole_rows import WholeRows
+from distributed_tuner.oracles.tokens.encoding import Encoder
+from distributed_tuner.oracles.tokens.prompt_embeddings import AnswersByRows, PromptRows
+from distributed_tuner.values import (
+    Array,
+    Batch,
+    Cost,
+    Evaluation,
+    OracleInfo,
+    PromptSpec,
+    Request,
+    Text,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TransformersOracle(AnswersByRows):
+    """Answers loss queries of one model on one device. Not thread-safe: one request at a time.
+
+    ``model`` and ``tokenizer`` may be given as objects; else they are loaded as ``config`` says. A model becomes the
+    oracle's own: it is frozen, its attention is replaced, and on a CPU its layers are.
+
+    Raises:
+        ModelError: the model cannot be found, loaded or used.
+    """
+
+    def __init__(self, config: TransformersOracleConfig, model: Any = None, tokenizer: Any = None) -> None:
+        import torch
+
+        torch.set_num_threads(config.thread_count)
+        self._config = config
+        files = weight_files(config) if model is None else []
+        model = load_model(config) if model is None else model
+        self._trunk = Trunk(model, files)
+        self._tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
+        context, reach, rows = context_of(model.config), reach_of(model.config), len(self._trunk.table)
+        self._encoder = Encoder(self._tokenizer, context, self._trunk.masked, rows, reach)
+        self._rows = PromptRows(self._tokenizer, self._encoder, self._trunk.embed, self._trunk.table)
+        self._packed = PackedRows(self._trunk, self._encoder, self._rows, config.text_cache_gib * 2**30)
+        self._whole = WholeRows(self._trunk, self._encoder, self._rows)
+        with no_graph(config):
+            notes = settle(self._trunk, self._packed, self._whole, self._encoder, config, files)
+        dtype = str(self._trunk.dtype).removeprefix("torch.")
+        size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
+        extra = {"linear": self._trunk.linear, "reach": str(self._encoder.reach)}
+        extra |= {"notes": "\n".join(notes)} if notes else {}
+        self._info = OracleInfo(
+            config.model, self._rows.width, size, context, std, dtype, device, extra, answer_words=size
+        )
+
+    @property
+    def info(self) -> OracleInfo:
+        return self._info
+
+    def cost(self, request: Request) -> Cost:
+        return priced(self._encoder.cost(request), self._config.price)
+
+    def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
+        began = time.perf_counter()
+        require_white_box(request, self._config)
+        batch, spec = request.batch, request.prompt
+        gradients = None
+        with no_graph(self._config):
+            label_ids = self._encoder.answer_ids(batch)
+            scores = np.empty((len(request.candidates), len(batch.examples), len(label_ids)), np.float32)
+            soft = [i for i, candidate in enumerate(request.candidates) if not isinstance(candidate, Text)]
+            if soft:
+                self._require_rows()
+                self._encoder.require_fit(batch, spec)
+                rows = np.stack([self.materialize(request.candidates[i], spec) for i in soft])
+                if request.gradient:
+                    scores, gradients = self._with_gradients(rows, batch, spec, label_ids)
+                else:
+                    scores[soft] = self._trunk.logits(self._soft(self._to_device(rows), batch, spec), label_ids)
+            for i, candidate in enumerate(request.candidates):
+                if isinstance(candidate, Text):
+                    self._encoder.require_text_fits(batch, candidate.text)
+                    scores[i] = self._trunk.logits(self._text(candidate.text, batch), label_ids)[0]
+        counted = self._encoder.cost(request)
+        cost = priced(replace(counted, seconds=time.perf_counter() - began), self._config.price)
+        return answer(scores, batch, cost, gradients)
+
+    # ------------------------------------------------------------------------------------------------ rows
+    def _require_rows(self) -> None:
+        if self._trunk.no_rows:
+            raise ModelError(
+                f"a soft prompt needs a model that reads rows which are no token's, but {self._config.model!r} does not"
+                f" ({self._trunk.no_rows}); set prompt.kind: text, or choose another model"
+            )
+
+    def _to_device(self, rows: Array) -> "Tensor":
+        import torch
+
+        host = torch.from_numpy(rows)
+        if self._trunk.device.type == "cuda":
+            host = host.pin_memory()  # so that the copy does not wait for the device
+        return host.to(self._trunk.device, non_blocking=True).to(self._trunk.dtype)
+
+    def _with_gradients(
+        self, rows_C_L_D: Array, batch: Batch, spec: PromptSpec, label_ids: tuple[int, ...]
+    ) -> tuple[Array, Array]:
+        """Return the logits (C, E, W), and the gradients (C, P) of the mean losses by the coordinates."""
+
+        def logits_of(rows_1_L_D: "Tensor", part: Batch) -> "Tensor":
+            return self._trunk.label_logits(self._soft(rows_1_L_D.to(self._trunk.dtype), part, spec), label_ids)
+
+        device = self._trunk.device
+        parts = groups(batch, [spec.length + n for n in self._encoder.lengths(batch, spec.layout)], device.type)
+        found = [logits_and_gradient(rows_L_D, parts, logits_of, device) for rows_L_D in rows_C_L_D]
+        by_rows_C_L_D = np.stack([gradient for _, gradient in found])
+        by_x_C_P = np.float32(self._rows.unit(spec)) * by_rows_C_L_D.reshape(len(found), -1)
+        return np.stack([logits for logits, _ in found]), by_x_C_P
+
+    # ------------------------------------------------------------------------------------------------ ways
+    def _soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":
+        """Return what the label words are read from (C, E, H), each row in the way that is right for its length."""
+        lengths = [spec.length + n for n in self._encoder.lengths(batch, spec.layout)]
+        return self._by_length(lengths, batch, lambda way, part: way.soft(rows_C_L_D, part, spec))
+
+    def _text(self, text: str, batch: Batch) -> "Tensor":
+        """Return the same (1, E, H) with a prompt in words."""
+        return self._by_length(self._encoder.text_lengths(batch, text), batch, lambda way, part: way.text(text, part))
+
+    def _by_length(
+        self, lengths: list[int], batch: Batch, compute: "Callable[[PackedRows | WholeRows, Batch], Tensor]"
+    ) -> "Tensor":
+        import torch
+
+        places: dict[bool, list[int]] = {}
+        for j, length in enumerate(lengths):
+            places.setdefault(length <= self._encoder.reach, []).append(j)
+        if len(places) == 1:
+            (short,) = places
+            return compute(self._packed if short else self._whole, batch)
+        found = [
+            compute(
+                self._packed if short else self._whole,
+                replace(batch, examples=tuple(batch.examples[j] for j in chosen)),
+            )
+            for short, chosen in places.items()
+        ]
+        back = np.argsort([j for chosen in places.values() for j in chosen])
+        return torch.cat(found, dim=1)[:, torch.from_numpy(back).to(self._trunk.device)]

@@ -1,0 +1,173 @@
+"""Rows that share a flat sequence: what candidates or examples have in common is computed once, padding not at all.
+
+- prefix and add layout: the prompt's keys and values once a candidate, seen by all its rows;
+- suffix layout: the texts' keys and values once a run (text_cache.py); a candidate adds only its rows and the cue;
+- masked models read both ways, so that each row is computed from its first token to its last.
+
+How the rows lie is packing.py's, how they attend attention.py's.
+"""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distributed_tuner.oracles.local.attention import Segments, SharedTokens
+from distributed_tuner.oracles.local.backbone import Trunk
+from distributed_tuner.oracles.local.kv_cache import TextCache, stack
+from distributed_tuner.oracles.local.packing import RowPlan, plan_even, plan_rows
+from distributed_tuner.oracles.tokens.encoding import Encoder
+from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
+from distributed_tuner.values import Batch, PromptSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORWARD_TOKENS = {"cpu": 2048, "cuda": 32768}  # a forward pass's; on a CPU what its caches hold
+FORWARD_TOKENS_ELSEWHERE = 8192
+
+
+class PackedRows:
+    """Computes a request's rows in few flat sequences. ``cache_bytes``: of texts' keys and values that are kept."""
+
+    def __init__(self, trunk: Trunk, encoder: Encoder, rows: PromptRows, cache_bytes: float) -> None:
+        self._trunk = trunk
+        self._encoder = encoder
+        self._rows = rows
+        self.texts = TextCache(cache_bytes)
+        self.forward_tokens = FORWARD_TOKENS.get(trunk.device.type, FORWARD_TOKENS_ELSEWHERE)
+
+    def soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":
+        """Return the hidden states (C, E, H) that the label words are read from."""
+        import torch
+
+        if self._trunk.masked:
+            return self._masked(rows_C_L_D, batch, spec.layout == "add")
+        if spec.layout == "suffix":
+            return self._suffix(rows_C_L_D, batch)
+        if spec.layout == "prefix":
+            return self._behind(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples])
+        head_S_D = self._trunk.embed(self._rows.under(spec.length))
+        rest = len(head_S_D) - spec.length
+        head_C_S_D = head_S_D + torch.nn.functional.pad(rows_C_L_D, (0, 0, 0, rest))
+        return self._behind(head_C_S_D, [self._encoder.line(example, False) for example in batch.examples])
+
+    def text(self, text: str, batch: Batch) -> "Tensor":
+        """Return the hidden states (1, E, H) with a prompt in words."""
+        if self._trunk.masked:
+            return self._masked(self._trunk.table.new_empty((1, 0, self._rows.width)), batch, False, text)
+        head_1_S_D = self._trunk.embed(list(self._encoder.prompt(text)))[None]
+        return self._behind(head_1_S_D, [self._encoder.line(example, False) for example in batch.examples])
+
+    def _behind(self, head_C_S_D: "Tensor", lines: list[tuple[int, ...]]) -> "Tensor":
+        """Return the last hidden states (C, E, H) of lines that each follow their candidate's head."""
+        import torch
+
+        length = head_C_S_D.shape[1]
+        hidden = []
+        for at, until in self._steps(len(head_C_S_D), length + sum(map(len, lines))):
+            head = head_C_S_D[at:until]
+            count = until - at
+            plan = plan_rows([len(line) for line in lines], count, start=count * length)
+            shared = SharedTokens(0, length) if length else None
+            blocks = [self._trunk.block(block, shared) for block in plan.blocks]
+            if length:
+                blocks.insert(0, self._trunk.block(plan_even(count, 1, length)))
+            positions = np.concatenate([np.tile(np.arange(length), count), length + plan.offset])
+            embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(_ids(lines, plan))])
+            answers = self._index(plan.first + [len(line) - 1 for line in lines])
+            segments = Segments(tuple(blocks), answers=answers.flatten())
+            out = self._trunk.forward(embeds, self._index(positions), segments)
+            hidden.append(out.view(*answers.shape, -1))
+        return torch.cat(hidden)
+
+    def _masked(self, rows_C_L_D: "Tensor", batch: Batch, add: bool, prompt: str = "") -> "Tensor":
+        """Return the hidden states (C, E, H) at the masks of a masked model."""
+        import torch
+
+        length = rows_C_L_D.shape[1]
+        lines = [self._encoder.line_masked(example, batch, prompt) for example in batch.examples]
+        starts = np.array([line.start for line in lines])
+        places = np.array([line.mask + (length if line.mask >= line.start else 0) for line in lines])
+        filled = [(*line.ids[: line.start], *self._rows.filler(length), *line.ids[line.start :]) for line in lines]
+        hidden = []
+        for at, until in self._steps(len(rows_C_L_D), sum(map(len, filled))):
+            plan = plan_rows([len(line) for line in filled], until - at, start=0)
+            embeds = self._trunk.embed(_ids(filled, plan))
+            added = torch.zeros_like(embeds) if add else None
+            inside = plan.offset - starts[plan.row]
+            soft = np.flatnonzero((inside >= 0) & (inside < length))
+            target = embeds if added is None else added
+            target[self._index(soft)] = rows_C_L_D[self._index(at + plan.candidate[soft]), self._index(inside[soft])]
+            answers = self._index(plan.first + places)
+            blocks = tuple(self._trunk.block(block) for block in plan.blocks)
+            segments = Segments(blocks, answers=answers.flatten())
+            out = self._trunk.forward(embeds, self._index(plan.offset), segments, added)
+            hidden.append(out.view(*answers.shape, -1))
+        return torch.cat(hidden)
+
+    def _suffix(self, rows_C_L_D: "Tensor", batch: Batch) -> "Tensor":
+        """Return the last hidden states (C, E, H) of [text][prompt][cue]."""
+        import torch
+
+        by_cue: dict[str, list[int]] = {}
+        for j, example in enumerate(batch.examples):
+            by_cue.setdefault(example.cue, []).append(j)
+        texts = [self._encoder.ids(example.text, True) for example in batch.examples]
+        order: list[int] = []
+        hidden = []
+        for cue, rows in by_cue.items():
+            rows.sort(key=lambda j: (len(texts[j]), j))  # so that texts of like length are padded together
+            cue_C_c_D = self._trunk.embed(list(self._encoder.ids(cue, False))).expand(len(rows_C_L_D), -1, -1)
+            sequence_C_S_D = torch.cat([rows_C_L_D, cue_C_c_D], dim=1)
+            for at, until in self._steps(len(rows), sequence_C_S_D.shape[0] * sequence_C_S_D.shape[1]):
+                chosen = [texts[j] for j in rows[at:until]]
+                hidden.append(self._after_texts(sequence_C_S_D, chosen, batch.split != "test"))
+            order += rows
+        return torch.cat(hidden)[self._index(np.argsort(order))].transpose(0, 1)
+
+    def _after_texts(self, sequence_C_S_D: "Tensor", texts: list[tuple[int, ...]], keep: bool) -> "Tensor":
+        """Return the last hidden states (T, C, H) of every candidate's sequence behind each of the texts.
+
+        Texts that are kept are computed alone, so that what else is in the batch cannot change their bits. Texts that
+        are seen once (test) are computed together.
+        """
+        count, slots, width = sequence_C_S_D.shape
+        shared = self.texts.shared(texts, self._one_text) if keep else stack(self._many_texts(texts))
+        block = self._trunk.block(plan_even(len(texts), count, slots), shared)
+        starts = np.repeat([len(text) for text in texts], count)
+        positions = self._index((starts[:, None] + np.arange(slots)).reshape(-1))
+        embeds = sequence_C_S_D.reshape(count * slots, width).repeat(len(texts), 1)
+        answers = self._index(np.arange(slots - 1, len(embeds), slots))
+        out = self._trunk.forward(embeds, positions, Segments((block,), answers=answers))
+        return out.view(len(texts), count, -1)
+
+    def _one_text(self, text: tuple[int, ...]) -> "list[tuple[Tensor, Tensor]]":
+        return self._many_texts([text])[0]
+
+    def _many_texts(self, texts: list[tuple[int, ...]]) -> "list[list[tuple[Tensor, Tensor]]]":
+        """Return each text's keys and values (T, heads, d), a layer each; a blank text has none."""
+        lines = [text or (0,) for text in texts]
+        plan = plan_rows([len(line) for line in lines], 1, start=0)
+        segments = Segments(tuple(self._trunk.block(block) for block in plan.blocks), keep=True)
+        self._trunk.forward(self._trunk.embed(_ids(lines, plan)), self._index(plan.offset), segments)
+        spans = [(first, first + len(text)) for first, text in zip(plan.first[0], texts, strict=True)]
+        return [[(k[at:until], v[at:until]) for k, v in segments.kept] for at, until in spans]
+
+    # ------------------------------------------------------------------------------------------------ small things
+    def _steps(self, count: int, tokens: int) -> "list[tuple[int, int]]":
+        """Return ranges of ``count`` things of so many tokens each, as many to a forward pass as it may hold."""
+        step = max(1, self.forward_tokens // max(1, tokens))
+        return list(pairwise([*range(0, count, step), count]))
+
+    def _index(self, indices: Any) -> "Tensor":
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)).to(self._trunk.device)
+
+
+def _ids(lines: list[tuple[int, ...]], plan: RowPlan) -> Any:
+    """Return the token at each place of a plan."""
+    flat = np.concatenate([np.asarray(line, dtype=np.int64) for line in lines])
+    begins = np.cumsum([0, *map(len, lines)])
+    return flat[begins[plan.row] + plan.offset]

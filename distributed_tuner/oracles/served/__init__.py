@@ -1,0 +1,1 @@
+"""Models behind an API: OpenAI-compatible servers and vLLM."""

@@ -1,0 +1,1 @@
+"""Oracles around oracles: budgets, caches, tiles."""

@@ -1,0 +1,1 @@
+"""What is checked and projected before anything is spent."""

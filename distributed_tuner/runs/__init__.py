@@ -1,0 +1,1 @@
+"""Run directories: opened, resumed, evaluated, used for predictions."""

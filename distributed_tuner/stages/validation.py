@@ -1,0 +1,95 @@
+"""Looks: a prompt is scored on all of train and dev and read by the head; that says whether it is the selected one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distributed_tuner.ledger.rows import LookRow
+from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
+from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.prompt_space import PromptSpace, words_of
+from distributed_tuner.stages.reading import Reader, predicted
+from distributed_tuner.stages.selection import Rule, Selected, is_better
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.metrics import score
+from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request
+
+
+class Looks:
+    """Looks on behalf of one stage. ``best``: the trial's selected prompt so far, until a look beats it.
+
+    ``screen``: the stage is a screen.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        space: PromptSpace,
+        oracle: BudgetedOracle,
+        books: Books,
+        rule: Rule,
+        best: Selected | None,
+        screen: bool = False,
+    ) -> None:
+        self._screen = screen
+        self._reader = reader
+        self._space = space
+        self._oracle = oracle
+        self._books = books
+        self._rule = rule
+        self.selected = best
+
+    def look(self, candidate: Candidate, step: int, shown: Sequence[int] = ()) -> LookRow:
+        """Score a prompt and say what it is worth. ``shown``: places in train of rows that stand in the prompt.
+
+        Raises:
+            BudgetExhausted: the queries cannot be paid.
+        """
+        asked = [Request((candidate,), batch, self._space.spec) for batch in batches(self._reader)]
+        costs = [self._oracle.cost(request) for request in asked]
+        answers = []
+        for index, request in enumerate(asked):
+            answers.append(self._oracle.evaluate(request, keep=sum(costs[index + 1 :], Cost())))
+        train, dev, *references = answers
+        read = self._reader.read(train, dev, references[0] if references else None, shown)
+        metric = read.dev_metrics.get(self._reader.task.metric, float("nan"))
+        better = is_better(metric, read.dev_loss, read.score, self.selected, self._rule)
+        train_loss = float(train.losses[0])
+        if better:
+            self.selected = Selected(candidate, metric, read.dev_loss, train_loss, read.score, read.state)
+        return LookRow(
+            **self._books.names,
+            step=step,
+            train_loss=train_loss,
+            dev_loss=read.dev_loss,
+            dev_metric=metric,
+            dev_metrics=read.dev_metrics,
+            score=read.score,
+            losses=[round(float(loss), 5) for loss in read.losses] if better else [],
+            selected=better,
+            screen=self._screen,
+            text=words_of(candidate),
+            **self._books.of(sum((answer.cost for answer in answers), Cost())),
+        )
+
+    def cost(self) -> Cost:
+        """Return what a look costs."""
+        return look_cost(self._reader, self._space, self._oracle.cost)
+
+
+def batches(reader: Reader) -> list[Batch]:
+    """Return what a look asks of a prompt: train, dev, and texts without content where the head needs them."""
+    references = reader.references
+    return [reader.batch("train"), reader.batch("dev"), *([] if references is None else [references])]
+
+
+def look_cost(reader: Reader, space: PromptSpace, cost: Any) -> Cost:
+    """Return what a look costs, by the costs of a request."""
+    return sum((cost(Request((space.sample,), batch, space.spec)) for batch in batches(reader)), Cost())
+
+
+def scores_of(task: Task, answer: Evaluation, batch: Batch, candidate: int = 0) -> dict[str, float]:
+    """Return the task's metrics of one candidate of an answer, read by the label words as they are."""
+    labels = np.array([example.label for example in batch.examples])
+    return score(task.metrics, predicted(answer.logits[candidate], labels), labels)
