@@ -3,10 +3,12 @@
 import logging
 import os
 import socket
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import distributed_tuner
 from actors.address import Address
 from actors.ray_internals.local_ray import few_processes, guard_token, sessions_folder
 from distributed_tuner.config.oracle import OracleConfig
@@ -20,7 +22,7 @@ HEAD_SHARE = 0.001
 MARKET = "ray.io/market-type"  # Ray's own label of a machine: spot or on-demand
 NETWORK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own: may others reach a Ray started here?
 NODE = "ray.io/node-id"  # ... and its id
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(distributed_tuner.__file__).resolve().parent.parent
 
 
 @contextmanager
@@ -104,6 +106,8 @@ def lend_path() -> None:
 
     They inherit the variable. Told of it by a runtime environment, Ray would leave those unused that it starts ahead.
     """
+    if Path(sysconfig.get_path("purelib")).resolve() == ROOT:  # which they look in anyway
+        return
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 

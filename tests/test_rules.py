@@ -1,5 +1,6 @@
 """Rules that no single setting can know: each broken once, with an error that says what to change."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,11 @@ def test_a_population_shares_what_makes_prompts_and_losses_comparable(free: str,
     with pytest.raises(ConfigError, match=f"{free.partition('.')[0]} must be the same for all trials of a population"):
         prepare(space, [free])
     prepare(space, [free, "schedule={kind: none}"])
+
+
+def test_servers_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "purgatory" else object())
+    oracle = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    made = experiment({"kind": "search", "optimizer": {"kind": "token_edit"}}, oracle=oracle, prompt={"kind": "text"})
+    with pytest.raises(ConfigError, match=r"purgatory.*pip install 'distributed-prompt-tuner\[openai\]'"):
+        check(made)

@@ -31,11 +31,12 @@ from distributed_tuner.preflight.prepare import Prepared, prepare, prepare_again
 from distributed_tuner.prompts.export import read
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.shipped import search_spaces
 from distributed_tuner.stages.reading import read_by
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Point
 
-SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "effective_dimension.yaml"
+SPACE = search_spaces() / "effective_dimension.yaml"
 RHO = 0.1
 Note = Callable[[str], None]
 

@@ -18,6 +18,7 @@ from distributed_tuner.config.proposer import (
     VllmProposerConfig,
 )
 from distributed_tuner.config.schedule import PopulationScheduleConfig
+from distributed_tuner.config.server import ServerConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, ScreenStageConfig, SearchStageConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.heads.vocabulary import VocabularyHead
@@ -26,6 +27,7 @@ from distributed_tuner.stages.reading import WORDS_LISTED, WORDS_TOLD
 from distributed_tuner.tasks.base import Task
 
 EXPLORED = re.compile(r"stages\.\d+\.optimizer\.(settings\.)?\w+")
+SERVED = ("openai", "aiolimiter", "purgatory")  # the extra "openai"
 SIZES = ("intrinsic_dim", "popsize", "num_workers", "words")  # of an optimizer's state, which a restart may keep
 
 
@@ -38,6 +40,7 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
     for index, stage in enumerate(experiment.stages):
         if isinstance(stage, RestartStageConfig):
             _check_restart(experiment, index, stage, task, root)
+    _check_served(experiment)
     _check_white_box(experiment)
     _check_head(experiment, task)
     if experiment.screen is not None:
@@ -53,6 +56,17 @@ def require_sound(experiment: Experiment, task: Task, root: Path) -> None:
 def wants_gradients(experiment: Experiment) -> bool:
     """Tell whether some stage needs a white box."""
     return any(isinstance(stage, GradientStageConfig) for stage in experiment.stages)
+
+
+def _check_served(experiment: Experiment) -> None:
+    """Servers are asked with packages that are an extra."""
+    for part in (experiment.oracle, *experiment.proposers):
+        missing = [name for name in SERVED if not _is_installed(name)] if isinstance(part, ServerConfig) else []
+        if missing:
+            raise ConfigError(
+                f"kind: {part.kind} asks a server with the package(s) {', '.join(missing)}, which this Python does not"
+                " have; pip install 'distributed-prompt-tuner[openai]', or choose another kind"
+            )
 
 
 def _check_white_box(experiment: Experiment) -> None:
