@@ -58,3 +58,36 @@ def require_room(tokens: int, sampling: Sampling, context: int) -> None:
             f"instruction and answer must fit into the model's {context} tokens, but they may have"
             f" {tokens} + {sampling.max_tokens}; lower proposer.max_tokens or the stage's shown"
         )
+
+
+def generated(model: Any, tokenizer: Any, ids: list[int], sampling: Sampling) -> list[int]:
+    """Return the tokens that a model of transformers writes behind ``ids``.
+
+    Raises:
+        ProposerError: ids and answer do not fit into the context, or the model fails.
+    """
+    import torch
+
+    from distributed_tuner.oracles.local.row_limits import context_of
+
+    require_room(len(ids), sampling, context_of(model.config))
+    drawn: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": TOP_P}
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    ids_1_T = torch.tensor([ids], device=model.device)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(sampling.seed)
+        try:
+            made_1_T = model.generate(
+                ids_1_T,
+                attention_mask=torch.ones_like(ids_1_T),
+                max_new_tokens=sampling.max_tokens,
+                pad_token_id=padding,
+                **drawn,
+            )
+        except RuntimeError as error:  # out of memory, or probabilities that are not finite
+            reason = str(error).partition("\n")[0]
+            raise ProposerError(f"the model could not generate ({reason}); try another model") from None
+    made: list[int] = made_1_T[0, len(ids) :].tolist()
+    return made
