@@ -5,6 +5,7 @@
 
 DATA is that of benchmarks.heads. An existing run is only read. Variants: "profiled" searches by what a bias leaves,
 "plain" by the label words' loss, "screen" races instructions, templates and demonstrations and takes one step.
+"Together" are the best prompts of a trial that its ensemble has: of the best trial of every split.
 """
 
 import json
@@ -23,7 +24,8 @@ from benchmarks.tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = ROOT / "search_spaces" / "heads.yaml"
-SCREEN = {"kind": "screen", "demonstrations": [4, 8], "orders": 4, "instructions_kept": 3}
+ENSEMBLE = 5  # prompts at most
+SCREEN = {"kind": "screen", "demonstrations": [4, 8], "orders": 4, "instructions_kept": 3, "finalists": 5}
 BBT = {"kind": "cma", "name": "bbt", "popsize": 20, "alpha": 0.3, "recommend": "mean"}
 HEADINGS = (
     "task",
@@ -33,6 +35,8 @@ HEADINGS = (
     "manual, head",
     "tuned, label words",
     "tuned, head",
+    "together",
+    "members",
     "p",
     "returned",
     "queries",
@@ -50,6 +54,8 @@ class Line:
     manual_head: float | None
     tuned_label_words: float | None
     tuned: float | None
+    together: float | None
+    members: int
     p_value: float | None
     kept: str
     queries: int
@@ -64,6 +70,7 @@ def settings(
     if variant == "screen":
         stages = [SCREEN, {"kind": "search", "steps": 1, "optimizer": {"kind": "random_search", "popsize": 1}}]
     given = [
+        f"ensemble={{size: {ENSEMBLE}}}",
         f"stages={json.dumps(stages)}",
         f"budget={{queries: {queries}}}",
         f"prompt={{length: {length}, init: text, layout: {layout}}}",
@@ -91,6 +98,7 @@ def lines_of(name: str, run: Path) -> list[Line]:
             for row in ledger.measures
             if row.split == "test" and row.split_seed == trial.split_seed and row.trial_id is None
         }
+        of_trial = [row for row in ledger.measures if row.trial_id == trial.trial_id]
         choice = choose(trial, ledger, config)
         found.append(
             Line(
@@ -101,6 +109,8 @@ def lines_of(name: str, run: Path) -> list[Line]:
                 baseline.get("manual_prompt_with_head"),
                 trial.test_metric_label_words,
                 trial.test_metric,
+                next((row.metric for row in of_trial if row.what == "ensemble"), None),
+                next((row.members for row in ledger.ensembles if row.trial_id == trial.trial_id), 0),
                 choice.p_value,
                 choice.kept,
                 trial.spent.queries,
@@ -112,12 +122,12 @@ def lines_of(name: str, run: Path) -> list[Line]:
 def mean_of(lines: Sequence[Line]) -> list[str]:
     """Return a task's means as a row."""
     cells = [lines[0].task, "mean"]
-    for field in ("bag", "manual", "manual_head", "tuned_label_words", "tuned"):
+    for field in ("bag", "manual", "manual_head", "tuned_label_words", "tuned", "together"):
         known = [value for line in lines if (value := getattr(line, field)) is not None]
         cells.append(f"{statistics.fmean(known):.4f}" if known else "-")
     returned = [line.tuned if line.kept == "tuned" else line.manual_head for line in lines]
     known = [value for value in returned if value is not None]
-    cells += ["-", f"{statistics.fmean(known):.4f}" if known else "-", ""]
+    cells += ["", "-", f"{statistics.fmean(known):.4f}" if known else "-", ""]
     return cells
 
 

@@ -61,9 +61,10 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     tests = {
         ("test", r.trial_id, r.split): (r.loss, r.metrics, _counts(r.cost))
         for r in ledger.measures
-        if r.trial_id is not None
+        if r.what == "selected"  # the driver measures the others
     }
-    return {**steps, **looks, **restarts, **tests}
+    ensembles = {("ensemble", r.trial_id): (r.members, r.score, r.dev_metrics) for r in ledger.ensembles}
+    return {**steps, **looks, **restarts, **tests, **ensembles}
 
 
 def _counts(cost: Any) -> tuple[int, int, int]:

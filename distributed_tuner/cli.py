@@ -52,6 +52,9 @@ analyze_app = typer.Typer(help="Experiments of the theory's, made again here: fi
 app.add_typer(analyze_app, name="analyze")
 
 Space = Annotated[Path, typer.Argument(help="Search space, a YAML file.")]
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="By the prompts that the run has found to be best read together.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the space; may be repeated."),
@@ -189,13 +192,14 @@ def evaluate(
     task: Annotated[
         Path | None, typer.Option(help="YAML with another task, as under `task:` in a search space.")
     ] = None,
+    ensemble: Ensemble = False,
 ) -> int:
     """Load the best prompt again and score it."""
     from distributed_tuner.runs.directory import opened
     from distributed_tuner.runs.evaluation import evaluate as evaluate_prompt
 
     with opened(run_dir) as directory:
-        scores = evaluate_prompt(directory.path, split, task)
+        scores = evaluate_prompt(directory.path, split, task, ensemble)
     _print("  ".join(f"{name} {value:.6f}" for name, value in scores.items()))
     return 0
 
@@ -205,6 +209,7 @@ def predict(
     run_dir: RunDir,
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the columns of the task's template.")],
     out: Annotated[Path | None, typer.Option(help="A new .csv or .jsonl file; beside FILE when left out.")] = None,
+    ensemble: Ensemble = False,
 ) -> int:
     """Label new rows with the prompt and head that a run returned."""
     from distributed_tuner.runs.directory import opened
@@ -213,7 +218,7 @@ def predict(
 
     place = out or default_out(file)
     with opened(run_dir) as directory:
-        rows = label_rows(directory.path, file, place, lambda done, all_: _say(f"{done:,} of {all_:,} rows"))
+        rows = label_rows(directory.path, file, place, lambda done, all_: _say(f"{done:,} of {all_:,} rows"), ensemble)
     print(f"{rows:,} row(s): {place}")
     return 0
 

@@ -16,7 +16,8 @@ from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import HeadError, RunDirectoryError, TaskError
 from distributed_tuner.preflight.wordings import templates_tried
-from distributed_tuner.prompts.export import exported, write
+from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
+from distributed_tuner.prompts.export import exported, read, write
 from distributed_tuner.prompts.spec import NO_ROWS, framed, prompt_spec
 from distributed_tuner.runs.directory import write_json
 from distributed_tuner.runs.evaluation import evaluate
@@ -52,6 +53,7 @@ def run_in(
     **more: Any,
 ) -> Path:
     """Write a run. ``template``, ``label_words``: what a screen has found."""
+    folder.mkdir(exist_ok=True)
     data = folder / "train.jsonl"
     rows = [
         {"text": f"{text} {i}", "label": ("bad", "good")[i % 2], "title": ["a film", ""][i // 2 % 2]}
@@ -93,11 +95,11 @@ def run_in(
     candidate = Text(PROMPT) if prompt == {"kind": "text"} else point
     reader = Reader(task, experiment.head)
     train, dev = (oracle.evaluate(Request((candidate,), batch, spec or NO_ROWS)) for batch in batches(reader))
-    read = reader.read(train, dev)
+    found = reader.read(train, dev)
     plan = TrialPlan("some-0000", 0, "random_search", {}, experiment)
     kept = PROMPT if prompt == {"kind": "text"} else oracle.materialize(candidate, spec)
-    scores = {"train_loss": 1.0, "dev_loss": read.dev_loss, "dev_metric": 0.5, "test_metric": None}
-    write(exported(plan, task, kept, [], scores, read.state), folder / "run" / "best")
+    scores = {"train_loss": 1.0, "dev_loss": found.dev_loss, "dev_metric": 0.5, "test_metric": None}
+    write(exported(plan, task, kept, [], scores, found.state), folder / "run" / "best")
     write_json(folder / "run" / "config.json", {"trials": [plan.to_json()], "root": str(folder)})
     return folder / "run"
 
@@ -144,6 +146,37 @@ def test_a_screen_s_wording_goes_to_another_file_of_the_task(model: Path, tmp_pa
     (tmp_path / "task.yaml").write_text(json.dumps({"task": other | {"train": str(tmp_path / "other.jsonl")}}))
     with pytest.raises(HeadError, match="label words that it was fitted to"):
         evaluate(run, "test", tmp_path / "task.yaml")
+
+
+def test_several_prompts_are_read_together_each_in_its_own_wording(model: Path, tmp_path: Path) -> None:
+    """A member's template and label words are its own; the labels are those that evaluate counts."""
+    template = "{text} Verdict:{label_word}"
+    screen: dict[str, Any] = {"head": "bias", "screen": {"templates": [template]}}
+    runs = [
+        run_in(tmp_path / "words", model, {"kind": "text"}, template, (" bad", " good"), **screen),
+        run_in(tmp_path / "rows", model, SOFT, **screen),
+    ]
+    write_ensemble([read(run / "best") for run in runs], runs[1] / ENSEMBLE)
+    config = json.loads((runs[1] / "config.json").read_text())["trials"][0]["config"]
+    task = tasks.build(experiment_of(config).task, Path())
+    file = tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps({"text": example.text}) + "\n" for example in task.test))
+    for run in runs:
+        predict(run, file, run / "out.jsonl")
+    predict(runs[1], file, tmp_path / "together.jsonl", ensemble=True)
+    alone = [[row["p(good)"] for row in written(run / "out.jsonl")] for run in runs]
+    odds = np.log(alone) - np.log(1 - np.array(alone))
+    joined = written(tmp_path / "together.jsonl")
+    assert [row["p(good)"] for row in joined] == pytest.approx(1 / (1 + np.exp(-odds.mean(axis=0))), abs=1e-5)
+    right = [row["predicted_label"] == task.label_names[e.label] for row, e in zip(joined, task.test, strict=True)]
+    assert evaluate(runs[1], "test", ensemble=True)["accuracy"] == pytest.approx(np.mean(right))
+    losses = {split: evaluate(runs[1], split, ensemble=True)["loss"] for split in ("train", "dev", "test")}  # type: ignore[arg-type]
+    assert np.isfinite(list(losses.values())).all()
+    with pytest.raises(RunDirectoryError, match="leave --ensemble out"):
+        evaluate(runs[0], "test", ensemble=True)
+    write_json(runs[1] / ENSEMBLE / "ensemble.json", {"members": ["../../best"]})
+    with pytest.raises(RunDirectoryError, match="numbered folders"):
+        predict(runs[1], file, tmp_path / "odd.jsonl", ensemble=True)
 
 
 def written(path: Path) -> list[dict[str, Any]]:

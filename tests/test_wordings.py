@@ -14,6 +14,7 @@ from distributed_tuner.errors import ConfigError, ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle, evaluation
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
 from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.report.text import projection_lines
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Evaluation, Request, Text
@@ -168,7 +169,7 @@ def test_a_trial_asks_no_more_than_was_projected(tmp_path: Path, llama: Path, pr
     templates = [" and the movie or the plot of it was{label_word}"]
     screen = space["stages"][0] | {"instructions": [long], "templates": templates, "patterns": False}
     search = {"kind": "search", "optimizer": {"kind": kind}}
-    space |= {"prompt": prompt, "stages": [screen, search], "budget": {"queries": 30}}
+    space |= {"prompt": prompt, "stages": [screen, search], "budget": {"queries": 30}, "ensemble": {"size": 3}}
     (tmp_path / "space.yaml").write_text(json.dumps(space))
     ready = prepare(tmp_path / "space.yaml", [])
     (projection,), (plan,), (task,) = ready.projections, ready.plans, ready.tasks
@@ -178,3 +179,6 @@ def test_a_trial_asks_no_more_than_was_projected(tmp_path: Path, llama: Path, pr
     spent = trial.progress()
     assert (spent["queries"], spent["forwards"]) == (projection.search.queries, projection.search.forwards)
     assert spent["tokens"] <= projection.search.tokens
+    assert ready.ensembles == projection.ensemble and ready.ensembles.forwards == 3 * len(task.test)
+    (line,) = (line for line in projection_lines(ready) if line.startswith("test of prompts together"))
+    assert f" {ready.ensembles.forwards} " in line

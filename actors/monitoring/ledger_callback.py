@@ -97,6 +97,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._progress.note(f"{plan.trial_id}: {formatting.one_line(row.message, 500)}")
         if result.get("head") is not None:
             self._directory.keep_head(plan.trial_id, result["head"])
+        if result.get("ensemble") is not None:
+            self._directory.keep_ensemble(plan.trial_id, result["ensemble"])
         if result.get("prompt") is not None:
             self._directory.keep_prompt(plan.trial_id, result["prompt"])
         self._progress.update(plan.trial_id, result["progress"])

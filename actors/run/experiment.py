@@ -20,7 +20,7 @@ from actors.pool.client import RemoteOracle
 from actors.pool.pool import Pool
 from actors.pool.tile_scheduler import Statistics
 from actors.proposer import Proposers
-from actors.run.final_scores import measure, measure_bags_of_words, measure_baselines
+from actors.run.final_scores import measure, measure_bags_of_words, measure_baselines, measure_ensemble
 from actors.run.layout_race import race_layouts
 from actors.run.startup import Settled, settle, settle_again
 from actors.shutdown import Stop
@@ -34,11 +34,14 @@ from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight.prepare import SPLITS, Prepared
-from distributed_tuner.prompts.export import exported, write
+from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
+from distributed_tuner.prompts.export import ExportedPrompt, exported, write
 from distributed_tuner.prompts.spec import framed, prompt_spec
 from distributed_tuner.report.html import write_report
 from distributed_tuner.report.summary import summarize
+from distributed_tuner.report.trials import best_trial, summarize_trials
 from distributed_tuner.runs.directory import RunDirectory, write_json
+from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo
@@ -150,6 +153,7 @@ class _Run:
             if status == "done":
                 measure_bags_of_words(self._prepared, self._ledger, writer, progress)
                 self._measure_best(oracle, writer)
+                self._measure_ensembles(oracle, writer)
         except KeyboardInterrupt:
             status = "interrupted"
         finally:
@@ -269,6 +273,41 @@ class _Run:
         reader, split_seed = Reader(task, plan.experiment.head), plan.experiment.task.split_seed
         writer.write(measure(oracle, reader, candidate, spec, state, split_seed, plan.trial_id))
 
+    def _measure_ensembles(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
+        """Score the ensemble of the best trial of every split on test."""
+        digest, metric = self._ledger.catch_up(), self._prepared.tasks[0].metric
+        done = {row.trial_id for row in digest.measures if row.what == "ensemble"}
+        trials = summarize_trials(digest, Recorded.of(self._directory.read_config()))
+        for split_seed in dict.fromkeys(plan.experiment.task.split_seed for plan in self._prepared.plans):
+            best = best_trial([trial for trial in trials if trial.split_seed == split_seed])
+            plan = next((plan for plan in self._prepared.plans if best and plan.trial_id == best.trial_id), None)
+            members = [] if plan is None or plan.trial_id in done else self._members(plan)
+            if plan is not None and members:
+                row = measure_ensemble(oracle, members, split_seed, plan.trial_id)
+                writer.write(row)
+                told = f"{len(members)} prompts read together, split {split_seed}: test {metric} {row.metric:.4f}"
+                self._progress.note(told)
+
+    def _members(self, plan: TrialPlan, oracle: RemoteOracle | None = None) -> list[tuple[Reader, ExportedPrompt]]:
+        """Return a trial's prompts that are best read together, each with its reader. ``oracle``: tells their nearest
+        tokens."""
+        asked, _ = self._prepared.as_screened(plan, self._ledger.catch_up().screens)
+        found = []
+        for one in self._directory.ensemble_of(plan.trial_id):
+            task = self._prepared.plain_task(plan).worded(one.template, one.label_words)
+            seen = task if isinstance(one.prompt, str) else framed(task, asked.experiment.prompt)
+            tokens = self._nearest(asked, seen, one.prompt, oracle) if oracle is not None else []
+            prompt = exported(asked, seen, one.prompt, tokens, one.scores, one.head)
+            found.append((Reader(seen, plan.experiment.head), prompt))
+        return found
+
+    def _nearest(
+        self, plan: TrialPlan, task: Task, prompt: Array | str, oracle: RemoteOracle
+    ) -> list[tuple[str, float]]:
+        if isinstance(prompt, str):
+            return []
+        return oracle.nearest_tokens(prompt, prompt_spec(plan.experiment.prompt, task).layout)
+
     def _try_export(self, oracle: RemoteOracle) -> None:
         """Export; a pool that is gone costs the export, not the report."""
         try:
@@ -289,18 +328,19 @@ class _Run:
     def _export(self, oracle: RemoteOracle) -> None:
         """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""
         best = self._best()
-        if best is not None:
-            plan, task, prompt, scores, told = best
-            if told["kept"] == "manual_prompt":
-                state = self._directory.baseline_head(plan.experiment.task.split_seed)
-                task = self._prepared.plain_task(plan)
-                manual = exported(plan, task, task.manual_prompt, [], told, state, told["method"])
-                write(manual, self._directory.best)
-                return
-            layout = prompt_spec(plan.experiment.prompt, task).layout
-            tokens = [] if isinstance(prompt, str) else oracle.nearest_tokens(prompt, layout)
+        if best is None:
+            return
+        plan, task, prompt, scores, told = best
+        if told["kept"] == "manual_prompt":
+            state = self._directory.baseline_head(plan.experiment.task.split_seed)
+            task = self._prepared.plain_task(plan)
+            found = exported(plan, task, task.manual_prompt, [], told, state, told["method"])
+        else:
             state = self._directory.head_of(plan.trial_id)
-            write(exported(plan, task, prompt, tokens, scores, state), self._directory.best)
+            found = exported(plan, task, prompt, self._nearest(plan, task, prompt, oracle), scores, state)
+        write(found, self._directory.best)
+        members = self._members(self._prepared.plans[plan.index], oracle)
+        write_ensemble([member for _, member in members], self._directory.path / ENSEMBLE)
 
 
 def _write_events(statistics: Statistics, writer: LedgerWriter, note: Callable[[str], None] = lambda _: None) -> None:

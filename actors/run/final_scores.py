@@ -1,17 +1,20 @@
 """Scores that are not bought from any trial's budget: the baselines', and the selected prompt's on test."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from actors.monitoring.progress import Progress
 from distributed_tuner.baselines import bag_of_words_scores
 from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
-from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.base import LossOracle, labels_of
 from distributed_tuner.preflight.prepare import SPLITS, Prepared
+from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.evaluation import chances_of
+from distributed_tuner.stages.ensemble import read_together
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.tasks.base import Task
@@ -146,4 +149,23 @@ def measure(
         metrics=scores,
         label_words_metric=scores_of(task, answer, batch)[task.metric],
         cost=CostRow.of(answer.cost),
+    )
+
+
+def measure_ensemble(
+    oracle: LossOracle, members: Sequence[tuple[Reader, ExportedPrompt]], split_seed: int, trial_id: str
+) -> MeasureRow:
+    """Score a trial's ensemble on test beside any budget, each member read by its own head."""
+    found = [chances_of(prompt, reader, oracle) for reader, prompt in members]
+    task = members[0][0].task
+    together = read_together([chances for chances, _ in found], labels_of(task.batch("test")), task.metrics)
+    return MeasureRow(
+        trial_id=trial_id,
+        what="ensemble",
+        split="test",
+        split_seed=split_seed,
+        loss=together.loss,
+        metric=together.metrics[task.metric],
+        metrics=together.metrics,
+        cost=CostRow.of(sum((cost for _, cost in found), Cost())),
     )

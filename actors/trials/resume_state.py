@@ -19,6 +19,7 @@ from distributed_tuner.ledger.rows import ROW, Row, TrialEndRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.schedule.decisions import Decisions
+from distributed_tuner.stages.ensemble import chosen_of
 from distributed_tuner.storage.json_files import read_json
 
 TUNE_NAME = "trials"
@@ -79,6 +80,8 @@ class Past:
         for name, saved in self.selected.items():
             if (selected := saved.state.get("selected")) is not None:
                 directory.keep_head(name, selected.head)
+            if (archive := saved.state.get("archive")) is not None and (chosen := chosen_of(archive)):
+                directory.keep_ensemble(name, chosen)
             if saved.prompt is not None:
                 directory.keep_prompt(name, saved.prompt)
         for row in self.lost:

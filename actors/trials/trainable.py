@@ -21,6 +21,7 @@ from actors.trials.checkpoints import Saved, newest, numbered, remove
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText
+from distributed_tuner.stages.ensemble import Member
 from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trial import Trial
@@ -91,6 +92,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def _begin_reports(self) -> None:
         self._reported: Selected | None = None
         self._prompt: Array | str | None = None  # as it was reported last
+        self._ensemble: tuple[Member, ...] = ()  # likewise
         self._recent: deque[list[dict[str, Any]]] = deque()  # rows, by report
         self._report: dict[str, Any] = {}  # the rest of the last one
 
@@ -125,7 +127,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         }
         new = {} if told else {"place": ""}  # it is long
         head = None if prompt is None or trial.selected is None else dict(trial.selected.head)
-        return self._report | new | {"rows": rows, "prompt": prompt, "head": head, "scored": self._new_texts()}
+        found = {"rows": rows, "prompt": prompt, "head": head, "ensemble": self._new_ensemble()}
+        return self._report | new | found | {"scored": self._new_texts()}
 
     def _new_prompt(self) -> Array | str | None:
         """Return the selected prompt's rows or words if they have not been reported yet."""
@@ -134,6 +137,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._reported = self._trial.selected
         self._prompt = self._trial.selected_prompt()
         return self._prompt
+
+    def _new_ensemble(self) -> tuple[Member, ...] | None:
+        """Return the prompts that are read together if they have not been reported yet."""
+        if self._trial.ensemble is self._ensemble:
+            return None
+        self._ensemble = self._trial.ensemble
+        return self._ensemble
 
     def _remember(self, rows: list[dict[str, Any]]) -> None:
         self._recent.append(rows)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from distributed_tuner.config.base import Config
 from distributed_tuner.config.budget import BudgetConfig
+from distributed_tuner.config.ensemble import EnsembleConfig
 from distributed_tuner.config.head import AutoHeadConfig, HeadConfig, ObjectiveConfig
 from distributed_tuner.config.logger import LoggerConfig
 from distributed_tuner.config.oracle import OracleConfig
@@ -39,6 +40,8 @@ class Experiment(Config):
     """A tuned prompt is returned only where it is better than the manual prompt, read by the same head: by a paired t
     test of their losses on dev, at this level. None: whatever dev says. Of prompts that ``select: cross_validation``
     selected alone."""
+    ensemble: EnsembleConfig | None = None
+    """Several prompts read together, shown beside the single one that is returned; none: it is alone."""
     screen: ScreenStageConfig | None = None
     """What comes before the first stage; written as the first of ``stages``, of kind ``screen``."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)

@@ -14,6 +14,7 @@ from distributed_tuner.ledger.rows import (
     DATA_WARNING,
     CalibrationRow,
     CostRow,
+    EnsembleRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
@@ -240,6 +241,10 @@ class Digest:
         return self._table(ScreenRow)
 
     @property
+    def ensembles(self) -> list[EnsembleRow]:
+        return self._table(EnsembleRow)
+
+    @property
     def calls(self) -> list[ExchangeRow]:
         """All requests to proposers, without their texts."""
         return [call for trial in self.trials.values() for call in trial.calls.values()]
@@ -302,6 +307,7 @@ _TAKEN: Mapping[type[Row], Callable[[Digest, Any], None]] = {
     TrialEndRow: Digest._end,
     ExchangeRow: Digest._exchange,
     EventRow: Digest._event,
+    EnsembleRow: Digest._keep,
     MeasureRow: Digest._keep,
     CalibrationRow: Digest._keep,
     ParityRow: Digest._keep,

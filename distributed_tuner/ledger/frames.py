@@ -16,6 +16,7 @@ _TABLES = (
     *(
         "surveys",
         "screens",
+        "ensembles",
         "stages",
         "measures",
         "calibrations",

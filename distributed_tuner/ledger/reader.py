@@ -14,6 +14,7 @@ from distributed_tuner.ledger.rows import (
     ROW,
     CalibrationRow,
     CurvatureRow,
+    EnsembleRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
@@ -89,6 +90,7 @@ class Ledger:
     curvatures: tuple[CurvatureRow, ...]
     surveys: tuple[SurveyRow, ...]
     screens: tuple[ScreenRow, ...]
+    ensembles: tuple[EnsembleRow, ...]
     stages: tuple[StageRow, ...]
     events: tuple[EventRow, ...]
     trial_ends: tuple[TrialEndRow, ...]
@@ -149,6 +151,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         curvatures=_only(latest, CurvatureRow),
         surveys=_only(latest, SurveyRow),
         screens=_only(latest, ScreenRow),
+        ensembles=_only(latest, EnsembleRow),
         stages=_only(latest, StageRow),
         events=_only(latest, EventRow),
         trial_ends=_only(latest, TrialEndRow),
@@ -268,7 +271,7 @@ def name_of(row: Row) -> Hashable:
             return (row.type, row.trial_id, row.stage, row.number, row.screen)
         case MeasureRow():
             return (row.type, row.what, row.split, row.trial_id, row.split_seed)
-        case TrialRow() | TrialEndRow():
+        case TrialRow() | TrialEndRow() | EnsembleRow():
             return (row.type, row.trial_id)
         case _:
             return None

@@ -229,13 +229,13 @@ class RestartRow(_Row):
 class MeasureRow(_Row):
     """A score that is not bought from any trial's budget.
 
-    Of the manual prompt as it is and read by the run's head, of a bag of words without a model, or of a trial's
-    selected prompt, read by its head.
+    Of the manual prompt as it is and read by the run's head, of a bag of words without a model, of a trial's selected
+    prompt, read by its head, or of a trial's ensemble.
     """
 
     type: Literal["measure"] = "measure"
     trial_id: str | None = None
-    what: Literal["manual_prompt", "manual_prompt_with_head", "bag_of_words", "selected"]
+    what: Literal["manual_prompt", "manual_prompt_with_head", "bag_of_words", "selected", "ensemble"]
     split: Literal["dev", "test"]
     split_seed: Seed
     loss: Score
@@ -408,6 +408,23 @@ class ScreenRow(_Row):
     elapsed: Seconds
 
 
+class EnsembleRow(_Row):
+    """Which of the prompts that a trial has looked at are best read together, from here on. Costs nothing.
+
+    Dev is read as of ``LookRow``.
+    """
+
+    type: Literal["ensemble"] = "ensemble"
+    trial_id: str
+    members: Count
+    """How many; 0 where the best prompt alone is better."""
+    score: Score = None
+    """Mean loss over train and dev, each row read by heads without it, and by members that do not show it."""
+    dev_loss: Score = None
+    dev_metric: Score = None
+    dev_metrics: Metrics = Field(default_factory=dict)
+
+
 class StageRow(_Row):
     """A stage of a trial ends. What it paid for is told by the rows before, and is no cost of this one."""
 
@@ -483,6 +500,7 @@ Row: TypeAlias = Annotated[
     | CurvatureRow
     | SurveyRow
     | ScreenRow
+    | EnsembleRow
     | StageRow
     | EventRow
     | TrialEndRow

@@ -179,6 +179,20 @@ def content_free_bias(m: npt.NDArray[Any]) -> Array64:
     return np.asarray(-np.log(np.maximum(np.exp(log_softmax(m)).mean(axis=-2), LEAST_PROBABILITY)))
 
 
+# ------------------------------------------------------------------------------------------------- several heads
+def mean_log_probabilities(p: npt.NDArray[Any]) -> Array64:
+    """Return label probabilities (E, W) of several heads' (K, E, W): the normalised mean of their log-probabilities.
+
+    That is their geometric mean, normalised. A head whose row is NaN has no say in it; NaN where none has. Zero counts
+    as the least number above it.
+    """
+    known = np.isfinite(p).all(axis=-1, keepdims=True)
+    logs = np.log(np.maximum(np.where(known, p, 1.0), np.finfo(np.float64).tiny))
+    voices = known.sum(axis=0)
+    mean = (logs * known).sum(axis=0) / np.maximum(voices, 1)
+    return np.asarray(np.where(voices > 0, np.exp(log_softmax(mean)), np.nan))
+
+
 # ------------------------------------------------------------------------------------------------- many words
 @dataclass(frozen=True, eq=False, slots=True)
 class Standard:

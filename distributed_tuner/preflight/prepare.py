@@ -51,7 +51,7 @@ from distributed_tuner.runs.resuming import space_record, trials_of
 from distributed_tuner.stages.prompt_space import prompt_space, words_of
 from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_head, settled_kind
 from distributed_tuner.stages.schedule import Course
-from distributed_tuner.stages.screen import longest_instruction, wordings
+from distributed_tuner.stages.screen import longest_instruction, longest_prompt, wordings
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.validation import batches
 from distributed_tuner.tasks.base import Task
@@ -68,6 +68,8 @@ class Projection:
     plans: tuple[StagePlan, ...]
     search: Cost
     measurement: Cost
+    ensemble: Cost
+    """What the trial's ensemble costs on test at most, where it is measured: of the best trial of every split."""
     kept_bytes: int
     """Keys and values of train and dev texts that an oracle actor keeps for the suffix layout."""
     slow: str
@@ -130,6 +132,15 @@ class Prepared:
             f"{note}, more than oracle.text_cache_gib: {limit:g} lets them: what does not fit is computed again at"
             " every request; raise it, or set prompt.layout: prefix"
         )
+
+    @property
+    def ensembles(self) -> Cost:
+        """The most that ensembles cost on test: the dearest trial of every split."""
+        dearest: dict[int, Cost] = {}
+        for plan, projection in zip(self.plans, self.projections, strict=True):
+            split, cost = plan.experiment.task.split_seed, projection.ensemble
+            dearest[split] = max(dearest.get(split, Cost()), cost, key=lambda one: one.tokens)
+        return sum(dearest.values(), Cost())
 
     @property
     def proposer_calls(self) -> int:
@@ -426,13 +437,26 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens
     test = Request((space.sample,), task.batch("test"), prompt)
+    size = 0 if experiment.ensemble is None else experiment.ensemble.size
     return Projection(
         plans,
         _timed(search, search.tokens * seconds_a_token, experiment),
         _timed(counter.cost(test), counter.seconds(test), experiment),
+        _ensemble_cost(experiment, task, counter, test, size),
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
         counter.why_slow(task.batch("train"), prompt),
     )
+
+
+def _ensemble_cost(experiment: Experiment, task: Task, counter: Counter, test: Request, size: int) -> Cost:
+    """Return what as many members cost on test at most: as the trial's prompts are, or as its screen's longest."""
+    members, screen = [test], experiment.screen
+    if screen is not None:
+        for one in wordings(unframed(task, experiment.prompt)):
+            members.append(Request((Text(longest_prompt(screen, one)),), one.batch("test"), NO_ROWS))
+    dearest = max(members, key=lambda request: counter.cost(request).tokens)
+    together = replace(dearest, candidates=dearest.candidates * size)
+    return _timed(counter.cost(together), counter.seconds(together), experiment) if size else Cost()
 
 
 def _planned(experiment: Experiment, task: Task, counter: Counter) -> Course:

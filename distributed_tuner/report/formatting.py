@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from distributed_tuner.ledger.rows import ScreenRow, SurveyRow
 from distributed_tuner.shown import plain as plain_text
@@ -99,6 +100,22 @@ def screen(row: ScreenRow) -> str:
         f"{len(row.texts)} prompts after {row.cost.queries} queries, loss {min(losses):.4f} to {max(losses):.4f};"
         f" {chosen}{shown}: {one_line(best.text, 100)!r}; the search starts from"
         f" {one_line(row.instruction, 100)!r}{wording}{told}"
+    )
+
+
+def ensemble(line: Mapping[str, Any]) -> str:
+    """Return what the prompts of an ensemble are called."""
+    return f"{line['members']} prompts together"
+
+
+def reading(line: Mapping[str, Any]) -> str:
+    """Return what a row costs that an ensemble reads, beside the single prompt; nothing where it is not known."""
+    many, single = line["a_row"], line["single"]
+    if many is None or single is None:
+        return ""
+    return (
+        f"; a row takes {many['forwards']:.3g} forwards and {many['tokens']:,.0f} tokens, the best prompt alone"
+        f" {single['forwards']:.3g} and {single['tokens']:,.0f}"
     )
 
 

@@ -149,7 +149,8 @@ def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mappi
         events_left_out=max(0, len(events) - _MOST_EVENTS) + digest.events_seen - len(digest.events),
         config_json=tables.pretty_json(_shortened(config.settings.tree or config.tree)),
         head=None if (name := summary["best"].get("head")) in (None, "label_words") else name,
-        interval=_interval(summary),
+        interval=_interval(summary["best"], summary["best"]["metric"]),
+        together=_together(summary),
         versions=config.versions,
         model=config.model,
     )
@@ -163,14 +164,26 @@ def _shortened(experiment: Mapping[str, Any]) -> dict[str, Any]:
     return {**experiment, "head": {**head, "answer_words": f"{len(head['answer_words'])} words: see config.json"}}
 
 
-def _interval(summary: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return the best test accuracy with its interval, spelled; None of other metrics."""
-    best = summary["best"]
-    if best.get("test_interval") is None:
+def _interval(line: Mapping[str, Any], name: str) -> tuple[str, str, str] | None:
+    """Return a test accuracy with its interval, spelled; None of other metrics."""
+    metric = formatting.MetricWords(name)
+    if line.get("test_interval") is None:
         return None
-    metric = formatting.MetricWords(best["metric"])
-    low, high = best["test_interval"]
-    return metric.value(best["test_metric"]), metric.value(low), metric.value(high)
+    low, high = line["test_interval"]
+    return metric.value(line["test_metric"]), metric.value(low), metric.value(high)
+
+
+def _together(summary: Mapping[str, Any]) -> str:
+    """Return what the best prompts come to that are read together; nothing where the best is alone."""
+    line = summary["best"].get("ensemble")
+    if line is None:
+        return ""
+    interval = _interval(line, summary["best"]["metric"])
+    within = "" if interval is None else f" (95 % interval of its test accuracy: {interval[1]} to {interval[2]})"
+    return (
+        f'"{formatting.ensemble(line)}" are the best that the best trial has looked at, each with its head, their'
+        f" log-probabilities averaged{within}{formatting.reading(line)}."
+    )
 
 
 def _plots(digest: Digest, summary: Mapping[str, Any]) -> list[Plot]:

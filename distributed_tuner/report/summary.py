@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed_tuner.ledger.digest import Digest
-from distributed_tuner.ledger.rows import CostRow
+from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.maths.intervals import wilson
 from distributed_tuner.report.choice import Choice, choose, manual_prompt_with_head
 from distributed_tuner.report.trials import PENDING, UNFINISHED, TrialSummary, best_trial, summarize_trials
@@ -28,6 +28,9 @@ def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str,
     ``best`` is what the run returns: ``kept`` says whether that is the best trial's prompt or the manual one, because
     the paired test's ``p_value`` was above ``significance``; ``tuned`` is the best trial's own then, and ``trial_id``
     the trial that it was weighed against.
+    ``ensemble`` is what the trial's best prompts come to that are read together, None where there is none: how many
+    ``members``, ``score`` (loss by cross-validation over train and dev), dev and test, and what ``a_row`` of test takes
+    beside the ``single`` prompt. It is measured on test for the best trial of every split.
     ``test_interval`` is the 95 % interval of a test accuracy, of one test set; None of other metrics.
     ``text`` is a prompt in words, None for a soft one; ``template`` and ``label_words`` are those that a screen found
     instead of the task's. ``usd`` includes ``proposer_usd``, which no budget pays for:
@@ -43,14 +46,17 @@ def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str,
     within = _Intervals(metric, config.task.test)
     return {
         "status": digest.end.status if digest.end else UNFINISHED,
-        "best": within.added(_best(best, choose(best, digest, config), digest, config, metric, within)),
+        "best": within.added(_best(best, choose(best, digest, config), digest, config, metric, within))
+        | {"ensemble": _ensemble(best, digest, config, within)},
         "baseline": {
             what: within.added(_baseline(digest, what))
             for what in ("manual_prompt", "manual_prompt_with_head", "bag_of_words")
         },
         "totals": _totals(digest, trials),
         "methods": [_method(name, trials) for name in _methods(trials)],
-        "trials": [within.added(_trial(trial)) for trial in trials],
+        "trials": [
+            within.added(_trial(trial)) | {"ensemble": _ensemble(trial, digest, config, within)} for trial in trials
+        ],
     }
 
 
@@ -113,6 +119,36 @@ def _best(
         **_wording(None, digest),
     }
     return tuned | manual | about | {"tuned": within.added(tuned)}
+
+
+def _ensemble(
+    trial: TrialSummary | None, digest: Digest, config: Recorded, within: _Intervals
+) -> dict[str, Any] | None:
+    """Return what a trial's prompts are worth that are best read together; None where its best is alone."""
+    found = next((row for row in digest.ensembles if trial is not None and row.trial_id == trial.trial_id), None)
+    if trial is None or found is None or not found.members:
+        return None
+    tests = {row.what: row for row in digest.measures if row.trial_id == trial.trial_id and row.split == "test"}
+    test, single = tests.get("ensemble"), tests.get("selected")
+    return within.added(
+        {
+            "members": found.members,
+            "score": found.score,
+            "dev_loss": found.dev_loss,
+            "dev_metric": found.dev_metric,
+            "test_loss": test.loss if test else None,
+            "test_metric": test.metric if test else None,
+            "a_row": _a_row(test, config.task.test),
+            "single": _a_row(single, config.task.test),
+        }
+    )
+
+
+def _a_row(test: MeasureRow | None, rows: int | None) -> dict[str, float] | None:
+    """Return what reading one row of test took; None where it was not measured, or answered from a cache."""
+    if test is None or not rows or not test.cost.forwards:
+        return None
+    return {"forwards": test.cost.forwards / rows, "tokens": test.cost.tokens / rows}
 
 
 def _wording(trial: TrialSummary | None, digest: Digest) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def tiles(summary: Mapping[str, Any], config: Recorded) -> list[Tile]:
 
 
 def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
-    """Return the baselines, then the methods by falling dev metric."""
+    """Return the baselines, then the methods by falling dev metric, then what the best prompts come to together."""
     metric = formatting.MetricWords(summary["best"]["metric"])
     best = summary["best"]["method"]
     first = [
@@ -180,7 +180,15 @@ def method_lines(summary: Mapping[str, Any]) -> list[MethodLine]:
         if name == "manual_prompt" or line["test_metric"] is not None or line["dev_metric"] is not None
     ]
     ranked = sorted(summary["methods"], key=lambda line: -_number(line["dev_metric_mean"]))
-    return [*first, *(_method_line(line, metric, best) for line in ranked)]
+    together = summary["best"].get("ensemble")
+    last = [] if together is None else [_ensemble_line(together, metric)]
+    return [*first, *(_method_line(line, metric, best) for line in ranked), *last]
+
+
+def _ensemble_line(line: Mapping[str, Any], metric: formatting.MetricWords) -> MethodLine:
+    none = formatting.UNKNOWN
+    dev, test = metric.bare(line["dev_metric"]), metric.bare(line["test_metric"])
+    return MethodLine(formatting.ensemble(line), none, dev, test, none, none, none, none, none, False, True)
 
 
 def _baseline_line(name: str, line: Mapping[str, Any], metric: formatting.MetricWords, best: bool) -> MethodLine:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distributed_tuner.report.formatting import BASELINES, count, duration, money, one_line
+from distributed_tuner.report.formatting import BASELINES, count, duration, ensemble, money, one_line, reading
 from distributed_tuner.report.significance import nothing_learnt, reference
 from distributed_tuner.values import Cost
 
@@ -24,7 +24,7 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         for name, line in summary["baseline"].items()
         if name == "manual_prompt" or line["test_metric"] is not None or line["dev_metric"] is not None
     }
-    names = [*baselines, *(method["method"] for method in summary["methods"])]
+    names = [*baselines, *(method["method"] for method in summary["methods"]), ensemble({"members": 10})]
     width = max(16, *(len(name) + 2 for name in names))
     yield ""
     yield f"{'method':<{width}}{'trials':>7}{_columns(counts)}{'dev ' + metric:>18}{'test ' + metric:>18}"
@@ -40,6 +40,11 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
             (method["test_metric_mean"], method["test_metric_std"]),
         )
     best, totals = summary["best"], summary["totals"]
+    together = best.get("ensemble")
+    if together is not None:
+        shown = _columns("-" for _ in counts)
+        name = f"{ensemble(together):<{width}}"
+        yield _row(name, "-", shown, (together["dev_metric"], None), (together["test_metric"], None))
     if nothing := nothing_learnt(summary):
         yield ""
         yield nothing
@@ -63,6 +68,8 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
                 f"tuning is not shown to have helped (p = {best['p_value']:.2g} on dev, {best['significance']:g} is"
                 f" asked for): the run returns {name}"
             )
+        if together is not None:
+            yield f"{ensemble(together)}: test {metric} {_within(together)}{reading(together)}"
         if best["text"]:
             yield f"its prompt: {one_line(best['text'], 500)}"
         if best.get("template"):
@@ -81,11 +88,13 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
         yield _cost_row(plan.trial_id, steps, projection.search)
     measured = sum((projection.measurement for projection in prepared.projections), prepared.baseline)
     yield _cost_row("test and manual prompt", "-", measured)
+    if prepared.ensembles.queries:
+        yield _cost_row("test of prompts together", "-", prepared.ensembles)
     if prepared.calibration.queries:
         yield _cost_row("calibration, at most", "-", prepared.calibration)
     if prepared.parity.queries:
         yield _cost_row("parity gate", "-", prepared.parity)
-    beside = measured + prepared.calibration + prepared.parity
+    beside = measured + prepared.ensembles + prepared.calibration + prepared.parity
     total = sum((projection.search for projection in prepared.projections), beside)
     yield _cost_row("all", "-", total)
     pool = prepared.experiment.oracle.pool

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from distributed_tuner.errors import RunDirectoryError, StorageError
+from distributed_tuner.errors import RunDirectoryError, StateError, StorageError
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.schedule.decisions import Decisions
+from distributed_tuner.stages.ensemble import Member
 from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder, using
 from distributed_tuner.storage.array_files import read_array, read_arrays
 from distributed_tuner.storage.files import write_text, written
 from distributed_tuner.storage.json_files import read_json
+from distributed_tuner.storage.serialization import read_state, write_state
 from distributed_tuner.values import Array, Array64
 
 DECISION_SECONDS = 10.0  # for which a decision waits until it is at the run's URI
@@ -107,6 +109,29 @@ class RunDirectory(Place):
     def head_of(self, trial_id: str) -> dict[str, Array64]:
         """Return what was fitted to read the selected prompt of one trial by; nothing where nothing was."""
         return self._read_arrays(self._prompt_of(trial_id, "npz").with_name("head.npz"))
+
+    def keep_ensemble(self, trial_id: str, members: Sequence[Member]) -> None:
+        """Keep the prompts of one trial that are read together, in place of those before; none of them: it is alone."""
+        place = self._prompt_of(trial_id, "txt").with_name("ensemble.state")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_state(place, tuple(members), (Member,))
+
+    def ensemble_of(self, trial_id: str) -> tuple[Member, ...]:
+        """Return the prompts of one trial that are read together; none where its best is alone.
+
+        Raises:
+            StateError: the file is not whole.
+        """
+        place = self._prompt_of(trial_id, "txt").with_name("ensemble.state")
+        if not place.exists():
+            return ()
+        found = read_state(place, (Member,))
+        if not isinstance(found, tuple) or not all(isinstance(one, Member) and one.is_whole for one in found):
+            raise StateError(
+                f"{self.shown(place)} must hold the prompts of a trial's ensemble, but it does not; copy it back from"
+                " where the run was made, or start a new run"
+            )
+        return found
 
     def keep_baseline_head(self, split_seed: int, state: Mapping[str, Array64]) -> None:
         """Keep what was fitted to read the manual prompt by on one split."""

@@ -1,7 +1,6 @@
 """Scoring a tuned prompt again, from its run directory alone and without Ray."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,32 @@ from distributed_tuner.config.space import recorded
 from distributed_tuner.config.task import TaskConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import HeadError, RunDirectoryError
+from distributed_tuner.oracles.base import LossOracle, labels_of
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.preflight.wordings import templates_tried
+from distributed_tuner.prompts.ensemble_export import ENSEMBLE, read_ensemble
 from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt, read
 from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.prompts.spec import framed
 from distributed_tuner.runs.directory import RunDirectory, data_root
-from distributed_tuner.stages.reading import SHOWN, Reader, fitted_on
+from distributed_tuner.stages.ensemble import read_together
+from distributed_tuner.stages.reading import SHOWN, Read, Reader, fitted_on
 from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import LABEL_WORDS, Batch, Evaluation, Request, Split
+from distributed_tuner.values import LABEL_WORDS, Array64, Cost, Request, Split
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict[str, float]:
+def evaluate(run_dir: Path, split: Split, task_file: Path | None = None, ensemble: bool = False) -> dict[str, float]:
     """Return loss and metrics of the best prompt on a split of its own task, or of the task in ``task_file``.
 
     The same model, tiles and rows as in the run, hence the same numbers. A row that the head was fitted to is read by
-    one that was fitted without it.
+    one that was fitted without it. ``ensemble``: of the prompts that the run has found to be best read together.
 
     Raises:
-        RunDirectoryError: there is no run, it has no best prompt yet, or the prompt comes from another run.
+        RunDirectoryError: there is no run, it has no best prompt yet, or none that are read together, or the prompt
+            comes from another run.
         ConfigError, TaskError, ModelError: the task or the model cannot be had any more.
     """
     prompt, tree, root = returned(run_dir)
@@ -43,27 +46,45 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None) -> dict
         other = load_space(task_file)
         tree, root = {**tree, "task": other.get("task", other)}, task_file.resolve().parent
     experiment = experiment_of(recorded(tree))
-    task = _task(experiment, prompt, root)
-    for warning in task.warnings:
+    prompts = read_ensemble(run_dir / ENSEMBLE) if ensemble else [prompt]
+    tasks_of = [_seen(experiment, one, root) for one in prompts]
+    for warning in tasks_of[0].warnings:
         log.warning("warning: %s", warning)
-    if (instruction := prompt.template.get("instruction")) is not None:
-        task = framed(task, started_from(experiment.prompt, instruction))
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
-    candidate, spec = prompt.asked()
-    head = prompt.head
-    if head is None:
-        batch = replace(task.batch(split), objective=LABEL_WORDS)
+    if prompt.head is None and not ensemble:
+        candidate, spec = prompt.asked()
+        batch = replace(tasks_of[0].batch(split), objective=LABEL_WORDS)
         answer = oracle.evaluate(Request((candidate,), batch, spec))
-        return {"loss": float(answer.losses[0]), **scores_of(task, answer, batch)}
-    head.require_for(getattr(experiment.oracle, "model", ANALYTIC), task)
-    task = replace(task, objective=LABEL_WORDS, answer_words=head.words[len(head.label_words) :])
-    reader = Reader(task, head.config, fitted_on(experiment))
-    if task_file is None and split in ("train", "dev"):
-        return _of_own_rows(reader, split, head, lambda batch: oracle.evaluate(Request((candidate,), batch, spec)))
+        return {"loss": float(answer.losses[0]), **scores_of(tasks_of[0], answer, batch)}
+    readers = [_reader(experiment, task, one) for task, one in zip(tasks_of, prompts, strict=True)]
+    own = task_file is None and split in ("train", "dev")
+    if ensemble:
+        labels = labels_of(readers[0].task.batch(split))
+        chances = [
+            _left_out(one, reader, oracle, split) if own else chances_of(one, reader, oracle, split)[0]
+            for one, reader in zip(prompts, readers, strict=True)
+        ]
+        together = read_together(chances, labels, readers[0].task.metrics)
+        return {"loss": together.loss, **together.metrics}
+    reader, head = readers[0], _head(prompt)
+    if own:
+        read = _read_again(prompt, reader, oracle)
+        loss, scores = (read.dev_loss, read.dev_metrics) if split == "dev" else (read.train_loss, read.train_metrics)
+        return {"loss": loss, **scores}
+    candidate, spec = prompt.asked()
+    batch = reader.batch(split)
+    loss, scores = reader.measure(head.state, oracle.evaluate(Request((candidate,), batch, spec)), batch)
+    return {"loss": loss, **scores}
+
+
+def chances_of(
+    prompt: ExportedPrompt, reader: Reader, oracle: LossOracle, split: Split = "test"
+) -> tuple[Array64, Cost]:
+    """Return a prompt's label probabilities (E, W) of the rows of a split, and what they cost."""
+    candidate, spec = prompt.asked()
     batch = reader.batch(split)
     answer = oracle.evaluate(Request((candidate,), batch, spec))
-    loss, scores = reader.measure(head.state, answer, batch)
-    return {"loss": loss, **scores}
+    return reader.chances(_head(prompt).state, answer, batch), answer.cost
 
 
 def returned(run_dir: Path) -> tuple[ExportedPrompt, dict[str, Any], Path]:
@@ -103,21 +124,45 @@ def _task(experiment: Experiment, prompt: ExportedPrompt, root: Path) -> Task:
     return task.worded(source, head.label_words if head is not None and head.labels == task.label_names else ())
 
 
-def _of_own_rows(
-    reader: Reader, split: Split, head: ExportedHead, ask: Callable[[Batch], Evaluation]
-) -> dict[str, float]:
-    """Return loss and metrics of rows that took part in the head's fit, as the run has them: each by a head without it.
+def _seen(experiment: Experiment, prompt: ExportedPrompt, root: Path) -> Task:
+    """Return a task as a prompt is asked on it."""
+    task = _task(experiment, prompt, root)
+    instruction = prompt.template.get("instruction")
+    return task if instruction is None else framed(task, started_from(experiment.prompt, instruction))
+
+
+def _reader(experiment: Experiment, task: Task, prompt: ExportedPrompt) -> Reader:
+    """Return what reads a prompt's answers; the head must go with the model and the task."""
+    head = _head(prompt)
+    head.require_for(getattr(experiment.oracle, "model", ANALYTIC), task)
+    task = replace(task, objective=LABEL_WORDS, answer_words=head.words[len(head.label_words) :])
+    return Reader(task, head.config, fitted_on(experiment))
+
+
+def _head(prompt: ExportedPrompt) -> ExportedHead:
+    if prompt.head is None:
+        raise HeadError("prompts that are read together have a head each, but one has none; take the files of one run")
+    return prompt.head
+
+
+def _left_out(prompt: ExportedPrompt, reader: Reader, oracle: LossOracle, split: Split) -> Array64:
+    """Return label probabilities (E, W) of train or dev, each row's by a head that was fitted without it."""
+    out, rows = _read_again(prompt, reader, oracle).out, len(reader.task.train)
+    return out[rows:] if split == "dev" else out[:rows]
+
+
+def _read_again(prompt: ExportedPrompt, reader: Reader, oracle: LossOracle) -> Read:
+    """Read rows that took part in the head's fit as the run has them: each by a head without it.
 
     Where the head was fitted to train alone, that is how it reads both.
     """
-    train, dev, *references = (ask(batch) for batch in batches(reader))
-    shown = head.state[SHOWN].astype(int).tolist() if SHOWN in head.state else ()
+    candidate, spec = prompt.asked()
+    train, dev, *references = (oracle.evaluate(Request((candidate,), batch, spec)) for batch in batches(reader))
+    state = _head(prompt).state
+    shown = state[SHOWN].astype(int).tolist() if SHOWN in state else ()
     if any(not 0 <= place < len(reader.task.train) for place in shown):
         raise HeadError(
             f"the rows that stand in the prompt must be rows of train, but the head's"
             f" file has {shown} of {len(reader.task.train)}; take the files of one run, and the data that it had"
         )
-    read = reader.read(train, dev, references[0] if references else None, shown)
-    if split == "dev":
-        return {"loss": read.dev_loss, **read.dev_metrics}
-    return {"loss": read.train_loss, **read.train_metrics}
+    return reader.read(train, dev, references[0] if references else None, shown)

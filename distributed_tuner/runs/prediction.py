@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,14 +16,17 @@ from distributed_tuner.config.space import recorded
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError, TaskError
 from distributed_tuner.heads import Head
+from distributed_tuner.maths.heads import mean_log_probabilities
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
+from distributed_tuner.prompts.ensemble_export import ENSEMBLE, read_ensemble
 from distributed_tuner.prompts.export import ANALYTIC, ExportedPrompt
 from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.runs.evaluation import returned, worded
 from distributed_tuner.storage.files import written
 from distributed_tuner.tasks.cells import in_csv, in_json
 from distributed_tuner.tasks.reading import read as read_table
+from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.unlabelled import unlabelled
 from distributed_tuner.values import Array64, Batch, Example, Request
 
@@ -32,15 +35,21 @@ FORMATS = (".csv", ".jsonl")
 LABEL, PROBABILITY = "predicted_label", "probability"
 
 
-def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], None] = lambda done, rows: None) -> int:
+def predict(
+    run_dir: Path,
+    file: Path,
+    out: Path,
+    note: Callable[[int, int], None] = lambda done, rows: None,
+    ensemble: bool = False,
+) -> int:
     """Label the rows of a CSV, TSV, JSONL or Parquet file; return how many there were.
 
     ``out``: a new CSV or JSONL file with the rows as they are, ``predicted_label``, its ``probability``, and that of
     each label in ``p(label)``. A row that the model could not answer, or that has no text and is dropped by the task's
-    ``on_empty``, has none of them.
+    ``on_empty``, has none of them. ``ensemble``: by the prompts that the run has found to be best read together.
 
     Raises:
-        RunDirectoryError: there is no run, or it returned no prompt with a head.
+        RunDirectoryError: there is no run, or it returned no prompt with a head, or none that are read together.
         TaskError: the file lacks a column of the task's template, or ``out`` cannot be written.
         HeadError, ModelError: the head does not go with the model; the model cannot be had any more.
     """
@@ -50,10 +59,10 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
         raise TaskError(f"predictions are written to a new file, but {str(out)!r} is there already; name another")
     prompt, tree, _ = returned(run_dir)
     experiment = experiment_of(recorded(tree))
-    head = _require_head(prompt, experiment, run_dir)
     table = read_table(str(file), Path())
-    rows = unlabelled(worded(experiment, prompt), table)
-    examples = [example and _framed(example, prompt) for example in rows]
+    prompts = read_ensemble(run_dir / ENSEMBLE) if ensemble else [prompt]
+    members = [_Member.of(one, experiment, table, run_dir) for one in prompts]
+    labels = members[0].exported.labels
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     try:
         # Half of a surrogate pair cannot be written in UTF-8; a backslash and its number is how JSON writes it.
@@ -61,18 +70,53 @@ def predict(run_dir: Path, file: Path, out: Path, note: Callable[[int, int], Non
             written(out) as raw,
             io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as stream,
         ):
-            write = _writer(stream, out.suffix.lower(), table.columns, head.labels)
-            for at in range(0, len(examples), ROWS_AT_ONCE):
-                block = examples[at : at + ROWS_AT_ONCE]
-                asked = [example for example in block if example is not None]
-                answers = iter(_chances(oracle, prompt, head, head.head(), asked) if asked else ())
-                for row, example in enumerate(block, start=at):
-                    told = _told(None if example is None else next(answers), head.labels)
-                    write({column: table.rows[row].get(column) for column in table.columns} | told)
-                note(at + len(block), len(examples))
+            write = _writer(stream, out.suffix.lower(), table.columns, labels)
+            for at in range(0, len(table.rows), ROWS_AT_ONCE):
+                block = range(at, min(at + ROWS_AT_ONCE, len(table.rows)))
+                chances = [member.chances(oracle, block) for member in members]
+                joined = chances[0] if len(chances) == 1 else mean_log_probabilities(np.stack(chances))
+                for row, told in zip(block, joined, strict=True):
+                    cells = {column: table.rows[row].get(column) for column in table.columns}
+                    write(cells | _told(told, labels))
+                note(block.stop, len(table.rows))
     except OSError as error:
         raise TaskError(f"predictions could not be written to {str(out)!r} ({error}); name another file") from error
-    return len(examples)
+    return len(table.rows)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Member:
+    """A prompt with its head, and the rows as it is asked for them; None for those that are dropped."""
+
+    prompt: ExportedPrompt
+    exported: ExportedHead
+    head: Head
+    examples: Sequence[Example | None]
+
+    @classmethod
+    def of(cls, prompt: ExportedPrompt, experiment: Experiment, table: Table, run_dir: Path) -> "_Member":
+        exported = _require_head(prompt, experiment, run_dir)
+        rows = unlabelled(worded(experiment, prompt), table)
+        return cls(prompt, exported, exported.head(), [row and _framed(row, prompt) for row in rows])
+
+    def chances(self, oracle: LossOracle, block: range) -> Array64:
+        """Return label probabilities (E, W) of the rows of a block; NaN of one that is dropped or has no answer."""
+        found = np.full((len(block), len(self.exported.labels)), np.nan)
+        asked = {row - block.start: example for row in block if (example := self.examples[row]) is not None}
+        if not asked:
+            return found
+        candidate, spec = self.prompt.asked()
+        count = len(self.exported.label_words)
+        batch = Batch(
+            tuple(asked.values()),
+            self.exported.label_words,
+            "test",
+            label_rule=self.exported.label_rule,
+            answer_words=self.exported.words[count:],
+        )
+        answer = oracle.evaluate(Request((candidate,), batch, spec))
+        found[list(asked)] = self.head.predict(answer.logits[0] if answer.features is None else answer.features[0])
+        return found
 
 
 def _require_head(prompt: ExportedPrompt, experiment: Experiment, run_dir: Path) -> ExportedHead:
@@ -90,20 +134,9 @@ def _framed(example: Example, prompt: ExportedPrompt) -> Example:
     return replace(example, text=f"{instruction}\n{example.text}") if instruction else example
 
 
-def _chances(
-    oracle: LossOracle, prompt: ExportedPrompt, exported: ExportedHead, head: Head, examples: Sequence[Example]
-) -> Array64:
-    """Return label probabilities (E, W)."""
-    candidate, spec = prompt.asked()
-    words = exported.words[len(exported.label_words) :]
-    batch = Batch(tuple(examples), exported.label_words, "test", label_rule=exported.label_rule, answer_words=words)
-    answer = oracle.evaluate(Request((candidate,), batch, spec))
-    return head.predict(answer.logits[0] if answer.features is None else answer.features[0])
-
-
-def _told(chances: Array64 | None, labels: Sequence[str]) -> dict[str, Any]:
+def _told(chances: Array64, labels: Sequence[str]) -> dict[str, Any]:
     names = [LABEL, PROBABILITY, *(f"p({label})" for label in labels)]
-    if chances is None or not np.isfinite(chances).all():
+    if not np.isfinite(chances).all():
         return dict.fromkeys(names)
     best = int(np.argmax(chances))
     values = [labels[best], round(float(chances[best]), 6), *(round(float(chance), 6) for chance in chances)]

@@ -44,7 +44,8 @@ class Read:
 
     losses: of train and dev, in that order, each row by a head without it; score: their mean. dev_loss, dev_metrics:
     likewise, or by a head fitted to train where that is the one that goes with the prompt; train_loss, train_metrics:
-    likewise. state: of that head, and which rows of train stand in the prompt.
+    likewise. state: of that head, and which rows of train stand in the prompt. out: label probabilities (N, W) that the
+    metrics are of, those of train by heads without the row in any case; NaN of rows that stand in the prompt.
     """
 
     losses: Array64
@@ -54,6 +55,7 @@ class Read:
     train_loss: float
     train_metrics: dict[str, float]
     state: Mapping[str, Array64]
+    out: Array64
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class Reader:
             chances = _complete(chances, train, labels)
         except HeadError:  # too few answered rows
             return TrainScore(float("nan"), float("nan"))
-        losses = self._plain_losses(train, labels) if self._plain else _losses(chances, labels)
+        losses = self._plain_losses(train, labels) if self._plain else losses_of(chances, labels)
         rows = np.delete(np.arange(len(labels)), list(shown))
         metric = self._metrics(chances[rows], labels[rows])[self.task.metric]
         return TrainScore(float(losses[rows].mean()), metric)
@@ -170,18 +172,18 @@ class Reader:
         except HeadError:  # too few answered rows
             nothing = np.full(len(answers), np.nan)
             nan = float("nan")
-            return Read(nothing, nan, nan, {}, nan, {}, {})
+            return Read(nothing, nan, nan, {}, nan, {}, {}, np.full((len(answers), words), np.nan))
         of_train = _complete(of_train, train, labels["train"])
         of_dev = _complete(of_dev, dev, labels["dev"])
         out = np.concatenate([_complete(out[:rows], train, labels["train"]), _complete(out[rows:], dev, labels["dev"])])
-        losses_of = {"train": _losses(of_train, labels["train"]), "dev": _losses(of_dev, labels["dev"])}
-        losses = _losses(out, answers)
+        split_losses = {"train": losses_of(of_train, labels["train"]), "dev": losses_of(of_dev, labels["dev"])}
+        losses = losses_of(out, answers)
         if self._plain:
-            losses_of = {
+            split_losses = {
                 "train": self._plain_losses(train, labels["train"]),
                 "dev": self._plain_losses(dev, labels["dev"]),
             }
-            losses = np.concatenate(list(losses_of.values()))
+            losses = np.concatenate(list(split_losses.values()))
         kept = np.ones(rows, dtype=np.bool_)
         kept[list(shown)] = False
         told = np.concatenate([kept, np.ones(len(labels["dev"]), dtype=np.bool_)])
@@ -189,20 +191,24 @@ class Reader:
         return Read(
             losses=np.where(told, losses, np.nan),
             score=float(losses[told].mean()),
-            dev_loss=float(losses_of["dev"].mean()),
+            dev_loss=float(split_losses["dev"].mean()),
             dev_metrics=self._metrics(of_dev, labels["dev"]),
-            train_loss=float(losses_of["train"][kept].mean()),
+            train_loss=float(split_losses["train"][kept].mean()),
             train_metrics=self._metrics(of_train[kept], labels["train"][kept]),
             state=state,
+            out=np.where(told[:, None], np.concatenate([out[:rows], of_dev]), np.nan),
         )
 
     def measure(self, state: Mapping[str, Array64], answer: Evaluation, batch: Batch) -> tuple[float, dict[str, float]]:
         """Return loss and metrics of answers, read by a head that was fitted before."""
-        labels = labels_of(batch)
-        chances = heads.restore(self._config, len(self.task.label_words), state).predict(self._features(answer))
-        chances = _complete(chances, answer, labels)
-        losses = self._plain_losses(answer, labels) if self._plain else _losses(chances, labels)
+        labels, chances = labels_of(batch), self.chances(state, answer, batch)
+        losses = self._plain_losses(answer, labels) if self._plain else losses_of(chances, labels)
         return float(losses.mean()), self._metrics(chances, labels)
+
+    def chances(self, state: Mapping[str, Array64], answer: Evaluation, batch: Batch) -> Array64:
+        """Return label probabilities (E, W) of answers, read by a head that was fitted before."""
+        head = heads.restore(self._config, len(self.task.label_words), state)
+        return _complete(head.predict(self._features(answer)), answer, labels_of(batch))
 
     # ------------------------------------------------------------------------------------------------ parts
     def _features(self, answer: Evaluation) -> Half | npt.NDArray[np.float32]:
@@ -243,7 +249,7 @@ def _complete(chances: Array64, answer: Evaluation, labels: npt.NDArray[np.int64
     return np.where(tells_nothing(answer.logits[0])[:, None], alike, chances)
 
 
-def _losses(chances: Array64, labels: npt.NDArray[np.int64]) -> Array64:
+def losses_of(chances: Array64, labels: npt.NDArray[np.int64]) -> Array64:
     """Return -log of each label's probability."""
     with np.errstate(divide="ignore"):
         return np.asarray(-np.log(chances[np.arange(len(labels)), labels]))

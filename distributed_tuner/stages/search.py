@@ -19,6 +19,7 @@ from distributed_tuner.oracles.base import counted
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.ensemble import Archive
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
 from distributed_tuner.stages.reading import Reader
@@ -34,7 +35,7 @@ class SearchStage:
     """One search or gradient stage of one trial. ``advance`` does one step or one look and returns their rows.
 
     ``optimizer`` is ready for its next ask; ``trajectory``, if there is one, is filled with the prompts of its way.
-    ``best``: what the stages before selected.
+    ``best``: what the stages before selected. ``archive``: takes in what is looked at.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class SearchStage:
         optimizer: Optimizer,
         trajectory: Trajectory | None,
         best: Selected | None,
+        archive: Archive | None = None,
     ) -> None:
         self._config = config
         self._key = key
@@ -60,7 +62,7 @@ class SearchStage:
         self._plan = plan
         self.optimizer = optimizer
         self.trajectory = trajectory
-        self._looks = Looks(reader, space, oracle, books, config.select, best)
+        self._looks = Looks(reader, space, oracle, books, config.select, best, archive=archive)
         self.done = False
         self.reason = ""
         self._step = 0

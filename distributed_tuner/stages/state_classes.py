@@ -1,6 +1,7 @@
 """What may be in a trial's saved state beside plain data and arrays."""
 
 from distributed_tuner.prompts.pool import PooledText
+from distributed_tuner.stages.ensemble import Member
 from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.restart import Adopted
 from distributed_tuner.stages.screen import Found, Screened
@@ -18,6 +19,7 @@ STATE_CLASSES = (
     Found,
     Latent,
     Left,
+    Member,
     Memory,
     Outcome,
     Perturbation,

@@ -27,6 +27,7 @@ from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.seeds import Key
 from distributed_tuner.stages.accounting import Books
 from distributed_tuner.stages.auto_settings import SurveyStage
+from distributed_tuner.stages.ensemble import Archive, Member
 from distributed_tuner.stages.exploit import Takeover
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader, fitted_on, settled_head
@@ -97,6 +98,7 @@ class Trial:
         self._trajectory = Trajectory()
         self._current: Candidate = self._space.at(self._space.start)
         self._adopted: Start | None = None
+        self._archive = Archive(0 if experiment.ensemble is None else experiment.ensemble.size, self._kept)
         self._settings: dict[str, float] = {}
         self._surveyed: dict[int, dict[str, float]] = {}  # what was measured for "auto", by place in experiment.stages
         self._restart_id = ""
@@ -157,7 +159,15 @@ class Trial:
     def selected_prompt(self) -> Array | str | None:
         """Return the best prompt so far: its rows (L, D), or its words."""
         best = self.selected
-        return None if best is None else self._space.kept(self._oracle, best.candidate)
+        return None if best is None else self._kept(best.candidate)
+
+    @property
+    def ensemble(self) -> tuple[Member, ...]:
+        """The best prompts that are read together, best first; none where the best alone is better."""
+        return self._archive.chosen
+
+    def _kept(self, candidate: Candidate) -> Array | str:
+        return self._space.kept(self._oracle, candidate)
 
     def place(self) -> Start:
         """Return where the selected prompt is, the current one before the first look: coordinates (P,), or words."""
@@ -184,7 +194,7 @@ class Trial:
         if self._began is None:
             self._began = self._clock()
         if not self._stage.done:
-            return self._stage.advance()
+            return [*self._stage.advance(), *self._archive.news(self.trial_id, self._task)]
         if isinstance(self._stage, SurveyStage):
             self._settle(self._place, self._stage.settings)
             self._open_next(self._stage_index)
@@ -237,6 +247,7 @@ class Trial:
             "current": self._current,
             "adopted": self._adopted,
             "selected": self._selected,
+            "archive": self._archive.state_dict(),
             "purse": self._purse.state_dict(),
             "elapsed": self.elapsed(),
             "outcome": self.outcome,
@@ -252,6 +263,8 @@ class Trial:
         self._restart_id = state["restart_id"]
         self._stage_index = state["stage_index"]
         self._selected = state["selected"]
+        if "archive" in state:  # not in states of before there were ensembles
+            self._archive.load_state_dict(state["archive"])
         self._opened = state["opened"]
         self._left = dict(state["left"])
         self._memory = replace(state["memory"])
@@ -339,11 +352,12 @@ class Trial:
             optimizer=self._build(config, None) if restored else self._optimizer(config),
             best=self._selected,
             trajectory=self._new_trajectory(),
+            archive=self._archive,
         )
 
     def _open_screen(self, config: ScreenStageConfig, books: Books) -> ScreenStage:
         def looks(reader: Reader, best: Selected | None) -> Looks:
-            return Looks(reader, self._space, self._budgeted, books, self._rule, best, screen=True)
+            return Looks(reader, self._space, self._budgeted, books, self._rule, best, True, self._archive)
 
         proposer = None
         if config.proposer is not None:
@@ -396,7 +410,9 @@ class Trial:
         assert self._proposers is not None, "restart stages need proposers"
         looks = None
         if self._course.looks_after(self._stage_index):
-            looks = Looks(self._reader, self._space, self._budgeted, books, self._rule, self._selected)
+            looks = Looks(
+                self._reader, self._space, self._budgeted, books, self._rule, self._selected, archive=self._archive
+            )
         return RestartStage(
             config,
             task=self._task,

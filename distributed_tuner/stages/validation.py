@@ -8,6 +8,7 @@ import numpy as np
 from distributed_tuner.ledger.rows import LookRow
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.ensemble import Archive
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.reading import Reader, predicted
 from distributed_tuner.stages.selection import Rule, Selected, is_better
@@ -19,7 +20,7 @@ from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request
 class Looks:
     """Looks on behalf of one stage. ``best``: the trial's selected prompt so far, until a look beats it.
 
-    ``screen``: the stage is a screen.
+    ``screen``: the stage is a screen. ``archive``: takes in what is looked at.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Looks:
         rule: Rule,
         best: Selected | None,
         screen: bool = False,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
         self._screen = screen
         self._reader = reader
         self._space = space
@@ -56,6 +59,8 @@ class Looks:
         metric = read.dev_metrics.get(self._reader.task.metric, float("nan"))
         better = is_better(metric, read.dev_loss, read.score, self.selected, self._rule)
         train_loss = float(train.losses[0])
+        if self._archive is not None:
+            self._archive.offer(candidate, self._reader.task, read)
         if better:
             self.selected = Selected(candidate, metric, read.dev_loss, train_loss, read.score, read.state)
         return LookRow(

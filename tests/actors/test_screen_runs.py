@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tuner_runs import CMA, numbers, run_alone, run_space, space, write_space
 
+from distributed_tuner.prompts.ensemble_export import ENSEMBLE, read_ensemble
 from distributed_tuner.runs.evaluation import evaluate
 
 pytestmark = pytest.mark.ray
@@ -27,6 +28,7 @@ def test_a_run_goes_on_in_the_wording_that_its_screen_has_found(
     search = {"kind": "search", "optimizer": CMA, "look_every": 20}
     task = space({}, [])["task"] | {"label_words": {"0": " plot", "1": " story"}}
     more = {"head": "label_words", "significance": None, "task": task, "stages": [SCREEN, search]}
+    more |= {"ensemble": {"size": 4}, "budget": {"queries": 100}}
     path = write_space(space(llama, [], **more), reviews, "screened.yaml")
     done = run_space(path, tmp_path / "run")
     assert done.status == "done" and numbers(done.ledger) == numbers(run_alone(path))
@@ -43,3 +45,11 @@ def test_a_run_goes_on_in_the_wording_that_its_screen_has_found(
         assert scores["accuracy"] == pytest.approx(best[f"{split}_metric"], abs=1e-12)
     shown = wording["source"].replace("\n", "\\n")
     assert f'Around it: <span class="mono">{shown}' in done.directory.report.read_text()
+    together = best["ensemble"]
+    assert together["members"] == len(read_ensemble(done.directory.path / ENSEMBLE)) > 1
+    for split in ("dev", "test"):
+        scores = evaluate(done.directory.path, split, ensemble=True)  # type: ignore[arg-type]
+        assert scores["accuracy"] == pytest.approx(together[f"{split}_metric"], abs=1e-12)
+        assert scores["loss"] == pytest.approx(together[f"{split}_loss"], abs=1e-12)
+    assert together["a_row"]["forwards"] == together["members"] and together["single"]["forwards"] == 1
+    assert f"{together['members']} prompts together" in done.directory.report.read_text()

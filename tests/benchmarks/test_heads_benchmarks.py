@@ -12,7 +12,7 @@ from benchmarks.heads import HEADS, WORDINGS, Answers, Cell, cells_of, rows_of, 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.space import draw_trials
-from distributed_tuner.ledger.rows import CostRow, LookRow, MeasureRow, TrialRow
+from distributed_tuner.ledger.rows import CostRow, EnsembleRow, LookRow, MeasureRow, TrialRow
 from distributed_tuner.values import Cost, Evaluation
 
 
@@ -100,6 +100,10 @@ def test_lines_tell_of_every_split_what_would_be_returned(tmp_path: Path) -> Non
         )
         rows.append(MeasureRow(what="manual_prompt_with_head", split="test", metric=0.75, **measured))
         rows.append(MeasureRow(what="selected", split="test", metric=0.8, trial_id=f"bbt-{i}", **measured))
+    rows.append(EnsembleRow(trial_id="bbt-0", members=3))
+    rows.append(
+        MeasureRow(what="ensemble", split="test", metric=0.85, trial_id="bbt-0", **measured | {"split_seed": 0})
+    )
     (tmp_path / "ledger.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
     (tmp_path / "config.json").write_text(json.dumps(config))
     lines = lines_of("demo", tmp_path)
@@ -108,5 +112,6 @@ def test_lines_tell_of_every_split_what_would_be_returned(tmp_path: Path) -> Non
         (1, "manual_prompt", 0.8, 0.75),
     ]
     assert mean_of(lines)[:7] == ["demo", "mean", "-", "-", "0.7500", "-", "0.8000"]
-    assert mean_of(lines)[8] == "0.7750", "of what is returned"
+    assert mean_of(lines)[10] == "0.7750", "of what is returned"
+    assert [(line.together, line.members) for line in lines] == [(0.85, 3), (None, 0)]
     assert isinstance(lines[0], Line)

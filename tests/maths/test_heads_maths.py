@@ -13,6 +13,7 @@ from distributed_tuner.maths.heads import (
     fit_bias,
     fit_ridge,
     log_softmax,
+    mean_log_probabilities,
     nearest_shares,
     profile_bias,
     standard,
@@ -128,6 +129,19 @@ def test_neighbours_by_divergence() -> None:
     assert (distances >= -1e-12).all()
     shares = nearest_shares(np.array([[0.1, 0.2, 0.3, 0.0]]), np.array([0, 1, 1, 0]), 2, 3)
     assert np.allclose(shares, [[(2 + 0.5) / 4, (1 + 0.5) / 4]])
+
+
+def test_several_heads_are_read_by_their_mean_log_probability() -> None:
+    p = np.exp(log_softmax(STREAM.standard_normal((3, 4, 2))))
+    joined = mean_log_probabilities(p)
+    geometric = p.prod(axis=0) ** (1 / 3)
+    assert np.allclose(joined, geometric / geometric.sum(axis=1, keepdims=True))
+    assert np.allclose(mean_log_probabilities(p[:1]), p[0])
+    p[0, 0], p[:, 1] = np.nan, np.nan
+    p[1, 2] = [0.0, 1.0]
+    joined = mean_log_probabilities(p)
+    assert np.allclose(joined[0], mean_log_probabilities(p[1:])[0])  # who does not tell has no say
+    assert np.isnan(joined[1]).all() and np.isfinite(joined[2]).all()
 
 
 def test_intervals() -> None:

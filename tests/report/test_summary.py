@@ -20,7 +20,7 @@ from distributed_tuner.ledger import (
     read,
 )
 from distributed_tuner.ledger.digest import Digest
-from distributed_tuner.ledger.rows import ScreenedText, ScreenRow
+from distributed_tuner.ledger.rows import EnsembleRow, ScreenedText, ScreenRow
 from distributed_tuner.report import summarize, tables, write_summary
 from distributed_tuner.report.text import summary_lines
 from distributed_tuner.runs.recorded_config import Recorded
@@ -136,6 +136,31 @@ def test_what_a_screen_found_is_told_with_the_best_prompt() -> None:
     assert r"its template: '{text}\nVerdict:{label_word}'" in told and "its label words: bad, good" in told
 
 
+def test_prompts_that_are_read_together_stand_beside_the_single_one_with_what_a_row_takes() -> None:
+    single = measure("selected", "test", 0.85, "z1").model_copy(
+        update={"cost": CostRow(queries=1, forwards=100, tokens=1500)}
+    )
+    test = measure("ensemble", "test", 0.9, "z1").model_copy(
+        update={"cost": CostRow(queries=3, forwards=300, tokens=5000)}
+    )
+    found = [EnsembleRow(time=5, trial_id="z1", members=many, score=0.3, dev_metric=0.95) for many in (2, 3)]
+    summary = summary_of(*finished_run(), *found, single, test)
+    told = summary["best"]["ensemble"]
+    assert (told["members"], told["dev_metric"], told["test_metric"]) == (3, 0.95, 0.9)
+    assert told["test_interval"] == pytest.approx([0.826, 0.945], abs=1e-3)
+    assert told["a_row"] == {"forwards": 3.0, "tokens": 50.0} and told["single"] == {"forwards": 1.0, "tokens": 15.0}
+    assert summary["best"]["test_metric"] == 0.85 and summary["trials"][0]["ensemble"] is None
+    lines = list(summary_lines(summary))
+    (row,) = (line for line in lines if line.startswith("3 prompts together "))
+    assert row.split() == ["3", "prompts", "together", "-", "-", "-", "0.9500", "0.9000"]
+    (line,) = (line for line in lines if line.startswith("3 prompts together:"))
+    assert "0.9000 [0.826, 0.945]; a row takes 3 forwards and 50 tokens, the best prompt alone 1 and 15" in line
+    assert tables.method_lines(summary)[-1].method == "3 prompts together"
+    assert (
+        summary_of(*finished_run(), *found, EnsembleRow(time=6, trial_id="z1", members=0))["best"]["ensemble"] is None
+    )
+
+
 def test_the_numbers_of_a_finished_run() -> None:
     summary = summary_of(*finished_run())
     assert summary["status"] == "done"
@@ -157,6 +182,7 @@ def test_the_numbers_of_a_finished_run() -> None:
         "significance": None,
         "head": "label_words",
         "tuned": None,
+        "ensemble": None,
     }
     manual = {"dev_metric": pytest.approx(0.6), "test_metric": 0.55, "queries": 0}
     assert summary["baseline"]["manual_prompt"] | {"test_interval": None} == manual | {"test_interval": None}
