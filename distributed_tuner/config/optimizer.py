@@ -51,6 +51,11 @@ class OptimizerSettings(Config):
         return None if name is None or name in self.unsettled else float(getattr(self, name))
 
     @property
+    def plans_ahead(self) -> bool:
+        """Whether its steps depend on how many are planned; if not, a longer search begins as a shorter one does."""
+        return getattr(self, "schedule", "constant") != "constant"
+
+    @property
     def unsettled(self) -> tuple[str, ...]:
         """The settings that are left to be measured before the first step."""
         return ()
@@ -188,6 +193,10 @@ class NevergradConfig(LatentSettings):
     """With ``space: words``: how many words of the vocabulary are searched, drawn by the seed."""
     num_workers: int = Field(default=8, ge=1)
     """Candidates in flight at once, which is the number of queries per step."""
+
+    @property
+    def plans_ahead(self) -> bool:
+        return True  # many members go by the budget that they are told
 
     @property
     def in_words(self) -> bool:

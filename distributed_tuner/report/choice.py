@@ -1,5 +1,6 @@
 """Which prompt a run returns: the best tuned one, or the manual one where tuning is not shown to have helped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -37,7 +38,12 @@ def choose(trial: TrialSummary | None, digest: Digest, config: Recorded) -> Choi
     rows = config.task.dev or 0
     if manual is None or not rows or len(manual.losses) != len(trial.losses) or len(trial.losses) < rows:
         return Choice("tuned")
-    pairs = zip(manual.losses[-rows:], trial.losses[-rows:], strict=True)
+    return weigh(manual.losses[-rows:], trial.losses[-rows:], level)
+
+
+def weigh(manual: Sequence[float | None], tuned: Sequence[float | None], level: float) -> Choice:
+    """Weigh losses of the rows of dev, pair by pair; those that are not known of both tell nothing."""
+    pairs = zip(manual, tuned, strict=True)
     gains = np.array([theirs - ours for theirs, ours in pairs if theirs is not None and ours is not None])
     p_value = _p_value(gains)
     return Choice("tuned" if p_value <= level else "manual_prompt", p_value, level)
