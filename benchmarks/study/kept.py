@@ -12,10 +12,10 @@ from typing import Any
 
 from benchmarks.study.rows import Row
 from distributed_tuner.errors import StateError
-from distributed_tuner.files import write_text
-from distributed_tuner.json_files import Told, read_told
 from distributed_tuner.stages.state_classes import STATE_CLASSES
-from distributed_tuner.states import decode, encode, read_state, write_state
+from distributed_tuner.storage.files import write_text
+from distributed_tuner.storage.json_files import Told, read_told
+from distributed_tuner.storage.serialization import decode, encode, read_state, write_state
 
 
 class _Rows(Told):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks.study.figures import VALUE, Curve, curve_figure, curves_of, name_of, ranking_figure
 from benchmarks.study.settings import BELOW, Study
 from benchmarks.study.standing import Ranking, mean_of, ranking
-from distributed_tuner.files import write_text
 from distributed_tuner.report import html as report
+from distributed_tuner.storage.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ def _plots(frame: "pd.DataFrame", study: Study) -> list[Plot]:
     for title, rows in [("All tasks", frame[whole]), *[(str(name), one) for name, one in frame.groupby("task")]]:
         if title != "All tasks" or frame["task"].nunique() > 1:
             for by in ("queries", "tokens"):
-                curves = curves_of(rows, by)  # type: ignore[arg-type]
+                curves = curves_of(rows, by)
                 plots.append(_curve_plot(f"{title}: {metric} against {by}", curves, study, by, f"test {metric}"))
     for budget, ranked in rankings(frame, study).items():
         plots.append(Plot(f"Standing at {budget:,} queries", said_of(ranked), _html(ranking_figure(ranked)), wide=True))

@@ -13,13 +13,13 @@ from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import ConfigError, TunerError
-from distributed_tuner.preflight import Prepared, prepare_plans
+from distributed_tuner.preflight.prepare import Prepared, prepare_plans
 from distributed_tuner.tasks.base import Task
 
 UNTUNED = "untuned"
 NOTHING = {"stages": [{"kind": "search", "optimizer": {"kind": "random_search", "popsize": 1}}]}
 """Stages that are never run, of an experiment that the untuned prompt stands for."""
-AMPLE = 10**6  # queries, likewise
+AMPLE = 100  # queries, likewise
 
 
 @dataclass(frozen=True, slots=True)

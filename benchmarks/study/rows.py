@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distributed_tuner.files import write_text
+from distributed_tuner.storage.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

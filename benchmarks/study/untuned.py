@@ -9,8 +9,8 @@ from benchmarks.study.rows import Row
 from distributed_tuner.baselines import bag_of_words_scores
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.stages.looking import batches, scores_of
 from distributed_tuner.stages.reading import Read, Reader, fitted_on
+from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.values import Cost, Request, Text
 
 

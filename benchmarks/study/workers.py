@@ -21,12 +21,12 @@ from benchmarks.study.untuned import ask_untuned, untuned_rows
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TunerError
-from distributed_tuner.files import write_text
-from distributed_tuner.json_files import Told, read_told
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.cached import CachedOracle
 from distributed_tuner.oracles.tile_size import most_candidates
-from distributed_tuner.oracles.tiled import TiledOracle
+from distributed_tuner.oracles.wrappers.cached import CachedOracle
+from distributed_tuner.oracles.wrappers.tiled import TiledOracle
+from distributed_tuner.storage.files import write_text
+from distributed_tuner.storage.json_files import Told, read_told
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 JOBS, ANSWERS, SETTLED = "jobs", "answers", "settled.json"

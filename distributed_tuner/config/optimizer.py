@@ -233,6 +233,10 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
         return self.name or self.class_name
 
     @property
+    def plans_ahead(self) -> bool:
+        return True  # it may: it is told how many steps are planned
+
+    @property
     def in_words(self) -> bool:
         return self.space == "words"
 
@@ -302,6 +306,10 @@ class CustomFirstOrderConfig(OptimizerSettings, CustomPart):
     @property
     def label(self) -> str:
         return self.name or self.class_name
+
+    @property
+    def plans_ahead(self) -> bool:
+        return True
 
 
 FirstOrderConfig: TypeAlias = Annotated[

@@ -68,7 +68,7 @@ def test_an_interval_is_by_the_spread_of_splits_within_tasks() -> None:
 def test_a_paired_test_asks_whether_a_mean_difference_is_zero() -> None:
     tasks = pd.Series(["a"] * 3)
     assert p_value(series(0.1, 0.2, 0.3), tasks) == approx(0.0741799)  # scipy.stats.ttest_1samp
-    assert p_value(series(0.1, 0.1, 0.1), tasks) == 0.0
+    assert p_value(series(0.5, 0.5, 0.5), tasks) == 0.0
     assert p_value(series(0, 0, 0), tasks) == 1.0
 
 
@@ -153,6 +153,6 @@ def test_the_command_runs_what_is_left_and_shows_all(tmp_path: Path) -> None:
     again = subprocess.run([*command, "--csv", str(tmp_path / "b.csv")], cwd=ROOT, capture_output=True, text=True)
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text(), "seconds as well: nothing was run"
     assert again.returncode == 0
-    path.write_text(yaml.safe_dump({**TREE, "budgets": [1]}))
+    path.write_text(yaml.safe_dump({**TREE, "budgets": [0]}))
     wrong = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and "Traceback" not in wrong.stderr
