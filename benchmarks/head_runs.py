@@ -62,7 +62,15 @@ class Line:
 
 
 def settings(
-    name: str, data: Path, splits: str, variant: str, queries: int, layout: str, length: int, step_size: str = "csa"
+    name: str,
+    data: Path,
+    splits: str,
+    variant: str,
+    queries: int,
+    layout: str,
+    length: int,
+    step_size: str = "csa",
+    test_limit: int | None = None,
 ) -> list[str]:
     """Return what is set on top of heads.yaml."""
     search = {"kind": "search", "optimizer": {**BBT, "step_size": step_size}, "look_every": 100}
@@ -78,6 +86,8 @@ def settings(
     ]
     if name != "demo":
         given.append(f"task={json.dumps(file_settings(name, data))}")
+    if test_limit is not None:
+        given.append(f"task.test_limit={test_limit}")
     return [*given, f"task.split_seed=!grid [{splits}]"]
 
 
@@ -139,6 +149,7 @@ def main(
     queries: Annotated[int, typer.Option(help="Of each trial.")] = 500,
     layout: Annotated[str, typer.Option(help="prefix, suffix or instruction_suffix.")] = "prefix",
     length: Annotated[int, typer.Option(help="Prompt rows.")] = 16,
+    test_limit: Annotated[int | None, typer.Option(help="Test rows, at most.")] = None,
     step_size: Annotated[Literal["csa", "tpa"], typer.Option(help="How BBT adapts sigma.")] = "csa",
     out: Annotated[Path, typer.Option(help="Run directories, one a task.")] = Path("runs/head_runs"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the lines here as well.")] = None,
@@ -150,7 +161,7 @@ def main(
         run = out / name
         if not (run / "config.json").exists():
             arguments = [sys.executable, "tune.py", "run", str(SPACE), "--out", str(run.resolve())]
-            for setting in settings(name, data, splits, variant, queries, layout, length, step_size):
+            for setting in settings(name, data, splits, variant, queries, layout, length, step_size, test_limit):
                 arguments += ["--set", setting]
             subprocess.run(arguments, cwd=ROOT, check=True)
         lines = lines_of(name, run)

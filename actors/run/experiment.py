@@ -282,8 +282,15 @@ class _Run:
             best = best_trial([trial for trial in trials if trial.split_seed == split_seed])
             plan = next((plan for plan in self._prepared.plans if best and plan.trial_id == best.trial_id), None)
             members = [] if plan is None or plan.trial_id in done else self._members(plan)
-            if plan is not None and members:
+            if plan is None or not members:
+                continue
+            try:
                 row = measure_ensemble(oracle, members, split_seed, plan.trial_id)
+            except TunerError as error:  # as of a test row that is too long behind demonstrations
+                message = f"its prompts could not be read together on test: {error}"
+                writer.write(EventRow(trial_id=plan.trial_id, kind="ensemble", message=message))
+                self._progress.note(f"{plan.trial_id}: {message}")
+            else:
                 writer.write(row)
                 told = f"{len(members)} prompts read together, split {split_seed}: test {metric} {row.metric:.4f}"
                 self._progress.note(told)

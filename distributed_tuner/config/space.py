@@ -74,9 +74,11 @@ def recorded(config: dict[str, Any]) -> dict[str, Any]:
     """Return a trial's config of any age as it is meant.
 
     Before there were heads, label words were read as they are; before ``step_size`` was a setting of cma, pycma chose
-    the rule by the number of dimensions.
+    the rule by the number of dimensions; before screens had finalists, they looked at their winner alone.
     """
     config = {"head": "label_words", "significance": None, **config}
+    if isinstance(screen := config.get("screen"), dict):
+        config["screen"] = {"finalists": 1, **screen}
     stages = config.get("stages")
     return config | {"stages": list(map(_with_step_size, stages))} if isinstance(stages, list) else config
 

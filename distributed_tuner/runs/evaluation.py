@@ -1,6 +1,7 @@
 """Scoring a tuned prompt again, from its run directory alone and without Ray."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,29 +53,12 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None, ensembl
         log.warning("warning: %s", warning)
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     if prompt.head is None and not ensemble:
-        candidate, spec = prompt.asked()
-        batch = replace(tasks_of[0].batch(split), objective=LABEL_WORDS)
-        answer = oracle.evaluate(Request((candidate,), batch, spec))
-        return {"loss": float(answer.losses[0]), **scores_of(tasks_of[0], answer, batch)}
+        return _without_head(prompt, tasks_of[0], oracle, split)
     readers = [_reader(experiment, task, one) for task, one in zip(tasks_of, prompts, strict=True)]
     own = task_file is None and split in ("train", "dev")
     if ensemble:
-        labels = labels_of(readers[0].task.batch(split))
-        chances = [
-            _left_out(one, reader, oracle, split) if own else chances_of(one, reader, oracle, split)[0]
-            for one, reader in zip(prompts, readers, strict=True)
-        ]
-        together = read_together(chances, labels, readers[0].task.metrics)
-        return {"loss": together.loss, **together.metrics}
-    reader, head = readers[0], _head(prompt)
-    if own:
-        read = _read_again(prompt, reader, oracle)
-        loss, scores = (read.dev_loss, read.dev_metrics) if split == "dev" else (read.train_loss, read.train_metrics)
-        return {"loss": loss, **scores}
-    candidate, spec = prompt.asked()
-    batch = reader.batch(split)
-    loss, scores = reader.measure(head.state, oracle.evaluate(Request((candidate,), batch, spec)), batch)
-    return {"loss": loss, **scores}
+        return _together(prompts, readers, oracle, split, own)
+    return _alone(prompt, readers[0], oracle, split, own)
 
 
 def chances_of(
@@ -122,6 +106,39 @@ def _task(experiment: Experiment, prompt: ExportedPrompt, root: Path) -> Task:
         return tasks.build(experiment.task, root)
     task = tasks.build(experiment.task, root, (*templates_tried(experiment), source))
     return task.worded(source, head.label_words if head is not None and head.labels == task.label_names else ())
+
+
+def _without_head(prompt: ExportedPrompt, task: Task, oracle: LossOracle, split: Split) -> dict[str, float]:
+    """Score a prompt of before there were heads: by the label words as they are."""
+    candidate, spec = prompt.asked()
+    batch = replace(task.batch(split), objective=LABEL_WORDS)
+    answer = oracle.evaluate(Request((candidate,), batch, spec))
+    return {"loss": float(answer.losses[0]), **scores_of(task, answer, batch)}
+
+
+def _alone(prompt: ExportedPrompt, reader: Reader, oracle: LossOracle, split: Split, own: bool) -> dict[str, float]:
+    """Score a prompt read by its head. ``own``: the head was fitted to these rows."""
+    if own:
+        read = _read_again(prompt, reader, oracle)
+        loss, scores = (read.dev_loss, read.dev_metrics) if split == "dev" else (read.train_loss, read.train_metrics)
+        return {"loss": loss, **scores}
+    candidate, spec = prompt.asked()
+    batch = reader.batch(split)
+    loss, scores = reader.measure(_head(prompt).state, oracle.evaluate(Request((candidate,), batch, spec)), batch)
+    return {"loss": loss, **scores}
+
+
+def _together(
+    prompts: Sequence[ExportedPrompt], readers: Sequence[Reader], oracle: LossOracle, split: Split, own: bool
+) -> dict[str, float]:
+    """Score prompts that are read together, each by its own head."""
+    task = readers[0].task
+    chances = [
+        _left_out(one, reader, oracle, split) if own else chances_of(one, reader, oracle, split)[0]
+        for one, reader in zip(prompts, readers, strict=True)
+    ]
+    together = read_together(chances, labels_of(task.batch(split)), task.metrics)
+    return {"loss": together.loss, **together.metrics}
 
 
 def _seen(experiment: Experiment, prompt: ExportedPrompt, root: Path) -> Task:

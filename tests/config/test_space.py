@@ -185,3 +185,13 @@ def test_a_search_recorded_before_there_was_a_choice_keeps_the_step_size_rule_of
     assert isinstance(read, SearchStageConfig)
     assert isinstance(read.optimizer, CmaConfig)
     assert read.optimizer.step_size == meant
+
+
+def test_a_screen_recorded_before_there_were_finalists_looks_at_its_winner_alone() -> None:
+    stages = "[{kind: screen}, {kind: search, optimizer: {kind: cma}}]"
+    (plan,) = draw_trials(parse(f"{{name: a, task: {{kind: demo}}, oracle: {{kind: analytic}}, stages: {stages}}}"))
+    written = plan.to_json()
+    assert TrialPlan.from_json(written).experiment.screen == plan.experiment.screen
+    del written["config"]["screen"]["finalists"]
+    screen = TrialPlan.from_json(written).experiment.screen
+    assert screen is not None and screen.finalists == 1
