@@ -419,7 +419,8 @@ class EnsembleRow(_Row):
     members: Count
     """How many; 0 where the best prompt alone is better."""
     score: Score = None
-    """Mean loss over train and dev, each row read by heads without it, and by members that do not show it."""
+    """Mean loss over train and dev, the rows that the best member is scored by as well: each read by heads without it,
+    and by members that do not show it."""
     dev_loss: Score = None
     dev_metric: Score = None
     dev_metrics: Metrics = Field(default_factory=dict)

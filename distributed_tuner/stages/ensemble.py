@@ -92,7 +92,9 @@ class Archive:
         best = sorted((*self._members, member), key=lambda one: one.score)
         self._members = tuple(best[: self._size])
         chosen = self._members[: size_of_least_loss([one.out for one in self._members], _labels(task))]
-        self.chosen = chosen if len(chosen) > 1 else ()
+        chosen = chosen if len(chosen) > 1 else ()
+        if chosen != self.chosen:
+            self.chosen = chosen
 
     def news(self, trial_id: str, task: Task) -> list[Row]:
         """Return the row that tells of the ensemble, where it is another than was told of last."""
@@ -103,7 +105,8 @@ class Archive:
         if not chosen:
             return [EnsembleRow(trial_id=trial_id, members=0)]
         labels, rows = _labels(task), len(task.train)
-        both = read_together([one.out for one in chosen], labels, task.metrics)
+        known = _known(chosen[0].out)
+        both = read_together([one.out[known] for one in chosen], labels[known], task.metrics)
         dev = read_together([one.out[rows:] for one in chosen], labels[rows:], task.metrics)
         return [
             EnsembleRow(
@@ -136,9 +139,14 @@ def _labels(task: Task) -> npt.NDArray[np.int64]:
     return np.concatenate([labels_of(task.batch(split)) for split in BOTH])
 
 
+def _known(out: Array64) -> npt.NDArray[np.bool_]:
+    """Tell which rows (N,) a member tells of: those that do not stand in its prompt."""
+    return np.asarray(np.isfinite(out).all(axis=-1))
+
+
 def size_of_least_loss(outs: Sequence[Array64], labels: npt.NDArray[np.int64]) -> int:
     """Return how many of the first members have the least loss together, on the rows that the first tells of."""
-    rows = np.isfinite(outs[0]).all(axis=-1)
+    rows = _known(outs[0])
     found = [
         float(losses_of(mean_log_probabilities(np.stack(outs[:count])[:, rows]), labels[rows]).mean())
         for count in range(1, len(outs) + 1)
