@@ -19,11 +19,11 @@ import ray
 
 from actors.pool.client import RemoteOracle
 from actors.pool.pool import Pool
-from actors.pool.tile_scheduler import Statistics
 from benchmarks.populations import Asks, Population
 from benchmarks.processes import private_bytes, snapshot, spent
 from benchmarks.texts import batch
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
+from distributed_tuner.runs.pool import Statistics
 from distributed_tuner.values import OracleInfo, PromptSpec
 
 PAIR = 2  # candidates of a tile

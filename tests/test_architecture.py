@@ -69,7 +69,8 @@ FRONT_DOORS = ("distributed_tuner.cli", "distributed_tuner.api")
 def test_the_core_knows_no_ray_and_no_actors() -> None:
     found = offenders(CORE, ("ray", "actors"))
     assert [one for one in found if not one.startswith(tuple(f"{door} -> actors" for door in FRONT_DOORS))] == []
-    assert [one for one in offenders(CORE, FRONT_DOORS) if not one.startswith(FRONT_DOORS)] == []
+    exported = ("distributed_tuner -> ", *FRONT_DOORS)  # the package names what it exports, and loads it when asked
+    assert [one for one in offenders(CORE, FRONT_DOORS) if not one.startswith(exported)] == []
 
 
 @pytest.mark.parametrize("folder", ["distributed_tuner", "actors", "benchmarks", "tests"])

@@ -26,13 +26,14 @@ from actors.metrics import PoolMetrics, run_of
 from actors.pool.failures import cause_of
 from actors.pool.messages import FETCHED, Packed, Recent, unpack, unpack_whole
 from actors.pool.scaling_policy import Lately, needed, wanted
-from actors.pool.tile_scheduler import Piece, Spreader, Statistics
+from actors.pool.tile_scheduler import Piece, Spreader
 from actors.pool.worker_group import Member, Members
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout
 from distributed_tuner.oracles.cost_model import Counter, build_counter
 from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import Cut, cut, merge
+from distributed_tuner.runs.pool import Statistics
 from distributed_tuner.values import (
     Answer,
     Array,

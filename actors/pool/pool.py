@@ -11,9 +11,9 @@ from actors.cluster import head
 from actors.pool.client import RemoteOracle
 from actors.pool.dispatcher import DispatcherActor
 from actors.pool.supervisor import KeeperActor
-from actors.pool.tile_scheduler import Statistics
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import TunerError
+from distributed_tuner.runs.pool import Statistics
 
 log = logging.getLogger(__name__)
 

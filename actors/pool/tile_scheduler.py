@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections import Counter as Tally
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from actors.pool.worker_group import Member, Members
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, TunerError
 from distributed_tuner.oracles.tiling import Cut
+from distributed_tuner.runs.pool import Statistics
 from distributed_tuner.values import Cost, Evaluation
 
 IN_FLIGHT = 2  # calls sent to an actor at a time: one computes, one waits, the device never does
@@ -27,24 +27,6 @@ CALL_SECONDS = 0.2  # of short tiles, several of one request share a call that t
 CALL_TILES = 16  # most tiles of a call
 TILE_TRIES = 6  # losses of one tile after which its request fails
 REMARKS = {"refused_example": 50}  # that are told of each kind; of others the first
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``counts``: what their answers
-    told beside (``Evaluation.counts``). ``tile``: the size in use, None where it is not known. ``up``: actors that
-    answer now; ``most_up``: at any time."""
-
-    tiles: int = 0
-    retries: int = 0
-    duplicates: int = 0
-    restarts: int = 0
-    busy_seconds: float = 0.0
-    counts: Tally[str] = field(default_factory=Tally)
-    events: list[tuple[str, str]] = field(default_factory=list)
-    tile: Tile | None = None
-    up: int = 0
-    most_up: int = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -10,7 +10,6 @@ import numpy as np
 
 from actors.cluster import cluster, room
 from actors.pool.pool import Pool
-from actors.run.startup import Settled, settle
 from distributed_tuner import __version__, optimizers
 from distributed_tuner.analysis import effective_dimension as analysis
 from distributed_tuner.analysis import page
@@ -31,6 +30,8 @@ from distributed_tuner.preflight.prepare import Prepared, prepare, prepare_again
 from distributed_tuner.prompts.export import read
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.pool import OraclePool
+from distributed_tuner.runs.startup import Settled, settle
 from distributed_tuner.shipped import search_spaces
 from distributed_tuner.stages.reading import read_by
 from distributed_tuner.tasks.base import Task
@@ -138,7 +139,7 @@ class _Measuring:
     def __init__(
         self,
         prepared: Prepared,
-        pool: Pool,
+        pool: OraclePool,
         sizes: Sizes,
         seed: int,
         forward_only: bool,

@@ -1,65 +1,44 @@
-"""A whole run on Ray: pool, baseline, trials under Tune, then the best prompt and the report. The driver's side."""
+"""A run on Ray: its pool and its trials under Tune."""
 
-import dataclasses
 import itertools
-import logging
 import os
-import platform
 import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 from ray.exceptions import RayError
 
 from actors.cluster import cluster, quiet_tune, room, shortage
-from actors.monitoring.ledger_callback import Recorder
-from actors.monitoring.progress import Progress
-from actors.pool.client import RemoteOracle
+from actors.monitoring.ledger_callback import TuneRecorder
 from actors.pool.pool import Pool
-from actors.pool.tile_scheduler import Statistics
 from actors.proposer import Proposers
-from actors.run.final_scores import measure, measure_bags_of_words, measure_baselines, measure_ensemble
-from actors.run.layout_race import race_layouts
-from actors.run.startup import Settled, settle, settle_again
 from actors.shutdown import Stop
 from actors.trials.resume_state import Past
 from actors.trials.tuner import build_tuner
-from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig
-from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.errors import RunDirectoryError, TunerError
 from distributed_tuner.ledger.digest import Follower
-from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
-from distributed_tuner.preflight.prepare import SPLITS, Prepared
-from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
-from distributed_tuner.prompts.export import ExportedPrompt, exported, write
-from distributed_tuner.prompts.spec import framed, prompt_spec
-from distributed_tuner.report.html import write_report
-from distributed_tuner.report.summary import summarize
-from distributed_tuner.report.trials import best_trial, summarize_trials
-from distributed_tuner.runs.directory import RunDirectory, write_json
-from distributed_tuner.runs.recorded_config import Recorded
-from distributed_tuner.stages.reading import Reader
-from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, OracleInfo
+from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.observer import Observer
+from distributed_tuner.runs.pool import OraclePool
+from distributed_tuner.runs.progress import Progress
+from distributed_tuner.runs.recorder import Recorder
+from distributed_tuner.runs.run import Finished, Run
 
-log = logging.getLogger(__name__)
+__all__ = ["Finished", "run"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finished:
-    """How a run ended: "done", "interrupted" or "failed", and where its report is."""
-
-    status: str
-    report: Path
-    summary: dict[str, Any]
-
-
-def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, resume: bool, command: str) -> Finished:
-    """Run every trial and write the whole run directory.
+def run(
+    prepared: Prepared,
+    directory: RunDirectory,
+    *,
+    address: str | None,
+    resume: bool,
+    command: str,
+    observer: Observer | None = None,
+) -> Finished:
+    """Run every trial and write the whole run directory. ``observer``: who is told; a terminal's progress when left
+    out.
 
     Raises:
         RunDirectoryError: the directory is used already (without ``resume``), or holds no run (with it).
@@ -74,283 +53,72 @@ def run(prepared: Prepared, directory: RunDirectory, *, address: str | None, res
         directory.mirror.on_lost = stop.ask
     with LedgerWriter(directory.ledger, new=not resume, on_trouble=lambda error: stop.ask()) as writer:
         past = Past.of(directory, prepared.plans) if resume else None
-        progress = Progress(prepared.plans, prepared.tasks[0].metric)
-        with cluster(prepared.experiment.oracle, address, progress.note), stop.listening():
+        told = observer or Progress(prepared.plans, prepared.tasks[0].metric)
+        with cluster(prepared.experiment.oracle, address, told.note), stop.listening():
             prepared = prepared.sized(*room(prepared.experiment.oracle))
-            return _Run(prepared, directory, command, writer, progress, stop, past).go()
+            backend = RayBackend(prepared.experiment.name, directory, writer, told, stop, past)
+            return Run(prepared, directory, backend, writer, told, command=command, resume=resume).go()
 
 
-class _Run:
-    """One run from pool to report. past: of a resumed one."""
+class RayBackend:
+    """A pool of oracle actors, and trials under Ray Tune. past: of a resumed run."""
+
+    lost: tuple[type[Exception], ...] = (RayError,)
 
     def __init__(
         self,
-        prepared: Prepared,
+        name: str,
         directory: RunDirectory,
-        command: str,
         writer: LedgerWriter,
-        progress: Progress,
+        observer: Observer,
         stop: Stop,
         past: Past | None,
     ) -> None:
-        self._prepared = prepared
+        self._name = f"{name}-{os.getpid()}-{time.time_ns()}"
+        self._pools = (f"{self._name}/{number}" for number in itertools.count())
         self._directory = directory
-        self._command = command
-        self._past = past or Past()
         self._writer = writer
-        self._progress = progress
+        self._observer = observer
         self._stop = stop
         self._resume = past is not None
-        self._began = time.monotonic()
-        self._name = f"{prepared.experiment.name}-{os.getpid()}-{time.time_ns()}"
-        self._ledger = Follower(directory.ledger)
+        self._past = past or Past()
 
-    def go(self) -> Finished:
-        experiment = self._prepared.experiment
-        progress = self._progress
-        model = getattr(experiment.oracle, "model", "the analytic oracle")
-        progress.note(f"loading {model} in {experiment.oracle.first_actors} oracle actor(s)")
-        for note in (shortage(experiment.oracle), *self._prepared.notes):
-            if note:
-                progress.note(note)
-        for warning in self._prepared.warnings:
-            progress.note(f"warning: {warning}")
-        settled = self._settled(progress)
-        pool, oracle = settled.pool, settled.pool.oracle
-        for note in oracle.info.extra.get("notes", "").splitlines():  # what shows when a model is loaded
-            if note not in self._prepared.notes:
-                progress.note(note)
-        self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(settled.answer_words)
-        if self._prepared.experiment.head.kind != experiment.head.kind:
-            progress.note(f"head: {self._prepared.experiment.head.kind}, as answers tell of label words alone")
-        self._prepared, layouts = race_layouts(self._prepared, oracle, progress.note)
-        if not self._resume:
-            write_json(self._directory.config, self._config(oracle.info))
-        status = "failed"
-        writer = self._writer
-        methods = list(dict.fromkeys(plan.method for plan in self._prepared.plans))
-        writer.write(
-            RunRow(
-                name=experiment.name,
-                version=__version__,
-                seed=experiment.seed,
-                methods=methods,
-                resumed=self._resume,
-            )
-        )
-        for warning in () if self._resume else self._prepared.warnings:
-            writer.write(EventRow(kind=DATA_WARNING, message=warning))
-        for calibration in settled.calibrations:
-            writer.write(calibration)
-        for parity in settled.parities:
-            writer.write(parity)
-        for layout in layouts:
-            writer.write(layout)
-        _write_events(settled.before, writer)
-        try:
-            measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, progress)
-            status = self._run_trials(pool, writer, progress)
-            if status == "done":
-                measure_bags_of_words(self._prepared, self._ledger, writer, progress)
-                self._measure_best(oracle, writer)
-                self._measure_ensembles(oracle, writer)
-        except KeyboardInterrupt:
-            status = "interrupted"
-        finally:
-            self._stop.over()
-            statistics = self._hear(pool)
-            _write_events(statistics, writer, progress.note)
-            writer.write(
-                RunEndRow(
-                    status=status,
-                    wall_seconds=time.monotonic() - self._began,
-                    oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
-                    oracle_actors=statistics.most_up or experiment.oracle.first_actors,
-                    tiles=settled.before.tiles + statistics.tiles,
-                    retries=settled.before.retries + statistics.retries,
-                    counts=dict(settled.before.counts + statistics.counts),
-                )
-            )
-            if status == "interrupted":  # whoever stops a job gives it seconds, and the model may be slow
-                self._try_report()
-            self._try_export(oracle)
-            report = self._try_report()
-            pool.stop()
-        if not self._directory.config.exists():
-            raise RunDirectoryError(f"{self._directory.name} was removed while its run went on; start the run again")
-        return Finished(status, report, self._summary())
+    @property
+    def ended(self) -> Mapping[str, str]:
+        return self._past.ended
 
-    # ------------------------------------------------------------------------------------------------ parts
-    def _settled(self, progress: Progress) -> Settled:
-        """Start the pool; a new run settles what is left to be chosen, a resumed one has it in its config.json."""
-        names = (f"{self._name}/{number}" for number in itertools.count())
+    def notes(self, oracle: OracleConfig) -> list[str]:
+        note = shortage(oracle)
+        return [note] if note else []
 
-        def start(config: OracleConfig) -> Pool:
-            return Pool.start(config, next(names))
+    def start(self, oracle: OracleConfig) -> Pool:
+        return Pool.start(oracle, next(self._pools))
 
-        return (settle_again if self._resume else settle)(self._prepared, start, progress.note)
-
-    def _hear(self, pool: Pool) -> Statistics:
-        """Return what the pool has to tell. A tile that has become smaller is in config.json before anyone is told."""
-        statistics = pool.statistics()
-        oracle = self._prepared.experiment.oracle
-        if statistics.tile not in (None, oracle.tile):
-            oracle = oracle.model_copy(update={"tile": statistics.tile})
-            self._prepared = self._prepared.with_oracle(oracle)
-            self._directory.record_oracle(oracle.model_dump(mode="json"))
-        return statistics
-
-    def _config(self, info: OracleInfo) -> dict[str, Any]:
-        task = self._prepared.tasks[0]
-        packages = ("ray", "torch", "transformers", "cma", "nevergrad", "numpy")
-        return {
-            "experiment": self._prepared.experiment.model_dump(mode="json"),
-            "trials": [plan.to_json() for plan in self._prepared.plans],
-            "space": self._prepared.space,
-            "task": {
-                "name": task.name,
-                "metric": task.metric,
-                "label_words": list(task.label_words),
-                **{split: len(task.examples(split)) for split in SPLITS},
-            },
-            "model": dataclasses.asdict(info),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-            "command": self._command,
-            "root": str(self._prepared.root),
-        }
-
-    def _run_trials(self, pool: Pool, writer: LedgerWriter, progress: Progress) -> str:
-        _write_events(self._hear(pool), writer, progress.note)
-        pool.use_tile(self._prepared.experiment.oracle.tile)  # what the trials' budgets reckon with
-        plans = self._prepared.plans
-        past = self._past
-        past.write_down(self._directory, writer)
-        proposers = Proposers.start([plan.experiment for plan in plans], self._name, self._prepared.root, pool)
-        recorder = Recorder(plans, writer, self._directory, progress, lambda: self._hear(pool).events, past.ended)
+    def run_trials(self, prepared: Prepared, pool: OraclePool, recorder: Recorder, ledger: Follower) -> None:
+        assert isinstance(pool, Pool)
+        plans, past = prepared.plans, self._past
+        past.write_down(self._directory, self._writer)
+        proposers = Proposers.start([plan.experiment for plan in plans], self._name, prepared.root, pool)
         try:
             if len(past.ended) < len(plans):
-                began = self._ledger.catch_up().sessions[0].first
+                began = ledger.catch_up().sessions[0].first
+                told = TuneRecorder(plans, recorder)
                 tuner = build_tuner(
-                    self._prepared, self._directory, pool, proposers, recorder, self._stop, past, self._resume, began
+                    prepared,
+                    self._directory,
+                    pool,
+                    proposers,
+                    told,
+                    recorder.event,
+                    self._stop,
+                    past,
+                    self._resume,
+                    began,
                 )
-                with progress, quiet_tune(), self._stop.polled():
+                with self._observer, quiet_tune(), self._stop.polled():
                     tuner.fit()
-            return recorder.close()
-        except KeyboardInterrupt:
-            recorder.close()
-            raise
         finally:
             proposers.stop()
 
-    def _summary(self) -> dict[str, Any]:
-        """Return what the run has come to so far."""
-        return summarize(self._ledger.catch_up(), self._directory.read_config())
-
-    def _best(self) -> tuple[TrialPlan, Task, Array | str, dict[str, Any], dict[str, Any]] | None:
-        """Return the best trial with its task, its prompt, its line in the summary, and what the summary says is
-        returned, if its prompt is known.
-
-        The plan and the task are as the prompt is asked: a screen may have found another instruction and wording.
-        """
-        summary = self._summary()
-        for plan in self._prepared.plans:
-            prompt = self._directory.prompt_of(plan.trial_id)
-            if plan.trial_id == summary["best"]["trial_id"] and prompt is not None:
-                scores = next(trial for trial in summary["trials"] if trial["trial_id"] == plan.trial_id)
-                asked, task = self._prepared.as_screened(plan, self._ledger.catch_up().screens)
-                seen = task if isinstance(prompt, str) else framed(task, asked.experiment.prompt)
-                return asked, seen, prompt, scores, summary["best"]
-        return None
-
-    def _measure_best(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
-        """Score the best prompt on test if its trial was stopped by the schedule before it could."""
-        best = self._best()
-        if best is None or best[3]["test_metric"] is not None:
-            return
-        plan, task, prompt, scores, _ = best
-        state = self._directory.head_of(plan.trial_id)
-        candidate, spec = exported(plan, task, prompt, [], scores, state).asked()
-        reader, split_seed = Reader(task, plan.experiment.head), plan.experiment.task.split_seed
-        writer.write(measure(oracle, reader, candidate, spec, state, split_seed, plan.trial_id))
-
-    def _measure_ensembles(self, oracle: RemoteOracle, writer: LedgerWriter) -> None:
-        """Score the ensemble of the best trial of every split on test."""
-        digest, metric = self._ledger.catch_up(), self._prepared.tasks[0].metric
-        done = {row.trial_id for row in digest.measures if row.what == "ensemble"}
-        trials = summarize_trials(digest, Recorded.of(self._directory.read_config()))
-        for split_seed in dict.fromkeys(plan.experiment.task.split_seed for plan in self._prepared.plans):
-            best = best_trial([trial for trial in trials if trial.split_seed == split_seed])
-            plan = next((plan for plan in self._prepared.plans if best and plan.trial_id == best.trial_id), None)
-            members = [] if plan is None or plan.trial_id in done else self._members(plan)
-            if plan is None or not members:
-                continue
-            try:
-                row = measure_ensemble(oracle, members, split_seed, plan.trial_id)
-            except TunerError as error:  # as of a test row that is too long behind demonstrations
-                message = f"its prompts could not be read together on test: {error}"
-                writer.write(EventRow(trial_id=plan.trial_id, kind="ensemble", message=message))
-                self._progress.note(f"{plan.trial_id}: {message}")
-            else:
-                writer.write(row)
-                told = f"{len(members)} prompts read together, split {split_seed}: test {metric} {row.metric:.4f}"
-                self._progress.note(told)
-
-    def _members(self, plan: TrialPlan, oracle: RemoteOracle | None = None) -> list[tuple[Reader, ExportedPrompt]]:
-        """Return a trial's prompts that are best read together, each with its reader. ``oracle``: tells their nearest
-        tokens."""
-        asked, _ = self._prepared.as_screened(plan, self._ledger.catch_up().screens)
-        found = []
-        for one in self._directory.ensemble_of(plan.trial_id):
-            task = self._prepared.plain_task(plan).worded(one.template, one.label_words)
-            seen = task if isinstance(one.prompt, str) else framed(task, asked.experiment.prompt)
-            tokens = self._nearest(asked, seen, one.prompt, oracle) if oracle is not None else []
-            prompt = exported(asked, seen, one.prompt, tokens, one.scores, one.head)
-            found.append((Reader(seen, plan.experiment.head), prompt))
-        return found
-
-    def _nearest(
-        self, plan: TrialPlan, task: Task, prompt: Array | str, oracle: RemoteOracle
-    ) -> list[tuple[str, float]]:
-        if isinstance(prompt, str):
-            return []
-        return oracle.nearest_tokens(prompt, prompt_spec(plan.experiment.prompt, task).layout)
-
-    def _try_export(self, oracle: RemoteOracle) -> None:
-        """Export; a pool that is gone costs the export, not the report."""
-        try:
-            self._export(oracle)
-        except (TunerError, RayError, OSError) as error:
-            log.warning("best/ could not be written (%s); --resume writes it", error)
-
-    def _try_report(self) -> Path:
-        """Write the report; a disk that is full costs the report, not what else there is to be said."""
-        try:
-            write_report(self._directory.path, self._ledger.catch_up())
-        except OSError as error:
-            log.warning("the report could not be written (%s); `python tune.py report` writes it", error)
-        if self._directory.mirror is not None:
-            self._directory.mirror.catch_up(0)  # have it sent now, and wait for nothing
-        return self._directory.report
-
-    def _export(self, oracle: RemoteOracle) -> None:
-        """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""
-        best = self._best()
-        if best is None:
-            return
-        plan, task, prompt, scores, told = best
-        if told["kept"] == "manual_prompt":
-            state = self._directory.baseline_head(plan.experiment.task.split_seed)
-            task = self._prepared.plain_task(plan)
-            found = exported(plan, task, task.manual_prompt, [], told, state, told["method"])
-        else:
-            state = self._directory.head_of(plan.trial_id)
-            found = exported(plan, task, prompt, self._nearest(plan, task, prompt, oracle), scores, state)
-        write(found, self._directory.best)
-        members = self._members(self._prepared.plans[plan.index], oracle)
-        write_ensemble([member for _, member in members], self._directory.path / ENSEMBLE)
-
-
-def _write_events(statistics: Statistics, writer: LedgerWriter, note: Callable[[str], None] = lambda _: None) -> None:
-    for kind, message in statistics.events:
-        writer.write(EventRow(kind=kind, message=message))
-        note(f"pool: {message}")
+    def over(self) -> None:
+        self._stop.over()

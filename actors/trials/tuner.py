@@ -1,10 +1,11 @@
 """Ray Tune's side of a run: one trial for each plan that has not ended."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from actors.cluster import head_for_trials
 from actors.metrics import TrialMetrics, run_of
-from actors.monitoring.ledger_callback import Recorder
+from actors.monitoring.ledger_callback import TuneRecorder
 from actors.monitoring.loggers import Meter, build_loggers
 from actors.pool.pool import Pool
 from actors.proposer import Proposers
@@ -26,6 +27,9 @@ CHECKPOINT_EVERY = 1  # report: a step, or as many as fit into REPORT_SECONDS
 CHECKPOINTS_KEPT = 3  # of each trial: a machine that dies may leave the last one torn
 TRIAL_FAILURES = 3
 LAST_RUNG = 10**9  # queries that no trial reaches; a raced one may ask more than was projected
+Say: TypeAlias = Callable[[str | None, str, str], None]
+"""Takes a trial's name (None: the pool's), the kind of an event, and a message."""
+
 TRIAL_CPUS = 0.01  # a trial waits for the pool nearly all the time
 
 
@@ -34,14 +38,16 @@ def build_tuner(
     directory: RunDirectory,
     pool: Pool,
     proposers: Proposers,
-    recorder: Recorder,
+    recorder: TuneRecorder,
+    say: Say,
     stop: Stop,
     past: Past,
     resume: bool,
     began: float,
 ) -> Any:
     """Return the tuner of the trials that have not ended. Those of a resumed run find their checkpoints by themselves,
-    since their folders have their names. ``began``: when the run did, in unix seconds."""
+    since their folders have their names. ``say``: writes an event down; ``began``: when the run did, in unix
+    seconds."""
     survive_resets()
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -66,7 +72,7 @@ def build_tuner(
         param_space={"trial": tune.grid_search(going)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=_most_at_a_time(prepared.experiment),
-            scheduler=build_scheduler(prepared, directory, recorder, past),
+            scheduler=build_scheduler(prepared, directory, say, past),
             reuse_actors=True,  # a process that has ended one trial runs the next: starting one takes seconds
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,
@@ -74,7 +80,7 @@ def build_tuner(
         run_config=tune.RunConfig(
             name=TUNE_NAME,
             storage_path=directory.tune_storage(),
-            callbacks=[recorder, *_told_beside(prepared, directory, pool, recorder, resume, began), Poll(stop)],
+            callbacks=[recorder, *_told_beside(prepared, directory, pool, say, resume, began), Poll(stop)],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             checkpoint_config=tune.CheckpointConfig(
@@ -85,17 +91,17 @@ def build_tuner(
 
 
 def _told_beside(
-    prepared: Prepared, directory: RunDirectory, pool: Pool, recorder: Recorder, resume: bool, began: float
+    prepared: Prepared, directory: RunDirectory, pool: Pool, say: Say, resume: bool, began: float
 ) -> list[tune.Callback]:
     """Return the callbacks that tell others than the ledger how the trials stand."""
     meter = Meter(prepared.plans, TrialMetrics(run_of(pool.dispatcher_name)))
     loggers = prepared.experiment.loggers
     if not loggers:
         return [meter]
-    return [meter, *build_loggers(loggers, prepared.plans, directory.path, began, resume, recorder.event)]
+    return [meter, *build_loggers(loggers, prepared.plans, directory.path, began, resume, say)]
 
 
-def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recorder, past: Past) -> Any:
+def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past: Past) -> Any:
     """Return Tune's scheduler for the run's schedule; a population's is told all that has been before."""
     schedule = prepared.experiment.schedule
     plans = prepared.plans
@@ -114,7 +120,7 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, recorder: Recor
             reports=past.reports,
             failed=[name for name, status in past.ended.items() if status == "failed"],
             pool=scored_before(read_rows(directory.ledger)),
-            say=recorder.event,
+            say=say,
             keep=directory.keep_decisions,
         )
     if isinstance(schedule, AshaScheduleConfig):

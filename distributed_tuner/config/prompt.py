@@ -52,7 +52,7 @@ class SoftPromptConfig(Config):
 class TextPromptConfig(Config):
     """Words in front of the example's text: what a model can be asked with that takes no embeddings."""
 
-    kind: Literal["text"]
+    kind: Literal["text"] = "text"
     """Names this sort of prompt."""
     length: int = Field(12, ge=1)
     """Most words that a search puts together."""

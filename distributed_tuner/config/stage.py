@@ -34,7 +34,7 @@ class TunedStage(Config):
 class SearchStageConfig(TunedStage):
     """A black-box search until its share of the budget is spent or the optimizer stops."""
 
-    kind: Literal["search"]
+    kind: Literal["search"] = "search"
     optimizer: OptimizerConfig
     """Who proposes the candidates."""
 
@@ -42,7 +42,7 @@ class SearchStageConfig(TunedStage):
 class GradientStageConfig(TunedStage):
     """First-order prompt tuning of a white box. A gradient counts as three queries: backward costs two forwards."""
 
-    kind: Literal["gradient"]
+    kind: Literal["gradient"] = "gradient"
     optimizer: FirstOrderConfig
     """Who takes the steps."""
 
@@ -105,7 +105,7 @@ class RestartStageConfig(Config):
         Read(("trajectory", "shown", "adopt", "state", "tokens"), "faithful", where=(False,)),
     )
 
-    kind: Literal["restart"]
+    kind: Literal["restart"] = "restart"
     name: str | None = Field(None, pattern=LABEL)
     """Label in tables and reports; the proposer's kind when left out."""
     proposer: ProposerConfig

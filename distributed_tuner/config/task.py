@@ -109,14 +109,9 @@ class DemoTaskConfig(BaseTaskConfig):
     kind: Literal["demo"] = "demo"
 
 
-class FileTaskConfig(BaseTaskConfig):
-    """Your own data, as JSONL, CSV, TSV or Parquet."""
+class OwnTaskConfig(BaseTaskConfig):
+    """What tasks of your own data share: their columns, and how these are worded."""
 
-    kind: Literal["file"]
-    train: Annotated[str, FILE]
-    """File with the pool that train and dev are drawn from."""
-    test: Annotated[str | None, FILE] = None
-    """File with the test examples. None: what is left of the pool after train and dev."""
     text: str | tuple[str, ...] = Field(min_length=1)
     """Column or columns that hold the text."""
     label: str
@@ -125,6 +120,30 @@ class FileTaskConfig(BaseTaskConfig):
     """Rows without a text or a label: `refuse` the file, or `drop` them and tell how many."""
     template: str
     label_words: LabelWords
+
+
+class FileTaskConfig(OwnTaskConfig):
+    """Your own data, as JSONL, CSV, TSV or Parquet."""
+
+    kind: Literal["file"]
+    train: Annotated[str, FILE]
+    """File with the pool that train and dev are drawn from."""
+    test: Annotated[str | None, FILE] = None
+    """File with the test examples. None: what is left of the pool after train and dev."""
+
+
+class RowsTaskConfig(OwnTaskConfig):
+    """Rows that a Python program has handed in. They are not kept with the run, so that no search space names them."""
+
+    kind: Literal["rows"]
+    halve: bool = False
+    """Of a class with fewer than twice the shots, take half of the rows for train and as many for dev."""
+
+
+class GivenTaskConfig(BaseTaskConfig):
+    """A task that a Python program has handed in as an object. It is not kept with the run."""
+
+    kind: Literal["given"]
 
 
 class HubTaskConfig(BaseTaskConfig):
@@ -138,4 +157,6 @@ class HubTaskConfig(BaseTaskConfig):
     """Rows without a text or a label: `refuse` those that are drawn, or `drop` all and tell how many."""
 
 
-TaskConfig: TypeAlias = Annotated[DemoTaskConfig | FileTaskConfig | HubTaskConfig, Field(discriminator="kind")]
+TaskConfig: TypeAlias = Annotated[
+    DemoTaskConfig | FileTaskConfig | RowsTaskConfig | GivenTaskConfig | HubTaskConfig, Field(discriminator="kind")
+]

@@ -4,11 +4,13 @@ from typing import assert_never
 
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
+    GivenOracleConfig,
     OpenAIOracleConfig,
     OracleConfig,
     TransformersOracleConfig,
     VllmOracleConfig,
 )
+from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
 
 
@@ -28,6 +30,11 @@ def build(config: OracleConfig) -> LossOracle:
 
 def _build(config: OracleConfig) -> LossOracle:
     match config:
+        case GivenOracleConfig() | TransformersOracleConfig(given=True):
+            raise ModelError(
+                "the model of this run was handed in by a Python program, and is not kept with it; hand it in again"
+                " (distributed_tuner.load(path, model=...))"
+            )
         case TransformersOracleConfig():
             from distributed_tuner.oracles.local.oracle import TransformersOracle
 

@@ -5,20 +5,24 @@ Used before anything is spent (``check``) and by the dispatcher, which must know
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
+    GivenOracleConfig,
     OpenAIOracleConfig,
     OracleConfig,
     TransformersOracleConfig,
     VllmOracleConfig,
 )
 from distributed_tuner.errors import ModelError
-from distributed_tuner.oracles.base import priced
+from distributed_tuner.oracles.base import LossOracle, priced
 from distributed_tuner.oracles.local.row_limits import every_row_whole
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
+
+if TYPE_CHECKING:
+    from distributed_tuner.oracles.local.model_facts import CountedModel, GivenModel, ModelFacts
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SECONDS_A_FORWARD = 1e-5  # of the analytic oracle
@@ -31,6 +35,11 @@ class Counter(Protocol):
     """Counts for one model."""
 
     width: int
+
+    @property
+    def facts(self) -> "ModelFacts | None":
+        """The model's settings, of an oracle that computes with transformers; else None."""
+        ...
 
     @property
     def model_bytes(self) -> int:
@@ -115,16 +124,25 @@ class TextualCounter:
     def takes_suffix(self) -> bool:
         return not self._encoder.masked
 
-    def __init__(self, config: TransformersOracleConfig | VllmOracleConfig, context: int | None = None) -> None:
+    def __init__(
+        self,
+        config: TransformersOracleConfig | VllmOracleConfig,
+        context: int | None = None,
+        model: "CountedModel | GivenModel | None" = None,
+    ) -> None:
         from distributed_tuner.oracles.local.model_facts import CountedModel
 
         self._price = config.price
         self._name = config.model
-        self._model = CountedModel(config)
+        self._model = CountedModel(config) if model is None else model
         facts = self._model.facts
         self.width = facts.width
         limit = facts.context if context is None else min(facts.context, context)
         self._encoder = Encoder(self._model.tokenizer, limit, facts.masked, facts.rows, min(limit, facts.reach))
+
+    @property
+    def facts(self) -> "ModelFacts | None":
+        return self._model.facts
 
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._price)
@@ -152,10 +170,10 @@ class TextualCounter:
 
 
 class TokenCounter(TextualCounter):
-    """Counts for the transformers oracle, which shares what rows have in common."""
+    """Counts for the transformers oracle, which shares what rows have in common. ``model``: one that was handed in."""
 
-    def __init__(self, config: TransformersOracleConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TransformersOracleConfig, model: "GivenModel | None" = None) -> None:
+        super().__init__(config, model=model)
         self._config = config
         self._seconds_a_token: float | None = None
 
@@ -223,6 +241,7 @@ class VllmCounter(TextualCounter):
 class OpenAICounter:
     """Counts for a server, whose model is not here: with its tokenizer where one is named, else from above."""
 
+    facts = None
     rounds = False
     model_bytes = 0
     takes_suffix = True
@@ -272,6 +291,7 @@ class OpenAICounter:
 class AnalyticCounter:
     """Counts for the analytic oracle, which is its own model."""
 
+    facts = None
     soft = True
     has_tokenizer = True
     rounds = False
@@ -310,6 +330,45 @@ class AnalyticCounter:
         return None
 
 
+class GivenCounter:
+    """Counts with an oracle that is at hand: one that a program has handed in."""
+
+    facts = None
+    rounds = False
+    model_bytes = 0
+    takes_suffix = True
+
+    def __init__(self, oracle: LossOracle) -> None:
+        self._oracle = oracle
+        self.width = oracle.info.width
+        self.soft = oracle.info.soft
+        self.has_tokenizer = oracle.info.vocabulary > 0
+
+    def cost(self, request: Request) -> Cost:
+        return self._oracle.cost(request)
+
+    def seconds(self, request: Request) -> float:
+        return 0.0
+
+    def choose_layout(self, batch: Batch, length: int) -> Layout:
+        return "prefix"
+
+    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
+        return 0
+
+    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
+        return ""
+
+    def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
+        return None
+
+    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
+        return [None] * (len(batch.label_words) + len(words))
+
+    def require_embedded(self, prompt: PromptSpec) -> None:
+        return None
+
+
 def build_counter(config: OracleConfig) -> Counter:
     """Build the counter of an oracle's config.
 
@@ -317,6 +376,8 @@ def build_counter(config: OracleConfig) -> Counter:
         ModelError: the model's tokenizer or configuration cannot be found.
     """
     match config:
+        case GivenOracleConfig():
+            raise ModelError("an oracle that was handed in is counted with itself; hand it in again")
         case TransformersOracleConfig():
             return TokenCounter(config)
         case AnalyticOracleConfig():

@@ -96,7 +96,7 @@ def _check_head(experiment: Experiment, task: Task) -> None:
         raise ConfigError(
             f"head.words counts the {len(task.label_words)} label words too and must be more, but is {head.words}"
         )
-    shots = experiment.task.shots - experiment.task.feedback
+    shots = min(experiment.task.shots - experiment.task.feedback, task.fewest_rows)
     if reads_words(head) and shots < VocabularyHead.least_rows:
         raise ConfigError(
             f"head: {head.kind} leaves each row out once and needs two train rows of every label, but task.shots leaves"

@@ -36,6 +36,7 @@ from distributed_tuner.errors import ConfigError, ModelError, RunDirectoryError
 from distributed_tuner.ledger.rows import ScreenRow
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.cost_model import Counter, build_counter
+from distributed_tuner.oracles.local.model_facts import ModelFacts
 from distributed_tuner.oracles.pool_size import sized
 from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.preflight.compatibility import require_sound, wants_gradients
@@ -83,9 +84,9 @@ class Prepared:
     plain_tasks: as they were built. tasks: as the trials see them, by their layout, objective and head.
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
     model may compute in few bits on a device like this machine's. parity: what the parity gate costs. model_bytes: what
-    one actor's model takes, 0 without one. undecided: places of trials whose layout a race is to find; until then they
-    have the one that computes fewer tokens. auto_head: the head was left open. space: the search space, as config.json
-    holds it.
+    one actor's model takes, 0 without one. facts: the model's settings, where it is one of transformers. undecided:
+    places of trials whose layout a race is to find; until then they have the one that computes fewer tokens. auto_head:
+    the head was left open. space: the search space, as config.json holds it.
     """
 
     plans: list[TrialPlan]
@@ -96,6 +97,7 @@ class Prepared:
     calibration: Cost
     parity: Cost
     model_bytes: int
+    facts: ModelFacts | None
     root: Path
     undecided: tuple[int, ...] = ()
     auto_head: bool = False
@@ -279,13 +281,22 @@ def prepare_again(directory: RunDirectory, root: Path) -> Prepared:
     return prepare_plans(plans, data_root(Recorded.of(config), root))
 
 
-def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
-    """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are."""
+def prepare_plans(
+    plans: list[TrialPlan],
+    root: Path,
+    build: Callable[[TaskConfig, Path, tuple[str, ...]], Task] = tasks.build,
+    count: Callable[[OracleConfig], Counter] = build_counter,
+) -> Prepared:
+    """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are.
+
+    build: makes a task of its settings. count: makes a counter of an oracle's. Whoever hands in objects has them
+    returned in place of what settings name.
+    """
     plans = [replace(plan, experiment=with_folders(plan.experiment, root)) for plan in plans]
     _require_shared(plans, SHARED, "all trials")
     if isinstance(plans[0].experiment.schedule, PopulationScheduleConfig):
         _require_shared(plans, SHARED_BY_POPULATION, "all trials of a population")
-    build_task = _remember(lambda config, others: tasks.build(config, root, others))
+    build_task = _remember(lambda config, others: build(config, root, others))
     built = [build_task(plan.experiment.task, templates_tried(plan.experiment)) for plan in plans]
     auto_head = all(isinstance(plan.experiment.head, AutoHeadConfig) for plan in plans)
     plans = [_with_head(plan, settled_kind(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
@@ -294,7 +305,7 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     _require_one_head(plans)
     _rehearse_head(plans[0].experiment, built[0])
     plans = _with_templates(_with_gradients(plans), root)
-    counter = build_counter(plans[0].experiment.oracle)
+    counter = count(plans[0].experiment.oracle)
     built = [with_wordings(task, plan.experiment, counter) for plan, task in zip(plans, built, strict=True)]
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     seen = [read_by(task, plan.experiment) for plan, task in zip(decided, built, strict=True)]
@@ -305,7 +316,18 @@ def prepare_plans(plans: list[TrialPlan], root: Path) -> Prepared:
     undecided = tuple(place for place, plan in enumerate(plans) if _races_layouts(plan.experiment, counter))
     nothing = Cost()
     prepared = Prepared(
-        decided, built, seen, projections, nothing, nothing, nothing, counter.model_bytes, root, undecided, auto_head
+        decided,
+        built,
+        seen,
+        projections,
+        nothing,
+        nothing,
+        nothing,
+        counter.model_bytes,
+        counter.facts,
+        root,
+        undecided,
+        auto_head,
     )
     return replace(
         prepared,
@@ -423,7 +445,7 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
     prompt = space.spec
     sample = words_of(space.sample)  # a word is a token or more: what is too long for these is too long
     texts = (task.manual_prompt, *(() if sample is None else (sample, start_text(experiment.prompt, task))))
-    for split in SPLITS:
+    for split in task.splits:
         counter.require(task.batch(split), prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
@@ -436,13 +458,13 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
     search = sum((plan.cost for plan in plans), Cost())
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens
-    test = Request((space.sample,), task.batch("test"), prompt)
     size = 0 if experiment.ensemble is None else experiment.ensemble.size
+    test = Request((space.sample,), task.batch("test"), prompt)
     return Projection(
         plans,
         _timed(search, search.tokens * seconds_a_token, experiment),
-        _timed(counter.cost(test), counter.seconds(test), experiment),
-        _ensemble_cost(experiment, task, counter, test, size),
+        _measurement_cost(test, counter, experiment),
+        _ensemble_cost(experiment, task, counter, test, size) if task.test else Cost(),
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
         counter.why_slow(task.batch("train"), prompt),
     )
@@ -457,6 +479,12 @@ def _ensemble_cost(experiment: Experiment, task: Task, counter: Counter, test: R
     dearest = max(members, key=lambda request: counter.cost(request).tokens)
     together = replace(dearest, candidates=dearest.candidates * size)
     return _timed(counter.cost(together), counter.seconds(together), experiment) if size else Cost()
+
+
+def _measurement_cost(request: Request, counter: Counter, experiment: Experiment) -> Cost:
+    if not request.batch.examples:
+        return Cost()
+    return _timed(counter.cost(request), counter.seconds(request), experiment)
 
 
 def _planned(experiment: Experiment, task: Task, counter: Counter) -> Course:
@@ -484,7 +512,8 @@ def _baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     asked = []
     for _, task in prepared.baselines():
         reader = Reader(task, head)
-        asked += [(task.manual_prompt, batch) for batch in (*batches(reader), reader.batch("test"))]
+        tested = (reader.batch("test"),) if task.test else ()
+        asked += [(task.manual_prompt, batch) for batch in (*batches(reader), *tested)]
     for text, batch in dict.fromkeys(asked):  # a test set that several split seeds share is scored once
         request = Request((Text(text),), batch, NO_ROWS)
         total = total + _timed(counter.cost(request), counter.seconds(request), prepared.experiment)

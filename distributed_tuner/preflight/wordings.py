@@ -19,7 +19,6 @@ from distributed_tuner.tasks.templates import Template
 from distributed_tuner.values import Batch, Split
 
 CUES = ("\nLabel:{label_word}", "\nAnswer:{label_word}", " All in all:{label_word}")
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 def templates_tried(experiment: Experiment) -> tuple[str, ...]:
@@ -56,7 +55,7 @@ def with_wordings(task: Task, experiment: Experiment, counter: Counter) -> Task:
 
 
 def _require(other: Task, verbalizers: Sequence[Sequence[str]], counter: Counter) -> None:
-    for split in SPLITS:
+    for split in other.splits:
         counter.require(_batch(other, split), NO_ROWS, (other.manual_prompt,))
     for word in dict.fromkeys(word for words in verbalizers for word in words):
         if counter.tokens(_batch(other), (word,))[-1] is None:

@@ -61,7 +61,7 @@ def predict(
     experiment = experiment_of(recorded(tree))
     table = read_table(str(file), Path())
     prompts = read_ensemble(run_dir / ENSEMBLE) if ensemble else [prompt]
-    members = [_Member.of(one, experiment, table, run_dir) for one in prompts]
+    members = [Labeller.of(one, experiment, table, run_dir) for one in prompts]
     labels = members[0].exported.labels
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     try:
@@ -85,8 +85,9 @@ def predict(
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Member:
-    """A prompt with its head, and the rows as it is asked for them; None for those that are dropped."""
+class Labeller:
+    """Labels new rows with one prompt and its head. ``examples``: the rows as it is asked for them; None for those that
+    are dropped."""
 
     prompt: ExportedPrompt
     exported: ExportedHead
@@ -94,7 +95,7 @@ class _Member:
     examples: Sequence[Example | None]
 
     @classmethod
-    def of(cls, prompt: ExportedPrompt, experiment: Experiment, table: Table, run_dir: Path) -> "_Member":
+    def of(cls, prompt: ExportedPrompt, experiment: Experiment, table: Table, run_dir: Path) -> "Labeller":
         exported = _require_head(prompt, experiment, run_dir)
         rows = unlabelled(worded(experiment, prompt), table)
         return cls(prompt, exported, exported.head(), [row and _framed(row, prompt) for row in rows])

@@ -74,7 +74,7 @@ def settled_kind(experiment: Experiment, task: Task) -> HeadConfig:
     if oracle.kind == "analytic" or task.loss == "zero_one":
         return LabelWordsHeadConfig(kind="label_words")
     words = {**WORDS_TOLD, **WORDS_LISTED}.get(oracle.kind, 0)
-    if words <= len(task.label_words) or shots < VocabularyHead.least_rows:
+    if words <= len(task.label_words) or min(shots, task.fewest_rows) < VocabularyHead.least_rows:
         return BiasHeadConfig(kind="bias")
     return VocabularyHeadConfig(kind="vocabulary", words=words)
 

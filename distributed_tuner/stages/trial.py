@@ -489,6 +489,9 @@ class Trial:
         if self._selected is None:
             self.outcome = Outcome(f"{self._stage.reason}; no look had a finite loss")
             return []
+        if not self._task.test:
+            self.outcome = Outcome(self._stage.reason)
+            return []
         reader = self._reader_of_words() if isinstance(self._selected.candidate, Text) else self._reader
         batch = reader.batch("test")
         answer = self._oracle.evaluate(Request((self._selected.candidate,), batch, self._space.spec))

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from distributed_tuner.config.task import DemoTaskConfig, FileTaskConfig, HubTaskConfig, TaskConfig
+from distributed_tuner.config.task import (
+    DemoTaskConfig,
+    FileTaskConfig,
+    GivenTaskConfig,
+    HubTaskConfig,
+    RowsTaskConfig,
+    TaskConfig,
+)
+from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.tasks.file import build_file
@@ -27,5 +35,10 @@ def build(config: TaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
             return build_file(config, root, others)
         case HubTaskConfig():
             return build_hub(config, root, others)
+        case RowsTaskConfig() | GivenTaskConfig():
+            raise TaskError(
+                "the task of this run was handed in by a Python program, and is not kept with it; name a task's"
+                " settings instead (evaluate --task FILE, in Python Result.score), or tune again"
+            )
         case _:
             assert_never(config)

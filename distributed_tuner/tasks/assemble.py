@@ -6,7 +6,7 @@ Owns rendering rows to examples and the draw.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from distributed_tuner.config.task import BaseTaskConfig
+from distributed_tuner.config.task import BaseTaskConfig, RowsTaskConfig
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks import few_shot, repeats
 from distributed_tuner.tasks.base import Task
@@ -61,15 +61,19 @@ def assemble(
     metrics = tuple(config.metric or wording.metrics)
     if "f1" in metrics and len(wording.label_words) != 2:
         raise TaskError(f"f1 is for two classes, got {len(wording.label_words)}: use accuracy or matthews")
-    draw = few_shot.draw(pool.labels, wording.label_names, config.shots, config.split_seed)
+    rows = isinstance(config, RowsTaskConfig)
+    halve = isinstance(config, RowsTaskConfig) and config.halve
+    draw = few_shot.draw(pool.labels, wording.label_names, config.shots, config.split_seed, halve)
     kept, held_out = few_shot.hold_out(draw.train, pool.labels, config.feedback)
     tested = pool if test is None else test
-    if test is None:
+    if test is None and rows:
+        test_rows = []
+    elif test is None:
         rest = few_shot.limit([pool.labels[i] for i in draw.rest], config.test_limit)
         test_rows = [draw.rest[i] for i in rest]
     else:
-        test_rows = list(few_shot.limit(test.labels, config.test_limit))
-    if not test_rows:
+        test_rows = list(few_shot.limit(tested.labels, config.test_limit))
+    if not test_rows and not rows:
         raise TaskError(
             f"task {wording.name!r} has no test example: give a test file, or use fewer than {config.shots} shots"
         )

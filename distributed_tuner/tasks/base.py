@@ -48,6 +48,17 @@ class Task:
         """The name of the metric that selects."""
         return self.metrics[0]
 
+    @property
+    def fewest_rows(self) -> int:
+        """The train rows of the label that has the fewest."""
+        labels = [example.label for example in self.train]
+        return min(labels.count(label) for label in range(len(self.label_words)))
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Train and dev, and test where there is one."""
+        return ("train", "dev", "test") if self.test else ("train", "dev")
+
     def examples(self, split: Split) -> tuple[Example, ...]:
         """Return all examples of ``split``."""
         match split:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from distributed_tuner import seeds
 from distributed_tuner.errors import TaskError
@@ -21,14 +22,19 @@ class Draw:
     rest: tuple[int, ...]
 
 
-def draw(labels: Sequence[int], names: Sequence[str], shots: int, seed: int) -> Draw:
-    """Draw ``shots`` examples per class for train and as many more for dev.
+def draw(labels: Sequence[int], names: Sequence[str], shots: int, seed: int, halve: bool = False) -> Draw:
+    """Draw ``shots`` examples per class for train and as many more for dev. ``halve``: fewer of a class that has fewer
+    than twice as many, half of them each.
 
     The pool is shuffled by ``seed`` and walked once: an example goes to train while its class has fewer than ``shots``
     there, else to dev likewise, else to the rest (Sun et al. 2022, section 4.1; Zhan et al. 2024, section 3.1).
     Labels below 0 mark rows without a label and are left out. Raises TaskError where a class has too few examples.
     """
-    _check_counts(labels, names, shots)
+    counts = np.bincount([label for label in labels if label >= 0], minlength=len(names))
+    each = [shots] * len(names)
+    if halve:
+        each = [min(shots, max(1, int(count) // 2)) for count in counts]
+    _check_counts(counts, names, each)
     train: list[int] = []
     dev: list[int] = []
     rest: list[int] = []
@@ -37,7 +43,7 @@ def draw(labels: Sequence[int], names: Sequence[str], shots: int, seed: int) -> 
         label = labels[i]
         if label < 0:
             continue
-        target = train if seen[label] < shots else dev if seen[label] < 2 * shots else rest
+        target = train if seen[label] < each[label] else dev if seen[label] < 2 * each[label] else rest
         target.append(i)
         seen[label] += 1
     return Draw(tuple(train), tuple(dev), tuple(sorted(rest)))
@@ -76,14 +82,14 @@ def limit(labels: Sequence[int], count: int | None) -> tuple[int, ...]:
     return tuple(sorted(i for _, i in chosen))
 
 
-def _check_counts(labels: Sequence[int], names: Sequence[str], shots: int) -> None:
-    counts = np.bincount([label for label in labels if label >= 0], minlength=len(names))
-    scarce = [(name, int(n)) for name, n in zip(names, counts, strict=True) if n < 2 * shots]
+def _check_counts(counts: npt.NDArray[np.int64], names: Sequence[str], each: Sequence[int]) -> None:
+    scarce = [(name, int(n)) for name, n, shots in zip(names, counts, each, strict=True) if n < 2 * shots]
     if not scarce:
         return
     most = int(counts.min()) // 2
     advice = f"use shots: {most} or fewer, or add examples" if most else "add examples, or take out its label word"
     found = ", ".join(f"{name!r} has {n}" for name, n in scarce[:5]) + (", ..." if len(scarce) > 5 else "")
     raise TaskError(
-        f"every class needs 2 x shots = {2 * shots} examples in the pool (train and dev), but class {found}: {advice}"
+        f"every class needs 2 x shots = {2 * max(each)} examples in the pool (train and dev), but class {found}:"
+        f" {advice}"
     )

@@ -1,42 +1,67 @@
-"""Your own data as a task.
+"""Your own data as a task, from files or from rows that a program hands in.
 
-Owns what is checked of the files before a split is drawn: columns, labels, empty texts, repeated texts.
+Owns what is checked of them before a split is drawn: columns, labels, empty texts, repeated texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distributed_tuner.config.task import FileTaskConfig, label_key
+from distributed_tuner.config.task import FileTaskConfig, RowsTaskConfig, label_key
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks import repeats
 from distributed_tuner.tasks.assemble import Labelled, Wording, assemble, fields_by_column
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.reading import read
+from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.templates import Template
 
 
 def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     """Read the files of ``config`` and make the task. Raises TaskError for all that is wrong with them."""
+    return _build(
+        config,
+        Path(config.train).stem,
+        read(config.train, root),
+        lambda: None if config.test is None else read(config.test, root),
+        others,
+    )
+
+
+def build_rows(config: RowsTaskConfig, pool: Table, test: Table | None, others: Sequence[str] = ()) -> Task:
+    """Make the task of rows that were handed in. Without ``test`` it has no test examples.
+
+    Raises TaskError for all that is wrong with them.
+    """
+    return _build(config, "rows", pool, lambda: test, others)
+
+
+def _build(
+    config: FileTaskConfig | RowsTaskConfig,
+    name: str,
+    table: Table,
+    test_table: Callable[[], Table | None],
+    others: Sequence[str],
+) -> Task:
     template = Template.parse(config.template, config.model_family)
     columns = (config.text,) if isinstance(config.text, str) else config.text
     templates = [template, *(template.other(source, config.model_family) for source in others)]
     for one in templates:
         _check_use(one, columns, config.label)
     names = tuple(config.label_words)
-    pool, warnings = _read(config, templates, columns, config.train, root)
+    pool, warnings = _checked(config, templates, columns, table)
     present = set(pool.labels)
     empty = [name for i, name in enumerate(names) if i not in present]
     if empty:
         raise TaskError(
-            f"label {empty[0]!r} has a label word but no example in {config.train}: take it out of label_words"
+            f"label {empty[0]!r} has a label word but no example in {table.source}: take it out of label_words"
         )
     test = None
-    if config.test is not None:
-        rows, told = _read(config, templates, columns, config.test, root)
+    if (tested := test_table()) is not None:
+        rows, told = _checked(config, templates, columns, tested)
         test = Labelled(rows.table, rows.labels)
         warnings += [*told, *repeats.across(pool, rows)]
     wording = Wording(
-        name=Path(config.train).stem,
+        name=name,
         description=f"sort texts into {len(names)} classes",
         template=template,
         label_names=names,
@@ -60,11 +85,10 @@ def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
         )
 
 
-def _read(
-    config: FileTaskConfig, templates: Sequence[Template], columns: Sequence[str], path: str, root: Path
+def _checked(
+    config: FileTaskConfig | RowsTaskConfig, templates: Sequence[Template], columns: Sequence[str], table: Table
 ) -> tuple[repeats.Rows, list[str]]:
-    """Return the rows of a file, and what there is to be told of them."""
-    table = read(path, root)
+    """Return the rows of a table, and what there is to be told of them."""
     for column in columns:
         table.need(column, "text")
     for template in templates:
@@ -80,5 +104,5 @@ def _read(
     rows = repeats.Rows(table, texts, labels)
     told = repeats.within(rows, names)
     if dropped := filled.count(False):
-        told.insert(0, f"{dropped} of {len(table)} rows of {path} have no text or no label and are left out")
+        told.insert(0, f"{dropped} of {len(table)} rows of {table.source} have no text or no label and are left out")
     return rows, told

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from distributed_tuner.config.task import DemoTaskConfig, FileTaskConfig, HubTaskConfig, OnEmpty, TaskConfig
+from distributed_tuner.config.task import (
+    DemoTaskConfig,
+    FileTaskConfig,
+    GivenTaskConfig,
+    HubTaskConfig,
+    OnEmpty,
+    RowsTaskConfig,
+    TaskConfig,
+)
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks.assemble import Render
 from distributed_tuner.tasks.cells import missing
@@ -43,7 +51,14 @@ def _wording(config: TaskConfig) -> tuple[Template, Sequence[str], Render, OnEmp
     match config:
         case DemoTaskConfig():
             template, clean = Template.parse(config.template or TEMPLATE, config.model_family), None
-        case FileTaskConfig():
+        case FileTaskConfig() | RowsTaskConfig():
+            template, clean = Template.parse(config.template, config.model_family), None
+        case GivenTaskConfig():
+            if config.template is None:
+                raise TaskError(
+                    "new rows are worded by the task's template, but the one that was handed in names none; give it one"
+                    " (Task.template)"
+                )
             template, clean = Template.parse(config.template, config.model_family), None
         case HubTaskConfig():
             spec = HUB_TASKS[config.kind]
@@ -51,5 +66,5 @@ def _wording(config: TaskConfig) -> tuple[Template, Sequence[str], Render, OnEmp
             template, clean = Template.parse(config.template or words.template, config.model_family), spec.clean
         case _:
             assert_never(config)
-    on_empty = "refuse" if isinstance(config, DemoTaskConfig) else config.on_empty
+    on_empty = "refuse" if isinstance(config, DemoTaskConfig | GivenTaskConfig) else config.on_empty
     return template, stored_columns(clean, template), fields_of(clean, template), on_empty

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from tuner_runs import CMA, ZOT, Grid, space, write_space
 
-from actors.run import sanity_check
-from actors.run.startup import settle, settle_again
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OpenAIOracleConfig, OracleConfig
 from distributed_tuner.errors import ModelError
@@ -20,6 +18,8 @@ from distributed_tuner.oracles.checks.parity import Parity
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
 from distributed_tuner.preflight.prepare import Prepared, prepare
 from distributed_tuner.report.text import projection_lines
+from distributed_tuner.runs import sanity_check
+from distributed_tuner.runs.startup import settle, settle_again
 from distributed_tuner.values import Cost, Evaluation, Request
 
 CHAT = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}

@@ -9,9 +9,7 @@ import pytest
 from tuner_runs import CMA, RANDOM, ZOT, Done, numbers, raw_rows, run_alone, run_space, space, write_space
 from typer.testing import CliRunner
 
-from actors.monitoring.progress import Progress
-from actors.pool.tile_scheduler import Statistics
-from actors.run.experiment import _Run, run
+from actors.run.experiment import RayBackend, run
 from actors.shutdown import Stop
 from benchmarks.fault_kinds import SmallHost, hosted_by
 from distributed_tuner.config.oracle import Tile
@@ -20,6 +18,9 @@ from distributed_tuner.preflight.precision_cases import cases
 from distributed_tuner.preflight.prepare import prepare, prepare_again
 from distributed_tuner.runs.directory import RunDirectory, write_json
 from distributed_tuner.runs.evaluation import evaluate
+from distributed_tuner.runs.pool import Statistics
+from distributed_tuner.runs.progress import Progress
+from distributed_tuner.runs.run import Run
 
 COARSE = {**ZOT, "rho": 1.0}
 FINE = {**ZOT, "rho": 1e-5}
@@ -55,7 +56,9 @@ def test_a_tile_that_became_smaller_is_in_config_json_before_it_is_told(reviews:
         },
     )
     with LedgerWriter(directory.ledger) as writer:
-        this = _Run(prepared, directory, "test", writer, Progress(prepared.plans, "accuracy"), Stop(), None)
+        progress = Progress(prepared.plans, "accuracy")
+        backend = RayBackend("told", directory, writer, progress, Stop(), None)
+        this = Run(prepared, directory, backend, writer, progress, command="test")
     assert this._hear(Told()).events == [("tile_halved", "smaller")]  # type: ignore[arg-type]
     assert [oracle["tile"] for oracle in oracles_of(directory)] == [{"candidates": 2, "examples": 32}] * 3
     again = prepare_again(directory, reviews)

@@ -229,7 +229,7 @@ class Trunk:
             for module in self._base.modules():
                 if isinstance(module, GradientCheckpointingLayer):  # transformers' base of one layer of the stack
                     module.compile(dynamic=True)
-        return self.device.type != "cpu" or config.compile or config.gradients
+        return self.device.type != "cpu" or config.compile or config.gradients or config.given
 
     def lay_out(
         self, config: TransformersOracleConfig, canaries: "Callable[[], Tensor]", rewritten: bool = True

@@ -123,6 +123,20 @@ class CountedModel:
         return trunk_parameters(load_model_config(self._source)) if counted is None else counted
 
 
+class GivenModel:
+    """The facts of a model that was handed in as an object, and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
+        self._config = model.config
+        self.facts = _facts(model.config)
+        self.tokenizer = tokenizer
+
+    @cached_property
+    def weights(self) -> int:
+        """The weights that every token is multiplied with."""
+        return trunk_parameters(self._config)
+
+
 def _key(source: ModelSource) -> Any:
     """Return what tokenizer and configuration follow from; None where it cannot be told."""
     where = Path(locate(source.model))

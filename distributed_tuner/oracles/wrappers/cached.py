@@ -43,6 +43,7 @@ OUTSIDE = frozenset(
     {
         *("actors", "gpus", "nice", "price", "tile", "cache"),  # the examples of a tile are in the key themselves
         "linear",  # the facts say which it is
+        "given",  # and is never kept for
         *("text_cache_gib", "python", "gpu_memory_utilization", "kv_cache_gib", "prefix_caching"),
         *("max_num_seqs", "max_num_batched_tokens"),
         *("api_key_env", "prompt_embeds", "concurrency", "requests_per_minute", "tokens_per_minute"),

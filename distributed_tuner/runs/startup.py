@@ -9,14 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actors.pool.pool import Pool
-from actors.pool.tile_scheduler import Statistics
-from actors.run.sanity_check import pass_gate
 from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.rows import CalibrationRow, CostRow, ParityRow
 from distributed_tuner.oracles.checks.precision import LIMIT, Calibration, calibrate
-from distributed_tuner.oracles.local.model_facts import CountedModel
 from distributed_tuner.oracles.tile_size import (
     candidate_bytes,
     choose_candidates,
@@ -26,6 +22,8 @@ from distributed_tuner.oracles.tile_size import (
 )
 from distributed_tuner.preflight.precision_cases import Case, cases
 from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.runs.pool import OraclePool, Statistics
+from distributed_tuner.runs.sanity_check import pass_gate
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.values import Batch, Request
 
@@ -42,7 +40,7 @@ class Settled:
     told of at the gate, with the sum of their probabilities.
     """
 
-    pool: Pool
+    pool: OraclePool
     oracle: OracleConfig
     calibrations: list[CalibrationRow]
     before: Statistics = field(default_factory=Statistics)
@@ -61,7 +59,7 @@ class Settled:
         return tuple(likeliest[: count - len(batch.label_words)])
 
 
-def settle(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note) -> Settled:
+def settle(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Settled:
     """Start the pool, choose its tile size, and calibrate its precision; where rounding swamps, start it in float32.
 
     Raises:
@@ -91,7 +89,7 @@ def settle(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note
     return _passed(settled, prepared, note)
 
 
-def settle_again(prepared: Prepared, start: Callable[[OracleConfig], Pool], note: Note) -> Settled:
+def settle_again(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Settled:
     """Start the pool of a resumed run, as its config.json says, and see it through the gate once more.
 
     Raises:
@@ -122,7 +120,7 @@ def _with_whole_path(config: OracleConfig) -> OracleConfig:
     return config.model_copy(update={"cache": str(Path(config.cache).expanduser().absolute())})
 
 
-def _recorded(config: OracleConfig, pool: Pool, tile: Tile) -> OracleConfig:
+def _recorded(config: OracleConfig, pool: OraclePool, tile: Tile) -> OracleConfig:
     """Return the settings as config.json holds them: nothing in them is left to be chosen again."""
     settled: dict[str, object] = {"tile": tile}
     if isinstance(config, TransformersOracleConfig):
@@ -131,7 +129,7 @@ def _recorded(config: OracleConfig, pool: Pool, tile: Tile) -> OracleConfig:
 
 
 # ------------------------------------------------------------------------------------------------------- tile size
-def _settle_tile(prepared: Prepared, pool: Pool, note: Note) -> Tile:
+def _settle_tile(prepared: Prepared, pool: OraclePool, note: Note) -> Tile:
     tile, device = pool.config.tile, pool.oracle.info.device
     if tile.candidates != "auto":
         return tile
@@ -147,20 +145,20 @@ def _settle_tile(prepared: Prepared, pool: Pool, note: Note) -> Tile:
     return tile
 
 
-def _candidate_bytes(prepared: Prepared, pool: Pool) -> int:
-    config, info = pool.config, pool.oracle.info
-    if not isinstance(config, TransformersOracleConfig):
+def _candidate_bytes(prepared: Prepared, pool: OraclePool) -> int:
+    config, info, facts = pool.config, pool.oracle.info, prepared.facts
+    if not isinstance(config, TransformersOracleConfig) or facts is None:
         return 0
     asked = {
         (prompt_space(plan.experiment.prompt, task, info.width), longest(task.batch("train"), config.tile.examples))
         for plan, task in zip(prepared.plans, prepared.tasks, strict=True)
     }
     tokens = max(pool.oracle.cost(Request((space.sample,), batch, space.spec)).tokens for space, batch in asked)
-    return candidate_bytes(CountedModel(config).facts, DTYPE_BYTES.get(info.dtype, 4), tokens)
+    return candidate_bytes(facts, DTYPE_BYTES.get(info.dtype, 4), tokens)
 
 
 # ------------------------------------------------------------------------------------------------------- precision
-def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[CalibrationRow]:
+def _calibrations(prepared: Prepared, pool: OraclePool, note: Note) -> list[CalibrationRow]:
     """Calibrate and say so; nothing where nothing is rounded to few bits. The first case that is swamped decides."""
     dtype = pool.oracle.info.dtype
     if not isinstance(pool.config, TransformersOracleConfig) or dtype == "float32":
@@ -183,7 +181,7 @@ def _calibrations(prepared: Prepared, pool: Pool, note: Note) -> list[Calibratio
     return rows
 
 
-def _calibrate(case: Case, pool: Pool) -> Calibration:
+def _calibrate(case: Case, pool: OraclePool) -> Calibration:
     dim = case.prompt.length * pool.oracle.info.width
     return calibrate(pool.oracle, case.batch(dim), case.prompt, case.asks(dim))
 

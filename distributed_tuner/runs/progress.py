@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import LookRow, RestartRow, ScreenRow, StageRow, SurveyRow
+from distributed_tuner.ledger.rows import EventRow, LookRow, RestartRow, Row, ScreenRow, StageRow, SurveyRow
 from distributed_tuner.report import formatting
 from distributed_tuner.shown import plain
 
@@ -64,6 +64,22 @@ class Progress:
             line = self._lines[trial_id]
             self.note(f"{trial_id}: {status} after {line.queries} queries, {line.elapsed:.0f} s")
         self._draw(now=True)
+
+    def row(self, trial_id: str, row: Row) -> None:
+        """A trial has reported a row."""
+        match row:
+            case LookRow():
+                self.look(trial_id, row)
+            case RestartRow():
+                self.restart(trial_id, row)
+            case SurveyRow():
+                self.survey(trial_id, row)
+            case ScreenRow():
+                self.screen(trial_id, row)
+            case StageRow():
+                self.stage(trial_id, row)
+            case EventRow():
+                self.note(f"{trial_id}: {formatting.one_line(row.message, 500)}")
 
     def look(self, trial_id: str, row: LookRow) -> None:
         """A trial has looked at its recommended prompt."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from actors.monitoring.progress import Progress
 from distributed_tuner.baselines import bag_of_words_scores
 from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import CostRow, MeasureRow
@@ -14,13 +13,17 @@ from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.evaluation import chances_of
+from distributed_tuner.runs.observer import Observer
 from distributed_tuner.stages.ensemble import read_together
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array64, Batch, Candidate, Cost, Evaluation, PromptSpec, Request, Text
 
-LAST = ("manual_prompt_with_head", "test")  # the row that is written last
+
+def _last(task: Task) -> tuple[str, str]:
+    """Return which row is written last."""
+    return "manual_prompt_with_head", "test" if task.test else "dev"
 
 
 def measure_baselines(
@@ -29,14 +32,14 @@ def measure_baselines(
     oracle: LossOracle,
     ledger: Follower,
     writer: LedgerWriter,
-    progress: Progress,
+    observer: Observer,
 ) -> None:
     """Score the manual prompt of every split as it is, and its answers read by the run's head, but for what the ledger
     has already."""
     done = {(row.split_seed, row.what, row.split) for row in ledger.catch_up().measures}
     asked = _Asked(oracle)
     for split_seed, task in prepared.baselines():
-        if (split_seed, *LAST) in done:
+        if (split_seed, *_last(task)) in done:
             continue
         reader = Reader(task, prepared.experiment.head, prepared.fitted_on)
         state, rows = _baseline_rows(reader, split_seed, asked)
@@ -44,10 +47,10 @@ def measure_baselines(
         for row in rows:
             if (split_seed, row.what, row.split) not in done:
                 writer.write(row)
-                _tell(row, task, progress)
+                _tell(row, task, observer)
 
 
-def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWriter, progress: Progress) -> None:
+def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWriter, observer: Observer) -> None:
     """Score a bag of words on the rows of every split, but for what the ledger has already.
 
     It asks no model, and comes last: scikit-learn takes longer to import than a trial to begin.
@@ -55,16 +58,16 @@ def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWr
     done = {(row.split_seed, row.split) for row in ledger.catch_up().measures if row.what == "bag_of_words"}
     for split_seed, task in prepared.baselines():
         for split in SPLITS[1:]:
-            if (split_seed, split) not in done:
+            if task.examples(split) and (split_seed, split) not in done:
                 scores = bag_of_words_scores(task, split, prepared.fitted_on)
                 row = _baseline_row("bag_of_words", split, split_seed, None, scores, scores[task.metric])
                 writer.write(row)
-                _tell(row, task, progress)
+                _tell(row, task, observer)
 
 
-def _tell(row: MeasureRow, task: Task, progress: Progress) -> None:
+def _tell(row: MeasureRow, task: Task, observer: Observer) -> None:
     name = row.what.replace("_", " ")
-    progress.note(f"{name}, split {row.split_seed}: {row.split} {task.metric} {row.metric:.4f}")
+    observer.note(f"{name}, split {row.split_seed}: {row.split} {task.metric} {row.metric:.4f}")
 
 
 def _baseline_row(
@@ -102,28 +105,33 @@ def _baseline_rows(reader: Reader, split_seed: int, asked: _Asked) -> tuple[Mapp
     fitting = [asked.answer(task.manual_prompt, batch) for batch in batches(reader)]
     (train, _), (dev, _), *references = fitting
     read = reader.read(train, dev, references[0][0] if references else None)
-    test, test_cost = asked.answer(task.manual_prompt, reader.batch("test"))
     dev_cost = fitting[1][1]
-    plain_dev, plain_test = scores_of(task, dev, reader.batch("dev")), scores_of(task, test, reader.batch("test"))
 
     def row(what: str, split: str, loss: float | None, scores: Mapping[str, float], **more: object) -> MeasureRow:
         return _baseline_row(what, split, split_seed, loss, scores, scores[task.metric], **more)
 
-    rows = [
-        row("manual_prompt", "dev", float(dev.losses[0]), plain_dev, cost=CostRow.of(dev_cost)),
-        row("manual_prompt", "test", float(test.losses[0]), plain_test, cost=CostRow.of(test_cost)),
+    plain_dev = scores_of(task, dev, reader.batch("dev"))
+    plain = [row("manual_prompt", "dev", float(dev.losses[0]), plain_dev, cost=CostRow.of(dev_cost))]
+    headed = [
+        row(
+            "manual_prompt_with_head",
+            "dev",
+            read.dev_loss,
+            read.dev_metrics,
+            losses=[round(float(one), 5) for one in read.losses],
+            cost=CostRow.of(sum((cost for _, cost in fitting), Cost()) - dev_cost),
+        )
     ]
-    more_cost = sum((cost for _, cost in fitting), Cost()) - dev_cost
-    if math.isfinite(read.score):
-        loss, scores = reader.measure(read.state, test, reader.batch("test"))
-        rows += [
-            row(
-                "manual_prompt_with_head", "dev", read.dev_loss, read.dev_metrics,
-                losses=[round(float(one), 5) for one in read.losses], cost=CostRow.of(more_cost),
-            ),
-            row("manual_prompt_with_head", "test", loss, scores, label_words_metric=plain_test[task.metric]),
-        ]  # fmt: skip
-    return read.state, rows
+    if task.test:
+        batch = reader.batch("test")
+        test, test_cost = asked.answer(task.manual_prompt, batch)
+        scores = scores_of(task, test, batch)
+        plain.append(row("manual_prompt", "test", float(test.losses[0]), scores, cost=CostRow.of(test_cost)))
+        if math.isfinite(read.score):
+            label_words_metric = scores[task.metric]
+            loss, scores = reader.measure(read.state, test, batch)
+            headed.append(row("manual_prompt_with_head", "test", loss, scores, label_words_metric=label_words_metric))
+    return read.state, plain + (headed if math.isfinite(read.score) else [])
 
 
 def measure(

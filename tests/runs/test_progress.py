@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from actors.monitoring.ledger_callback import Recorder
-from actors.monitoring.progress import Progress
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.ledger import CostRow, EventRow, ExchangeRow, FeedbackRow, LedgerWriter, RestartRow, Row, read
 from distributed_tuner.ledger.rows import ScoredText
 from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.progress import Progress
+from distributed_tuner.runs.recorder import Recorder
 
 PAID: dict[str, Any] = {"cost": CostRow(queries=4), "spent": CostRow(queries=96), "elapsed": 9.0}
 
@@ -95,7 +95,7 @@ def test_feedback_and_exchanges_are_written_and_not_told(tmp_path: Path) -> None
             "rows": [row.model_dump() for row in rows],
             "progress": {"queries": 96.0, "elapsed": 9.0},
         }
-        recorder.on_trial_result(0, [], SimpleNamespace(config={"trial": 0}), result)
+        recorder.reported(plan(), result)
     said: list[str] = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line.split("maao-0000: ")[1] for line in said] == [
         "restart after 96 queries: kept its own prompt (no proposal)",

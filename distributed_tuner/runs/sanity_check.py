@@ -5,7 +5,6 @@ What must agree is oracles/checks/parity.py's. Here is what a run asks with, and
 
 from collections.abc import Callable
 
-from actors.pool.pool import Pool
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
     OpenAIOracleConfig,
@@ -20,6 +19,7 @@ from distributed_tuner.oracles.local.loading import load_tokenizer
 from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.preflight.parity_cases import parity_cases
 from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.runs.pool import OraclePool
 from distributed_tuner.values import Array, Request
 
 ONE_MORE = 0.5  # tokens a forward beyond those counted, from which a server seems to add one
@@ -33,7 +33,9 @@ HINT = (
 )
 
 
-def pass_gate(prepared: Prepared, pool: Pool, note: Callable[[str], None]) -> tuple[list[ParityRow], dict[str, float]]:
+def pass_gate(
+    prepared: Prepared, pool: OraclePool, note: Callable[[str], None]
+) -> tuple[list[ParityRow], dict[str, float]]:
     """Ask the pool what must agree, once for each layout of the trials' prompts.
 
     Returns the rows, and what the answers told of tokens beside the label words (``Evaluation.tops``).
@@ -62,7 +64,7 @@ def told(row: ParityRow) -> str:
     return f"parity ({row.layout}): losses agree within: {spelled}" + (f"; {row.note}" if row.note else "")
 
 
-def _plain(pool: Pool, skipped: list[str]) -> Plain:
+def _plain(pool: OraclePool, skipped: list[str]) -> Plain:
     """Return the plain path; where there is one that cannot be taken, ``skipped`` is told."""
     config = plain_config(pool.config, pool.oracle.info)
 

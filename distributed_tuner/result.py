@@ -1,0 +1,236 @@
+"""The result of tuning: the prompt, the head that reads its answers, and all that was measured on the way."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.space import recorded
+from distributed_tuner.config.task import label_key
+from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.prompts.export import ExportedPrompt
+from distributed_tuner.prompts.head_export import ExportedHead
+from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.evaluation import returned
+from distributed_tuner.runs.prediction import ROWS_AT_ONCE, Labeller
+from distributed_tuner.stages.reading import predicted
+from distributed_tuner.tasks.metrics import score
+from distributed_tuner.tasks.rows import labelled_table, texts_table
+from distributed_tuner.tasks.templates import Template
+from distributed_tuner.values import Array64
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = "label"  # the column of labels that are given beside their texts
+
+
+class Result:
+    """A tuned prompt with its head: predicts labels, and tells how it came about.
+
+    Made by ``tune`` and ``load``. What it tells is read from a run directory, as ``python tune.py run`` writes one.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        oracle: Callable[[], LossOracle],
+        values: Mapping[str, Hashable] | None = None,
+        folder: "tempfile.TemporaryDirectory[str] | None" = None,
+    ) -> None:
+        self.directory = directory
+        """The run directory. A temporary one, gone with the result, unless ``out`` was given: see ``save``."""
+        self._oracle_of = oracle
+        self._values = values or {}
+        self._folder = folder  # is removed when nobody holds it any more
+
+    # ------------------------------------------------------------------------------------------------ what it is
+    @cached_property
+    def prompt(self) -> ExportedPrompt:
+        """The prompt that is returned: ``rows`` (L, D) in float32, or ``words``; the untuned one where tuning is not
+        shown to have helped.
+
+        Raises:
+            RunDirectoryError: the run was interrupted before any prompt was scored on dev.
+        """
+        return returned(self.directory)[0]
+
+    @property
+    def head(self) -> ExportedHead:
+        """What reads the answers into label probabilities: its settings, its words, and what was fitted.
+
+        Raises:
+            RunDirectoryError: there is none, in runs of versions before there were heads.
+        """
+        if self.prompt.head is None:
+            raise RunDirectoryError(
+                f"predicting needs the head that a run returns with its prompt, but {self.directory} is of before there"
+                " were heads; tune again"
+            )
+        return self.prompt.head
+
+    @property
+    def labels(self) -> tuple[Hashable, ...]:
+        """The labels, in the order of ``predict_proba``'s columns, as they are in the data (as text after ``load``)."""
+        return tuple(self._values.get(label_key(label), label) for label in self.head.labels)
+
+    @property
+    def status(self) -> str:
+        """How the run ended: "done" or "interrupted"."""
+        return str(self.summary["status"])
+
+    @property
+    def helped(self) -> bool:
+        """Whether the tuned prompt is better on dev than the untuned one, read by the same head, by a paired test."""
+        best = self.summary["best"]
+        return best["trial_id"] is not None and best["kept"] == "tuned"
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The numbers of the report: the returned prompt's, the baselines', what was spent, each trial's."""
+        from distributed_tuner.ledger.digest import digest
+        from distributed_tuner.report.summary import summarize
+
+        directory = RunDirectory(self.directory)
+        return summarize(digest(directory.ledger), directory.read_config())
+
+    @cached_property
+    def history(self) -> "pd.DataFrame":
+        """Every prompt that was scored on train and dev, in order: a row each, with its losses, dev metric, queries
+        (``spent.queries``) and whether it was selected."""
+        return self.frames["looks"].drop(columns=["losses"], errors="ignore")
+
+    @cached_property
+    def frames(self) -> "dict[str, pd.DataFrame]":
+        """All tables of the ledger, such as ``steps``, ``looks``, ``restarts`` and ``measures``."""
+        from distributed_tuner.ledger import read
+        from distributed_tuner.ledger.frames import frames
+
+        return frames(read(self.directory / "ledger.jsonl"))
+
+    # ------------------------------------------------------------------------------------------------ what it does
+    def predict(self, texts: Any) -> npt.NDArray[Any]:
+        """Return the likeliest label of each text.
+
+        Args:
+            texts: a list of texts; for templates with several columns a DataFrame, or a list of mappings.
+
+        Returns:
+            Labels (N,), as they are in the data. None where the model could not answer.
+
+        Raises:
+            TaskError: a row has no text, or lacks a column.
+        """
+        likely = self.predict_proba(texts)
+        found = np.empty(len(likely), dtype=object)
+        answered = np.asarray(np.isfinite(likely).all(axis=1))
+        labels = self.labels
+        for i, best in enumerate(np.argmax(np.where(answered[:, None], likely, 0.0), axis=1)):
+            found[i] = labels[best] if answered[i] else None
+        return np.array(found.tolist()) if answered.all() else found
+
+    def predict_proba(self, texts: Any) -> Array64:
+        """Return label probabilities.
+
+        Args:
+            texts: as of ``predict``.
+
+        Returns:
+            Probabilities (N, W), float64, in the order of ``labels``. NaN where the model could not answer.
+
+        Raises:
+            TaskError: a row has no text, or lacks a column.
+        """
+        table = texts_table(texts, self._columns, "the texts")
+        labeller = Labeller.of(self.prompt, self._experiment, table, self.directory)
+        blocks = [range(at, min(at + ROWS_AT_ONCE, len(table))) for at in range(0, len(table), ROWS_AT_ONCE)]
+        return np.concatenate([labeller.chances(self._oracle, block) for block in blocks])
+
+    def score(self, texts: Any, labels: Any = None) -> float:
+        """Return the task's first metric, such as accuracy, on rows of your own.
+
+        Args:
+            texts: as of ``predict``; or labelled rows as ``tune`` takes them, without ``labels``.
+            labels: the true label of each text.
+
+        Raises:
+            TaskError: a label is none of the task's; a row has no text, or lacks a column.
+        """
+        name = getattr(self._experiment.task, "label", LABEL)
+        if labels is None:
+            table = labelled_table(texts, self._columns, name, "the rows")
+            values = table.column(name) if name in table.columns else []
+            table.need(name, "label")
+        else:
+            table = texts_table(texts, self._columns, "the texts")
+            values = list(labels)
+        known = {label_key(label): i for i, label in enumerate(self.head.labels)}
+        marked = texts_table([{LABEL: value} for value in values], (LABEL,), "the labels")
+        truth = np.array(marked.labels(LABEL, known.get, self.head.labels), dtype=np.int64)
+        if len(truth) != len(table):
+            from distributed_tuner.errors import TaskError
+
+            raise TaskError(f"each text needs one label, but there are {len(table)} texts and {len(truth)} labels")
+        metric = self.summary["best"]["metric"]
+        guessed = predicted(self.predict_proba([table.rows[i] for i in range(len(table))]), truth)
+        return float(score((metric,), guessed, truth)[metric])
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, an HTML page, and return where it is; in the run directory when ``path`` is left out."""
+        page = self.directory / "report.html"
+        if not page.exists():
+            from distributed_tuner.report.html import write_report
+
+            write_report(self.directory)
+        if path is None:
+            return page
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(page, path))
+
+    def save(self, path: str | Path) -> Path:
+        """Keep the run directory, with the prompt in ``best/``, as a new directory; ``load`` reads it.
+
+        Raises:
+            RunDirectoryError: something is there already.
+        """
+        target = Path(path)
+        RunDirectory(target).require_new()
+        self.report()
+        shutil.copytree(self.directory, target, dirs_exist_ok=True)
+        return target
+
+    def __repr__(self) -> str:
+        best = self.summary["best"]
+        if best["trial_id"] is None:
+            return f"<Result: {self.status}, no prompt was scored>"
+        kept = "tuned prompt" if self.helped else "untuned prompt kept, tuning is not shown to have helped"
+        return (
+            f"<Result: {self.status}, {kept}, dev {best['metric']} {best['dev_metric']:.4f},"
+            f" {self.summary['totals']['queries']} queries>"
+        )
+
+    # ------------------------------------------------------------------------------------------------ parts
+    @cached_property
+    def _oracle(self) -> LossOracle:
+        return self._oracle_of()
+
+    @cached_property
+    def _experiment(self) -> Experiment:
+        return experiment_of(recorded(returned(self.directory)[1]))
+
+    @cached_property
+    def _columns(self) -> Sequence[str]:
+        source = self.prompt.template.get("source")
+        if not source:
+            raise RunDirectoryError(
+                "new rows are worded by the task's template, but this prompt names none; tune again"
+            )
+        return Template.parse(source, self._experiment.task.model_family).columns

@@ -1,0 +1,120 @@
+"""What trials report, written down: the ledger's one writer, and what observers are told."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distributed_tuner.config.space import TrialPlan
+from distributed_tuner.ledger.rows import ROW, EventRow, TrialEndRow, TrialRow
+from distributed_tuner.ledger.writer import LedgerWriter
+from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.observer import Observer
+
+POLL_SECONDS = 2.0
+
+
+class Recorder:
+    """Writes what trials report.
+
+    pool_events: hands over what the pool has to tell. ended: how trials ended before this run of the driver, by name.
+    """
+
+    def __init__(
+        self,
+        plans: list[TrialPlan],
+        writer: LedgerWriter,
+        directory: RunDirectory,
+        observer: Observer,
+        pool_events: Callable[[], list[tuple[str, str]]],
+        ended: Mapping[str, str],
+    ) -> None:
+        self._plans = plans
+        self._writer = writer
+        self._directory = directory
+        self._observer = observer
+        self._pool_events = pool_events
+        self._attempts: dict[str, int] = {}
+        self._ended = dict(ended)
+        self._last: dict[str, Mapping[str, Any]] = {}
+        self._next_poll = 0.0
+
+    def started(self, plan: TrialPlan) -> None:
+        """A trial begins, begins again after a failure, or goes on from a boundary."""
+        if self._last.get(plan.trial_id, {}).get("waiting"):  # it was paused at a boundary, and goes on as decided
+            self._observer.status(plan.trial_id, "running")
+            return
+        attempt = self._attempts.get(plan.trial_id, -1) + 1
+        self._attempts[plan.trial_id] = attempt
+        self._writer.write(
+            TrialRow(
+                trial_id=plan.trial_id,
+                method=plan.method,
+                seed=plan.experiment.seed,
+                split_seed=plan.experiment.task.split_seed,
+                drawn=plan.drawn,
+                attempt=attempt,
+            )
+        )
+        if attempt:
+            self.event(plan.trial_id, "trial_retry", f"started again from its last checkpoint, attempt {attempt + 1}")
+        self._observer.status(plan.trial_id, "running")
+
+    def reported(self, plan: TrialPlan, result: Mapping[str, Any]) -> None:
+        """Take a trial's report: its new rows as data, its prompt and head where these are new, how it stands."""
+        self._last[plan.trial_id] = result
+        for raw in result["rows"]:
+            row = ROW.validate_python(raw)
+            self._writer.write(row)
+            self._observer.row(plan.trial_id, row)
+        if result.get("head") is not None:
+            self._directory.keep_head(plan.trial_id, result["head"])
+        if result.get("ensemble") is not None:
+            self._directory.keep_ensemble(plan.trial_id, result["ensemble"])
+        if result.get("prompt") is not None:
+            self._directory.keep_prompt(plan.trial_id, result["prompt"])
+        self._observer.update(plan.trial_id, result["progress"])
+        self.poll()
+
+    def completed(self, plan: TrialPlan) -> None:
+        """A trial has ended, by itself or because a schedule stopped it."""
+        if reason := self._last.get(plan.trial_id, {}).get("reason"):
+            self._end(plan.trial_id, "done", reason)
+        else:
+            self._end(plan.trial_id, "stopped", "stopped by the schedule")
+
+    def failed(self, plan: TrialPlan, reason: str) -> None:
+        """A trial has failed for good."""
+        self._end(plan.trial_id, "failed", reason[:500])
+
+    def event(self, trial_id: str | None, kind: str, message: str) -> None:
+        """Write down that something happened, and show it."""
+        self._writer.write(EventRow(trial_id=trial_id, kind=kind, message=message))
+        self._observer.note(f"{trial_id or 'pool'}: {message}")
+
+    def poll(self) -> None:
+        """Write down what the pool has to tell, every few seconds."""
+        if time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + POLL_SECONDS
+            self._drain()
+
+    def close(self) -> str:
+        """Write how the trials that have not ended stand; return the run's status: done, interrupted or failed."""
+        self._drain()
+        unfinished = [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]
+        for trial_id in unfinished:
+            if trial_id in self._attempts:
+                self._end(trial_id, "interrupted", "stopped by a person; --resume goes on from its last checkpoint")
+        if unfinished:
+            return "interrupted"
+        return "failed" if set(self._ended.values()) == {"failed"} else "done"
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _end(self, trial_id: str, status: Any, reason: str) -> None:
+        self._ended[trial_id] = status
+        elapsed = self._last.get(trial_id, {}).get("progress", {}).get("elapsed", 0.0)
+        self._writer.write(TrialEndRow(trial_id=trial_id, status=status, reason=reason, wall_seconds=elapsed))
+        self._observer.status(trial_id, status)
+
+    def _drain(self) -> None:
+        for kind, message in self._pool_events():
+            self.event(None, kind, message)
