@@ -3,6 +3,7 @@
 The defaults are those of the papers' own code: ZOT (Zhan et al., EMNLP Findings 2024) and BBT (Sun et al., ICML 2022).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
@@ -54,6 +55,11 @@ class OptimizerSettings(Config):
     def plans_ahead(self) -> bool:
         """Whether its steps depend on how many are planned; if not, a longer search begins as a shorter one does."""
         return getattr(self, "schedule", "constant") != "constant"
+
+    @property
+    def radius_is_measured(self) -> bool:
+        """Whether how far the first step's candidates go is left to be measured."""
+        return self.radius_setting in self.unsettled
 
     @property
     def unsettled(self) -> tuple[str, ...]:
@@ -135,7 +141,7 @@ class LatentSettings(OptimizerSettings):
 
     intrinsic_dim: int = Field(default=500, ge=2)
     """K: coordinates that are searched; a fixed random matrix maps them to the prompt."""
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Positive | Auto = 1.0
     """Scale of the "normal" projection: prompts drawn at ``sigma`` are alpha times as wide as the embeddings."""
     sigma: float = Field(default=1.0, gt=0)
     """Initial standard deviation of each searched coordinate."""
@@ -144,10 +150,15 @@ class LatentSettings(OptimizerSettings):
 
 
 class CmaConfig(LatentSettings):
-    """BBT: CMA-ES on the latent vector. Every candidate is scored on the whole training set, unless it is raced."""
+    """BBT: CMA-ES on the latent vector. Every candidate is scored on the whole training set, unless it is raced or
+    generations have mini-batches."""
 
     kind: Literal["cma"] = "cma"
     """Names this optimizer."""
+    alpha: Positive | Auto = 1.0
+    """Scale of the "normal" projection: prompts drawn at ``sigma`` are alpha times as wide as the embeddings. "auto":
+    the trial scores some prompts around its start at several widths, out of its own budget, before the first
+    generation, and takes the width at which a generation should lower the loss most (``maths.ladder``)."""
     popsize: int = Field(default=20, ge=0)
     """Candidates per generation; 0 leaves pycma its own 4 + 3 ln K."""
     bound: float = Field(default=0.0, ge=0)
@@ -160,6 +171,21 @@ class CmaConfig(LatentSettings):
     """Scored on dev: "best" of the last generation by loss (as the papers' code), or the distribution's "mean"."""
     race_block: int = Field(default=0, ge=0)
     """Examples a block: candidates are raced, and those that cannot become parents any more stop early. 0: no race."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Training examples per generation, drawn anew for each and the same for all its candidates; all when left out."""
+
+    @property
+    def candidates(self) -> int:
+        """Candidates per generation."""
+        return self.popsize or 4 + int(3 * math.log(self.intrinsic_dim))  # pycma's own
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        return ("alpha",) if self.alpha == "auto" else ()
+
+    @property
+    def radius_is_measured(self) -> bool:
+        return self.alpha == "auto"
 
     @model_validator(mode="after")
     def _a_population(self) -> "CmaConfig":
@@ -184,6 +210,8 @@ class NevergradConfig(LatentSettings):
 
     kind: Literal["nevergrad"] = "nevergrad"
     """Names this optimizer."""
+    alpha: Positive = 1.0
+    """Scale of the "normal" projection: prompts drawn at ``sigma`` are alpha times as wide as the embeddings."""
     optimizer: str = Field(default="NGOpt", min_length=1)
     """Name in ``nevergrad.optimizers.registry``: NGOpt, CMA, DE, PSO, OnePlusOne, TBPSA, ..."""
     space: Literal["latent", "full", "words"] = "latent"

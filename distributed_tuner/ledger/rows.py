@@ -347,7 +347,8 @@ class SurveyRow(_Row):
     trial_id: str
     stage: Count
     settings: dict[str, float]
-    """What the stage goes on with, by name: points, rho, learning_rate; defaults where nothing could be measured."""
+    """What the stage goes on with, by name: points, rho and learning_rate of zot, alpha of cma; defaults where nothing
+    could be measured."""
     noise: Score = None
     """Of one loss."""
     slope: Score = None
@@ -362,6 +363,8 @@ class SurveyRow(_Row):
     """Trace over norm."""
     snr: Score = None
     """Signal-to-noise of a pair's difference at rho; None where no noise was seen."""
+    falls: dict[str, float] = {}
+    """Of cma: by how much a generation should lower the loss, by the radius it is drawn at."""
     note: str = ""
     """Why nothing could be measured; empty where all is well."""
     cost: CostRow

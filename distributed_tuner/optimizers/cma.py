@@ -3,7 +3,6 @@
 The projection to prompt coordinates happens beside the model; which generation is scored on dev is the stage's choice.
 """
 
-import math
 import sys
 import warnings
 from contextlib import AbstractContextManager
@@ -88,7 +87,12 @@ class Cma(Optimizer):
 
     @property
     def queries_per_step(self) -> int:
-        return int(self._options["popsize"]) or 4 + int(3 * math.log(self._config.intrinsic_dim))  # pycma's own
+        told = self._config.model_copy(update={"popsize": int(self._options["popsize"])})  # a state has its own
+        return told.candidates
+
+    @property
+    def batch_size(self) -> int | None:
+        return self._config.batch_size
 
     @property
     def race(self) -> Race | None:

@@ -26,11 +26,15 @@ class LatentSpace:
 
     @classmethod
     def around(cls, start: Array, config: LatentSettings, key: Key) -> "LatentSpace":
-        """Return the space around ``start``, shape (P,), as ``config`` describes it; ``key[0]`` is the run seed."""
+        """Return the space around ``start``, shape (P,), as ``config`` describes it; ``key[0]`` is the run seed.
+
+        Raises:
+            ConfigError: its width is still "auto".
+        """
         projection = Projection(
             seed=seed_of((key[0], "projection")),
             dim=config.intrinsic_dim,
-            alpha=config.alpha,
+            alpha=_number(config),
             sigma=config.sigma,
             distribution=config.projection,
         )
@@ -59,3 +63,11 @@ class LatentSpace:
                 f"set intrinsic_dim to {projection.dim}"
             )
         return cls(projection, make_center(key, 0, state["origin"]) if len(state["origin"]) else None)
+
+
+def _number(config: LatentSettings) -> float:
+    if config.alpha == "auto":
+        raise ConfigError(
+            "a subspace is searched at a measured width, but alpha is still auto: settle it first (CmaConfig.settled)"
+        )
+    return config.alpha

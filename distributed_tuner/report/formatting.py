@@ -71,6 +71,9 @@ def survey(row: SurveyRow) -> str:
     settings = {name.replace("_", " "): value for name, value in row.settings.items()}
     named = (f"{name} {value:{'.0f' if value.is_integer() else '.3g'}}" for name, value in settings.items())
     settled = f"{', '.join(named)} after {row.cost.queries} queries"
+    if row.falls:
+        expected = ", ".join(f"{fall:.2g} at {radius}" for radius, fall in row.falls.items())
+        return f"{settled}; what a generation should lower the loss by: {expected}"
     if row.trace is None or row.norm is None or row.effective_dimension is None:
         return f"{settled}; the defaults for what is auto: {row.note}"
     unseen = row.snr is None or row.noise is None

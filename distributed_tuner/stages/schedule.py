@@ -8,12 +8,11 @@ from distributed_tuner import optimizers
 from distributed_tuner.budget import COUNTED
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.prompts.spec import NO_ROWS, unframed
-from distributed_tuner.stages.auto_settings import QUERIES
+from distributed_tuner.stages import auto_settings
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.reading import Reader, settled_head
 from distributed_tuner.stages.screen import longest_prompt, screen_queries, screened_batch, wordings
@@ -55,12 +54,12 @@ class Course:
             cost = self._restart_cost(stage)
             return StagePlan(0, 0, cost if fits((before or Cost()) + cost, self._experiment.budget) else Cost(), 0)
         step, look = self._step_cost(config), self._look_cost()
-        survey = self._survey_cost(stage) + self._screen_cost(stage)
-        limits, spent = self._share(stage, before or Cost()), (before or Cost()) + survey
+        first = self._survey_cost(stage) + self._screen_cost(stage)
+        limits, spent = self._share(stage, before or Cost()), (before or Cost()) + first
         plan = plan_stage(limits, step, look, config.look_every, config.steps, spent)
         if plan.steps == 0 and before is None:
             raise self._too_small(stage, None)
-        return replace(plan, cost=plan.cost + survey) if plan.steps else plan
+        return replace(plan, cost=plan.cost + first) if plan.steps else plan
 
     def plan_all(self) -> tuple[StagePlan, ...]:
         """Plan every stage, one after another.
@@ -142,18 +141,22 @@ class Course:
         return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + look
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:
+        built = self._built(config)
+        return self._cost(built.queries_per_step, self._step_batch(built.batch_size), built.white_box)
+
+    def _built(self, config: TunedStageConfig) -> optimizers.Optimizer:
+        """Return a stage's optimizer, to be asked what its steps take."""
         key, stand_ins = (self._experiment.seed,), ("a", "b")
         optimizer = config.optimizer.settled({})
-        built = optimizers.build(optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
-        return self._cost(built.queries_per_step, self._step_batch(built.batch_size), built.white_box)
+        return optimizers.build(optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
 
     def _survey_cost(self, stage: int) -> Cost:
         """Return what measuring a stage's settings costs; nothing in later rounds, which have those of the first."""
         config = self.stages[stage]
-        optimizer = None if isinstance(config, RestartStageConfig) else config.optimizer
-        if not (isinstance(optimizer, ZotConfig) and optimizer.unsettled and stage < len(self._experiment.stages)):
+        if not isinstance(config, SearchStageConfig) or stage >= len(self._experiment.stages):
             return Cost()
-        return self._cost(QUERIES, self._step_batch(optimizer.batch_size))
+        count = auto_settings.queries(config.optimizer)
+        return self._cost(count, self._step_batch(self._built(config).batch_size)) if count else Cost()
 
     def _screen_cost(self, stage: int) -> Cost:
         """Return the most that the screen before the first stage costs, its looks included."""
@@ -182,11 +185,11 @@ class Course:
         return self._costs.cost(Request((self._space.sample,) * count, batch, self._space.spec, gradient))
 
     def _too_small(self, stage: int, before: Cost | None) -> BudgetTooSmall:
-        config, survey, screen = self.stages[stage], self._survey_cost(stage), self._screen_cost(stage)
+        config, measured, screen = self.stages[stage], self._survey_cost(stage), self._screen_cost(stage)
         assert not isinstance(config, RestartStageConfig)
-        needed = self.search_cost(stage) + survey + screen
+        needed = self.search_cost(stage) + measured + screen
         surveyed = f", the screen before it ({screen.queries} queries)" if screen.queries else ""
-        surveyed += f", and the survey of its settings ({survey.queries} queries)" if survey.queries else ""
+        surveyed += f", and the survey of its settings ({measured.queries} queries)" if measured.queries else ""
         given = self._experiment.budget.model_dump(exclude_none=True)
         taken = f", of which the stages before take {before.queries} queries" if before else ""
         shared = ", take fewer rounds or stages" if len(self.stages) > 1 else ""

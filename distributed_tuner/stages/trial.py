@@ -12,7 +12,7 @@ from typing import Any
 from distributed_tuner import optimizers
 from distributed_tuner.budget import Purse
 from distributed_tuner.config.experiment import Experiment, label_of
-from distributed_tuner.config.optimizer import ZotConfig
+from distributed_tuner.config.optimizer import CmaConfig, ZotConfig
 from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
@@ -289,7 +289,7 @@ class Trial:
         """Put what a survey measured in the place of "auto", for this and all later rounds."""
         stages = list(self._experiment.stages)
         stage = stages[place]
-        assert isinstance(stage, SearchStageConfig) and isinstance(stage.optimizer, ZotConfig)
+        assert isinstance(stage, SearchStageConfig)
         stages[place] = stage.model_copy(update={"optimizer": stage.optimizer.settled(measured)})
         self._surveyed[place] = measured
         self._set_experiment(self._experiment.model_copy(update={"stages": tuple(stages)}))
@@ -337,7 +337,7 @@ class Trial:
             return self._open_restart(config, books)
         first = self._stage_index == 0 and not self._surveyed and self._screened is None
         plan = self._course.plan(self._stage_index, None if first else self._opened)
-        if isinstance(config, SearchStageConfig) and _unsettled(config):
+        if isinstance(config, SearchStageConfig) and config.optimizer.unsettled:
             return self._open_survey(config, books)
         if not restored:
             self._horizon = self._course.horizon(self._stage_index, plan)
@@ -382,9 +382,9 @@ class Trial:
         return Reader(task, settled_head(self._experiment.head), fitted_on(self._experiment))
 
     def _open_survey(self, config: SearchStageConfig, books: Books) -> SurveyStage:
-        assert isinstance(config.optimizer, ZotConfig)
         start = self._start() if self._adopted is None else self._adopted
-        assert not isinstance(start, str)  # preflight/compatibility.py: zot searches coordinates
+        assert not isinstance(start, str)  # preflight/compatibility.py: zot and cma search coordinates
+        assert isinstance(config.optimizer, ZotConfig | CmaConfig)  # no other has settings to be measured
         key = (*self._key, self._stage_index)
         return SurveyStage(
             config,
@@ -510,7 +510,3 @@ class Trial:
                 cost=CostRow.of(answer.cost),
             )
         ]
-
-
-def _unsettled(config: SearchStageConfig) -> bool:
-    return isinstance(config.optimizer, ZotConfig) and bool(config.optimizer.unsettled)

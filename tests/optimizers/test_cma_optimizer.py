@@ -36,6 +36,11 @@ def test_what_is_asked_is_known_before_pycma_is_there(intrinsic_dim):
     assert optimizer.queries_per_step == len(optimizer.ask())
 
 
+def test_batch_size_is_the_stages_to_read():
+    assert build(CmaConfig(), dim=40, key=KEY, steps=5).batch_size is None
+    assert build(CmaConfig(batch_size=16), dim=40, key=KEY, steps=5).batch_size == 16
+
+
 @pytest.mark.parametrize(("step_size", "popsize", "least"), [("csa", 1, 2), ("tpa", 1, 4), ("tpa", 3, 4)])
 def test_a_population_too_small_for_its_rule_is_refused(step_size, popsize, least):
     with pytest.raises(ValueError, match=f"step_size: {step_size} has at least {least} candidates, got {popsize}"):

@@ -1,5 +1,6 @@
 """The search stage: looks, selection by dev, mini-batches, and what failed queries do."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -45,17 +46,46 @@ def test_a_look_scores_all_of_train_and_dev_and_steps_only_train() -> None:
     assert [request.batch.split for request in oracle.asked[:3]] == ["train", "dev", "train"]
 
 
-def test_mini_batches_are_drawn_anew_each_step_and_the_same_for_all_its_candidates() -> None:
-    experiment, task = make_experiment(OPTIMIZERS["zot"], budget={"queries": 80}), make_task()
+@pytest.mark.parametrize("kind", ["zot", "cma"])
+def test_mini_batches_are_drawn_anew_each_step_and_the_same_for_all_its_candidates(kind: str) -> None:
+    experiment, task = make_experiment(OPTIMIZERS[kind] | {"batch_size": 5}, budget={"queries": 80}), make_task()
     oracle = TimedOracle(experiment)
     run(make_trial(experiment, task, oracle))
-    steps = [request for request in oracle.asked if len(request.candidates) == 4]
+    steps = [request for request in oracle.asked if len(request.candidates) > 1]
     batches = [tuple(example.uid for example in request.batch.examples) for request in steps]
     assert len(batches) > 8
+    assert {len(request.candidates) for request in steps} == {4 if kind == "zot" else 5}
     assert all(len(set(batch)) == 5 for batch in batches)
     assert set().union(*batches) == {example.uid for example in task.train}
     assert len(set(batches)) > len(batches) // 2
-    assert all(request.batch.examples == task.train for request in oracle.asked[:1])  # a look takes them all
+
+
+def test_looks_and_selection_are_of_all_examples_where_steps_have_mini_batches() -> None:
+    experiment, task = make_experiment(OPTIMIZERS["cma"] | {"batch_size": 5}, budget={"queries": 80}), make_task()
+    oracle = TimedOracle(experiment)
+    trial = make_trial(experiment, task, oracle)
+    (selected,) = [row for row in looks_of(run(trial)) if row.selected][-1:]
+    looked = [request for request in oracle.asked if len(request.candidates) == 1]
+    assert all(request.batch.examples == task.examples(request.batch.split) for request in looked)
+    assert trial.selected is not None
+    whole = [request for request in looked if request.batch.split == "train"]
+    losses = {float(oracle.evaluate(request).losses[0]) for request in whole}
+    assert selected.train_loss == trial.selected.train_loss in losses
+
+
+def test_a_race_runs_over_its_generation_s_mini_batch() -> None:
+    optimizer = OPTIMIZERS["cma"] | {"batch_size": 7, "race_block": 3}
+    experiment, task = make_experiment(optimizer, budget={"queries": 80}), make_task()
+    oracle = TimedOracle(experiment)
+    rows = run(make_trial(experiment, task, oracle))
+    firsts = [i for i, request in enumerate(oracle.asked) if len(request.candidates) == 5]  # all meet on it
+    drawn = set()
+    for at, following in itertools.pairwise([*firsts, len(oracle.asked)]):
+        heats = [r.batch.examples for r in oracle.asked[at:following] if len(r.batch.examples) <= 3]
+        drawn.add(tuple(dict.fromkeys(example.uid for heat in heats for example in heat)))
+    assert {len(batch) for batch in drawn} == {7}
+    assert len(drawn) > 1
+    assert sum(row.metrics["forwards_saved"] for row in steps_of(rows)) >= 0
 
 
 def test_a_mini_batch_larger_than_train_is_all_of_train() -> None:
