@@ -182,11 +182,11 @@ class PoolMetrics:
         """A request was answered."""
         self._recorded.add(QUERIES, queries)
 
-    def look(self, *, up: int, busy: int, waiting: int, retries: int, duplicates: int, restarts: int) -> None:
+    def update(self, *, up: int, busy: int, waiting: int, retries: int, duplicates: int, restarts: int) -> None:
         """Say how the pool stands, several times a second.
 
         up: oracles that answer. busy: those that have a tile. waiting: tiles that nobody has. The others are totals, of
-        which those before the first look are left out: a dispatcher that died has told of them.
+        which those before the first update are left out: a dispatcher that died has told of them.
         """
         self._recorded.set(ORACLES_UP, up)
         self._recorded.set(QUEUE_DEPTH, waiting)
@@ -208,7 +208,7 @@ class TrialMetrics:
         self._recorded = _Recorded(run, TRIAL)
         self._known: dict[tuple[Metric, str], float] = {}  # of which trial
 
-    def look(self, statuses: Mapping[str, int]) -> None:
+    def update(self, statuses: Mapping[str, int]) -> None:
         """Say how many trials are in each status, every other second; statuses that are not named have none."""
         for status in STATUSES:
             self._recorded.set(TRIALS, statuses.get(status, 0), status=status)

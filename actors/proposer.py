@@ -52,7 +52,7 @@ class PoolModel:
         return answer
 
 
-class ProposerHost:
+class ProposerWorker:
     """Builds the proposer where it lives and answers for it.
 
     It is built by the first call, since Ray would wrap what goes wrong in a constructor.
@@ -84,7 +84,7 @@ class ProposerHost:
         return self._proposer.answer(ask)
 
 
-ProposerActor = ray.remote(ProposerHost)
+ProposerActor = ray.remote(ProposerWorker)
 
 
 class RemoteProposer:

@@ -22,7 +22,7 @@ SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "maao.yaml"
 ROUNDS = 4
 ASKED_ALONE = 1  # query that a round of the LLM alone takes at least: a proposal; nothing else is asked twice
 
-LOOKS = "look_every: 60, select: metric_then_loss"
+LOOKS = "eval_every: 60, select: metric_then_loss"
 SEARCH = f"{{kind: search, {LOOKS}, optimizer: {{kind: zot, points: 4, rho: 1.0, learning_rate: LR}}}}"
 GRADIENT = f"{{kind: gradient, {LOOKS}, optimizer: {{kind: adamw, learning_rate: 0.3, schedule: cosine}}}}"
 LOCAL = "{kind: local, max_tokens: 100, give_up_after: 1000}"

@@ -22,7 +22,7 @@ from benchmarks.data_tasks import TASKS, DataTask
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "zot.yaml"
 RHOS = (0.1, 0.2)
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-LOOKS = "look_every: 60, select: metric_then_loss"
+LOOKS = "eval_every: 60, select: metric_then_loss"
 AUTO = "{kind: zot, name: auto, points: auto, rho: auto, learning_rate: auto}"
 DEFAULT = (0.1, 0.1)
 
@@ -79,7 +79,7 @@ def main(
 def settings(task: DataTask, data: Path, splits: str, queries: int, test_limit: int, threads: int) -> list[str]:
     """Return what is set on top of zot.yaml: the task, the grid and "auto", three rows of words behind the text."""
     grid = [f"{{kind: zot, name: {_name(rho, rate)}, rho: {rho}, learning_rate: {rate}}}" for rho, rate in _grid()]
-    prompt = {"length": 3, "init": "text", "text": task.init, "layout": "suffix", "units": "paper"}
+    prompt = {"length": 3, "init": "text", "text": task.init, "layout": "suffix", "scale": "paper"}
     return [
         *task.settings(data, splits, test_limit),
         "head=label_words",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.chaos --minutes 30 --seed 0 --json runs/chaos.json
 
-Every 20 to 60 seconds something is killed: an oracle, the dispatcher, the keeper, a trial, the raylet of a worker,
+Every 20 to 60 seconds something is killed: an oracle, the dispatcher, the supervisor, a trial, the raylet of a worker,
 whose place another machine takes, or the driver, which is started again with --resume. Which, and when, follows from
 the seed. In the end all numbers must be those of the same run without Ray and without faults.
 """
@@ -48,7 +48,7 @@ oracle: {{kind: analytic, width: 8, seconds: {seconds}, actors: 2, threads: 2, t
 prompt: {{length: 4, layout: prefix}}
 stages:
   - kind: search
-    look_every: 200
+    eval_every: 200
     optimizer: !grid
       - {{kind: zot, points: 4, learning_rate: 0.5}}
       - {{kind: cma, intrinsic_dim: 8, popsize: 8}}
@@ -97,7 +97,7 @@ def main(
     print(
         f"\n{took / 60:.1f} min, {len(soak.kills)} kills: " + ", ".join(f"{n} {victim}" for victim, n in counts.items())
     )
-    print(f"{rows - len(differing)} of {rows} steps and looks are those of the undisturbed run, to the bit")
+    print(f"{rows - len(differing)} of {rows} steps and evaluations are those of the undisturbed run, to the bit")
     flat = True
     for role, found in slopes.items():
         flat &= found is None or found < FLAT

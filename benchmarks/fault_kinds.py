@@ -22,12 +22,12 @@ from ray.cluster_utils import Cluster
 
 import actors.pool.worker
 from actors.pool.messages import Reply, Tiles
-from actors.pool.supervisor import Keeper
-from actors.pool.worker import OracleHost
+from actors.pool.supervisor import Supervisor
+from actors.pool.worker import OracleWorker
 from benchmarks import machines
 from distributed_tuner.errors import OracleMemoryError, TunerError
 
-ORACLE, DISPATCHER, KEEPER = "ray::OracleHost", "ray::Dispatcher", "ray::Keeper"
+ORACLE, DISPATCHER, KEEPER = "ray::OracleWorker", "ray::Dispatcher", "ray::Supervisor"
 TRIAL = "ray::ResourceTrainable.train"  # at work: one that has ended may be there still, to run another
 SLOWER = 10
 SLICE = 0.02  # seconds that a slowed process runs at a time
@@ -159,7 +159,7 @@ def _fill_object_store(scene: Scene) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ flaws
-class NanHost(OracleHost):
+class NanHost(OracleWorker):
     """An oracle actor that answers its third call with losses that are no numbers."""
 
     calls = 0
@@ -170,13 +170,13 @@ class NanHost(OracleHost):
         return [_spoilt(answer) for answer in answers] if self.calls == 3 else answers
 
 
-class SmallHost(OracleHost):
+class SmallHost(OracleWorker):
     """An oracle actor whose memory holds two candidates."""
 
     def evaluate(self, tiles: Tiles) -> list[Reply | TunerError]:
         full = OracleMemoryError("a tile must fit, but the device is out of memory")
         answers = super().evaluate(tiles)
-        return [full if len(sent) > 2 else answer for (sent, _), answer in zip(tiles.pieces, answers, strict=True)]
+        return [full if len(sent) > 2 else answer for (sent, _), answer in zip(tiles.tile_tasks, answers, strict=True)]
 
 
 def _spoilt(answer: Reply | TunerError) -> Reply | TunerError:
@@ -186,12 +186,12 @@ def _spoilt(answer: Reply | TunerError) -> Reply | TunerError:
     return (shape, np.full(shape, np.nan, dtype=np.float32).tobytes(), *rest)
 
 
-def hosted_by(host: type[OracleHost]) -> Callable[[], AbstractContextManager[None]]:
+def hosted_by(host: type[OracleWorker]) -> Callable[[], AbstractContextManager[None]]:
     """Return what has pools start such oracle actors."""
 
-    class FlawedKeeper(Keeper):
+    class FlawedKeeper(Supervisor):
         def start(self, count: int, avoid: Sequence[str] = ()) -> dict[str, Any]:
-            actors.pool.worker.OracleActor = ray.remote(host)  # in the keeper's process
+            actors.pool.worker.OracleActor = ray.remote(host)  # in the supervisor's process
             return super().start(count, avoid)
 
     return lambda: patch("actors.pool.pool.KeeperActor", ray.remote(num_cpus=0)(FlawedKeeper))
@@ -216,7 +216,7 @@ def full_disk(room: int = ROOM) -> Iterator[None]:
 FAULTS = (
     Fault("oracle killed", "its tiles go to others, it is restarted", killed(ORACLE), event="oracle_restart"),
     Fault("dispatcher killed", "it is restarted, and asked again", killed(DISPATCHER), event="dispatcher_restart"),
-    Fault("keeper killed", "it is restarted with its oracles", killed(KEEPER), event="oracle_lost"),
+    Fault("supervisor killed", "it is restarted with its oracles", killed(KEEPER), event="oracle_lost"),
     Fault("trial killed", "it goes on from its last checkpoint", killed(TRIAL), event="trial_retry"),
     Fault(
         "raylet of a worker killed",

@@ -33,7 +33,7 @@ from benchmarks.sameness import numbers
 from benchmarks.tables import table
 from distributed_tuner.errors import StorageError
 from distributed_tuner.ledger.reader import read
-from distributed_tuner.ledger.rows import LookRow, StepRow
+from distributed_tuner.ledger.rows import EvalRow, StepRow
 from distributed_tuner.preflight.prepare import prepare, prepare_again
 from distributed_tuner.runs.directory import RunDirectory
 
@@ -49,7 +49,7 @@ oracle: {kind: analytic, width: 8, seconds: 0.04, actors: 2, threads: 2, tile: {
 prompt: {length: 4, layout: prefix}
 stages:
   - kind: search
-    look_every: 40
+    eval_every: 40
     optimizer: !grid
       - {kind: zot, points: 4, learning_rate: 0.5}
       - {kind: cma, intrinsic_dim: 8, popsize: 8}
@@ -61,10 +61,10 @@ HEADINGS = ("fault", "expected", "same", "rows lost", "made again", "over budget
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of a fault. same: all numbers of steps, looks and tests, and the best prompt, are to the bit those of
-    the undisturbed run. lost: rows that are missing. again: steps that were made and written down twice; readers take
-    one of them. over: queries beyond a trial's budget. longer: seconds beyond the undisturbed run's. told: the kinds of
-    events in the ledger."""
+    """What came of a fault. same: all numbers of steps, evaluations and tests, and the best prompt, are to the bit
+    those of the undisturbed run. lost: rows that are missing. again: steps that were made and written down twice;
+    readers take one of them. over: queries beyond a trial's budget. longer: seconds beyond the undisturbed run's. told:
+    the kinds of events in the ledger."""
 
     fault: str
     expected: str
@@ -257,7 +257,7 @@ def outcome(out: Path, seconds: float) -> Outcome:
     """Read what can be compared of a run."""
     directory = RunDirectory(out)
     ledger = read(directory.ledger)
-    rows: list[LookRow | StepRow] = [*ledger.looks, *ledger.steps]
+    rows: list[EvalRow | StepRow] = [*ledger.evaluations, *ledger.steps]
     raw = [json.loads(line) for line in directory.ledger.read_text(encoding="utf-8").splitlines()]
     steps = Counter((row["trial_id"], row["stage"], row["step"]) for row in raw if row["type"] == "step")
     return Outcome(

@@ -35,7 +35,7 @@ def main(
 
     directory = RunDirectory(out)
     text = ', text: " Overall I thought the movie"' if init == "text" else ""
-    prompt = f"{{length: {length}, init: {init}{text}, layout: {layout}, units: paper}}"
+    prompt = f"{{length: {length}, init: {init}{text}, layout: {layout}, scale: paper}}"
     if not directory.config.exists():
         _run(directory, overrides(data, splits, queries, learning_rate, step_size, prompt, actors))
     rows = table(json.loads(directory.summary.read_text(encoding="utf-8")), read(directory.ledger))
@@ -61,8 +61,8 @@ def overrides(
     )
     zot = f"{{kind: zot, learning_rate: {learning_rate}}}"
     bbt = f"{{kind: cma, name: bbt, step_size: {step_size}}}"
-    looks = "look_every: 100, select: metric_then_loss"
-    stages = f"[{{kind: search, {looks}, optimizer: !grid [{zot}, {bbt}]}}]"
+    evaluations = "eval_every: 100, select: metric_then_loss"
+    stages = f"[{{kind: search, {evaluations}, optimizer: !grid [{zot}, {bbt}]}}]"
     return [
         f"task={task}",
         f"prompt={prompt}",

@@ -73,7 +73,7 @@ def settings(
     test_limit: int | None = None,
 ) -> list[str]:
     """Return what is set on top of heads.yaml."""
-    search = {"kind": "search", "optimizer": {**BBT, "step_size": step_size}, "look_every": 100}
+    search = {"kind": "search", "optimizer": {**BBT, "step_size": step_size}, "eval_every": 100}
     stages: list[dict[str, Any]] = [search]
     if variant == "screen":
         stages = [SCREEN, {"kind": "search", "steps": 1, "optimizer": {"kind": "random_search", "popsize": 1}}]

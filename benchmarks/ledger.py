@@ -2,8 +2,8 @@
 
     python -m benchmarks.ledger [--rows 1000000] [--trials 8,1000] [--json FILE]
 
-Of every 25 rows of a trial one is a look, as in a run of ZOT; every look is selected, which is the most to be kept.
-"""
+Of every 25 rows of a trial one is an evaluation, as in a run of ZOT; every evaluation is selected, which is the most to
+be kept."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from typing import Annotated
 
 import typer
 
-from distributed_tuner.ledger.rows import CostRow, LookRow, Row, RunRow, StepRow, TrialRow
+from distributed_tuner.ledger.rows import CostRow, EvalRow, Row, RunRow, StepRow, TrialRow
 
 ROOT = Path(__file__).parents[1]
 LOOK_EVERY = 25
-EXAMPLES = 64  # of train and dev, each with a loss in a look
+EXAMPLES = 64  # of train and dev, each with a loss in an evaluation
 MOST_SECONDS, MOST_MEGABYTES = 20.0, 300.0  # of a million rows
 
 
@@ -114,7 +114,7 @@ def _lines(rows: int) -> Iterator[str]:
         if number % LOOK_EVERY == 0:
             scores = {"train_loss": loss, "dev_loss": loss + 0.05, "dev_metric": 1 - loss, "score": loss}
             losses = [loss + 0.001 * example for example in range(EXAMPLES)]
-            row = LookRow.model_validate(paid | scores | {"selected": True, "losses": losses})
+            row = EvalRow.model_validate(paid | scores | {"selected": True, "losses": losses})
         else:
             seen = {"gradient_norm": 1.23456789 * loss, "learning_rate": 0.03, "rho": 0.1}
             row = StepRow.model_validate(paid | {"loss": loss, "best_loss": loss, "failed": 0, "metrics": seen})

@@ -4,7 +4,7 @@
     python -m benchmarks.listed DATA --tasks demo                               # the demo task needs no DATA
 
 The model answers on this machine, and of each answer the k likeliest tokens are kept, as a server tells them. Which
-words a head reads follows from the answers that the gate asks for, as in a run.
+words a head reads follows from the answers that the sanity check asks for, as in a run.
 """
 
 import json

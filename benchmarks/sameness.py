@@ -41,8 +41,8 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
         )
         for r in ledger.steps
     }
-    looks = {
-        ("look", r.trial_id, r.stage, r.step, r.screen): (
+    evaluations = {
+        ("evaluation", r.trial_id, r.stage, r.step, r.screen): (
             r.train_loss,
             r.dev_loss,
             r.dev_metrics,
@@ -51,7 +51,7 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
             _counts(r.cost),
             _counts(r.spent),
         )
-        for r in ledger.looks
+        for r in ledger.evaluations
     }
     told: list[FeedbackRow | RestartRow] = [*ledger.feedbacks, *ledger.restarts]
     restarts = {
@@ -64,7 +64,7 @@ def numbers(ledger: Ledger) -> dict[tuple[Any, ...], tuple[Any, ...]]:
         if r.what == "selected"  # the driver measures the others
     }
     ensembles = {("ensemble", r.trial_id): (r.members, r.score, r.dev_metrics) for r in ledger.ensembles}
-    return {**steps, **looks, **restarts, **tests, **ensembles}
+    return {**steps, **evaluations, **restarts, **tests, **ensembles}
 
 
 def _counts(cost: Any) -> tuple[int, int, int]:

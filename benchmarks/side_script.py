@@ -126,7 +126,7 @@ def pool(config: TransformersOracleConfig) -> Iterator[Asked]:
                 if time.monotonic() > until:
                     raise RuntimeError(f"all oracle actors must be up within {UP_SECONDS:.0f} s, but some are not")
                 time.sleep(0.2)
-            oracles = [started.oracle.asking_as(f"trial-{i:04d}") for i in range(REQUESTS)]
+            oracles = [started.oracle.for_client(f"trial-{i:04d}") for i in range(REQUESTS)]
             yield Asked(oracles, _facts(started.oracle, config))
         finally:
             started.stop()

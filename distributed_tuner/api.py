@@ -203,7 +203,7 @@ def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: 
     chosen = {"kind": chosen} if isinstance(chosen, str) else chosen
     kind = "gradient" if isinstance(chosen, Mapping) and chosen.get("kind") in FIRST_ORDER else "search"
     queries = tree["budget"].get("queries") if isinstance(tree["budget"], Mapping) else None
-    every = {"look_every": min(LOOK_EVERY, max(1, queries // LOOKS))} if isinstance(queries, int) else {}
+    every = {"eval_every": min(LOOK_EVERY, max(1, queries // LOOKS))} if isinstance(queries, int) else {}
     return tree | {"stages": [{"kind": kind, "optimizer": chosen, **every}]}
 
 

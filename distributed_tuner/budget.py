@@ -1,6 +1,6 @@
-"""The purse of one trial: reserves before it spends, so that no limit is ever exceeded.
+"""The budget of one trial: reserves before it spends, so that no limit is ever exceeded.
 
-One owner (the trial), five units. The purse knows limits and costs; what a request costs is the oracle's to say, and
+One owner (the trial), five units. The budget knows limits and costs; what a request costs is the oracle's to say, and
 what to do when nothing is left is the stage's.
 """
 
@@ -14,7 +14,7 @@ from distributed_tuner.values import Cost
 COUNTED = ("queries", "forwards", "tokens")
 
 
-class Purse:
+class BudgetTracker:
     """Limits and what has been spent of them.
 
     ``seconds`` of the limits are wall-clock, given by the caller as ``elapsed``; ``seconds`` of a spent cost are device

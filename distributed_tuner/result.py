@@ -110,7 +110,7 @@ class Result:
 
     @cached_property
     def frames(self) -> "dict[str, pd.DataFrame]":
-        """All tables of the ledger, such as ``steps``, ``looks``, ``restarts`` and ``measures``."""
+        """All tables of the ledger, such as ``steps``, ``evaluations``, ``restarts`` and ``measures``."""
         from distributed_tuner.ledger import read
         from distributed_tuner.ledger.frames import frames
 

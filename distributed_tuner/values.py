@@ -177,7 +177,7 @@ class PromptSpec:
 
     The rows of coordinates ``x`` are ``base + unit * x``, base given by ``init`` ("text": embeddings of ``text`` fitted
     to ``length`` rows; "vocab": rows sampled from the vocabulary; "zeros": zeros; "filler": embeddings of the
-    tokens 1000, 1001, ... that the papers' code adds to) and unit by ``units`` ("paper": 1; "embedding": the standard
+    tokens 1000, 1001, ... that the papers' code adds to) and unit by ``scale`` ("paper": 1; "embedding": the standard
     deviation of the embedding matrix). ``layout`` "prefix" is [prompt][text][cue], "suffix" is [text][prompt][cue],
     "add" adds the rows to a filler prompt in front of the text (its ``init`` is "zeros": the filler unchanged).
     """
@@ -186,7 +186,7 @@ class PromptSpec:
     init: Literal["text", "vocab", "zeros", "filler"]
     text: str
     layout: Layout
-    units: Literal["paper", "embedding"]
+    scale: Literal["paper", "embedding"]
     seed: int = 0
 
 

@@ -96,7 +96,7 @@ def test_stages_meet_both_families_through_their_protocols() -> None:
         "distributed_tuner.optimizers",  # the package: build
         "distributed_tuner.optimizers.base",
         "distributed_tuner.oracles.base",
-        "distributed_tuner.oracles.wrappers.budgeted",  # the protocol with a purse
+        "distributed_tuner.oracles.wrappers.budgeted",  # the protocol with a budget
     }
     for path in modules(CORE / "stages"):
         for name in imports(path):

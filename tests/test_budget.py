@@ -1,23 +1,23 @@
-"""The purse: what it lets through, what it refuses, and how long a request may take."""
+"""The budget: what it lets through, what it refuses, and how long a request may take."""
 
 import math
 
 import pytest
 
-from distributed_tuner.budget import Purse
+from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.errors import BudgetExhausted
 from distributed_tuner.values import Cost
 
 
-def purse(**limits: float) -> Purse:
-    """Return a purse with only these limits."""
-    return Purse(BudgetConfig.model_validate({"queries": None, **limits}))
+def tracker(**limits: float) -> BudgetTracker:
+    """Return a budget with only these limits."""
+    return BudgetTracker(BudgetConfig.model_validate({"queries": None, **limits}))
 
 
 @pytest.mark.parametrize("unit", ["queries", "forwards", "tokens"])
 def test_a_counted_unit_may_be_spent_to_the_last_one(unit: str) -> None:
-    some = purse(**{unit: 10})
+    some = tracker(**{unit: 10})
     some.spend(Cost(**{unit: 7}))
     some.require(Cost(**{unit: 3}), elapsed=1e9)
     with pytest.raises(BudgetExhausted, match=rf"^{unit}: 7 of 10 spent, the next request needs 4$"):
@@ -27,12 +27,12 @@ def test_a_counted_unit_may_be_spent_to_the_last_one(unit: str) -> None:
 @pytest.mark.parametrize("unit", ["queries", "forwards", "tokens"])
 def test_a_unit_without_a_limit_is_never_refused(unit: str) -> None:
     other = "tokens" if unit == "queries" else "queries"
-    some = purse(**{unit: 1})
+    some = tracker(**{unit: 1})
     some.require(Cost(**{other: 10**12}), elapsed=0)
 
 
 def test_dollars_by_the_token_are_refused_when_they_would_reach_the_limit() -> None:
-    some = purse(usd=1.0)
+    some = tracker(usd=1.0)
     some.spend(Cost(usd=0.75))
     some.require(Cost(usd=0.2), elapsed=0)
     with pytest.raises(BudgetExhausted, match=r"^usd: 0\.750000 of 1\.0 spent, the next request needs 0\.300000$"):
@@ -40,14 +40,14 @@ def test_dollars_by_the_token_are_refused_when_they_would_reach_the_limit() -> N
 
 
 def test_no_request_is_sent_once_the_time_is_over() -> None:
-    some = purse(seconds=5.0)
+    some = tracker(seconds=5.0)
     some.require(Cost(queries=1), elapsed=4.999)
     with pytest.raises(BudgetExhausted, match=r"^seconds: 5\.0 of 5\.0 have passed$"):
         some.require(Cost(), elapsed=5.0)
 
 
 def test_device_seconds_are_not_wall_clock() -> None:
-    some = purse(seconds=5.0)
+    some = tracker(seconds=5.0)
     some.spend(Cost(seconds=100.0))
     some.require(Cost(queries=1), elapsed=1.0)
     assert some.deadline(Cost(), elapsed=1.0, usd_per_second=0.0) == 4.0
@@ -70,13 +70,13 @@ def test_device_seconds_are_not_wall_clock() -> None:
 def test_a_request_may_take_what_time_and_dollars_leave(
     limits: dict[str, float], spent: float, cost: float, elapsed: float, rate: float, deadline: float
 ) -> None:
-    some = purse(**limits)
+    some = tracker(**limits)
     some.spend(Cost(usd=spent))
     assert some.deadline(Cost(usd=cost), elapsed, rate) == pytest.approx(deadline)
 
 
 def test_what_was_spent_survives_a_state_and_counts_on() -> None:
-    some, again = purse(queries=10), purse(queries=10)
+    some, again = tracker(queries=10), tracker(queries=10)
     some.spend(Cost(4, 40, 400, 1.5, 0.25))
     again.load_state_dict(some.state_dict())
     again.spend(Cost(1, 10, 100, 0.5, 0.25))

@@ -145,7 +145,7 @@ def test_an_import_path_has_a_module_and_a_class(path: str) -> None:
         ("return self._children\n", "return 1\n", "it proposed 5 in step 0"),
         ('"sigma": self._sigma}\n\n    def _load', '"sigma": self}\n\n    def _load', "return those from _save"),
         ("losses_are_of_the_start = False", "white_box = True", "put it into a stage of kind gradient"),
-        ("losses_are_of_the_start = False", "in_words = True", "set space: words"),
+        ("losses_are_of_the_start = False", "is_discrete = True", "set space: words"),
     ],
 )
 def test_an_optimizer_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:

@@ -42,7 +42,7 @@ def check(made: Experiment, root: Path = Path()) -> None:
 def test_sound_experiments_pass() -> None:
     check(experiment(ZOT, RESTART))
     check(experiment(CMA, RESTART | {"state": "inject"}))
-    check(experiment(ZOT, RESTART | {"faithful": True}, feedback=0))
+    check(experiment(ZOT, RESTART | {"reproduce_paper": True}, feedback=0))
     check(experiment(ZOT, feedback=0, rounds=1, budget={"seconds": 5}))
     explore = {"stages.0.optimizer.learning_rate": {"low": 0.1, "high": 1.0}}
     check(experiment(ZOT, RESTART, schedule={"kind": "population", "explore": explore}))
@@ -175,7 +175,7 @@ def test_changed_settings_keep_their_types() -> None:
 
 
 @pytest.mark.parametrize(
-    "free", ["prompt.length=!grid [3, 4]", "task.split_seed=!grid [0, 1]", "prompt.units=!grid [embedding, paper]"]
+    "free", ["prompt.length=!grid [3, 4]", "task.split_seed=!grid [0, 1]", "prompt.scale=!grid [embedding, paper]"]
 )
 def test_a_population_shares_what_makes_prompts_and_losses_comparable(free: str, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"

@@ -258,4 +258,4 @@ TEXTS = (
     "something bright",
 )
 MIXED = batch_of(TEXTS)
-SPEC = PromptSpec(length=5, init="text", text="Classify the movie review", layout="prefix", units="embedding")
+SPEC = PromptSpec(length=5, init="text", text="Classify the movie review", layout="prefix", scale="embedding")

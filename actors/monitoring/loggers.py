@@ -30,7 +30,7 @@ MOST_WAITING = 1000  # reports that a logger may be behind; later ones are not s
 PATIENCE_SECONDS = 30.0  # that a run waits at its end for what a logger has yet to send
 HURRY_SECONDS = 2.0  # ... where it was interrupted, or the logger has failed just now
 SHOWN = 300  # characters of a failure
-LOOK_SECONDS = 2.0  # between two looks at how all trials stand
+POLL_SECONDS = 2.0  # between two polls of how all trials stand
 
 Scalar: TypeAlias = bool | int | float | str
 Say: TypeAlias = Callable[[str | None, str, str], None]
@@ -93,7 +93,7 @@ class Meter(tune.Callback):  # type: ignore[misc]
         self._plans = plans
         self._metrics = metrics
         self._usd: dict[str, float] = {}
-        self._next_look = 0.0
+        self._next_eval = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the experiment; a resumed run has new ones."""
@@ -116,17 +116,17 @@ class Meter(tune.Callback):  # type: ignore[misc]
         self._metrics.budget_used(plan.trial_id, used)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + LOOK_SECONDS
-            self._look(trials)
+        if time.monotonic() >= self._next_eval:
+            self._next_eval = time.monotonic() + POLL_SECONDS
+            self._validate(trials)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        self._look(trials)
+        self._validate(trials)
 
-    def _look(self, trials: list[Any]) -> None:
+    def _validate(self, trials: list[Any]) -> None:
         counts = Tally(str(trial.status).lower() for trial in trials)
         counts["pending"] += len(self._plans) - len(trials)  # Tune has yet to make them
-        self._metrics.look(counts)
+        self._metrics.update(counts)
 
 
 # ---------------------------------------------------------------------------------------------------- loggers

@@ -36,10 +36,10 @@ class RemoteOracle:
     asker: on whose behalf it asks. Each asker gets a fair share of the pool. priority: how large beside other shares.
     """
 
-    def __init__(self, dispatcher: Any, info: OracleInfo, asker: str = "", priority: float = 1.0) -> None:
+    def __init__(self, dispatcher: Any, info: OracleInfo, client_id: str = "", priority: float = 1.0) -> None:
         self._dispatcher = dispatcher
         self._info = info
-        self._asker = asker
+        self._client_id = client_id
         self._priority = priority
         self._put = Recent(PUT)
         self._costs: dict[tuple[int, Batch, PromptSpec, bool], Cost] = {}
@@ -49,9 +49,9 @@ class RemoteOracle:
     def info(self) -> OracleInfo:
         return self._info
 
-    def asking_as(self, asker: str, priority: float = 1.0) -> "RemoteOracle":
+    def for_client(self, client_id: str, priority: float = 1.0) -> "RemoteOracle":
         """Return the same pool for another asker."""
-        return RemoteOracle(self._dispatcher, self._info, asker, priority)
+        return RemoteOracle(self._dispatcher, self._info, client_id, priority)
 
     def cost(self, request: Request) -> Cost:
         if any(isinstance(candidate, Text) for candidate in request.candidates):
@@ -69,7 +69,9 @@ class RemoteOracle:
         until, left = time.monotonic() + timeout, timeout
         while True:
             try:
-                answer: Evaluation = _get(self._dispatcher.evaluate.remote(packed, left, self._asker, self._priority))
+                answer: Evaluation = _get(
+                    self._dispatcher.evaluate.remote(packed, left, self._client_id, self._priority)
+                )
                 return answer
             except ActorUnavailableError:  # the time goes on meanwhile
                 time.sleep(AGAIN_SECONDS)

@@ -6,7 +6,7 @@ counted once. A lost tile is evaluated again, a straggler is duplicated on anoth
 Where a tile does not fit into memory, tiles become smaller for the whole pool, and requests that are not finished are
 cut anew, so that the numbers of a request come from one cut.
 
-Its process may die: Ray starts it again, it finds actors and memory at the keeper, and whoever asked asks again.
+Its process may die: Ray starts it again, it finds actors and memory at the supervisor, and whoever asked asks again.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from actors.metrics import PoolMetrics, run_of
 from actors.pool.failures import cause_of
 from actors.pool.messages import FETCHED, Packed, Recent, unpack, unpack_whole
 from actors.pool.scaling_policy import Lately, needed, wanted
-from actors.pool.tile_scheduler import Piece, Spreader
-from actors.pool.worker_group import Member, Members
+from actors.pool.tile_scheduler import TileScheduler, TileTask
+from actors.pool.worker_group import Worker, WorkerGroup
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout
 from distributed_tuner.oracles.cost_model import Counter, build_counter
@@ -74,24 +74,24 @@ class _Memory:
 class Dispatcher:
     """Offers ``evaluate`` of one oracle on behalf of a pool. An asyncio actor: all methods may run at the same time.
 
-    ``keeper``: the name of the pool's keeper, which ``find`` finds. A handle of it in here would keep Ray from starting
-    this actor again.
+    ``supervisor``: the name of the pool's supervisor, which ``find`` finds. A handle of it in here would keep Ray from
+    starting this actor again.
     """
 
-    def __init__(self, config: OracleConfig, keeper: str, find: Callable[[str], Any] = ray.get_actor) -> None:
+    def __init__(self, config: OracleConfig, supervisor: str, find: Callable[[str], Any] = ray.get_actor) -> None:
         self._config = config
         self._limits = config.pool
-        self._keeper_name, self._find = keeper, find
-        self._keeper: Any = None
+        self._keeper_name, self._find = supervisor, find
+        self._supervisor: Any = None
         self._counter: Counter = build_counter(config)
         self._planned = config.tile  # the size that those who ask reckon with
         self._tile = config.tile
         self._fetched = Recent(FETCHED)
-        self._open: set[Piece] = set()  # of requests under way
+        self._open: set[TileTask] = set()  # of requests under way
         self._questions = 0  # that wait for an actor and are no tiles
-        self._members = Members(config, self._event, self._members_changed)
-        self._metrics = PoolMetrics(run_of(keeper))
-        self._spreader = Spreader(
+        self._members = WorkerGroup(config, self._event, self._members_changed)
+        self._metrics = PoolMetrics(run_of(supervisor))
+        self._scheduler = TileScheduler(
             self._members, config.may_ask_twice, self._too_large, self._event, self._metrics.tile_done
         )
         self._lately = Lately(self._limits.idle_seconds)
@@ -109,11 +109,11 @@ class Dispatcher:
         await asyncio.shield(self._begun)
 
     async def _begin(self) -> None:
-        self._keeper = self._find(self._keeper_name)
-        known, memory = await self._keeper.begin.remote(self._config.first_actors)
+        self._supervisor = self._find(self._keeper_name)
+        known, memory = await self._supervisor.begin.remote(self._config.first_actors)
         if isinstance(memory, _Memory):
             self._planned, self._tile = memory.planned, memory.tile
-            self._spreader.fresh, self._spreader.statistics = memory.fresh, memory.statistics
+            self._scheduler.fresh, self._scheduler.statistics = memory.fresh, memory.statistics
             self._members.restarts, self._members.most_up = memory.statistics.restarts, memory.statistics.most_up
             self._members.info = memory.info
             self._event(
@@ -121,7 +121,7 @@ class Dispatcher:
                 f"the dispatcher died and is restarted; it goes on with {len(known)} oracle actor(s). What it counted"
                 " in its last seconds (device seconds, tiles, events) is missing from the totals",
             )
-        self._members.begin(self._keeper, known)
+        self._members.begin(self._supervisor, known)
         await self._remember()
         self._ticking = asyncio.create_task(self._tick())
 
@@ -156,7 +156,7 @@ class Dispatcher:
     async def leave_cache(self) -> None:
         """Have everything computed anew from here on, and kept no more."""
         await self._ready()
-        self._spreader.fresh = True
+        self._scheduler.fresh = True
         await self._remember()
 
     async def cost(self, packed: Packed) -> Cost:
@@ -166,7 +166,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------------ requests
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     async def evaluate(
-        self, packed: Packed, timeout: float = math.inf, asker: str = "", priority: float = 1.0
+        self, packed: Packed, timeout: float = math.inf, client_id: str = "", priority: float = 1.0
     ) -> Evaluation:
         """Answer a request from its tiles.
 
@@ -188,44 +188,44 @@ class Dispatcher:
             # More tiles than were reckoned with may keep more devices busy: the time shrinks as their number grows.
             left = (until - time.monotonic()) * planned / max(planned, len(cuts))
             try:
-                answer = merge(request, cuts, await self._answers(packed, cuts, size, left, asker, priority))
+                answer = merge(request, cuts, await self._answers(packed, cuts, size, left, client_id, priority))
             except _CutAnew:
                 continue
             self._metrics.request_done(answer.cost.queries)
             return answer
 
     async def _answers(
-        self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float, asker: str, priority: float
+        self, packed: Packed, cuts: list[Cut], size: Tile, timeout: float, client_id: str, priority: float
     ) -> list[Evaluation]:
         if self._members.fatal is not None:
             raise self._members.fatal
         loop = asyncio.get_running_loop()
-        pieces = [Piece(packed, one, size, loop.create_future()) for one in cuts]
-        self._open.update(pieces)
-        self._spreader.add(asker, pieces, priority)
+        tile_tasks = [TileTask(packed, one, size, loop.create_future()) for one in cuts]
+        self._open.update(tile_tasks)
+        self._scheduler.add(client_id, tile_tasks, priority)
         self._fit()
         try:
             limit = None if math.isinf(timeout) else timeout
-            return list(await asyncio.wait_for(asyncio.gather(*(piece.answer for piece in pieces)), limit))
+            return list(await asyncio.wait_for(asyncio.gather(*(tile_task.answer for tile_task in tile_tasks)), limit))
         except TimeoutError:
             raise OracleTimeout(f"no answer within {timeout:.1f} s; the request was given up") from None
         finally:
-            self._open.difference_update(pieces)
-            for piece in pieces:
-                piece.answer.cancel()  # of those without an answer
-            if any(piece.answer.cancelled() or piece.answer.exception() for piece in pieces):
-                self._spreader.forget(pieces)
+            self._open.difference_update(tile_tasks)
+            for tile_task in tile_tasks:
+                tile_task.answer.cancel()  # of those without an answer
+            if any(tile_task.answer.cancelled() or tile_task.answer.exception() for tile_task in tile_tasks):
+                self._scheduler.forget(tile_tasks)
 
-    def _too_large(self, piece: Piece, error: OracleMemoryError) -> None:
+    def _too_large(self, tile_task: TileTask, error: OracleMemoryError) -> None:
         """Make tiles smaller and have all open requests cut anew. Of tiles that run out together, the first does it."""
-        if piece.answer.done() or piece.size != self._tile:
+        if tile_task.answer.done() or tile_task.size != self._tile:
             return
-        (c0, c1), (e0, e1) = piece.cut.candidates, piece.cut.examples
+        (c0, c1), (e0, e1) = tile_task.cut.candidates, tile_task.cut.examples
         smaller = shrunk(self._tile, c1 - c0, e1 - e0)
         if smaller is None:
             smallest = f"{c1 - c0} candidate(s) on {e1 - e0} example(s)"
             advice = "use a smaller model, a shorter prompt, shorter texts, or a device with more memory"
-            piece.fail(OracleMemoryError(f"{error}; {smallest} is the smallest tile: {advice}"))
+            tile_task.fail(OracleMemoryError(f"{error}; {smallest} is the smallest tile: {advice}"))
             return
         sizes = f"{spelled(smaller)} instead of {spelled(self._tile)}"
         self._event("tile_halved", f"tiles are {sizes} from here on, for the whole pool: {error}")
@@ -279,11 +279,11 @@ class Dispatcher:
     async def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over."""
         current = self._counted()
-        self._spreader.statistics.events = []
+        self._scheduler.statistics.events = []
         return current
 
     def _counted(self) -> Statistics:
-        statistics, members = self._spreader.statistics, self._members
+        statistics, members = self._scheduler.statistics, self._members
         return replace(
             statistics,
             counts=Tally(statistics.counts),
@@ -297,7 +297,7 @@ class Dispatcher:
         """Ask one actor, another where it dies, and another as well where it is silent: it may hang. One that is late
         with its tiles is asked last, however little it has to do."""
         await self._ready()
-        asked: dict[asyncio.Future[Any], Member] = {}
+        asked: dict[asyncio.Future[Any], Worker] = {}
         losses = 0
         self._questions += 1
         try:
@@ -305,7 +305,7 @@ class Dispatcher:
                 if self._members.fatal is not None:
                     raise self._members.fatal
                 others = [one for one in self._members.up if one not in asked.values()]
-                others.sort(key=self._spreader.late.__contains__)
+                others.sort(key=self._scheduler.late.__contains__)
                 if others and (not asked or self._config.may_ask_twice):
                     one = others[losses % len(others)]
                     asked[asyncio.ensure_future(_answer_of(one, method, arguments))] = one
@@ -331,9 +331,9 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------------ the pool
     def _members_changed(self) -> None:
         if self._members.fatal is not None:
-            for piece in self._open:
-                piece.fail(self._members.fatal)
-        self._spreader.members_changed()
+            for tile_task in self._open:
+                tile_task.fail(self._members.fatal)
+        self._scheduler.members_changed()
 
     async def _tick(self) -> None:
         """Look after the pool, for ever."""
@@ -341,30 +341,30 @@ class Dispatcher:
             self._fit()
             self._show()
             if tick % WATCH_TICKS == 0:
-                self._spreader.watch(time.monotonic())
+                self._scheduler.watch(time.monotonic())
             try:
                 if tick % DRAIN_TICKS == 0:
-                    self._drain(await self._keeper.drained.remote())
+                    self._drain(await self._supervisor.drained.remote())
                 if tick % MEMORY_TICKS == 0:
                     await self._remember()
             except RayError as error:
-                log.warning("the keeper does not answer: %s", error)
+                log.warning("the supervisor does not answer: %s", error)
             await asyncio.sleep(TICK_SECONDS)
 
     def _fit(self) -> None:
         """Have as many actors as there is work for."""
-        late = self._spreader.late
-        enough = needed(self._limits, self._spreader.load + self._questions, len(late))
+        late = self._scheduler.late
+        enough = needed(self._limits, self._scheduler.load + self._questions, len(late))
         most = wanted(self._limits, enough, self._lately.note(enough, time.monotonic()))
         self._members.fit(most, {member.node for member in late})
 
     def _show(self) -> None:
         """Tell whoever watches how the pool stands."""
         counted = self._counted()
-        self._metrics.look(
+        self._metrics.update(
             up=counted.up,
-            busy=self._spreader.busy,
-            waiting=self._spreader.waiting,
+            busy=self._scheduler.busy,
+            waiting=self._scheduler.waiting,
             retries=counted.retries,
             duplicates=counted.duplicates,
             restarts=counted.restarts,
@@ -376,21 +376,22 @@ class Dispatcher:
         if leaving:
             names = ", ".join(member.name for member in leaving)
             self._event("oracle_leaves", f"the machine of {names} is going away; another actor is asked for")
-            self._spreader.leave(leaving)
+            self._scheduler.leave(leaving)
             self._fit()
 
     async def _remember(self) -> None:
-        """Have the keeper keep what a dispatcher in this one's place would need; no events, which would come twice."""
+        """Have the supervisor keep what a dispatcher in this one's place would need; no events, which would come
+        twice."""
         statistics = replace(self._counted(), events=[])
-        memory = _Memory(self._planned, self._tile, self._spreader.fresh, statistics, self._members.info)
-        await self._keeper.remember.remote(memory)
+        memory = _Memory(self._planned, self._tile, self._scheduler.fresh, statistics, self._members.info)
+        await self._supervisor.remember.remote(memory)
 
     def _event(self, kind: str, message: str) -> None:
         log.warning("%s: %s", kind, message)
-        self._spreader.statistics.events.append((kind, message))
+        self._scheduler.statistics.events.append((kind, message))
 
 
-async def _answer_of(member: Member, method: str, arguments: tuple[Any, ...]) -> Any:
+async def _answer_of(member: Worker, method: str, arguments: tuple[Any, ...]) -> Any:
     return await getattr(member.actor, method).remote(*arguments)
 
 

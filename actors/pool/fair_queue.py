@@ -38,13 +38,13 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._count + len(self._first)
 
-    def put(self, asker: str, items: Sequence[T], priority: float = 1.0) -> None:
+    def put(self, client_id: str, items: Sequence[T], priority: float = 1.0) -> None:
         """Add the items of one request. ``priority``: above 0; the asker's share beside those of others."""
         if not items:
             return
-        if asker not in self._lines:
-            self._lines[asker] = _Line(max(self._now, self._clocks.pop(asker, 0.0)), priority)
-        self._lines[asker].requests.append(deque(items))
+        if client_id not in self._lines:
+            self._lines[client_id] = _Line(max(self._now, self._clocks.pop(client_id, 0.0)), priority)
+        self._lines[client_id].requests.append(deque(items))
         self._count += len(items)
 
     def put_first(self, item: T) -> None:
@@ -62,8 +62,8 @@ class FairQueue(Generic[T]):
                 return [item]
         if not self._lines:
             return []
-        asker = min(self._lines, key=lambda name: self._lines[name].clock)
-        line = self._lines[asker]
+        client_id = min(self._lines, key=lambda name: self._lines[name].clock)
+        line = self._lines[client_id]
         request = line.requests.popleft()
         taken = [request.popleft() for _ in range(min(most, len(request)))]
         if request:
@@ -72,21 +72,21 @@ class FairQueue(Generic[T]):
         self._now = line.clock
         line.clock += sum(self._cost(item) for item in taken) / line.priority
         if not line.requests:
-            self._close(asker)
+            self._close(client_id)
         return taken
 
     def drop(self, unwanted: Callable[[T], bool]) -> None:
         """Forget items that nobody waits for any longer."""
         self._first = deque(item for item in self._first if not unwanted(item))
-        for asker, line in list(self._lines.items()):
+        for client_id, line in list(self._lines.items()):
             kept = [deque(item for item in request if not unwanted(item)) for request in line.requests]
             line.requests = deque(request for request in kept if request)
             if not line.requests:
-                self._close(asker)
+                self._close(client_id)
         self._count = sum(len(request) for line in self._lines.values() for request in line.requests)
 
-    def _close(self, asker: str) -> None:
+    def _close(self, client_id: str) -> None:
         """Keep the clock of an asker that may be ahead of others, so that many small requests overtake no large one."""
-        self._clocks[asker] = self._lines.pop(asker).clock
+        self._clocks[client_id] = self._lines.pop(client_id).clock
         if len(self._clocks) > 1000:
             self._clocks = {name: clock for name, clock in self._clocks.items() if clock > self._now}

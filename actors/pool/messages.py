@@ -137,7 +137,7 @@ def _candidate(sent: Sent, centers: Sequence[Center]) -> Candidate:
 class Tiles:
     """What an oracle actor is sent: tiles of one request, each its candidates and a range of the batch's examples."""
 
-    pieces: tuple[tuple[tuple[Sent, ...], tuple[int, int]], ...]
+    tile_tasks: tuple[tuple[tuple[Sent, ...], tuple[int, int]], ...]
     ids: tuple[str, ...]
     refs: tuple[Any, ...]
     shared: Any
@@ -148,7 +148,7 @@ class Tiles:
 def tiles_of(packed: Packed, cuts: Sequence[Cut], fresh: bool = False) -> Tiles:
     """Return the tiles of a request as they are sent. ``fresh``: what was kept from before is left aside."""
     return Tiles(
-        pieces=tuple((packed.candidates[slice(*piece.candidates)], piece.examples) for piece in cuts),
+        tile_tasks=tuple((packed.candidates[slice(*tile_task.candidates)], tile_task.examples) for tile_task in cuts),
         ids=packed.ids,
         refs=packed.refs,
         shared=packed.shared,
@@ -207,7 +207,7 @@ class Opener:
         batch, prompt = self._fetch(tiles.shared)
         vectors = [self._fetch(ref) for ref in tiles.refs]
         requests = []
-        for sent, (first, last) in tiles.pieces:
+        for sent, (first, last) in tiles.tile_tasks:
             part = replace(batch, examples=batch.examples[first:last])
             candidates = _received(sent, tiles.ids, vectors)
             requests.append(Request(candidates, part, prompt, tiles.gradient, tiles.fresh))

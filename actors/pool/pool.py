@@ -1,4 +1,4 @@
-"""The pool of a run as the driver holds it: keeper, oracle actors and dispatcher, started and stopped together."""
+"""The pool of a run as the driver holds it: supervisor, oracle actors and dispatcher, started and stopped together."""
 
 import logging
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from ray.exceptions import RayError, RayTaskError
 from actors.cluster import head
 from actors.pool.client import RemoteOracle
 from actors.pool.dispatcher import DispatcherActor
-from actors.pool.supervisor import KeeperActor
+from actors.pool.supervisor import SupervisorActor
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import TunerError
 from distributed_tuner.runs.pool import Statistics
 
 log = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 10.0  # for the keeper to end the oracles; those that are left end with it
+CLOSE_SECONDS = 10.0  # for the supervisor to end the oracles; those that are left end with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Pool:
     """A pool that answers. ``oracle`` is what trials hold of it."""
 
     config: OracleConfig
-    keeper: Any
+    supervisor: Any
     dispatcher: Any
     dispatcher_name: str
     oracle: RemoteOracle
@@ -34,23 +34,23 @@ class Pool:
     def start(cls, config: OracleConfig, name: str) -> "Pool":
         """Start a pool and wait until its first actor has loaded the model.
 
-        Keeper and dispatcher are kept on the head, which is no spot machine and, unlike the others, never idle.
+        Supervisor and dispatcher are kept on the head, which is no spot machine and, unlike the others, never idle.
 
         Raises:
             ModelError: the model cannot be loaded.
         """
-        keeper_name, dispatcher_name = f"{name}/keeper", f"{name}/dispatcher"
-        keeper = KeeperActor.options(name=keeper_name, resources=head()).remote(config, name)
-        keeper.begin.remote(config.first_actors)  # they load while the dispatcher starts
+        keeper_name, dispatcher_name = f"{name}/supervisor", f"{name}/dispatcher"
+        supervisor = SupervisorActor.options(name=keeper_name, resources=head()).remote(config, name)
+        supervisor.begin.remote(config.first_actors)  # they load while the dispatcher starts
         dispatcher = DispatcherActor.options(name=dispatcher_name, resources=head()).remote(config, keeper_name)
         try:
             info = ray.get(dispatcher.start.remote())
         except BaseException as error:
-            _end(keeper, dispatcher)
+            _end(supervisor, dispatcher)
             if isinstance(error, RayTaskError) and isinstance(error.cause, TunerError):
                 raise error.cause from None
             raise
-        return cls(config, keeper, dispatcher, dispatcher_name, RemoteOracle(dispatcher, info))
+        return cls(config, supervisor, dispatcher, dispatcher_name, RemoteOracle(dispatcher, info))
 
     def free_bytes(self) -> int | None:
         """Return the free memory of the first actor's device; None where it does not tell."""
@@ -76,14 +76,14 @@ class Pool:
 
     def stop(self) -> None:
         """End the actors."""
-        _end(self.keeper, self.dispatcher)
+        _end(self.supervisor, self.dispatcher)
 
 
-def _end(keeper: Any, dispatcher: Any) -> None:
+def _end(supervisor: Any, dispatcher: Any) -> None:
     """End the dispatcher first, which would ask for oracles again."""
     ray.kill(dispatcher)
     try:
-        ray.get(keeper.close.remote(), timeout=CLOSE_SECONDS)
+        ray.get(supervisor.close.remote(), timeout=CLOSE_SECONDS)
     except RayError as error:
         log.warning("the oracles could not be ended one by one: %s", error)
-    ray.kill(keeper)
+    ray.kill(supervisor)

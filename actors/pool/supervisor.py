@@ -1,7 +1,8 @@
-"""The keeper: owns the oracle actors and the dispatcher's memory, so that neither ends with the dispatcher's process.
+"""The supervisor: owns the oracle actors and the dispatcher's memory, so that neither ends with the dispatcher's
+process.
 
 It does nothing else, and nothing that could fail. Ray ends the actors of an owner that is gone: the oracles end with
-the keeper, and the keeper with the driver, so that a run that dies leaves no machine busy.
+the supervisor, and the supervisor with the driver, so that a run that dies leaves no machine busy.
 """
 
 import logging
@@ -17,7 +18,7 @@ from distributed_tuner.config.oracle import OracleConfig
 log = logging.getLogger(__name__)
 
 
-class Keeper:
+class Supervisor:
     """Starts and ends oracle actors. ``run``: what their names begin with."""
 
     def __init__(self, config: OracleConfig, run: str) -> None:
@@ -44,7 +45,7 @@ class Keeper:
             self._count += 1
             try:
                 started[name] = start_oracle(self._config, f"{self._run}/{name}", avoid)
-            except ValueError:  # of an actor that ends with the keeper before this one
+            except ValueError:  # of an actor that ends with the supervisor before this one
                 log.warning("the name %s is still taken", name)
         self._actors |= started
         return started
@@ -68,4 +69,4 @@ class Keeper:
         return set(state.get_draining_nodes())
 
 
-KeeperActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Keeper)
+SupervisorActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Supervisor)

@@ -14,7 +14,7 @@ from actors.pool.failures import cause_of
 from actors.pool.fair_queue import FairQueue
 from actors.pool.messages import Packed, Reply, read_reply, tiles_of
 from actors.pool.straggler_policy import Durations
-from actors.pool.worker_group import Member, Members
+from actors.pool.worker_group import Worker, WorkerGroup
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, TunerError
 from distributed_tuner.oracles.tiling import Cut
@@ -30,7 +30,7 @@ REMARKS = {"refused_example": 50}  # that are told of each kind; of others the f
 
 
 @dataclass(eq=False, slots=True)
-class Piece:
+class TileTask:
     """One tile of a request, and the answer that somebody waits for. size: that it was cut by. doubted: the actor whose
     answer was no number; another is asked as well."""
 
@@ -41,8 +41,8 @@ class Piece:
     losses: int = 0
     sent: float = math.inf  # for the first time, by time.monotonic
     again: bool = False  # waits to be computed once more
-    runners: set[Member] = field(default_factory=set)  # the actors that have it
-    doubted: Member | None = None
+    runners: set[Worker] = field(default_factory=set)  # the actors that have it
+    doubted: Worker | None = None
 
     @property
     def forwards(self) -> int:
@@ -60,13 +60,13 @@ class Piece:
 class _Call:
     """Pieces of one request that an actor has, since a moment of ``time.monotonic``."""
 
-    member: Member
-    pieces: list[Piece]
+    member: Worker
+    tile_tasks: list[TileTask]
     started: float
     late: bool = False  # they are for another actor as well
 
 
-class Spreader:
+class TileScheduler:
     """Gives pieces to actors until each has its answer.
 
     ``twice``: whether a piece that takes long may be given to another actor as well. ``too_large``: called with a piece
@@ -76,9 +76,9 @@ class Spreader:
 
     def __init__(
         self,
-        members: Members,
+        members: WorkerGroup,
         twice: bool,
-        too_large: Callable[[Piece, OracleMemoryError], None],
+        too_large: Callable[[TileTask, OracleMemoryError], None],
         tell: Callable[[str, str], None],
         counted: Callable[[Cost, float], None] = lambda cost, seconds: None,
     ) -> None:
@@ -87,7 +87,7 @@ class Spreader:
         self._too_large = too_large
         self._tell = tell
         self._counted = counted
-        self._queue: FairQueue[Piece] = FairQueue(lambda piece: piece.forwards)
+        self._queue: FairQueue[TileTask] = FairQueue(lambda tile_task: tile_task.forwards)
         self._calls: set[_Call] = set()
         self._durations = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +100,7 @@ class Spreader:
     @property
     def load(self) -> int:
         """Pieces that wait or are computed."""
-        return len(self._queue) + sum(len(call.pieces) for call in self._calls)
+        return len(self._queue) + sum(len(call.tile_tasks) for call in self._calls)
 
     @property
     def waiting(self) -> int:
@@ -113,18 +113,18 @@ class Spreader:
         return len({call.member for call in self._calls})
 
     @property
-    def late(self) -> set[Member]:
+    def late(self) -> set[Worker]:
         """Actors that cannot be counted on: what they have takes far longer than anything else."""
         return {call.member for call in self._calls if call.late and not call.member.leaving}
 
-    def add(self, asker: str, pieces: list[Piece], priority: float = 1.0) -> None:
+    def add(self, client_id: str, tile_tasks: list[TileTask], priority: float = 1.0) -> None:
         """Have the pieces of a request computed."""
-        self._queue.put(asker, pieces, priority)
+        self._queue.put(client_id, tile_tasks, priority)
         self.assign()
 
-    def forget(self, pieces: Iterable[Piece]) -> None:
+    def forget(self, tile_tasks: Iterable[TileTask]) -> None:
         """Send nothing of a request that nobody waits for."""
-        self._queue.drop(set(pieces).__contains__)
+        self._queue.drop(set(tile_tasks).__contains__)
 
     def assign(self) -> None:
         """Give what waits to actors with room, the least busy first."""
@@ -133,16 +133,16 @@ class Spreader:
         while len(self._queue):
             most = self._pieces_a_call(median)
             for member in self._members.with_room(limit):
-                taken = self._queue.take(most, lambda piece: self._may_run(piece, member))  # noqa: B023
+                taken = self._queue.take(most, lambda tile_task: self._may_run(tile_task, member))  # noqa: B023
                 if taken:
-                    self._send([piece for piece in taken if not piece.answer.done()], member)
+                    self._send([tile_task for tile_task in taken if not tile_task.answer.done()], member)
                     break
             else:
                 return
 
-    def _may_run(self, piece: Piece, member: Member) -> bool:
+    def _may_run(self, tile_task: TileTask, member: Worker) -> bool:
         """Tell whether an actor may have a piece that another had before."""
-        return member not in piece.runners and (piece.doubted is not member or self._members.number_up == 1)
+        return member not in tile_task.runners and (tile_task.doubted is not member or self._members.number_up == 1)
 
     def _pieces_a_call(self, median: float | None) -> int:
         """Return how many pieces of one request may share a call: as many as take little time together, as long as
@@ -152,62 +152,62 @@ class Spreader:
         share = len(self._queue) // (IN_FLIGHT * max(1, self._members.number_up))
         return max(1, min(CALL_TILES, int(CALL_SECONDS / median), share))
 
-    def _send(self, pieces: list[Piece], member: Member) -> None:
-        if not pieces:
+    def _send(self, tile_tasks: list[TileTask], member: Worker) -> None:
+        if not tile_tasks:
             return
-        call = _Call(member, pieces, time.monotonic())
+        call = _Call(member, tile_tasks, time.monotonic())
         self._calls.add(call)
         self._members.sent(member)
-        for piece in pieces:
-            piece.again = False
-            piece.sent = min(piece.sent, call.started)
-            piece.runners.add(member)
+        for tile_task in tile_tasks:
+            tile_task.again = False
+            tile_task.sent = min(tile_task.sent, call.started)
+            tile_task.runners.add(member)
         self._spawn(self._run(call))
 
     async def _run(self, call: _Call) -> None:
         """Have pieces computed, and see to what comes of it."""
-        member, life, pieces = call.member, call.member.life, call.pieces
+        member, life, tile_tasks = call.member, call.member.life, call.tile_tasks
         try:
-            tiles = tiles_of(pieces[0].packed, [piece.cut for piece in pieces], self.fresh)
+            tiles = tiles_of(tile_tasks[0].packed, [tile_task.cut for tile_task in tile_tasks], self.fresh)
             answers = await member.actor.evaluate.remote(tiles)
         except RayTaskError as error:
-            for piece in pieces:
-                piece.fail(cause_of(error))
+            for tile_task in tile_tasks:
+                tile_task.fail(cause_of(error))
         except RayError as error:
-            for piece in pieces:
-                self._lost(piece)
+            for tile_task in tile_tasks:
+                self._lost(tile_task)
             if isinstance(error, RayActorError):
                 self._members.lost(member, life)
         except Exception as error:  # nobody foresaw it, and who waits for an answer must hear of it
-            for piece in pieces:
-                piece.fail(cause_of(error))
+            for tile_task in tile_tasks:
+                tile_task.fail(cause_of(error))
             raise
         else:
-            for piece, answer in zip(pieces, answers, strict=True):
-                self._take(piece, answer, member)
+            for tile_task, answer in zip(tile_tasks, answers, strict=True):
+                self._take(tile_task, answer, member)
         finally:
             self._calls.discard(call)
-            for piece in pieces:
-                piece.runners.discard(member)
+            for tile_task in tile_tasks:
+                tile_task.runners.discard(member)
             self._members.ended(member)
             self.assign()
 
     # ------------------------------------------------------------------------------------------------ what came of it
-    def _take(self, piece: Piece, answer: Reply | TunerError, member: Member) -> None:
+    def _take(self, tile_task: TileTask, answer: Reply | TunerError, member: Worker) -> None:
         match answer:
             case OracleMemoryError():
-                self._too_large(piece, answer)
+                self._too_large(tile_task, answer)
             case TunerError():
-                piece.fail(answer)
+                tile_task.fail(answer)
             case _:
-                self._receive(piece, read_reply(answer), member)
+                self._receive(tile_task, read_reply(answer), member)
 
-    def _receive(self, piece: Piece, answer: Evaluation, member: Member) -> None:
+    def _receive(self, tile_task: TileTask, answer: Evaluation, member: Worker) -> None:
         """Count an answer. What is no number is asked for once more: the device may be at fault, or the candidate."""
-        if piece.answer.done() or piece.doubted or not self._twice or not np.isnan(answer.logits).any():
-            self._count(piece, answer)
+        if tile_task.answer.done() or tile_task.doubted or not self._twice or not np.isnan(answer.logits).any():
+            self._count(tile_task, answer)
             return
-        piece.doubted = member
+        tile_task.doubted = member
         self.statistics.retries += 1
         if not self._told_of_nan:
             self._told_of_nan = True
@@ -216,18 +216,18 @@ class Spreader:
                 f"{member.name} answered with a loss that is no number; the tile is asked for once more, as are later"
                 " ones, and what is no number again counts as failed",
             )
-        self._again(piece)
+        self._again(tile_task)
 
-    def _count(self, piece: Piece, answer: Evaluation) -> None:
+    def _count(self, tile_task: TileTask, answer: Evaluation) -> None:
         if answer.cost.forwards:  # what was kept from before says nothing of how long a tile takes
             self._durations.add(answer.cost.seconds)
-        if not piece.answer.done():
-            piece.answer.set_result(answer)
+        if not tile_task.answer.done():
+            tile_task.answer.set_result(answer)
             self.statistics.tiles += 1
             self.statistics.busy_seconds += answer.cost.seconds
             self.statistics.counts.update(answer.counts)
             self._remark(answer.remarks)
-            self._counted(answer.cost, time.monotonic() - piece.sent)
+            self._counted(answer.cost, time.monotonic() - tile_task.sent)
 
     def _remark(self, remarks: Iterable[tuple[str, str]]) -> None:
         """Tell what answers have to tell, each once."""
@@ -237,22 +237,24 @@ class Spreader:
                 self._remarked.add(remark)
                 self._tell(*remark)
 
-    def _lost(self, piece: Piece) -> None:
-        piece.losses += 1
-        if piece.answer.done():
+    def _lost(self, tile_task: TileTask) -> None:
+        tile_task.losses += 1
+        if tile_task.answer.done():
             return
         self.statistics.retries += 1
         if self._members.fatal is not None:
-            piece.fail(self._members.fatal)
-        elif piece.losses < TILE_TRIES:
-            self._again(piece)
+            tile_task.fail(self._members.fatal)
+        elif tile_task.losses < TILE_TRIES:
+            self._again(tile_task)
         else:
-            piece.fail(OracleError(f"a tile was lost {piece.losses} times with its actor; see the oracle's log in Ray"))
+            tile_task.fail(
+                OracleError(f"a tile was lost {tile_task.losses} times with its actor; see the oracle's log in Ray")
+            )
 
-    def _again(self, piece: Piece) -> None:
-        if not piece.again:
-            piece.again = True
-            self._queue.put_first(piece)
+    def _again(self, tile_task: TileTask) -> None:
+        if not tile_task.again:
+            tile_task.again = True
+            self._queue.put_first(tile_task)
 
     # ------------------------------------------------------------------------------------------------ what is late
     def watch(self, now: float) -> None:
@@ -262,12 +264,12 @@ class Spreader:
             return
         for call in self._calls:
             since = now - call.started
-            call.late |= since > self._durations.limit(len(call.pieces), IN_FLIGHT)
-            if call.member.up and since > self._durations.hang(len(call.pieces), IN_FLIGHT):
+            call.late |= since > self._durations.limit(len(call.tile_tasks), IN_FLIGHT)
+            if call.member.up and since > self._durations.hang(len(call.tile_tasks), IN_FLIGHT):
                 self._members.give_up(call.member, since)
         self.members_changed()
 
-    def leave(self, members: Iterable[Member]) -> None:
+    def leave(self, members: Iterable[Worker]) -> None:
         """Send these actors nothing more; what they have is for others as well."""
         for member in members:
             self._members.leave(member)
@@ -284,11 +286,13 @@ class Spreader:
 
     def _double(self, call: _Call) -> None:
         """Let another actor compute as well what a call has not answered."""
-        pieces = [one for one in call.pieces if not one.answer.done() and not one.again and len(one.runners) == 1]
-        for piece in pieces:
+        tile_tasks = [
+            one for one in call.tile_tasks if not one.answer.done() and not one.again and len(one.runners) == 1
+        ]
+        for tile_task in tile_tasks:
             self.statistics.duplicates += 1
-            self._again(piece)
-        if pieces and not call.member.leaving:
+            self._again(tile_task)
+        if tile_tasks and not call.member.leaving:
             seconds = time.monotonic() - call.started
             self._tell(
                 "straggler", f"a tile has run for more than {seconds:.1f} s; it is given to another actor as well"

@@ -29,7 +29,7 @@ from distributed_tuner.values import (
 )
 
 
-class OracleHost:
+class OracleWorker:
     """Builds the oracle where it lives and answers for it."""
 
     def __init__(self, config: OracleConfig) -> None:
@@ -115,7 +115,7 @@ class OracleHost:
         return writer(self._oracle).write(instruction, sampling)
 
 
-OracleActor = ray.remote(OracleHost)
+OracleActor = ray.remote(OracleWorker)
 RESTARTS = 3  # of one actor; the pool has another started in its place then, unless it never came up
 
 

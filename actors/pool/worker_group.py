@@ -21,7 +21,7 @@ BROKEN_SECONDS = 300.0  # for which an actor that could not start is not replace
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class Worker:
     """One oracle actor. served: it has been up before. calls: those sent to it and not ended. life: how often it was
     restarted. node: the id of its machine. leaving: it gets nothing more, and is ended when it has nothing left to do.
     """
@@ -36,7 +36,7 @@ class Member:
     node: str = ""
 
 
-class Members:
+class WorkerGroup:
     """Keeps a pool as large as it is told to. ``tell``: takes an event's kind and message. ``changed``: called when an
     actor has come up or has gone."""
 
@@ -47,9 +47,9 @@ class Members:
         self._elastic = self._limits.min < self._limits.max
         self._tell = tell
         self._changed = changed
-        self._keeper: Any = None
-        self._members: dict[str, Member] = {}
-        self._asked = 0  # of the keeper, whose answer is not there yet
+        self._supervisor: Any = None
+        self._members: dict[str, Worker] = {}
+        self._asked = 0  # of the supervisor, whose answer is not there yet
         self._broken: list[float] = []  # when an actor could not start
         self._tasks: set[asyncio.Task[None]] = set()
         self.info: OracleInfo | None = None
@@ -58,13 +58,13 @@ class Members:
         self.restarts = 0
         self.most_up = 0
 
-    def begin(self, keeper: Any, known: dict[str, Any]) -> None:
-        """Go on with the actors that the keeper has."""
-        self._keeper = keeper
+    def begin(self, supervisor: Any, known: dict[str, Any]) -> None:
+        """Go on with the actors that the supervisor has."""
+        self._supervisor = supervisor
         self._add(known)
 
     @property
-    def up(self) -> list[Member]:
+    def up(self) -> list[Worker]:
         """Actors that answer, the least busy first, and last those that are to leave."""
         return sorted((one for one in self._members.values() if one.up), key=lambda one: (one.leaving, one.calls))
 
@@ -73,7 +73,7 @@ class Members:
         """How many actors answer."""
         return sum(one.up for one in self._members.values())
 
-    def with_room(self, limit: int) -> list[Member]:
+    def with_room(self, limit: int) -> list[Worker]:
         """Return the actors that may be sent another call, of ``limit`` at a time; the least busy first."""
         free = [one for one in self._members.values() if one.up and not one.leaving and one.calls < limit]
         return sorted(free, key=lambda one: one.calls)
@@ -98,12 +98,12 @@ class Members:
 
     async def _start(self, count: int, avoid: list[str]) -> None:
         try:
-            started = await self._keeper.start.remote(count, avoid)
+            started = await self._supervisor.start.remote(count, avoid)
         finally:
             self._asked -= count
         self._add(started)
 
-    def _let_go(self, staying: list[Member], count: int) -> None:
+    def _let_go(self, staying: list[Worker], count: int) -> None:
         """Let actors go: those that are not up yet, then those that do nothing on the emptiest machines."""
         beside = {one.node: 0 for one in staying}
         for one in staying:
@@ -114,28 +114,28 @@ class Members:
         for one in going:
             self.leave(one)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Worker) -> None:
         """Send an actor nothing more, and end it when it has nothing left to do."""
         member.leaving = True
         if member.calls == 0:
             self._end(member)
 
-    def _end(self, member: Member) -> None:
+    def _end(self, member: Worker) -> None:
         if self._members.pop(member.name, None) is not None:
-            self.beside(self._keeper.end.remote([member.name]))
+            self.beside(self._supervisor.end.remote([member.name]))
 
     # ------------------------------------------------------------------------------------------------ their lives
-    def sent(self, member: Member) -> None:
+    def sent(self, member: Worker) -> None:
         """Count a call to an actor."""
         member.calls += 1
 
-    def ended(self, member: Member) -> None:
+    def ended(self, member: Worker) -> None:
         """Count the end of a call, whatever came of it."""
         member.calls -= 1
         if member.leaving and member.calls == 0:
             self._end(member)
 
-    def lost(self, member: Member, life: int) -> None:
+    def lost(self, member: Worker, life: int) -> None:
         """Take note that a call was lost with its actor in its ``life``; Ray restarts it. One death counts once."""
         if member.life != life or member.name not in self._members:
             return
@@ -146,13 +146,13 @@ class Members:
             self._tell("oracle_restart", f"{member.name} died and is restarted; its tiles go to whoever is free")
         self.beside(self._until_ready(member))
 
-    def give_up(self, member: Member, seconds: float) -> None:
+    def give_up(self, member: Worker, seconds: float) -> None:
         """End an actor that has answered nothing for so long, to have another in its place."""
         self._tell("oracle_lost", f"{member.name} has answered nothing for {seconds:.0f} s; it is ended and replaced")
         member.up = False
         self._end(member)
 
-    def on(self, nodes: Iterable[str]) -> list[Member]:
+    def on(self, nodes: Iterable[str]) -> list[Worker]:
         """Return the actors on these machines that are not yet leaving."""
         there = set(nodes)
         return [one for one in self._members.values() if one.node in there and not one.leaving]
@@ -160,10 +160,10 @@ class Members:
     def _add(self, started: dict[str, Any]) -> None:
         for name, actor in started.items():
             if name not in self._members:
-                member = self._members[name] = Member(name, actor)
+                member = self._members[name] = Worker(name, actor)
                 self.beside(self._until_ready(member))
 
-    async def _until_ready(self, member: Member) -> None:
+    async def _until_ready(self, member: Worker) -> None:
         """Wait until an actor answers, or is gone for good; the pool goes on without it then."""
         while member.name in self._members:
             try:
@@ -183,7 +183,7 @@ class Members:
             self._changed()
             return
 
-    def _gone(self, member: Member, error: Exception) -> None:
+    def _gone(self, member: Worker, error: Exception) -> None:
         """Go on without an actor. One that could not start is not replaced for a while; without any, this is fatal."""
         if self._members.pop(member.name, None) is None or member.leaving:
             return
@@ -207,8 +207,8 @@ class Members:
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
-    except RayError as error:  # of the keeper; the next look at the pool makes up for it
-        log.warning("the keeper does not answer: %s", error)
+    except RayError as error:  # of the supervisor; the next look at the pool makes up for it
+        log.warning("the supervisor does not answer: %s", error)
 
 
 def _could_not_start(error: Exception) -> bool:

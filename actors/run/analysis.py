@@ -48,7 +48,7 @@ def analyze_effective_dimension(
     """Measure the effective dimension and return what was found; ``folder`` gets the ledger, once the
     source is known to be sound.
 
-    source: a search space, whose first-order way is gone along; a run directory, whose trained prompt is looked at; or
+    source: a search space, whose first-order way is gone along; a run directory, whose trained prompt is evaluated; or
     None, for the paper's two figures.
 
     Raises:
@@ -179,7 +179,7 @@ class _Measuring:
         start = np.zeros(landscape.dim)
         spec = prompt_spec(experiment.prompt, task)
         base = self._pool.oracle.materialize(Point(start.astype(np.float32)), spec)
-        unit = self._pool.oracle.info.embedding_std if spec.units == "embedding" else 1.0
+        unit = self._pool.oracle.info.embedding_std if spec.scale == "embedding" else 1.0
         trained = ((rows - base).astype(np.float64) / unit).reshape(-1)
         places = (("the start", start), ("the trained prompt", trained))
         spots = [Spot(name, self._measure(landscape, x, name)) for name, x in places]
@@ -234,7 +234,7 @@ class _Measuring:
             "train examples": str(examples),
             "d": f"{experiment.prompt.length} x {info.width} = {dim}",
         }
-        fitted = prompt_spec(experiment.prompt, task).units == "embedding"
+        fitted = prompt_spec(experiment.prompt, task).scale == "embedding"
         unit = "the embeddings' standard deviation" if fitted else "the embeddings themselves"
         where = f"the loss of {info.model} on {examples} examples of {task.name}"
         return analysis.on_a_model(spots, runs, dim, where, unit)

@@ -22,7 +22,7 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.ensemble import Member
-from distributed_tuner.stages.exploit import Takeover
+from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task
@@ -65,7 +65,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             plan.trial_id,
             plan.experiment,
             self._tasks[index],
-            self._oracle.asking_as(plan.trial_id, plan.experiment.priority),
+            self._oracle.for_client(plan.trial_id, plan.experiment.priority),
             index=index,
             proposers=lambda settings: self._proposers[key_of(settings)],
         )
@@ -208,10 +208,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             self._trial.take_over(takeover_of(restart))
 
 
-def takeover_of(restart: dict[str, Any]) -> Takeover:
+def takeover_of(restart: dict[str, Any]) -> Exploit:
     """Return what the scheduler wrote into a trial's config."""
     donor = restart["place"]
-    return Takeover(
+    return Exploit(
         id=restart["id"],
         donor=restart["donor"],
         settings=restart["settings"],

@@ -112,7 +112,7 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past:
         return PopulationScheduler(
             schedule,
             [plan.trial_id for plan in plans],
-            [i for i, stage in enumerate(plans[0].experiment.course) if isinstance(stage, RestartStageConfig)],
+            [i for i, stage in enumerate(plans[0].experiment.stage_schedule) if isinstance(stage, RestartStageConfig)],
             {plan.trial_id: {path: _number_at(plan.experiment, path) for path in schedule.explore} for plan in plans},
             key=(prepared.experiment.seed,),
             shown=max(stage.shown for stage in restarts),

@@ -1,8 +1,8 @@
 """PEFT's prompt tuning, first order. ``python -m benchmarks.peers.peft_peer JOB SHIPPED``, where this project runs.
 
 Unmodified: PromptTuningConfig started as the instruction, and AdamW on the label words' cross-entropy. The rows that
-are best on dev are shipped. A step counts three forwards a row, a look at dev one, as everywhere in this project.
-"""
+are best on dev are shipped. A step counts three forwards a row, an evaluation of dev one, as everywhere in this
+project."""
 
 import math
 import time

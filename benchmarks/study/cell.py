@@ -1,7 +1,7 @@
 """The cells of one method on one draw of one task: trials in this process, which go on from what is kept of them.
 
-A run to a larger budget goes on from where the run to a smaller one stood before its last look, so that both are what
-runs of their own would be.
+A run to a larger budget goes on from where the run to a smaller one stood before its last evaluation, so that both are
+what runs of their own would be.
 """
 
 import math
@@ -16,7 +16,7 @@ from benchmarks.study.untuned import Untuned
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.stage import RestartStageConfig
-from distributed_tuner.ledger.rows import LookRow, MeasureRow
+from distributed_tuner.ledger.rows import EvalRow, MeasureRow
 from distributed_tuner.ledger.rows import Row as LedgerRow
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.report.choice import Choice, weigh
@@ -28,7 +28,7 @@ SAVED_EVERY = 30.0  # seconds
 @dataclass(frozen=True, eq=False, slots=True)
 class Ended:
     """A trial that has spent its budget. before: how it stood before what ended it. losses: of the selected prompt, of
-    train and dev. measured: on test; None where no look had a finite loss."""
+    train and dev. measured: on test; None where no evaluation had a finite loss."""
 
     trial: Trial
     before: Standing
@@ -76,7 +76,7 @@ def run_trial(job: Job, budget: int, oracle: LossOracle, kept: Kept) -> Ended:
 def _losses(rows: Sequence[LedgerRow], losses: tuple[float | None, ...]) -> tuple[float | None, ...]:
     """Return the losses of the prompt that is selected after these rows."""
     for row in rows:
-        if isinstance(row, LookRow) and row.selected:
+        if isinstance(row, EvalRow) and row.selected:
             losses = tuple(row.losses)
     return losses
 

@@ -25,7 +25,7 @@ class Untuned:
     cost: Cost
 
     def dev_losses(self, rows: int) -> Sequence[float | None]:
-        """Return the losses of the rows of dev, as a look at a tuned prompt tells them."""
+        """Return the losses of the rows of dev, as an evaluation of a tuned prompt tells them."""
         return [round(float(loss), 5) for loss in self.read.losses[-rows:]]
 
 

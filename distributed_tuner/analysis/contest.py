@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from distributed_tuner.analysis.methods import Method, in_words
+from distributed_tuner.analysis.methods import Method, is_discrete
 from distributed_tuner.analysis.problems import Problem, dim
 from distributed_tuner.analysis.runs import Course, Runs, Setting, run, spread, watched
 from distributed_tuner.seeds import Key
@@ -61,11 +61,11 @@ class Entry:
     accuracy: Array64 | None
     ablation: Mapping[tuple[bool, bool], Runs] = field(default_factory=dict)
 
-    def in_words(self) -> str:
+    def is_discrete(self) -> str:
         """Return setting and final loss in one line."""
         final = self.runs.final
         return (
-            f"{self.method.label}: step size {self.setting.learning_rate:g}, {in_words(self.setting.options)}:"
+            f"{self.method.label}: step size {self.setting.learning_rate:g}, {is_discrete(self.setting.options)}:"
             f" training loss {final.mean():.5g} +- {spread(final):.2g}"
         )
 

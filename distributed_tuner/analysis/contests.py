@@ -63,7 +63,7 @@ def hold(plans: Mapping[str, Plan], seed: int, note: Callable[[str], None], work
     for done in _in_processes(jobs, workers) if workers > 1 else _here(jobs):
         found[done.job.problem, done.job.method.name] = done
         outcome = done.outcome
-        said = outcome.in_words() if isinstance(outcome, Entry) else f"{done.job.method.label} left out: {outcome}"
+        said = outcome.is_discrete() if isinstance(outcome, Entry) else f"{done.job.method.label} left out: {outcome}"
         note(f"{done.about.title}: {said}")
     return [_contest([found[name, method.name] for method in methods()]) for name in names]
 

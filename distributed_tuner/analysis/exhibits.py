@@ -7,7 +7,7 @@ import numpy as np
 
 from distributed_tuner.analysis.contest import Contest, Entry
 from distributed_tuner.analysis.findings import Chart, Curve, Table
-from distributed_tuner.analysis.methods import RIVALS, VARIANTS, in_words
+from distributed_tuner.analysis.methods import RIVALS, VARIANTS, is_discrete
 from distributed_tuner.analysis.runs import spread
 from distributed_tuner.analysis.standings import Standing, comparisons
 from distributed_tuner.analysis.verdicts import VARIANT_NAMES
@@ -57,7 +57,7 @@ def results(contest: Contest) -> Table:
         {
             "method": entry.method.label,
             "step size": entry.setting.learning_rate,
-            "settings": in_words(entry.setting.options),
+            "settings": is_discrete(entry.setting.options),
             "loss": entry.runs.final.mean(),
             "loss std": spread(entry.runs.final),
             **({} if optimum is None else {"above minimum": entry.runs.final.mean() - optimum}),

@@ -64,7 +64,7 @@ def methods() -> tuple[Method, ...]:
     )
 
 
-def in_words(options: Options) -> str:
+def is_discrete(options: Options) -> str:
     """Return options as people read them."""
     parts = {name: value for name, value in options.items() if name not in {"betas", "decay_steps"}}
     if "betas" in options:

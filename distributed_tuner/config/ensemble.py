@@ -1,4 +1,4 @@
-"""Settings of ensembles: several prompts that a trial has looked at, read together."""
+"""Settings of ensembles: several prompts that a trial has evaluated, read together."""
 
 from pydantic import Field
 
@@ -8,8 +8,8 @@ from distributed_tuner.config.base import Config
 class EnsembleConfig(Config):
     """The best prompts of a trial with their heads, whose log-probabilities are averaged, beside the single prompt.
 
-    No query steers or selects for it: members are looks that are paid for. It is measured once on test, for the best
-    trial of every split, which costs as many forwards a row as it has members.
+    No query steers or selects for it: members are evaluations that are paid for. It is measured once on test, for the
+    best trial of every split, which costs as many forwards a row as it has members.
     """
 
     size: int = Field(5, ge=2, le=20)

@@ -83,7 +83,7 @@ class Experiment(Config):
         return "+".join(dict.fromkeys(label_of(stage) for stage in self.stages))
 
     @property
-    def course(self) -> tuple[StageConfig, ...]:
+    def stage_schedule(self) -> tuple[StageConfig, ...]:
         """All stages of all rounds, in order."""
         stages = self.stages * self.rounds
         searches = any(not isinstance(stage, RestartStageConfig) for stage in stages)
@@ -92,7 +92,7 @@ class Experiment(Config):
     @property
     def proposers(self) -> tuple[ProposerConfig, ...]:
         """Who is asked, once for each screen and restart stage that asks, in order."""
-        restarts = [stage.proposer for stage in self.course if isinstance(stage, RestartStageConfig)]
+        restarts = [stage.proposer for stage in self.stage_schedule if isinstance(stage, RestartStageConfig)]
         screen = None if self.screen is None else self.screen.proposer
         return tuple(restarts if screen is None else [screen, *restarts])
 

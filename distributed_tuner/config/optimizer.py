@@ -41,7 +41,7 @@ class OptimizerSettings(Config):
         return self.name or str(getattr(self, "kind", "optimizer"))
 
     @property
-    def in_words(self) -> bool:
+    def is_discrete(self) -> bool:
         """Whether it searches prompts in words, and not coordinates of soft ones."""
         return False
 
@@ -227,7 +227,7 @@ class NevergradConfig(LatentSettings):
         return True  # many members go by the budget that they are told
 
     @property
-    def in_words(self) -> bool:
+    def is_discrete(self) -> bool:
         return self.space == "words"
 
 
@@ -244,7 +244,7 @@ class TokenEditConfig(OptimizerSettings):
     """Mean number of edits that make a candidate: one, and further ones by a geometric draw."""
 
     @property
-    def in_words(self) -> bool:
+    def is_discrete(self) -> bool:
         return True
 
 
@@ -265,7 +265,7 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
         return True  # it may: it is told how many steps are planned
 
     @property
-    def in_words(self) -> bool:
+    def is_discrete(self) -> bool:
         return self.space == "words"
 
 

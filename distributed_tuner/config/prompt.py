@@ -36,7 +36,7 @@ class SoftPromptConfig(Config):
     behind the embedding LayerNorm), with ``init: zeros``. "auto": on a causal model of oracle.kind
     transformers, what reaches the lowest loss on train for about the same tokens, by a short race that the budgets pay
     for; else prefix or suffix, the one that computes fewer tokens a candidate (prefix for masked models)."""
-    units: Literal["embedding", "paper"] = "embedding"
+    scale: Literal["embedding", "paper"] = "embedding"
     """What a step of 1 is: "embedding": the standard deviation of the model's embedding matrix, so that rho and
     learning rate carry over between models; "paper": one, as in the papers."""
     seed: int = Field(0, ge=0)

@@ -12,6 +12,7 @@ import numpy as np
 from distributed_tuner.config.distributions import Choice, Distribution, Grid, LogUniform, RandInt, Uniform
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.prompt import started_from
+from distributed_tuner.config.renamed import with_present_names
 from distributed_tuner.config.unread import require_read
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
@@ -73,10 +74,10 @@ class TrialPlan:
 def recorded(config: dict[str, Any]) -> dict[str, Any]:
     """Return a trial's config of any age as it is meant.
 
-    Before there were heads, label words were read as they are; before ``step_size`` was a setting of cma, pycma chose
-    the rule by the number of dimensions; before screens had finalists, they looked at their winner alone.
-    """
-    config = {"head": "label_words", "significance": None, **config}
+    Settings that were renamed have their present names. Before there were heads, label words were read as they are;
+    before ``step_size`` was a setting of cma, pycma chose the rule by the number of dimensions; before screens had
+    finalists, they evaluated their winner alone."""
+    config = {"head": "label_words", "significance": None, **with_present_names(config)}
     if isinstance(screen := config.get("screen"), dict):
         config["screen"] = {"finalists": 1, **screen}
     stages = config.get("stages")

@@ -20,12 +20,12 @@ Select: TypeAlias = Annotated[Literal["cross_validation", "metric_then_loss", "m
 class TunedStage(Config):
     """What stages with an optimizer share."""
 
-    look_every: int = Field(100, ge=1)
-    """Queries between two looks: the recommended prompt is scored on all of train and dev (two queries)."""
+    eval_every: int = Field(100, ge=1)
+    """Queries between two evaluations: the recommended prompt is scored on all of train and dev (two queries)."""
     select: Select = "cross_validation"
-    """When a look becomes the selected prompt. "cross_validation": a lower loss over train and dev together, each row
-    read by a head fitted without it; "metric_then_loss": a better dev metric, ties broken by dev loss; "dev" or
-    "metric": strictly better dev metric alone, first of ties, as in the papers' code."""
+    """When an evaluation becomes the selected prompt. "cross_validation": a lower loss over train and dev together,
+    each row read by a head fitted without it; "metric_then_loss": a better dev metric, ties broken by dev loss; "dev"
+    or "metric": strictly better dev metric alone, first of ties, as in the papers' code."""
     steps: int | None = Field(None, ge=1)
     """Steps after which the stage ends, with the rest of the budget for later stages; none: its share of what is left,
     shared evenly with the later stages that have none either."""
@@ -94,7 +94,7 @@ class ScreenStageConfig(Config):
     instructions_kept: int = Field(2, ge=1)
     """The best instructions, behind which templates and demonstrations are tried."""
     finalists: int = Field(3, ge=1, le=20)
-    """The best prompts by train, of each number of demonstrations in turn, that are looked at: scored on all of train
+    """The best prompts by train, of each number of demonstrations in turn, that are evaluated: scored on all of train
     and dev. The stages' ``select`` then says which of them wins. 1: train alone decides."""
 
 
@@ -102,7 +102,7 @@ class RestartStageConfig(Config):
     """An LLM reads the trajectory of scored prompts and proposes others; the best becomes the start of what follows."""
 
     reads: ClassVar[tuple[Read, ...]] = (
-        Read(("trajectory", "shown", "adopt", "state", "tokens"), "faithful", where=(False,)),
+        Read(("trajectory", "shown", "adopt", "state", "tokens"), "reproduce_paper", where=(False,)),
     )
 
     kind: Literal["restart"] = "restart"
@@ -124,7 +124,7 @@ class RestartStageConfig(Config):
     momentum or covariance, "inject" (cma) hands it in as one more solution of the next generation."""
     tokens: TokenSpaceConfig = TokenSpaceConfig()
     """How prompt rows become words."""
-    faithful: bool = False
+    reproduce_paper: bool = False
     """As the published code does it, defects included: the first nine distinct prompts of the stage, the least similar
     tokens, feedback from dev, the first proposal adopted unscored, the optimizer left as it is."""
 

@@ -115,7 +115,7 @@ def _keeps_texts(experiment: Experiment) -> bool:
 
 
 def _searches_words(experiment: Experiment) -> bool:
-    return any(not isinstance(stage, RestartStageConfig) and stage.optimizer.in_words for stage in experiment.stages)
+    return any(not isinstance(stage, RestartStageConfig) and stage.optimizer.is_discrete for stage in experiment.stages)
 
 
 def _has_prices(experiment: Experiment) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.renamed import RENAMED
 from distributed_tuner.errors import ConfigError
 
 
@@ -53,6 +54,8 @@ def _message(error: ValidationError) -> str:
 
 def _unknown_key(location: tuple[Any, ...], path: str) -> str:
     known = sorted(_fields(location[:-1]))
+    if (present := RENAMED.get(str(location[-1]))) in known:
+        return f"{path} is called {present!r} in this version; write {present} in its place"
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
     return f"{path} is not a known setting; {advice}"

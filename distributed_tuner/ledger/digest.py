@@ -15,11 +15,11 @@ from distributed_tuner.ledger.rows import (
     CalibrationRow,
     CostRow,
     EnsembleRow,
+    EvalRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
     LayoutRow,
-    LookRow,
     MeasureRow,
     ParityRow,
     RestartRow,
@@ -35,7 +35,7 @@ from distributed_tuner.ledger.rows import (
 R = TypeVar("R")
 _CHUNK = 1 << 20
 _SCREENED = 1_000  # more than a screen has finalists
-_SELECTED = 32  # selected looks of a trial that are kept, in case that the last ones are not selected again
+_SELECTED = 32  # selected evaluations of a trial that are kept, in case that the last ones are not selected again
 EVENTS = 1000
 """Events that are kept: the latest; of warnings of proposers the first."""
 TALKS = 20
@@ -54,7 +54,8 @@ class _Paid(Protocol):
 
 
 class Selected(NamedTuple):
-    """The look at a prompt that became its trial's best, as in `LookRow`. ``numbers``: its losses, None as NaN."""
+    """The evaluation of a prompt that became its trial's best, as in `EvalRow`. ``numbers``: its losses, None as
+    NaN."""
 
     train_loss: float | None
     dev_loss: float | None
@@ -64,7 +65,7 @@ class Selected(NamedTuple):
     text: str | None
 
     @classmethod
-    def of(cls, row: LookRow) -> "Selected":
+    def of(cls, row: EvalRow) -> "Selected":
         numbers = array("d", [math.nan if one is None else one for one in row.losses])
         return cls(row.train_loss, row.dev_loss, row.dev_metric, row.score, numbers, row.text)
 
@@ -94,7 +95,7 @@ class TrialDigest:
             total=("loss", "losses", "failed", "raced", "queries_saved", "forwards_saved"),
         )
     )
-    looks: Curve = field(
+    evaluations: Curve = field(
         default_factory=lambda: Curve(last=("time", "queries", "elapsed", "train_loss"), best=("dev_metric",))
     )
     calls: dict[tuple[int, int, bool], ExchangeRow] = field(default_factory=dict)
@@ -104,12 +105,12 @@ class TrialDigest:
 
     @property
     def selected(self) -> Selected | None:
-        """The look at the prompt that is the trial's best; None before the first that was selected."""
+        """The evaluation of the prompt that is the trial's best; None before the first that was selected."""
         return next(reversed(self._selected.values()), None)
 
     def queries_at(self, time: float) -> int:
         """Return what the trial's budget had paid for at a moment, in queries."""
-        curves = (self.steps.columns("time", "queries"), self.looks.columns("time", "queries"))
+        curves = (self.steps.columns("time", "queries"), self.evaluations.columns("time", "queries"))
         paid = [float(rows[rows[:, 0] <= time, 1].max(initial=0)) for rows in curves]
         return int(max(*paid, *(queries for moment, queries in self._others if moment <= time), 0))
 
@@ -130,10 +131,10 @@ class TrialDigest:
             )
         )
 
-    def add_look(self, row: LookRow) -> None:
+    def add_eval(self, row: EvalRow) -> None:
         self._pay(row)
-        order = row.step - _SCREENED if row.screen else row.step  # finalists come before the search's first look
-        self.looks.add(
+        order = row.step - _SCREENED if row.screen else row.step  # finalists come before the search's first evaluation
+        self.evaluations.add(
             (
                 *(row.stage, order, 1, row.time, row.spent.queries, row.elapsed),
                 math.nan if row.train_loss is None else row.train_loss,
@@ -266,8 +267,8 @@ class Digest:
     def _step(self, row: StepRow) -> None:
         self._trial(row.trial_id).add_step(row)
 
-    def _look(self, row: LookRow) -> None:
-        self._trial(row.trial_id).add_look(row)
+    def _validate(self, row: EvalRow) -> None:
+        self._trial(row.trial_id).add_eval(row)
 
     def _other(self, row: FeedbackRow | RestartRow | SurveyRow | ScreenRow) -> None:
         self._trial(row.trial_id).add_other(row)
@@ -298,7 +299,7 @@ class Digest:
 
 _TAKEN: Mapping[type[Row], Callable[[Digest, Any], None]] = {
     StepRow: Digest._step,
-    LookRow: Digest._look,
+    EvalRow: Digest._validate,
     FeedbackRow: Digest._other,
     RestartRow: Digest._other,
     SurveyRow: Digest._other,

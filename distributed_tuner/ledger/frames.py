@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TABLES = (
-    *("trials", "steps", "looks", "feedbacks", "exchanges", "restarts"),
+    *("trials", "steps", "evaluations", "feedbacks", "exchanges", "restarts"),
     *(
         "surveys",
         "screens",

@@ -15,11 +15,11 @@ from distributed_tuner.ledger.rows import (
     CalibrationRow,
     CurvatureRow,
     EnsembleRow,
+    EvalRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
     LayoutRow,
-    LookRow,
     MeasureRow,
     ParityRow,
     RestartRow,
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 _PAID = (
-    *(StepRow, LookRow, FeedbackRow, RestartRow, MeasureRow, CalibrationRow, ParityRow, LayoutRow, CurvatureRow),
+    *(StepRow, EvalRow, FeedbackRow, RestartRow, MeasureRow, CalibrationRow, ParityRow, LayoutRow, CurvatureRow),
     *(SurveyRow, ScreenRow),
 )
 """Rows that say what they cost."""
@@ -79,7 +79,7 @@ class Ledger:
     sessions: tuple[Session, ...]
     trials: tuple[TrialRow, ...]
     steps: tuple[StepRow, ...]
-    looks: tuple[LookRow, ...]
+    evaluations: tuple[EvalRow, ...]
     feedbacks: tuple[FeedbackRow, ...]
     exchanges: tuple[ExchangeRow, ...]
     restarts: tuple[RestartRow, ...]
@@ -140,7 +140,7 @@ def collect(rows: Iterable[Row]) -> Ledger:
         sessions=sessions.so_far(),
         trials=_only(latest, TrialRow),
         steps=_only(latest, StepRow),
-        looks=_only(latest, LookRow),
+        evaluations=_only(latest, EvalRow),
         feedbacks=_only(latest, FeedbackRow),
         exchanges=_only(latest, ExchangeRow),
         restarts=_only(latest, RestartRow),
@@ -261,7 +261,7 @@ class Sessions:
 def name_of(row: Row) -> Hashable:
     """Return what makes a row the same row when it is written again; None for rows that never replace another."""
     match row:
-        case LookRow():
+        case EvalRow():
             return (row.type, row.trial_id, row.stage, row.step, row.screen)
         case StepRow():
             return (row.type, row.trial_id, row.stage, row.step)

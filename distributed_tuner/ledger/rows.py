@@ -8,7 +8,7 @@ small that a double holds them.
 import time
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator
 
 from distributed_tuner.values import Cost
 
@@ -127,13 +127,14 @@ class StepRow(_Row):
     booked) and ``stopped_early`` (candidates)."""
 
 
-class LookRow(_Row):
+class EvalRow(_Row):
     """The recommended prompt, scored on train and dev. ``selected``: it is the trial's best prompt from here on.
 
     Dev is read by the run's head: each row by one without it, or by one fitted to train where dev alone selects.
     """
 
-    type: Literal["look"] = "look"
+    type: Literal["evaluation", "look"] = "evaluation"
+    """"look" in ledgers of older versions."""
     trial_id: str
     stage: Count
     step: Count
@@ -147,12 +148,17 @@ class LookRow(_Row):
     """The same of each row, train's before dev's; of selected prompts alone."""
     selected: bool
     screen: bool = False
-    """Whether it is a finalist of the screen, of which ``step`` counts, before the search's own first look."""
+    """Whether it is a finalist of the screen, of which ``step`` counts, before the search's own first evaluation."""
     text: str | None = None
     """The prompt, where it is in words."""
     cost: CostRow
     spent: CostRow
     elapsed: Seconds
+
+    @field_validator("type")
+    @classmethod
+    def _present_name(cls, _: str) -> str:
+        return "evaluation"
 
 
 class ScoredText(_Frozen):
@@ -244,7 +250,7 @@ class MeasureRow(_Row):
     label_words_metric: Score = None
     """Of the same answers, read by the label words as they are."""
     losses: list[Score] = Field(default_factory=list)
-    """As of ``LookRow``: of train and dev, where the head was fitted to both."""
+    """As of ``EvalRow``: of train and dev, where the head was fitted to both."""
     cost: CostRow
 
 
@@ -282,14 +288,14 @@ class CalibrationRow(_Row):
 
 
 class ParityRow(_Row):
-    """What the gate before the first trial measured: whether the oracle answers the question that it was asked.
+    """What the sanity check before the first trial measured: whether the oracle answers the question that it was asked.
 
     Not bought from any budget. Differences are of losses of the same few prompts on the same few train examples.
     """
 
     type: Literal["parity"] = "parity"
     layout: str
-    """Of the prompt that the gate asked with; "text" for prompts in words."""
+    """Of the prompt that the sanity check asked with; "text" for prompts in words."""
     repeated: Score
     """Largest difference between a request and the same one again; None where no loss was finite."""
     together: Score
@@ -386,9 +392,9 @@ class ScreenedText(_Frozen):
     template: str = ""
     label_words: list[str] = Field(default_factory=list)
     finalist: bool = False
-    """Whether it was looked at, on train and dev."""
+    """Whether it was evaluated, on train and dev."""
     selected: bool = False
-    """Whether that selected it of all finalists; of none where no look could be read, and train alone decided."""
+    """Whether that selected it of all finalists; of none where no evaluation could be read, and train alone decided."""
 
 
 class ScreenRow(_Row):
@@ -412,9 +418,9 @@ class ScreenRow(_Row):
 
 
 class EnsembleRow(_Row):
-    """Which of the prompts that a trial has looked at are best read together, from here on. Costs nothing.
+    """Which of the prompts that a trial has evaluated are best read together, from here on. Costs nothing.
 
-    Dev is read as of ``LookRow``.
+    Dev is read as of ``EvalRow``.
     """
 
     type: Literal["ensemble"] = "ensemble"
@@ -493,7 +499,7 @@ Row: TypeAlias = Annotated[
     RunRow
     | TrialRow
     | StepRow
-    | LookRow
+    | EvalRow
     | FeedbackRow
     | ExchangeRow
     | RestartRow

@@ -116,7 +116,7 @@ def _own(
     vocabulary: Sequence[str],
 ) -> Optimizer:
     """Make an optimizer of the user's own."""
-    words, white_box = config.in_words, isinstance(config, CustomFirstOrderConfig)
+    words, white_box = config.is_discrete, isinstance(config, CustomFirstOrderConfig)
     found: type[Optimizer] = subclass(config, Optimizer, ["_relocate_text" if words else "_relocate"])
     if found.white_box != white_box:
         raise ConfigError(
@@ -124,11 +124,11 @@ def _own(
             f" {config.import_path} has white_box = {found.white_box}; put it into a stage of kind"
             f" {'search' if white_box else 'gradient'}, or mend white_box"
         )
-    if found.in_words != words:
+    if found.is_discrete != words:
         raise ConfigError(
-            f"an optimizer's space must be what its class searches, but {config.import_path} has in_words ="
-            f" {found.in_words} and space is {getattr(config, 'space', 'coordinates')}; set space:"
-            f" {'words' if found.in_words else 'coordinates'}"
+            f"an optimizer's space must be what its class searches, but {config.import_path} has is_discrete ="
+            f" {found.is_discrete} and space is {getattr(config, 'space', 'coordinates')}; set space:"
+            f" {'words' if found.is_discrete else 'coordinates'}"
         )
     given: dict[str, Any] = {"dim": dim, "key": key, "steps": steps}
     if words:

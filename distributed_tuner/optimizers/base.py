@@ -53,7 +53,7 @@ class Optimizer(ABC):
     text) and, where it searches words, ``vocabulary``; then its own settings. It calls ``super().__init__(dim, key)``
     first, and writes ``queries_per_step``, ``_ask``, ``_tell``, ``recommend``, ``_relocate`` (``_relocate_text`` in
     words), ``_save`` and ``_load``. A coordinate of 1 moves a prompt's row by one standard deviation of the model's
-    embeddings, or by 1, as ``prompt.units`` has it.
+    embeddings, or by 1, as ``prompt.scale`` has it.
     """
 
     kind: ClassVar[str]
@@ -64,7 +64,7 @@ class Optimizer(ABC):
     """Are a step's losses those of where it begins, or around it, and not of what it recommends afterwards?"""
     replays: ClassVar[bool] = False
     """Is its state what it was told, so that it is restored by being asked and told again?"""
-    in_words: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = False
     """Does it search prompts in words? Then ``dim`` is the most words of a prompt, and a place is a text."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -139,11 +139,11 @@ class Optimizer(ABC):
                 " as many as there are"
             )
         for candidate in candidates:
-            if not isinstance(candidate, Text if self.in_words else Perturbation | Latent | Point | Embedded):
+            if not isinstance(candidate, Text if self.is_discrete else Perturbation | Latent | Point | Embedded):
                 raise OptimizerError(
-                    f"an optimizer proposes {'texts (Text)' if self.in_words else 'Point, Perturbation or Latent'}, but"
-                    f" {self.kind} proposed {type(candidate).__name__} in step {self.steps_told}; propose those, or say"
-                    f" in_words = {not self.in_words}"
+                    f"an optimizer proposes {'texts (Text)' if self.is_discrete else 'Point, Perturbation or Latent'},"
+                    f" but {self.kind} proposed {type(candidate).__name__} in step {self.steps_told}; propose those, or"
+                    f" say is_discrete = {not self.is_discrete}"
                 )
 
     def _checked_gradients(self, gradients: Array | None, count: int) -> Array | None:
@@ -171,7 +171,7 @@ class Optimizer(ABC):
         no step. Raises ConfigError between an ask and its tell, and for a place of the other sort, coordinates of
         another number, or not finite.
         """
-        if self.in_words or isinstance(start, str):
+        if self.is_discrete or isinstance(start, str):
             self._relocate_text(self._checked_text(start))
         else:
             self._relocate(self._checked_move(start))
@@ -194,9 +194,9 @@ class Optimizer(ABC):
     def _checked_text(self, start: Start) -> str:
         """Return a text, where the search is in words."""
         self._require_between_steps()
-        if not (self.in_words and isinstance(start, str)):
+        if not (self.is_discrete and isinstance(start, str)):
             places = ("a text", "coordinates")
-            wanted, got = places if self.in_words else places[::-1]
+            wanted, got = places if self.is_discrete else places[::-1]
             raise ConfigError(
                 f"{self.kind} is moved to {wanted}, but got {got}: give it a place in the space that it searches"
             )

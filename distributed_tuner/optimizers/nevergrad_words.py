@@ -61,7 +61,7 @@ class NevergradWords(NevergradSearch):
     takes another draw of the vocabulary.
     """
 
-    in_words: ClassVar[bool] = True
+    is_discrete: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]] = ("optimizer", "space", "words", "num_workers")
 
     def __init__(

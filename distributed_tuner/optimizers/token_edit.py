@@ -34,7 +34,7 @@ class TokenEdit(Optimizer):
     """
 
     kind: ClassVar[str] = "token_edit"
-    in_words: ClassVar[bool] = True
+    is_discrete: ClassVar[bool] = True
 
     def __init__(self, config: TokenEditConfig, *, dim: int, key: Key, start: str, words: Sequence[str]) -> None:
         super().__init__(dim, key)

@@ -141,12 +141,12 @@ def _check_sort(experiment: Experiment) -> None:
     words = isinstance(experiment.prompt, TextPromptConfig)
     for index, stage in enumerate(experiment.stages):
         if isinstance(stage, RestartStageConfig):
-            if words and stage.faithful:
+            if words and stage.reproduce_paper:
                 raise ConfigError(
-                    f"stages.{index}.faithful restarts soft prompts as the published code does, but prompt.kind is"
-                    " text; leave it out"
+                    f"stages.{index}.reproduce_paper restarts soft prompts as the published code does, but prompt.kind"
+                    " is text; leave it out"
                 )
-        elif stage.optimizer.in_words != words:
+        elif stage.optimizer.is_discrete != words:
             kind = stage.optimizer.kind
             advice = (
                 "use token_edit, or nevergrad with space: words"
@@ -160,12 +160,12 @@ def _check_sort(experiment: Experiment) -> None:
 
 
 def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig, task: Task, root: Path) -> None:
-    if not task.feedback and not stage.faithful:
+    if not task.feedback and not stage.reproduce_paper:
         raise ConfigError(
             "a restart stage scores texts on examples held out from train, but task.feedback is 0; set it to a"
             " quarter of task.shots, say"
         )
-    following = experiment.course[index + 1] if index + 1 < len(experiment.course) else None
+    following = experiment.stage_schedule[index + 1] if index + 1 < len(experiment.stage_schedule) else None
     if stage.state == "inject" and not (
         isinstance(following, SearchStageConfig) and isinstance(following.optimizer, CmaConfig)
     ):
@@ -237,7 +237,7 @@ def _is_priced(proposer: ProposerConfig) -> bool:
 
 def _check_shares(experiment: Experiment) -> None:
     """Stages share what is left of a budget that can be counted beforehand, which seconds cannot."""
-    tuned = [stage for stage in experiment.course if not isinstance(stage, RestartStageConfig)]
+    tuned = [stage for stage in experiment.stage_schedule if not isinstance(stage, RestartStageConfig)]
     sharing = [stage for stage in tuned if stage.steps is None]
     budget = experiment.budget
     counted = any(limit is not None for limit in (budget.queries, budget.forwards, budget.tokens, budget.usd))
@@ -280,7 +280,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _check_population(experiment: Experiment, schedule: PopulationScheduleConfig) -> None:
-    if not any(isinstance(stage, RestartStageConfig) for stage in experiment.course):
+    if not any(isinstance(stage, RestartStageConfig) for stage in experiment.stage_schedule):
         raise ConfigError(
             "a population restarts its laggards at restart stages, but there is none between two searches; add one to"
             " stages and set rounds to 2 or more"

@@ -1,4 +1,4 @@
-"""What the parity gate asks: for each layout of the trials' prompts, a few prompts on a few examples.
+"""What the sanity check asks: for each layout of the trials' prompts, a few prompts on a few examples.
 
 Pure: what must agree is oracles/checks/parity.py's, and what follows from it the run's.
 """
@@ -25,7 +25,7 @@ class ParityCase:
 
     @property
     def batch(self) -> Batch:
-        """The examples that canaries are scored on."""
+        """The examples that parity cases are scored on."""
         train = self.task.batch("train", range(min(EXAMPLES, len(self.task.train))))
         return replace(train, objective=LABEL_WORDS, answer_words=())
 
@@ -34,7 +34,7 @@ class ParityCase:
         return canaries(self.text, self.prompt, width, embedding_std)
 
     def requests(self, width: int) -> list[Request]:
-        """Return requests that cost what the gate asks."""
+        """Return requests that cost what the sanity check asks."""
         asked = Request(tuple(self.canaries(width, 1.0).values()), self.batch, self.prompt)
         return [asked] * TIMES
 

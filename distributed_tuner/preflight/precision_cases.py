@@ -71,4 +71,4 @@ def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case
 
 
 def _is_calibrated(optimizer: OptimizerConfig) -> bool:
-    return not (optimizer.in_words or optimizer.radius_is_measured)
+    return not (optimizer.is_discrete or optimizer.radius_is_measured)

@@ -51,7 +51,7 @@ from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.resuming import space_record, trials_of
 from distributed_tuner.stages.prompt_space import prompt_space, words_of
 from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_head, settled_kind
-from distributed_tuner.stages.schedule import Course
+from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.screen import longest_instruction, longest_prompt, wordings
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.validation import batches
@@ -83,10 +83,10 @@ class Prepared:
 
     plain_tasks: as they were built. tasks: as the trials see them, by their layout, objective and head.
     baseline: the manual prompts' cost, once a split. calibration: the most that checking the precision costs, where the
-    model may compute in few bits on a device like this machine's. parity: what the parity gate costs. model_bytes: what
-    one actor's model takes, 0 without one. facts: the model's settings, where it is one of transformers. undecided:
-    places of trials whose layout a race is to find; until then they have the one that computes fewer tokens. auto_head:
-    the head was left open. space: the search space, as config.json holds it.
+    model may compute in few bits on a device like this machine's. parity: what the sanity check costs. model_bytes:
+    what one actor's model takes, 0 without one. facts: the model's settings, where it is one of transformers.
+    undecided: places of trials whose layout a race is to find; until then they have the one that computes fewer tokens.
+    auto_head: the head was left open. space: the search space, as config.json holds it.
     """
 
     plans: list[TrialPlan]
@@ -449,11 +449,11 @@ def _project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Re
         counter.require(task.batch(split), prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
-    course = _planned(experiment, task, counter)
-    plans = course.plan_all()
-    for index, (stage, plan) in enumerate(zip(course.stages, plans, strict=True)):
+    stage_schedule = _planned(experiment, task, counter)
+    plans = stage_schedule.plan_all()
+    for index, (stage, plan) in enumerate(zip(stage_schedule.stages, plans, strict=True)):
         if not isinstance(stage, RestartStageConfig):
-            steps = course.horizon(index, plan)
+            steps = stage_schedule.horizon(index, plan)
             rehearsal.take(stage.optimizer, space, experiment.seed, steps, counter.has_tokenizer, experiment.rounds)
     search = sum((plan.cost for plan in plans), Cost())
     train = Request((space.sample,), task.batch("train"), prompt)
@@ -487,7 +487,7 @@ def _measurement_cost(request: Request, counter: Counter, experiment: Experiment
     return _timed(counter.cost(request), counter.seconds(request), experiment)
 
 
-def _planned(experiment: Experiment, task: Task, counter: Counter) -> Course:
+def _planned(experiment: Experiment, task: Task, counter: Counter) -> StageSchedule:
     """Return the course of a trial; behind a screen, of the longest that the search may start from and be worded by."""
     screen, prompt = experiment.screen, experiment.prompt
     if screen is not None:
@@ -499,7 +499,7 @@ def _planned(experiment: Experiment, task: Task, counter: Counter) -> Course:
         prompt = started_from(prompt, longest_instruction(screen, plain))
         task = framed(max(wordings(plain), key=tokens), prompt)
         experiment = experiment.model_copy(update={"prompt": prompt})
-    return Course(experiment, task, prompt_space(prompt, task, counter.width), counter)
+    return StageSchedule(experiment, task, prompt_space(prompt, task, counter.width), counter)
 
 
 def _restarts(experiment: Experiment) -> bool:

@@ -142,7 +142,7 @@ def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> list[bool]:
 
 
 def _require_distance(config: OptimizerConfig | FirstOrderConfig) -> None:
-    radius = None if config.in_words else config.radius
+    radius = None if config.is_discrete else config.radius
     if radius is not None and not LEAST <= radius <= MOST:
         raise ConfigError(
             f"{config.radius_setting} of {config.label} must lie between {LEAST:g} and {MOST:g}, since coordinates are"

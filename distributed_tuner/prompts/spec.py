@@ -30,7 +30,7 @@ def prompt_spec(config: PromptConfig, task: Task) -> PromptSpec:
         )
     layout: Layout = "suffix" if config.layout == "instruction_suffix" else config.layout
     return PromptSpec(
-        config.length, config.init, text if config.init == "text" else "", layout, config.units, config.seed
+        config.length, config.init, text if config.init == "text" else "", layout, config.scale, config.seed
     )
 
 

@@ -56,17 +56,18 @@ class Briefing:
     count: int
 
 
-def instruction(briefing: Briefing, template: str | None = None, faithful: bool = False) -> str:
-    """Return the instruction: by the user's ``template``, by the published wording where ``faithful``, else by ours.
+def instruction(briefing: Briefing, template: str | None = None, reproduce_paper: bool = False) -> str:
+    """Return the instruction: by the user's ``template``, by the published wording where ``reproduce_paper``, else by
+    ours.
 
     template: as ``proposer.instruction`` has it.
 
     Raises:
         ConfigError: the template cannot be read, or does not fit.
     """
-    built_in = PUBLISHED if faithful else TEMPLATE
+    built_in = PUBLISHED if reproduce_paper else TEMPLATE
     source = built_in if template is None else template_source(template)
-    most = PUBLISHED_WORDS if faithful else briefing.most_words
+    most = PUBLISHED_WORDS if reproduce_paper else briefing.most_words
     return _filled(source, _variables(briefing) | {"most_words": most})
 
 

@@ -48,7 +48,7 @@ def propose(
     calls: int | None,
     usd: float | None,
     known: Collection[str] = (),
-    faithful: bool = False,
+    reproduce_paper: bool = False,
 ) -> Proposed:
     """Ask until an answer holds a proposal, ``settings.retries`` times more at most.
 
@@ -59,14 +59,14 @@ def propose(
     Raises:
         ConfigError: the template of the instruction does not fit, which ``check_template`` finds before.
     """
-    told = instruction(briefing, settings.instruction, faithful)
+    told = instruction(briefing, settings.instruction, reproduce_paper)
     exchanges: list[Exchange] = []
     problem = ""
     for number in range(settings.retries + 1):
         if limit := _limit(exchanges, calls, usd):
             problem = f"{problem}; {limit}" if problem else limit
             break
-        exchanges.append(_exchange(proposer, Ask(told, briefing.count, (*key, number)), number, known, faithful))
+        exchanges.append(_exchange(proposer, Ask(told, briefing.count, (*key, number)), number, known, reproduce_paper))
         if exchanges[-1].texts:
             return Proposed(exchanges[-1].texts, tuple(exchanges), "")
         problem = exchanges[-1].problem
@@ -82,13 +82,13 @@ def _limit(exchanges: list[Exchange], calls: int | None, usd: float | None) -> s
     return ""
 
 
-def _exchange(proposer: Proposer, ask: Ask, number: int, known: Collection[str], faithful: bool) -> Exchange:
+def _exchange(proposer: Proposer, ask: Ask, number: int, known: Collection[str], reproduce_paper: bool) -> Exchange:
     try:
         answer = proposer.answer(ask)
     except TunerError as error:
         return Exchange(number, ask.instruction, "", (), _writable(str(error)) or type(error).__name__)
     answer = replace(answer, text=_writable(answer.text))
-    texts = _texts(answer, ask.count, known, faithful)
+    texts = _texts(answer, ask.count, known, reproduce_paper)
     problem = "" if texts else _why_none(answer, known)
     return Exchange(
         number,
@@ -108,8 +108,8 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _texts(answer: Answer, count: int, known: Collection[str], faithful: bool) -> tuple[str, ...]:
-    return tuple(parse_published(answer.text)[:count] if faithful else parse(answer.text, count, known))
+def _texts(answer: Answer, count: int, known: Collection[str], reproduce_paper: bool) -> tuple[str, ...]:
+    return tuple(parse_published(answer.text)[:count] if reproduce_paper else parse(answer.text, count, known))
 
 
 def _why_none(answer: Answer, known: Collection[str]) -> str:

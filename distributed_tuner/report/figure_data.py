@@ -53,7 +53,7 @@ class Dots(NamedTuple):
 
 def train_loss_data(digest: Digest, summary: Mapping[str, Any], by: By) -> Curves:
     """Gather the train loss of the recommended prompt (never of perturbed candidates) for each method."""
-    bands = _bands(summary, lambda trial: _looks(digest, trial, by, "train_loss"))
+    bands = _bands(summary, lambda trial: _validator(digest, trial, by, "train_loss"))
     return Curves(_X_TITLES[by], "train loss (nats)", bands, None, _marks(digest, summary, by, bands))
 
 
@@ -61,7 +61,7 @@ def dev_metric_data(digest: Digest, summary: Mapping[str, Any], by: By) -> Curve
     """Gather the best dev metric so far of each method, and the manual prompt's."""
     metric = formatting.MetricWords(summary["best"]["metric"])
     scale = np.array([1.0, metric.scale])
-    bands = _bands(summary, lambda trial: scale * _looks(digest, trial, by, "dev_metric"), best_so_far=True)
+    bands = _bands(summary, lambda trial: scale * _validator(digest, trial, by, "dev_metric"), best_so_far=True)
     manual = _scaled(metric, reference(summary)[1]["dev_metric"])
     marks = _marks(digest, summary, by, bands)
     return Curves(_X_TITLES[by], f"best dev {metric.axis} so far", bands, manual, marks)
@@ -116,10 +116,10 @@ def _at(row: RestartRow, by: By) -> float:
     return row.elapsed if by == "seconds" else float(row.spent.queries)
 
 
-def _looks(digest: Digest, trial_id: str, by: By, name: str) -> Array64:
-    """Return the looks of a trial as points, shape (looks, 2); those without a value are left out."""
+def _validator(digest: Digest, trial_id: str, by: By, name: str) -> Array64:
+    """Return the evaluations of a trial as points, shape (looks, 2); those without a value are left out."""
     trial = digest.trials.get(trial_id)
-    points = trial.looks.columns("queries" if by == "queries" else "elapsed", name) if trial else _NO_POINTS
+    points = trial.evaluations.columns("queries" if by == "queries" else "elapsed", name) if trial else _NO_POINTS
     return points[~np.isnan(points[:, 1])]
 
 

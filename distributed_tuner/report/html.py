@@ -181,7 +181,7 @@ def _together(summary: Mapping[str, Any]) -> str:
     interval = _interval(line, summary["best"]["metric"])
     within = "" if interval is None else f" (95 % interval of its test accuracy: {interval[1]} to {interval[2]})"
     return (
-        f'"{formatting.ensemble(line)}" are the best that the best trial has looked at, each with its head, their'
+        f'"{formatting.ensemble(line)}" are the best that the best trial has evaluated, each with its head, their'
         f" log-probabilities averaged{within}{formatting.reading(line)}."
     )
 

@@ -22,8 +22,8 @@ def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str,
 
     ``config`` is the run's resolved config; each of its keys may be missing. Scores that were never measured are None.
     ``status`` is the last run_end's, or "unfinished" when there is none. ``totals`` count what the trials' budgets
-    paid for; ``totals.measurement`` is what test scores, the manual prompt, the calibration and the parity gate cost on
-    top. ``totals.counts`` are what else the oracles' answers told, by name, such as ``cached_forwards``.
+    paid for; ``totals.measurement`` is what test scores, the manual prompt, the calibration and the sanity check cost
+    on top. ``totals.counts`` are what else the oracles' answers told, by name, such as ``cached_forwards``.
     ``queries_saved`` and ``forwards_saved`` are what racing left unasked; None for trials that were not raced.
     ``best`` is what the run returns: ``kept`` says whether that is the best trial's prompt or the manual one, because
     the paired test's ``p_value`` was above ``significance``; ``tuned`` is the best trial's own then, and ``trial_id``

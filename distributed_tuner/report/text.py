@@ -93,7 +93,7 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
     if prepared.calibration.queries:
         yield _cost_row("calibration, at most", "-", prepared.calibration)
     if prepared.parity.queries:
-        yield _cost_row("parity gate", "-", prepared.parity)
+        yield _cost_row("sanity check", "-", prepared.parity)
     beside = measured + prepared.ensembles + prepared.calibration + prepared.parity
     total = sum((projection.search for projection in prepared.projections), beside)
     yield _cost_row("all", "-", total)

@@ -126,7 +126,7 @@ def _summarize(
 
 
 def _by_score(config: RecordedSettings | None) -> bool:
-    """Tell whether a trial's looks selected by cross-validation; not in runs of before it was there."""
+    """Tell whether a trial's evaluations selected by cross-validation; not in runs of before it was there."""
     stages = config.stages if config else []
     rules = {stage.select for stage in stages if stage.kind != "restart"}
     return bool(stages) and rules <= {"cross_validation"}

@@ -77,7 +77,7 @@ def _of(experiment: Experiment, task: Task, layout: str, oracle: LossOracle, cou
     size = spec.length * oracle.info.width
     start = np.zeros(size, dtype=np.float32)
     center = Center(f"layout/{layout}/{experiment.task.split_seed}", start)
-    unit = 1.0 if spec.units == "embedding" else oracle.info.embedding_std
+    unit = 1.0 if spec.scale == "embedding" else oracle.info.embedding_std
     around: Sequence[Candidate] = [
         Perturbation(center, (experiment.seed, "layout", number), 1, RADIUS * unit) for number in range(count - 1)
     ]

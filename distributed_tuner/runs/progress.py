@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import EventRow, LookRow, RestartRow, Row, ScreenRow, StageRow, SurveyRow
+from distributed_tuner.ledger.rows import EvalRow, EventRow, RestartRow, Row, ScreenRow, StageRow, SurveyRow
 from distributed_tuner.report import formatting
 from distributed_tuner.shown import plain
 
@@ -68,8 +68,8 @@ class Progress:
     def row(self, trial_id: str, row: Row) -> None:
         """A trial has reported a row."""
         match row:
-            case LookRow():
-                self.look(trial_id, row)
+            case EvalRow():
+                self.evaluation(trial_id, row)
             case RestartRow():
                 self.restart(trial_id, row)
             case SurveyRow():
@@ -81,8 +81,8 @@ class Progress:
             case EventRow():
                 self.note(f"{trial_id}: {formatting.one_line(row.message, 500)}")
 
-    def look(self, trial_id: str, row: LookRow) -> None:
-        """A trial has looked at its recommended prompt."""
+    def evaluation(self, trial_id: str, row: EvalRow) -> None:
+        """A trial has evaluated its recommended prompt."""
         line = self._lines[trial_id]
         if row.selected:
             line.metric, line.loss = row.dev_metric, row.dev_loss

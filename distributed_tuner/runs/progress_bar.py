@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from distributed_tuner.callbacks import Callback, EndEvent, EvaluationEvent, RestartEvent, StepEvent
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import LookRow, RestartRow, Row, StepRow
+from distributed_tuner.ledger.rows import EvalRow, RestartRow, Row, StepRow
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Bar:
                 )
                 for callback in self._callbacks:
                     callback.on_step(step)
-            case LookRow():
+            case EvalRow():
                 evaluation = EvaluationEvent(
                     trial_id=trial_id,
                     stage=row.stage,

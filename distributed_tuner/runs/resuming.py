@@ -12,6 +12,7 @@ from distributed_tuner import __version__
 from distributed_tuner.config.base import FILE, named
 from distributed_tuner.config.distributions import Distribution
 from distributed_tuner.config.load import apply_override, load_space
+from distributed_tuner.config.renamed import with_present_names
 from distributed_tuner.config.space import TrialPlan, recorded
 from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig
 from distributed_tuner.config.validation import experiment_of
@@ -155,7 +156,7 @@ def require_unedited(directory: RunDirectory, space: Path | None, overrides: Seq
         return f"{where} holds no search space that {what} could be held against; all settings are those of the run"
     begun = _Space.model_validate(begun)
     written = begun.written if space is None else load_space(space, [])
-    _require_equal(begun.written, plain(written), str(space), where)
+    _require_equal(with_present_names(begun.written), with_present_names(plain(written)), str(space), where)
     if overrides:
         _require_equal(plain(_with(written, begun.overrides)), plain(_with(written, overrides)), "--set", where)
     again = "".join(f" --set {one}" for one in begun.overrides if one not in overrides)

@@ -331,7 +331,7 @@ class Run:
         return self._directory.report
 
     def _export(self, oracle: LossOracle) -> None:
-        """Write ``best/`` from the trial that the summary calls best, if any has looked at its prompt."""
+        """Write ``best/`` from the trial that the summary calls best, if any has evaluated its prompt."""
         best = self._best()
         if best is None:
             return

@@ -1,4 +1,4 @@
-"""The gate before the first trial: an oracle must answer the question that it was asked, or nothing begins.
+"""The sanity check before the first trial: an oracle must answer the question that it was asked, or nothing begins.
 
 What must agree is oracles/checks/parity.py's. Here is what a run asks with, and what follows from a noisy endpoint.
 """
@@ -33,7 +33,7 @@ HINT = (
 )
 
 
-def pass_gate(
+def pass_sanity_check(
     prepared: Prepared, pool: OraclePool, note: Callable[[str], None]
 ) -> tuple[list[ParityRow], dict[str, float]]:
     """Ask the pool what must agree, once for each layout of the trials' prompts.

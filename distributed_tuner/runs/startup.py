@@ -1,7 +1,7 @@
 """What a new run settles before its first trial, for all of its actors and for good: tile size and precision.
 
 Both are part of the numbers. They are written into config.json, and a resumed run takes them from there. Then, in a
-resumed run as well, the oracle must pass the gate (gate.py).
+resumed run as well, the oracle must pass the sanity check (gate.py).
 """
 
 import math
@@ -23,7 +23,7 @@ from distributed_tuner.oracles.tile_size import (
 from distributed_tuner.preflight.precision_cases import Case, cases
 from distributed_tuner.preflight.prepare import Prepared
 from distributed_tuner.runs.pool import OraclePool, Statistics
-from distributed_tuner.runs.sanity_check import pass_gate
+from distributed_tuner.runs.sanity_check import pass_sanity_check
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.values import Batch, Request
 
@@ -34,10 +34,10 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The pool that the run works with, its settings, and what was measured to find them and to pass the gate.
+    """The pool that the run works with, its settings, and what was measured to find them and to pass the sanity check.
 
     ``before``: what a pool did that was stopped again. ``tops``: tokens beside the label words that a server's answers
-    told of at the gate, with the sum of their probabilities.
+    told of at the sanity check, with the sum of their probabilities.
     """
 
     pool: OraclePool
@@ -50,8 +50,8 @@ class Settled:
     def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
         """Return ``count`` words that a head may read, the label words counted but left out.
 
-        Of a server that lists its likeliest tokens, the likeliest over the answers at the gate: what an answer does not
-        list is not known. Else the oracle's own choice.
+        Of a server that lists its likeliest tokens, the likeliest over the answers at the sanity check: what an answer
+        does not list is not known. Else the oracle's own choice.
         """
         if not self.tops:
             return self.pool.oracle.answer_words(batch, count)
@@ -90,7 +90,7 @@ def settle(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note
 
 
 def settle_again(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Settled:
-    """Start the pool of a resumed run, as its config.json says, and see it through the gate once more.
+    """Start the pool of a resumed run, as its config.json says, and see it through the sanity check once more.
 
     Raises:
         ModelError: the model cannot be loaded, or the oracle's answers do not agree with each other.
@@ -100,10 +100,10 @@ def settle_again(prepared: Prepared, start: Callable[[OracleConfig], OraclePool]
 
 
 def _passed(settled: Settled, prepared: Prepared, note: Note) -> Settled:
-    """Pass the gate; stop the pool where it refuses. The answers of a noisy endpoint are kept no more."""
+    """Pass the sanity check; stop the pool where it refuses. The answers of a noisy endpoint are kept no more."""
     pool, oracle = settled.pool, settled.oracle
     try:
-        parities, tops = pass_gate(prepared, pool, note)
+        parities, tops = pass_sanity_check(prepared, pool, note)
         if oracle.cache is not None and any(row.noisy for row in parities):
             pool.leave_cache()
             oracle = oracle.model_copy(update={"cache": None})

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distributed_tuner.ledger.rows import CostRow, FeedbackRow, LookRow, RestartRow, Row, ScreenRow, StepRow, SurveyRow
+from distributed_tuner.ledger.rows import CostRow, EvalRow, FeedbackRow, RestartRow, Row, ScreenRow, StepRow, SurveyRow
 from distributed_tuner.values import Cost
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Accounting:
     """The books of one stage of one trial. ``spent`` and ``elapsed`` ask the trial."""
 
     trial_id: str
@@ -28,7 +28,7 @@ class Books:
 
     def given_up(self, before: Cost, rows: Iterable[Row]) -> Cost | None:
         """Return what was paid since ``before`` and is told by none of ``rows``: requests that had no answer."""
-        paid = StepRow | LookRow | FeedbackRow | RestartRow | SurveyRow | ScreenRow
+        paid = StepRow | EvalRow | FeedbackRow | RestartRow | SurveyRow | ScreenRow
         told = sum((row.cost.value() for row in rows if isinstance(row, paid)), before)
         lost = self.spent() - told
         if lost.queries == 0:

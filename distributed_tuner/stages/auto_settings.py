@@ -16,7 +16,7 @@ from distributed_tuner.ledger.rows import Row, SurveyRow
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key
 from distributed_tuner.stages import ladder, slopes
-from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.values import Array, Array64, Batch, Candidate, Center, Cost, Point, PromptSpec, Request
 
@@ -61,7 +61,7 @@ class SurveyStage:
         batch: Batch,
         prompt: PromptSpec,
         oracle: BudgetedOracle,
-        books: Books,
+        accounting: Accounting,
         start: Array,
         unit: float,
         keep: Cost,
@@ -72,7 +72,7 @@ class SurveyStage:
         self._batch = batch
         self._prompt = prompt
         self._oracle = oracle
-        self._books = books
+        self._accounting = accounting
         self._start = start
         self._keep = keep
         self.selected = best
@@ -108,7 +108,9 @@ class SurveyStage:
         self.done, self.reason = True, note or "surveyed"
         self.settings = self._question.settings()
         told = {} if measured is None else measured
-        return SurveyRow(**self._books.names, settings=self.settings, note=note, **told, **self._books.of(cost))
+        return SurveyRow(
+            **self._accounting.names, settings=self.settings, note=note, **told, **self._accounting.of(cost)
+        )
 
 
 def _question(optimizer: OptimizerConfig, center: Center, key: Key, unit: float) -> Question:

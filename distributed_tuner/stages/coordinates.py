@@ -10,6 +10,6 @@ def coordinates(model: LossOracle, candidate: Candidate, prompt: PromptSpec) -> 
     """Return x, shape (P,), of a soft candidate: its rows are base + unit * x, solved for x."""
     rows = model.materialize(candidate, prompt)
     base = model.materialize(Point(np.zeros(rows.size, dtype=np.float32)), prompt)
-    unit = model.info.embedding_std if prompt.units == "embedding" else 1.0
+    unit = model.info.embedding_std if prompt.scale == "embedding" else 1.0
     x: Array = ((rows - base) / np.float32(unit)).reshape(-1)
     return x

@@ -1,4 +1,4 @@
-"""The ensemble of a trial: the best of the prompts that it has looked at, each with its head, read together."""
+"""The ensemble of a trial: the best of the prompts that it has evaluated, each with its head, read together."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from distributed_tuner.values import Array, Array64, Candidate
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Member:
-    """A prompt that was looked at: its rows (L, D) or its words, its wording, and what reads it.
+    """A prompt that was evaluated: its rows (L, D) or its words, its wording, and what reads it.
 
     score: as of ``Read``. out: label probabilities (N, W) of train and dev, as of ``Read``. head: what was fitted.
     """
@@ -72,7 +72,7 @@ class Archive:
         self._told: tuple[Member, ...] = ()
 
     def offer(self, candidate: Candidate, task: Task, read: Read) -> None:
-        """Take in a prompt that was looked at, where it is one of the best and none that is here already."""
+        """Take in a prompt that was evaluated, where it is one of the best and none that is here already."""
         full = len(self._members) >= self._size
         if not math.isfinite(read.score) or (full and (not self._size or read.score >= self._members[-1].score)):
             return

@@ -8,7 +8,7 @@ from distributed_tuner.ledger.rows import ExchangeRow
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.proposers.propose import Exchange, Proposed, propose
-from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.trial_memory import Memory
 
 SCREEN = "screen"  # in place of a stage's number, in the key of a request
@@ -18,11 +18,11 @@ def ask(
     proposer: Proposer,
     briefing: Briefing,
     *,
-    books: Books,
+    accounting: Accounting,
     memory: Memory,
     settings: ProposerConfig,
     known: Collection[str],
-    faithful: bool = False,
+    reproduce_paper: bool = False,
     screen: bool = False,
     too_long: Callable[[str], bool] = lambda text: False,
 ) -> tuple[Proposed, list[ExchangeRow]]:
@@ -33,16 +33,16 @@ def ask(
     proposed = propose(
         proposer,
         briefing,
-        (books.trial_id, SCREEN if screen else books.stage),
-        settings=settings.model_copy(update={"retries": 0}) if faithful else settings,
+        (accounting.trial_id, SCREEN if screen else accounting.stage),
+        settings=settings.model_copy(update={"retries": 0}) if reproduce_paper else settings,
         calls=None if settings.calls is None else settings.calls - memory.calls,
         usd=None if settings.usd is None else settings.usd - memory.usd,
         known=known,
-        faithful=faithful,
+        reproduce_paper=reproduce_paper,
     )
     memory.calls += len(proposed.exchanges)
     memory.usd += sum(exchange.usd for exchange in proposed.exchanges)
-    names = books.names | {"proposer": proposer.label, "screen": screen}
+    names = accounting.names | {"proposer": proposer.label, "screen": screen}
     return proposed, [_row(exchange, names, too_long) for exchange in proposed.exchanges]
 
 

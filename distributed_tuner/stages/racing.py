@@ -22,7 +22,7 @@ FITTED_TO = 1e-9  # how far Newton's method may be from the best bias, in the lo
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class RaceBatch:
     """What is asked next: candidates, by index, on the examples of one block, a half-open range."""
 
     candidates: tuple[int, ...]
@@ -30,7 +30,7 @@ class Heat:
 
 
 class Racing:
-    """The rule: which heat comes next, and what the losses are in the end.
+    """The rule: which race batch comes next, and what the losses are in the end.
 
     All candidates run the first block. The mu of lowest mean there (the first of equals) and ``race.exact`` are
     completed; their worst loss is the threshold, and the others run on until their bound exceeds it. Whoever completes
@@ -48,7 +48,7 @@ class Racing:
         self._failed_C = np.zeros(candidates, dtype=np.bool_)
         self._bounds_C: Array64 | None = None  # of a profiled objective, until more is seen
 
-    def heat(self) -> Heat | None:
+    def race_batch(self) -> RaceBatch | None:
         """Return what is asked next; None when the race is over."""
         runners = self._runners()
         if not runners:
@@ -61,14 +61,14 @@ class Racing:
             runners = [i for place, i in enumerate(runners) if place < lacking or i in exact]
         first = int(self._seen_C[runners[0]])
         together = tuple(sorted(i for i in runners if self._seen_C[i] == first))
-        return Heat(together, (first, min(first + self._race.block, self._losses_C_E.shape[1])))
+        return RaceBatch(together, (first, min(first + self._race.block, self._losses_C_E.shape[1])))
 
-    def score(self, heat: Heat, example_losses_C_E: Array64, logits_C_E_W: Array | None = None) -> None:
-        """Take in the answer to ``heat``: a row for each of its candidates, a column for each of its examples.
+    def score(self, race_batch: RaceBatch, example_losses_C_E: Array64, logits_C_E_W: Array | None = None) -> None:
+        """Take in the answer to ``race_batch``: a row for each of its candidates, a column for each of its examples.
 
         ``example_losses_C_E``: of the label words as they are. A profiled objective needs the logits as well.
         """
-        rows, (first, last) = list(heat.candidates), heat.examples
+        rows, (first, last) = list(race_batch.candidates), race_batch.examples
         finite = np.isfinite(example_losses_C_E)
         self._losses_C_E[rows, first:last] = np.where(finite, example_losses_C_E, 0.0)
         if not self._objective.plain:
@@ -146,20 +146,20 @@ class Raced:
 
 
 def run_race(request: Request, race: Race, evaluate: Callable[[Request, int], Evaluation]) -> Raced:
-    """Race the candidates of ``request`` over its examples, one request a heat.
+    """Race the candidates of ``request`` over its examples, one request a race batch.
 
-    ``evaluate`` is given a heat's request and the queries that it counts as. Together, the heats so far count as their
-    forwards divided by the examples of the whole batch, rounded up: never more than the full evaluation.
+    ``evaluate`` is given a race batch's request and the queries that it counts as. Together, the race batches so far
+    count as their forwards divided by the examples of the whole batch, rounded up: never more than the full evaluation.
     """
     examples = request.batch.examples
     racing, cost, forwards = Racing(len(request.candidates), request.batch, race), Cost(), 0
-    while (heat := racing.heat()) is not None:
-        first, last = heat.examples
-        forwards += len(heat.candidates) * (last - first)
+    while (race_batch := racing.race_batch()) is not None:
+        first, last = race_batch.examples
+        forwards += len(race_batch.candidates) * (last - first)
         queries = -(-forwards // len(examples)) - cost.queries
-        candidates = tuple(request.candidates[i] for i in heat.candidates)
+        candidates = tuple(request.candidates[i] for i in race_batch.candidates)
         batch = replace(request.batch, examples=examples[first:last], objective=LABEL_WORDS)
         answer = evaluate(Request(candidates, batch, request.prompt), queries)
-        racing.score(heat, answer.example_losses, answer.logits)
+        racing.score(race_batch, answer.example_losses, answer.logits)
         cost = cost + answer.cost
     return Raced(racing.losses(), cost, racing.stopped)

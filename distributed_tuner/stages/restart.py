@@ -1,8 +1,8 @@
 """The restart stage: an LLM reads how prompts of the stage before scored, and proposes others to start again from.
 
 Three parts, one a call of ``advance``: the stage's prompts are put into words and scored, the proposer is asked, and
-its proposals are scored beside the prompt that the trial came with. Guo et al. 2024; with ``faithful`` as their code.
-"""
+its proposals are scored beside the prompt that the trial came with. Guo et al. 2024; with ``reproduce_paper`` as their
+code."""
 
 import math
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText, Source, best_of
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
-from distributed_tuner.stages.accounting import Books
-from distributed_tuner.stages.exploit import Takeover
+from distributed_tuner.stages.accounting import Accounting
+from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.stages.trial_memory import Memory
-from distributed_tuner.stages.validation import Looks, scores_of
+from distributed_tuner.stages.validation import Validator, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Cost, Embedded, Evaluation, Request, Start, TokenSpace
 
 PUBLISHED_SHOWN = 5  # distinct prompts, and every second of the first nine where there are so many
 PUBLISHED_SPACE = TokenSpace("published", "published")
-Part = Literal["read", "wait", "ask", "choose", "look"]
+Part = Literal["read", "wait", "ask", "choose", "evaluate"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,8 +48,8 @@ class RestartStage:
     """One restart stage of one trial.
 
     ``incumbent`` is the prompt that the trial comes with. ``boundary``: after its first part the stage waits until
-    ``go_on`` or ``take_over`` says what a population's schedule decided. ``looks``: no stage follows that would look.
-    """
+    ``go_on`` or ``take_over`` says what a population's schedule decided. ``validator``: no stage follows that would
+    look."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class RestartStage:
         space: PromptSpace,
         model: LossOracle,
         oracle: BudgetedOracle,
-        books: Books,
-        looks: Looks | None,
+        accounting: Accounting,
+        validator: Validator | None,
         proposer: Proposer,
         memory: Memory,
         trajectory: Trajectory,
@@ -72,8 +72,8 @@ class RestartStage:
         self._space = space
         self._model = model
         self._oracle = oracle
-        self._books = books
-        self._looks = looks
+        self._accounting = accounting
+        self._validator = validator
         self._proposer = proposer
         self._memory = memory
         self._trajectory = trajectory
@@ -81,7 +81,7 @@ class RestartStage:
         self._boundary = boundary
         self._part: Part = "read"
         self._proposals: tuple[str, ...] = ()
-        self._takeover: Takeover | None = None
+        self._exploit: Exploit | None = None
         self._problem = ""
         self.adopted: Adopted | None = None
         self.exhausted = False
@@ -92,7 +92,7 @@ class RestartStage:
     @property
     def selected(self) -> Selected | None:
         """The trial's best prompt so far, where this stage looks; else None."""
-        return None if self._looks is None else self._looks.selected
+        return None if self._validator is None else self._validator.selected
 
     @property
     def current(self) -> Candidate:
@@ -108,24 +108,24 @@ class RestartStage:
         """The schedule leaves the trial its prompt; return the row that says so."""
         return self._end("the schedule lets it go on with its own prompt")
 
-    def take_over(self, takeover: Takeover) -> None:
+    def take_over(self, exploit: Exploit) -> None:
         """The schedule has the trial restart."""
-        self._takeover = takeover
+        self._exploit = exploit
         self._part = "ask"
 
     def advance(self) -> list[Row]:
         """Do the next part. Sets ``done`` and ``reason`` when the stage has ended."""
-        parts = {"read": self._read, "ask": self._ask, "choose": self._choose, "look": self._look}
-        before = self._books.spent()
+        parts = {"read": self._read, "ask": self._ask, "choose": self._choose, "evaluate": self._validate}
+        before = self._accounting.spent()
         try:
             rows = parts[self._part]()
         except BudgetExhausted as exhausted:
             self.exhausted = True
             rows = self._end(f"budget spent ({exhausted})")
-        lost = self._books.given_up(before, rows)
+        lost = self._accounting.given_up(before, rows)
         if lost is not None:
-            names, books = self._books.names, self._books.of(lost)
-            rows = [StepRow(**names, step=0, loss=None, best_loss=None, failed=lost.queries, **books), *rows]
+            names, accounting = self._accounting.names, self._accounting.of(lost)
+            rows = [StepRow(**names, step=0, loss=None, best_loss=None, failed=lost.queries, **accounting), *rows]
         return rows
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class RestartStage:
         return {
             "part": self._part,
             "proposals": self._proposals,
-            "takeover": self._takeover,
+            "takeover": self._exploit,
             "problem": self._problem,
             "adopted": self.adopted,
             "incumbent": self._incumbent,
@@ -143,11 +143,12 @@ class RestartStage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the stage."""
-        self._part, self._proposals, self._takeover = state["part"], state["proposals"], state["takeover"]
+        self._part = "evaluate" if state["part"] == "look" else state["part"]  # its name in older versions
+        self._proposals, self._exploit = state["proposals"], state["takeover"]
         self._problem, self.adopted, self._incumbent = state["problem"], state["adopted"], state["incumbent"]
         self.exhausted, self.done, self.reason = state["end"]
-        if self._looks is not None:
-            self._looks.selected = state["selected"]
+        if self._validator is not None:
+            self._validator.selected = state["selected"]
 
     # ------------------------------------------------------------------------------------------------ parts
     def _read(self) -> list[Row]:
@@ -155,7 +156,7 @@ class RestartStage:
         if self._memory.failures >= self._config.proposer.give_up_after and not self._boundary:
             return self._end("the proposer was given up before")
         texts = self._texts()
-        if not self._config.faithful:  # on the same examples, nothing that was scored scores otherwise
+        if not self._config.reproduce_paper:  # on the same examples, nothing that was scored scores otherwise
             known = {entry.text for entry in self._memory.pool}
             texts = [text for text in texts if text not in known]
         rows: list[Row] = []
@@ -163,21 +164,21 @@ class RestartStage:
             batch = self._feedback()
             answer = self._oracle.evaluate(self._request([self._prompt_of(text) for text in texts], batch))
             scored = self._scored(texts, ["trajectory"] * len(texts), answer, batch)
-            rows = [FeedbackRow(**self._books.names, texts=scored, **self._books.of(answer.cost))]
+            rows = [FeedbackRow(**self._accounting.names, texts=scored, **self._accounting.of(answer.cost))]
         self._part = "wait" if self._boundary else "ask"
         return rows
 
     def _texts(self) -> list[str]:
         """Return the texts of the chosen prompts, each once; of the incumbent alone where no stage went before."""
-        faithful = self._config.faithful
+        reproduce_paper = self._config.reproduce_paper
         points = self._trajectory.chosen(self._config.trajectory)
-        if faithful:
+        if reproduce_paper:
             points = [point for point in self._trajectory.recorded if point.step > 0]  # recorded after each step
         candidates = [point.candidate for point in points] or [self._incumbent]
         tokens = self._config.tokens
-        space = PUBLISHED_SPACE if faithful else TokenSpace(tokens.vocabulary, tokens.distance)
+        space = PUBLISHED_SPACE if reproduce_paper else TokenSpace(tokens.vocabulary, tokens.distance)
         texts = [text for text in dict.fromkeys(self._space.texts(self._model, candidates, space)) if text]
-        if not faithful:
+        if not reproduce_paper:
             return texts
         return texts[:: min(2, max(1, len(texts) // PUBLISHED_SHOWN))][:PUBLISHED_SHOWN]
 
@@ -188,24 +189,24 @@ class RestartStage:
         if memory.failures >= settings.give_up_after:
             self._problem = "the proposer was given up before"
             return []
-        pool = memory.pool if self._takeover is None else (*self._takeover.pool, *memory.pool)
+        pool = memory.pool if self._exploit is None else (*self._exploit.pool, *memory.pool)
         proposed, rows = ask(
             self._proposer,
             self._briefing(pool),
-            books=self._books,
+            accounting=self._accounting,
             memory=memory,
             settings=settings,
             known={entry.text for entry in pool},
-            faithful=self._config.faithful,
+            reproduce_paper=self._config.reproduce_paper,
             too_long=lambda text: self._space.is_too_long(self._model, text),
         )
-        self._proposals = proposed.texts[: 1 if self._config.faithful else self._config.proposals]
+        self._proposals = proposed.texts[: 1 if self._config.reproduce_paper else self._config.proposals]
         return [*rows, *self._judged(proposed.problem), *self._too_long(rows)]
 
     def _briefing(self, pool: Sequence[PooledText]) -> Briefing:
-        stage = self._books.stage
-        own = [entry for entry in pool if entry.stage == stage and entry.trial_id == self._books.trial_id]
-        shown = best_of(own, PUBLISHED_SHOWN) if self._config.faithful else best_of(pool, self._config.shown)
+        stage = self._accounting.stage
+        own = [entry for entry in pool if entry.stage == stage and entry.trial_id == self._accounting.trial_id]
+        shown = best_of(own, PUBLISHED_SHOWN) if self._config.reproduce_paper else best_of(pool, self._config.shown)
         return Briefing(
             description=self._task.description,
             label_words=self._task.label_words,
@@ -247,9 +248,9 @@ class RestartStage:
 
     def _choose(self) -> list[Row]:
         """Score proposals, donor and incumbent on the same examples; adopt the best if it beats what it must beat."""
-        if self._config.faithful and self._takeover is None:
+        if self._config.reproduce_paper and self._exploit is None:
             return self._adopt_unscored()
-        donor = None if self._takeover is None else self._takeover.place
+        donor = None if self._exploit is None else self._exploit.place
         if not self._proposals and donor is None:
             return self._end(self._problem or "no proposal")
         known = self._memory.incumbent_loss if donor is None else None
@@ -293,39 +294,39 @@ class RestartStage:
         scored: list[ScoredText] | None = None,
         cost: Cost | None = None,
     ) -> list[Row]:
-        """End the choice, and the stage unless a look is still to come."""
-        adopted, takeover = self.adopted, self._takeover
+        """End the choice, and the stage unless an evaluation is still to come."""
+        adopted, exploit = self.adopted, self._exploit
         self.reason = reason or f"adopted a {adopted.source if adopted else 'prompt'}"
-        if self._looks is not None and (self.adopted is not None or self._looks.selected is None):
-            self._part = "look"
+        if self._validator is not None and (self.adopted is not None or self._validator.selected is None):
+            self._part = "evaluate"
         else:
             self.done = True
         return [
             RestartRow(
-                **self._books.names,
+                **self._accounting.names,
                 incumbent_loss=incumbent,
                 scored=scored or [],
                 adopted="none" if adopted is None else adopted.source,
                 text="" if adopted is None else adopted.text,
-                donor=None if takeover is None else takeover.donor,
-                settings={} if takeover is None else takeover.settings,
+                donor=None if exploit is None else exploit.donor,
+                settings={} if exploit is None else exploit.settings,
                 reason=reason,
-                **self._books.of(cost or Cost()),
+                **self._accounting.of(cost or Cost()),
             )
         ]
 
-    def _look(self) -> list[Row]:
-        assert self._looks is not None
+    def _validate(self) -> list[Row]:
+        assert self._validator is not None
         self.done = True
         try:
-            return [self._looks.look(self.current, 0)]
+            return [self._validator.evaluate(self.current, 0)]
         except BudgetExhausted as exhausted:
             self.reason = f"budget spent ({exhausted})"
             return []
 
     # ------------------------------------------------------------------------------------------------ small things
     def _feedback(self) -> Batch:
-        return self._task.batch("dev" if self._config.faithful else "feedback")
+        return self._task.batch("dev" if self._config.reproduce_paper else "feedback")
 
     def _request(self, candidates: Sequence[Candidate], batch: Batch) -> Request:
         return Request(tuple(candidates), batch, self._space.spec)
@@ -334,7 +335,7 @@ class RestartStage:
         return Adopted(self._space.place(self._model, self._prompt_of(text)), text, "proposal")
 
     def _prompt_of(self, text: str) -> Candidate:
-        return Embedded(text, published=True) if self._config.faithful else self._space.of_text(text)
+        return Embedded(text, published=True) if self._config.reproduce_paper else self._space.of_text(text)
 
     def _scored(
         self, texts: Sequence[str], sources: Sequence[Source], answer: Evaluation, batch: Batch
@@ -342,7 +343,7 @@ class RestartStage:
         """Return the scores as rows hold them, and put what has words into the pool."""
         metrics = [scores_of(self._task, answer, batch, i)[self._task.metric] for i in range(len(texts))]
         self._memory.pool += tuple(
-            PooledText(text, float(loss), metric, source, self._books.trial_id, self._books.stage)
+            PooledText(text, float(loss), metric, source, self._accounting.trial_id, self._accounting.stage)
             for text, loss, metric, source in zip(texts, answer.losses, metrics, sources, strict=True)
             if text
         )
@@ -352,4 +353,4 @@ class RestartStage:
         ]
 
     def _event(self, kind: str, message: str) -> EventRow:
-        return EventRow(trial_id=self._books.trial_id, kind=kind, message=message)
+        return EventRow(trial_id=self._accounting.trial_id, kind=kind, message=message)

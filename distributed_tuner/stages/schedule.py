@@ -17,7 +17,7 @@ from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.reading import Reader, settled_head
 from distributed_tuner.stages.screen import longest_prompt, screen_queries, screened_batch, wordings
 from distributed_tuner.stages.step_plan import StagePlan, fits, plan_stage
-from distributed_tuner.stages.validation import batches, look_cost
+from distributed_tuner.stages.validation import batches, eval_cost
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Cost, Request, Text
 
@@ -30,11 +30,11 @@ class Costs(Protocol):
     def cost(self, request: Request) -> Cost: ...
 
 
-class Course:
+class StageSchedule:
     """Plans the stages of one experiment."""
 
     def __init__(self, experiment: Experiment, task: Task, space: PromptSpace, costs: Costs) -> None:
-        self.stages = experiment.course
+        self.stages = experiment.stage_schedule
         self._experiment = experiment
         self._head = settled_head(experiment.head)
         self._reader = Reader(task, self._head)
@@ -46,17 +46,18 @@ class Course:
         """Plan one stage from what those ``before`` it leave; None: it is the first.
 
         Raises:
-            BudgetTooSmall: the budget does not pay for a step of the first stage and the looks around it. Of a later
+            BudgetTooSmall: the budget does not pay for a step of the first stage and the evaluations around it. Of a
+            later
                 stage it may: the trial does what it can with what is left.
         """
         config = self.stages[stage]
         if isinstance(config, RestartStageConfig):
             cost = self._restart_cost(stage)
             return StagePlan(0, 0, cost if fits((before or Cost()) + cost, self._experiment.budget) else Cost(), 0)
-        step, look = self._step_cost(config), self._look_cost()
+        step, evaluation = self._step_cost(config), self._eval_cost()
         first = self._survey_cost(stage) + self._screen_cost(stage)
         limits, spent = self._share(stage, before or Cost()), (before or Cost()) + first
-        plan = plan_stage(limits, step, look, config.look_every, config.steps, spent)
+        plan = plan_stage(limits, step, evaluation, config.eval_every, config.steps, spent)
         if plan.steps == 0 and before is None:
             raise self._too_small(stage, None)
         return replace(plan, cost=plan.cost + first) if plan.steps else plan
@@ -65,7 +66,7 @@ class Course:
         """Plan every stage, one after another.
 
         Raises:
-            BudgetTooSmall: the budget does not pay for a step of every stage and the looks around it.
+            BudgetTooSmall: the budget does not pay for a step of every stage and the evaluations around it.
         """
         plans: list[StagePlan] = []
         for stage, config in enumerate(self.stages):
@@ -81,13 +82,14 @@ class Course:
         return max(1, plan.steps) * len(range(stage, len(self.stages), every))
 
     def search_cost(self, stage: int) -> Cost:
-        """Return the least that a search must have left to be worth its survey: a step, and a look on either side."""
+        """Return the least that a search must have left to be worth its survey: a step, and an evaluation on either
+        side."""
         config = self.stages[stage]
         assert not isinstance(config, RestartStageConfig)
-        return self._look_cost() + self._step_cost(config) + self._look_cost()
+        return self._eval_cost() + self._step_cost(config) + self._eval_cost()
 
-    def looks_after(self, stage: int) -> bool:
-        """Tell whether a restart stage must look at its prompt itself, since no stage follows that would."""
+    def validates_after(self, stage: int) -> bool:
+        """Tell whether a restart stage must evaluate its prompt itself, since no stage follows that would."""
         return stage + 1 == len(self.stages) or isinstance(self.stages[stage + 1], RestartStageConfig)
 
     # ------------------------------------------------------------------------------------------------ parts
@@ -124,21 +126,21 @@ class Course:
         if config.steps is None:
             return Cost()
         unlimited = BudgetConfig(queries=10**12)
-        plan = plan_stage(unlimited, self._step_cost(config), self._look_cost(), config.look_every, config.steps)
+        plan = plan_stage(unlimited, self._step_cost(config), self._eval_cost(), config.eval_every, config.steps)
         return plan.cost + self._survey_cost(stage)
 
     def _restart_cost(self, stage: int) -> Cost:
         """Return the most that a restart stage asks: its trajectory, its proposals and the incumbent, perhaps a donor
-        and a look."""
+        and an evaluation."""
         config = self.stages[stage]
         assert isinstance(config, RestartStageConfig)
-        look = self._look_cost() if self.looks_after(stage) else Cost()
+        evaluation = self._eval_cost() if self.validates_after(stage) else Cost()
         donor = isinstance(self._experiment.schedule, PopulationScheduleConfig)
-        if config.faithful:
-            return self._cost(5 + (3 if donor else 0), self._task.batch("dev")) + look
+        if config.reproduce_paper:
+            return self._cost(5 + (3 if donor else 0), self._task.batch("dev")) + evaluation
         batch = self._task.batch("feedback")
         texts = max(1, config.trajectory)
-        return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + look
+        return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + evaluation
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:
         built = self._built(config)
@@ -159,7 +161,7 @@ class Course:
         return self._cost(count, self._step_batch(self._built(config).batch_size)) if count else Cost()
 
     def _screen_cost(self, stage: int) -> Cost:
-        """Return the most that the screen before the first stage costs, its looks included."""
+        """Return the most that the screen before the first stage costs, its evaluations included."""
         screen = self._experiment.screen
         if stage or screen is None:
             return Cost()
@@ -169,8 +171,8 @@ class Course:
         def cost(wording: Task) -> Cost:
             reader, longest = Reader(wording, self._head), Text(longest_prompt(screen, wording))
             train = Request((longest,) * queries, screened_batch(reader), NO_ROWS)
-            looked = [Request((longest,) * screen.finalists, batch, NO_ROWS) for batch in batches(reader)]
-            return _sum([self._costs.cost(request) for request in (train, *looked)])
+            evaluated = [Request((longest,) * screen.finalists, batch, NO_ROWS) for batch in batches(reader)]
+            return _sum([self._costs.cost(request) for request in (train, *evaluated)])
 
         return max(map(cost, wordings(task)), key=lambda cost: (cost.usd, cost.tokens))
 
@@ -178,8 +180,8 @@ class Course:
         train = len(self._task.train)
         return self._task.batch("train", range(min(size or train, train)))
 
-    def _look_cost(self) -> Cost:
-        return look_cost(self._reader, self._space, self._costs.cost)
+    def _eval_cost(self) -> Cost:
+        return eval_cost(self._reader, self._space, self._costs.cost)
 
     def _cost(self, count: int, batch: Batch, gradient: bool = False) -> Cost:
         return self._costs.cost(Request((self._space.sample,) * count, batch, self._space.spec, gradient))
@@ -195,9 +197,9 @@ class Course:
         shared = ", take fewer rounds or stages" if len(self.stages) > 1 else ""
         advice = "raise it" + (", limit the steps of the stages before" if before else shared)
         return BudgetTooSmall(
-            f"the budget must pay for one step of {config.optimizer.kind} and a look before and after it{surveyed}:"
-            f" {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens, {needed.usd:.6f} US"
-            f" dollars; but it is {given}{taken}; {advice} or shrink the step"
+            f"the budget must pay for one step of {config.optimizer.kind} and an evaluation before and after"
+            f" it{surveyed}: {needed.queries} queries, {needed.forwards} forwards, {needed.tokens} tokens,"
+            f" {needed.usd:.6f} US dollars; but it is {given}{taken}; {advice} or shrink the step"
         )
 
 

@@ -2,7 +2,7 @@
 
 Each candidate is a query. Instructions first, and what a proposer adds to them; then the best of them in other
 templates; then train rows in front of the best of all. Other label words are read from the same answers. The few that
-are left on train are few rows to choose among many by: the finalists are looked at as any prompt is, on train and dev,
+are left on train are few rows to choose among many by: the finalists are evaluated as any prompt is, on train and dev,
 and what that selects wins. Pure but for the oracle and the proposer that are asked.
 """
 
@@ -21,16 +21,16 @@ from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.seeds import Key, generator
-from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trial_memory import Memory
-from distributed_tuner.stages.validation import Looks
+from distributed_tuner.stages.validation import Validator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Example, Request, Text
 
-Part = Literal["instructions", "proposer", "proposals", "templates", "demonstrations", "look"]
+Part = Literal["instructions", "proposer", "proposals", "templates", "demonstrations", "evaluate"]
 PROPOSER_SHOWN = 8  # instructions, with how they did
 PROPOSED_WORDS = 30  # that an instruction of a proposer may have
 
@@ -61,7 +61,7 @@ class Found:
 class ScreenStage:
     """One screen of one trial, a part a call of ``advance``; ``found`` then holds what the search starts from.
 
-    looks: who looks at a finalist, by the reader of its wording, given what was selected before. keep: what must be
+    looks: who evaluates a finalist, by the reader of its wording, given what was selected before. keep: what must be
     left in the budget for the search. proposer: who is asked where one is configured. best: the trial's best prompt so
     far.
     """
@@ -73,8 +73,8 @@ class ScreenStage:
         key: Key,
         reader: Reader,
         oracle: BudgetedOracle,
-        books: Books,
-        looks: Callable[[Reader, Selected | None], Looks],
+        accounting: Accounting,
+        validator: Callable[[Reader, Selected | None], Validator],
         keep: Cost,
         proposer: Proposer | None = None,
         memory: Memory | None = None,
@@ -85,8 +85,8 @@ class ScreenStage:
         self._reader = reader
         self._task = reader.task
         self._oracle = oracle
-        self._books = books
-        self._looks = looks
+        self._accounting = accounting
+        self._validator = validator
         self._keep = keep
         self._proposer = proposer
         self._memory = memory or Memory()
@@ -136,9 +136,9 @@ class ScreenStage:
                 self._part = "demonstrations"
             case "demonstrations":
                 self._score(self._demonstrated())
-                self._part = "look"
-            case "look":
-                return [*self._look(), self._row()]
+                self._part = "evaluate"
+            case "evaluate":
+                return [*self._validate(), self._row()]
         return []
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,7 +156,8 @@ class ScreenStage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the screen."""
-        self._part, self._proposals = state["part"], tuple(state["proposals"])
+        self._part = "evaluate" if state["part"] == "look" else state["part"]  # its name in older versions
+        self._proposals = tuple(state["proposals"])
         self._scored, self._notes = tuple(state["scored"]), tuple(state["notes"])
         self._finalists, self._winner = state.get("finals", ((), None))  # none in states of before there were any
         self._cost, self.selected = state["cost"], state["selected"]
@@ -179,7 +180,7 @@ class ScreenStage:
         proposed, rows = ask(
             self._proposer,
             briefing,
-            books=self._books,
+            accounting=self._accounting,
             memory=self._memory,
             settings=self._config.proposer,
             known={one.text for one in self._scored},
@@ -193,7 +194,7 @@ class ScreenStage:
         if self._memory.told:
             return [*rows]
         self._memory.told = True
-        return [*rows, EventRow(trial_id=self._books.trial_id, kind="proposer", message=problem)]
+        return [*rows, EventRow(trial_id=self._accounting.trial_id, kind="proposer", message=problem)]
 
     def _in_other_templates(self) -> list[Screened]:
         return [
@@ -213,35 +214,35 @@ class ScreenStage:
             if (rows := drawn(task, number, (*self._key, "demonstrations", number, order)))
         ]
 
-    def _look(self) -> list[Row]:
-        """Look at the finalists: all in one part, for until then nobody knows the wording that goes with the best."""
+    def _validate(self) -> list[Row]:
+        """Evaluate the finalists: all in one part, for until then nobody knows the wording that goes with the best."""
         self.done, self.reason = True, "screened"
         rows: list[Row] = []
         for number, one in enumerate(finalists(self._best(), self._config.finalists)):
-            before = self._books.spent()
-            looks = self._looks(self._reader.of(self._worded(one)), self.selected)
+            before = self._accounting.spent()
+            validator = self._validator(self._reader.of(self._worded(one)), self.selected)
             try:
-                row = looks.look(Text(one.text), number, one.shown)
+                row = validator.evaluate(Text(one.text), number, one.shown)
             except (ModelError, TaskError) as error:
-                self._notes += (f"not looked at: {error}",)
-                self._cost = self._cost + (self._books.spent() - before)
+                self._notes += (f"not evaluated: {error}",)
+                self._cost = self._cost + (self._accounting.spent() - before)
                 continue
             except BudgetExhausted as exhausted:
                 self.reason = f"budget spent ({exhausted})"
-                self._notes += (f"not all finalists were looked at: {exhausted}",)
-                self._cost = self._cost + (self._books.spent() - before)
+                self._notes += (f"not all finalists were evaluated: {exhausted}",)
+                self._cost = self._cost + (self._accounting.spent() - before)
                 break
             rows.append(row)
             self._finalists += (one,)
             if row.selected:
-                self.selected, self._winner = looks.selected, one
+                self.selected, self._winner = validator.selected, one
         return rows
 
     # ------------------------------------------------------------------------------------------------ scores
     def _score(self, prompts: Sequence[Screened]) -> None:
         """Score prompts, one request each, so that one that does not fit costs none of the others."""
         for prompt in prompts:
-            before = self._books.spent()
+            before = self._accounting.spent()
             try:
                 self._scored += tuple(self._answered(prompt))
             except (ModelError, TaskError) as error:
@@ -250,7 +251,7 @@ class ScreenStage:
                 self._notes += (f"not all was tried: {exhausted}",)
                 return
             finally:
-                self._cost = self._cost + (self._books.spent() - before)
+                self._cost = self._cost + (self._accounting.spent() - before)
 
     def _answered(self, prompt: Screened) -> list[Screened]:
         """Ask for a prompt, and read the answer by its own label words and, without demonstrations, by all others."""
@@ -288,7 +289,7 @@ class ScreenStage:
     def _row(self) -> ScreenRow:
         found = self.found
         return ScreenRow(
-            **self._books.names,
+            **self._accounting.names,
             texts=[
                 ScreenedText(
                     text=one.text,
@@ -306,7 +307,7 @@ class ScreenStage:
             template=found.template,
             label_words=list(found.label_words),
             note="; ".join(dict.fromkeys(self._notes)),
-            **self._books.of(self._cost),
+            **self._accounting.of(self._cost),
         )
 
     def _other_template(self, template: str) -> str:
@@ -395,7 +396,7 @@ def demonstrated(instruction: str, examples: Sequence[Example], task: Task) -> s
 
 
 def screen_queries(config: ScreenStageConfig, task: Task) -> int:
-    """Return the most queries that a screen asks, its looks left out."""
+    """Return the most queries that a screen asks, its evaluations left out."""
     first = len(instructions(config, task)) + (0 if config.proposer is None else config.proposals)
     kept = min(first, config.instructions_kept)
     behind = min(first * (1 + len(task.others)), config.instructions_kept)

@@ -1,8 +1,8 @@
-"""The stages with an optimizer: ask, evaluate, tell, and now and then a look at what it recommends.
+"""The stages with an optimizer: ask, evaluate, tell, and now and then an evaluation of what it recommends.
 
 Black box or white box, the loop is the same: a gradient stage asks for gradients along with losses. Owns the order of
-things and the ledger rows that tell of it. The optimizer proposes, the budgeted oracle answers and pays, looks select.
-"""
+things and the ledger rows that tell of it. The optimizer proposes, the budgeted oracle answers and pays, evaluations
+select."""
 
 import contextlib
 import math
@@ -18,7 +18,7 @@ from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.oracles.base import counted
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key, generator
-from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.ensemble import Archive
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
@@ -26,16 +26,16 @@ from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.trajectory import Trajectory
-from distributed_tuner.stages.validation import Looks
+from distributed_tuner.stages.validation import Validator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Request
 
 
 class SearchStage:
-    """One search or gradient stage of one trial. ``advance`` does one step or one look and returns their rows.
+    """One search or gradient stage of one trial. ``advance`` does one step or one evaluation and returns their rows.
 
     ``optimizer`` is ready for its next ask; ``trajectory``, if there is one, is filled with the prompts of its way.
-    ``best``: what the stages before selected. ``archive``: takes in what is looked at.
+    ``best``: what the stages before selected. ``archive``: takes in what is evaluated.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SearchStage:
         reader: Reader,
         space: PromptSpace,
         oracle: BudgetedOracle,
-        books: Books,
+        accounting: Accounting,
         plan: StagePlan,
         optimizer: Optimizer,
         trajectory: Trajectory | None,
@@ -58,21 +58,21 @@ class SearchStage:
         self._task = reader.task
         self._space = space
         self._oracle = oracle
-        self._books = books
+        self._accounting = accounting
         self._plan = plan
         self.optimizer = optimizer
         self.trajectory = trajectory
-        self._looks = Looks(reader, space, oracle, books, config.select, best, archive=archive)
+        self._validator = Validator(reader, space, oracle, accounting, config.select, best, archive=archive)
         self.done = False
         self.reason = ""
         self._step = 0
-        self._since_look = 0
-        self._looked = -1
+        self._since_eval = 0
+        self._evaluated = -1
 
     @property
     def selected(self) -> Selected | None:
         """The trial's best prompt so far."""
-        return self._looks.selected
+        return self._validator.selected
 
     @property
     def steps(self) -> int:
@@ -85,17 +85,17 @@ class SearchStage:
         return self.optimizer.recommend()
 
     def advance(self) -> list[Row]:
-        """Do the next step or look. Sets ``done`` and ``reason`` when the stage has ended."""
-        before = self._books.spent()
+        """Do the next step or evaluation. Sets ``done`` and ``reason`` when the stage has ended."""
+        before = self._accounting.spent()
         rows = self._advance()
         return [*rows, *self._given_up(before, rows)]
 
     def _advance(self) -> list[Row]:
         stopped = self.optimizer.stop_reason
-        if self._looked < 0 or (self._since_look >= self._config.look_every and stopped is None):
-            return self._try(self._look)
+        if self._evaluated < 0 or (self._since_eval >= self._config.eval_every and stopped is None):
+            return self._try(self._validate)
         if stopped is not None:
-            row = EventRow(trial_id=self._books.trial_id, kind="optimizer_stop", message=stopped)
+            row = EventRow(trial_id=self._accounting.trial_id, kind="optimizer_stop", message=stopped)
             return self._end(stopped, [row])
         if self._step >= (self._plan.most if self.optimizer.race else self._plan.steps):  # what races save buys steps
             return self._end(f"all {self._step} planned steps done", [])
@@ -107,7 +107,7 @@ class SearchStage:
             "optimizer": self.optimizer.state_dict(),
             "trajectory": None if self.trajectory is None else self.trajectory.state_dict(),
             "selected": self.selected,
-            "counters": (self._step, self._since_look, self._looked, self.done, self.reason),
+            "counters": (self._step, self._since_eval, self._evaluated, self.done, self.reason),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -115,8 +115,8 @@ class SearchStage:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.trajectory is not None:
             self.trajectory.load_state_dict(state["trajectory"])
-        self._looks.selected = state["selected"]
-        self._step, self._since_look, self._looked, self.done, self.reason = state["counters"]
+        self._validator.selected = state["selected"]
+        self._step, self._since_eval, self._evaluated, self.done, self.reason = state["counters"]
 
     # ------------------------------------------------------------------------------------------------ parts
     def _try(self, part: Callable[[], list[Row]]) -> list[Row]:
@@ -126,10 +126,10 @@ class SearchStage:
             return self._end(f"budget spent ({exhausted})", [])
 
     def _end(self, reason: str, rows: list[Row]) -> list[Row]:
-        """End the stage; what was learnt since the last look is looked at first, if it can still be paid."""
-        if 0 <= self._looked < self._step:
+        """End the stage; what was learnt since the last evaluation is evaluated first, if it can still be paid."""
+        if 0 <= self._evaluated < self._step:
             with contextlib.suppress(BudgetExhausted):
-                rows = [*self._look(), *rows]
+                rows = [*self._validate(), *rows]
         if self.trajectory is not None and self.optimizer.losses_are_of_the_start:
             self.trajectory.record(self._step, self.current, math.nan)  # where the last step led; never scored
         self.done, self.reason = True, reason
@@ -137,11 +137,11 @@ class SearchStage:
 
     def _given_up(self, before: Cost, rows: list[Row]) -> list[Row]:
         """Return a row for what was paid without an answer, so that the ledger tells of all that was spent."""
-        lost = self._books.given_up(before, rows)
+        lost = self._accounting.given_up(before, rows)
         if lost is None:
             return []
-        names, books = self._books.names, self._books.of(lost)
-        return [StepRow(**names, step=self._step + 1, loss=None, best_loss=None, failed=lost.queries, **books)]
+        names, accounting = self._accounting.names, self._accounting.of(lost)
+        return [StepRow(**names, step=self._step + 1, loss=None, best_loss=None, failed=lost.queries, **accounting)]
 
     def _one_step(self) -> list[Row]:
         before = self.current
@@ -155,19 +155,19 @@ class SearchStage:
         self._tell(losses, gradients)
         self._record(before, losses)
         self._step += 1
-        # Looks come by what was asked, or a warm cache would put them off.
-        self._since_look += cost.queries if self.optimizer.race else counted(request, 0).queries
+        # Evaluations come by what was asked, or a warm cache would put them off.
+        self._since_eval += cost.queries if self.optimizer.race else counted(request, 0).queries
         finite = losses[np.isfinite(losses)]
         best = float(finite.min()) if finite.size else None
         return [
             StepRow(
-                **self._books.names,
+                **self._accounting.names,
                 step=self._step,
                 loss=float(finite.mean()) if finite.size else None,
                 best_loss=best,
                 failed=len(candidates) - int(finite.size),
                 metrics={**self.optimizer.metrics(), **saved},
-                **self._books.of(cost),
+                **self._accounting.of(cost),
             )
         ]
 
@@ -193,13 +193,13 @@ class SearchStage:
 
         A race begins only where the full evaluation can be paid.
         """
-        keep, race = self._looks.cost(), self.optimizer.race
+        keep, race = self._validator.cost(), self.optimizer.race
         if race is None:
             answer = self._oracle.evaluate(request, keep=keep)
             return answer.losses, answer.gradients, answer.cost, {}
         full = self._oracle.cost(request)
         self._oracle.require(full + keep)
-        raced = run_race(request, race, lambda heat, queries: self._oracle.evaluate(heat, keep, queries))
+        raced = run_race(request, race, lambda race_batch, queries: self._oracle.evaluate(race_batch, keep, queries))
         saved = {
             "queries_saved": float(full.queries - raced.cost.queries),
             "forwards_saved": float(full.forwards - raced.cost.forwards),
@@ -207,9 +207,9 @@ class SearchStage:
         }
         return raced.losses, None, raced.cost, saved
 
-    def _look(self) -> list[Row]:
-        row = self._looks.look(self.current, self._step)
-        self._looked, self._since_look = self._step, 0
+    def _validate(self) -> list[Row]:
+        row = self._validator.evaluate(self.current, self._step)
+        self._evaluated, self._since_eval = self._step, 0
         return [row]
 
     def _train_batch(self) -> Batch:

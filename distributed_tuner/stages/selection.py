@@ -1,4 +1,4 @@
-"""Which of the prompts that were looked at is the trial's best: by cross-validation over train and dev, or by dev."""
+"""Which of the prompts that were evaluated is the trial's best: by cross-validation over train and dev, or by dev."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Selected:
 
 
 def is_better(metric: float, loss: float, score: float, best: Selected | None, rule: Rule) -> bool:
-    """Tell whether a look beats the best so far. A look whose loss is not finite never does."""
+    """Tell whether an evaluation beats the best so far. An evaluation whose loss is not finite never does."""
     if rule == "cross_validation":
         return math.isfinite(score) and (best is None or not score >= best.score)
     if not (math.isfinite(metric) and math.isfinite(loss)):

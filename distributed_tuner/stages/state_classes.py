@@ -2,7 +2,7 @@
 
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.ensemble import Member
-from distributed_tuner.stages.exploit import Takeover
+from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.restart import Adopted
 from distributed_tuner.stages.screen import Found, Screened
 from distributed_tuner.stages.selection import Selected
@@ -28,7 +28,7 @@ STATE_CLASSES = (
     Projection,
     Screened,
     Selected,
-    Takeover,
+    Exploit,
     Text,
     Waypoint,
 )

@@ -13,29 +13,35 @@ MOST_STEPS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage will do if nothing stops it early: steps, looks, and what they cost together.
+    """What a stage will do if nothing stops it early: steps, evaluations, and what they cost together.
 
     ``most`` is the number of steps after which the stage ends however much budget is left, as when steps were raced.
     ``candidates``: those of one step.
     """
 
     steps: int
-    looks: int
+    evaluations: int
     cost: Cost
     most: int
     candidates: int = 1
 
 
 def plan_stage(
-    limits: BudgetConfig, step: Cost, look: Cost, look_every: int, most: int | None = None, before: Cost | None = None
+    limits: BudgetConfig,
+    step: Cost,
+    evaluation: Cost,
+    eval_every: int,
+    most: int | None = None,
+    before: Cost | None = None,
 ) -> StagePlan:
-    """Play the stage through: a look at the start, steps with a look every ``look_every`` queries, a look at the end.
+    """Play the stage through: an evaluation of the start, steps with an evaluation every ``eval_every`` queries, an
+    evaluation of the end.
 
     Args:
         limits: what the budget allows; seconds are not known beforehand and ignored.
         step: cost of one step, of all its candidates on all its examples.
-        look: cost of one look.
-        look_every: queries between two looks.
+        look: cost of one evaluation.
+        eval_every: queries between two evaluations.
         most: steps after which the stage ends anyway.
         before: what earlier stages have taken from the same limits; not part of the plan's own cost.
 
@@ -45,14 +51,14 @@ def plan_stage(
     bounded = any(getattr(limits, unit) is not None for unit in COUNTED) or (limits.usd is not None and step.usd > 0)
     most = min(most or MOST_STEPS, MOST_STEPS if bounded else UNLIMITED_STEPS)
     before = before or Cost()
-    spent, steps, looks, since = before + look, 0, 1, 0
-    while steps < most and fits(spent + step + look, limits):
+    spent, steps, evaluations, since = before + evaluation, 0, 1, 0
+    while steps < most and fits(spent + step + evaluation, limits):
         spent, steps, since = spent + step, steps + 1, since + step.queries
-        if since >= look_every and steps < most:
-            spent, looks, since = spent + look, looks + 1, 0
+        if since >= eval_every and steps < most:
+            spent, evaluations, since = spent + evaluation, evaluations + 1, 0
     if since:
-        spent, looks = spent + look, looks + 1
-    return StagePlan(steps, looks, spent - before, most, step.queries)
+        spent, evaluations = spent + evaluation, evaluations + 1
+    return StagePlan(steps, evaluations, spent - before, most, step.queries)
 
 
 def fits(cost: Cost, limits: BudgetConfig) -> bool:

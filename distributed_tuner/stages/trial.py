@@ -1,4 +1,4 @@
-"""One trial: its stages in order under one purse, then the selected prompt scored once on test.
+"""One trial: its stages in order under one budget, then the selected prompt scored once on test.
 
 Knows no Ray: it is given an oracle and advances one step at a time, so that whoever runs it decides when to report,
 save and stop. Rows for the ledger come out; nothing is written here.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distributed_tuner import optimizers
-from distributed_tuner.budget import Purse
+from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.experiment import Experiment, label_of
 from distributed_tuner.config.optimizer import CmaConfig, ZotConfig
 from distributed_tuner.config.prompt import started_from
@@ -25,20 +25,20 @@ from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.prompts.spec import framed, unframed
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.seeds import Key
-from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.auto_settings import SurveyStage
 from distributed_tuner.stages.ensemble import Archive, Member
-from distributed_tuner.stages.exploit import Takeover
+from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader, fitted_on, settled_head
 from distributed_tuner.stages.restart import RestartStage
-from distributed_tuner.stages.schedule import Course, TunedStageConfig
+from distributed_tuner.stages.schedule import StageSchedule, TunedStageConfig
 from distributed_tuner.stages.screen import Found, ScreenStage
 from distributed_tuner.stages.search import SearchStage, train_batch
 from distributed_tuner.stages.selection import Rule, Selected
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.stages.trial_memory import Memory
-from distributed_tuner.stages.validation import Looks, scores_of
+from distributed_tuner.stages.validation import Validator, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Candidate, Cost, Request, Start, Text
 
@@ -66,7 +66,7 @@ class Trial:
     """Runs one experiment on one task with one oracle. ``proposers``: gives the proposer of a restart stage's settings.
 
     Raises:
-        BudgetTooSmall: the budget does not pay for a look, a step and a look.
+        BudgetTooSmall: the budget does not pay for an evaluation, a step and an evaluation.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Trial:
         self._clock = clock
         self._key: Key = (experiment.seed, index)
         self._space = prompt_space(experiment.prompt, task, oracle.info.width)
-        self._purse = Purse(experiment.budget)
-        self._budgeted = BudgetedOracle(oracle, self._purse, experiment.oracle, self.elapsed)
+        self._tracker = BudgetTracker(experiment.budget)
+        self._budgeted = BudgetedOracle(oracle, self._tracker, experiment.oracle, self.elapsed)
         self._began: float | None = None
         self._before = 0.0
         self._selected: Selected | None = None
@@ -111,9 +111,9 @@ class Trial:
 
     def _set_experiment(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._course = Course(experiment, self._task, self._space, self._oracle)
+        self._stage_schedule = StageSchedule(experiment, self._task, self._space, self._oracle)
         rules = [stage.select for stage in experiment.stages if not isinstance(stage, RestartStageConfig)]
-        self._rule: Rule = rules[0] if rules else "cross_validation"  # of looks that no search takes
+        self._rule: Rule = rules[0] if rules else "cross_validation"  # of evaluations that no search takes
         self._reader = Reader(self._task, settled_head(experiment.head), fitted_on(experiment))
 
     # ------------------------------------------------------------------------------------------------ what others see
@@ -130,11 +130,13 @@ class Trial:
     @property
     def boundary(self) -> int:
         """How many restart stages the trial has reached."""
-        return sum(isinstance(stage, RestartStageConfig) for stage in self._course.stages[: self._stage_index + 1])
+        return sum(
+            isinstance(stage, RestartStageConfig) for stage in self._stage_schedule.stages[: self._stage_index + 1]
+        )
 
     @property
     def restart_id(self) -> str:
-        """The ``Takeover`` that was carried out last; empty before the first."""
+        """The ``Exploit`` that was carried out last; empty before the first."""
         return self._restart_id
 
     @property
@@ -170,14 +172,15 @@ class Trial:
         return self._space.kept(self._oracle, candidate)
 
     def place(self) -> Start:
-        """Return where the selected prompt is, the current one before the first look: coordinates (P,), or words."""
+        """Return where the selected prompt is, the current one before the first evaluation: coordinates (P,), or
+        words."""
         best = self.selected
         return self._space.place(self._oracle, self._stage.current if best is None else best.candidate)
 
     def progress(self) -> dict[str, float]:
         """Return numbers to show while the trial runs."""
         best = self.selected
-        spent = self._purse.spent
+        spent = self._tracker.spent
         return {
             "queries": spent.queries,
             "forwards": spent.forwards,
@@ -190,7 +193,7 @@ class Trial:
 
     # ------------------------------------------------------------------------------------------------ what it does
     def advance(self) -> list[Row]:
-        """Do one step, one look, one part of a restart, or the closing measurement; return its rows."""
+        """Do one step, one evaluation, one part of a restart, or the closing measurement; return its rows."""
         if self._began is None:
             self._began = self._clock()
         if not self._stage.done:
@@ -206,7 +209,7 @@ class Trial:
             return []
         self._selected = self.selected
         ended = self._ended()
-        if self._stage_index + 1 < len(self._course.stages) and not self._is_spent():
+        if self._stage_index + 1 < len(self._stage_schedule.stages) and not self._is_spent():
             self._close_stage()
             self._open_next(self._stage_index + 1)
             return [ended]
@@ -217,12 +220,12 @@ class Trial:
         assert isinstance(self._stage, RestartStage) and self._stage.waiting
         return self._stage.go_on()
 
-    def take_over(self, takeover: Takeover) -> None:
+    def take_over(self, exploit: Exploit) -> None:
         """Leave a boundary as the schedule of a population says."""
         assert isinstance(self._stage, RestartStage) and self._stage.waiting
-        self._restart_id = takeover.id
-        self.apply(takeover.settings)
-        self._stage.take_over(takeover)
+        self._restart_id = exploit.id
+        self.apply(exploit.settings)
+        self._stage.take_over(exploit)
 
     def apply(self, settings: Mapping[str, float]) -> None:
         """Use other settings, by path, from the next stage on."""
@@ -248,7 +251,7 @@ class Trial:
             "adopted": self._adopted,
             "selected": self._selected,
             "archive": self._archive.state_dict(),
-            "purse": self._purse.state_dict(),
+            "purse": self._tracker.state_dict(),
             "elapsed": self.elapsed(),
             "outcome": self.outcome,
         }
@@ -275,14 +278,14 @@ class Trial:
         self._horizon = state["horizon"]
         self._stage = self._open_stage(restored=True)
         self._stage.load_state_dict(state["stage"])
-        self._purse.load_state_dict(state["purse"])
+        self._tracker.load_state_dict(state["purse"])
         self._before, self._began = state["elapsed"], None
         self.outcome = state["outcome"]
 
     # ------------------------------------------------------------------------------------------------ stages
     def _open_next(self, index: int) -> None:
         self._stage_index = index
-        self._opened = self._purse.spent
+        self._opened = self._tracker.spent
         self._stage = self._open_stage()
 
     def _settle(self, place: int, measured: dict[str, float]) -> None:
@@ -319,7 +322,7 @@ class Trial:
 
     def _is_spent(self) -> bool:
         """Tell whether an LLM alone has used up the budget: what follows would ask as much, and be refused as well."""
-        later = self._course.stages[self._stage_index + 1 :]
+        later = self._stage_schedule.stages[self._stage_index + 1 :]
         spent = isinstance(self._stage, RestartStage) and self._stage.exhausted
         return spent and all(isinstance(stage, RestartStageConfig) for stage in later)
 
@@ -328,26 +331,26 @@ class Trial:
         return self._stage_index % len(self._experiment.stages)
 
     def _open_stage(self, restored: bool = False) -> SearchStage | RestartStage | SurveyStage | ScreenStage:
-        config = self._course.stages[self._stage_index]
-        books = Books(self.trial_id, self._stage_index, lambda: self._purse.spent, self.elapsed)
+        config = self._stage_schedule.stages[self._stage_index]
+        accounting = Accounting(self.trial_id, self._stage_index, lambda: self._tracker.spent, self.elapsed)
         if self._experiment.screen is not None:
-            self._course.plan(self._stage_index, None)  # says so where the budget is too small
-            return self._open_screen(self._experiment.screen, books)
+            self._stage_schedule.plan(self._stage_index, None)  # says so where the budget is too small
+            return self._open_screen(self._experiment.screen, accounting)
         if isinstance(config, RestartStageConfig):
-            return self._open_restart(config, books)
+            return self._open_restart(config, accounting)
         first = self._stage_index == 0 and not self._surveyed and self._screened is None
-        plan = self._course.plan(self._stage_index, None if first else self._opened)
+        plan = self._stage_schedule.plan(self._stage_index, None if first else self._opened)
         if isinstance(config, SearchStageConfig) and config.optimizer.unsettled:
-            return self._open_survey(config, books)
+            return self._open_survey(config, accounting)
         if not restored:
-            self._horizon = self._course.horizon(self._stage_index, plan)
+            self._horizon = self._stage_schedule.horizon(self._stage_index, plan)
         return SearchStage(
             config,
             key=(*self._key, self._stage_index),
             reader=self._reader,
             space=self._space,
             oracle=self._budgeted,
-            books=books,
+            accounting=accounting,
             plan=plan,
             optimizer=self._build(config, None) if restored else self._optimizer(config),
             best=self._selected,
@@ -355,9 +358,9 @@ class Trial:
             archive=self._archive,
         )
 
-    def _open_screen(self, config: ScreenStageConfig, books: Books) -> ScreenStage:
-        def looks(reader: Reader, best: Selected | None) -> Looks:
-            return Looks(reader, self._space, self._budgeted, books, self._rule, best, True, self._archive)
+    def _open_screen(self, config: ScreenStageConfig, accounting: Accounting) -> ScreenStage:
+        def validator(reader: Reader, best: Selected | None) -> Validator:
+            return Validator(reader, self._space, self._budgeted, accounting, self._rule, best, True, self._archive)
 
         proposer = None
         if config.proposer is not None:
@@ -368,9 +371,9 @@ class Trial:
             key=(*self._key, "screen"),
             reader=self._reader_of_words(),
             oracle=self._budgeted,
-            books=books,
-            looks=looks,
-            keep=self._course.search_cost(0),
+            accounting=accounting,
+            validator=validator,
+            keep=self._stage_schedule.search_cost(0),
             proposer=proposer,
             memory=self._memory,
             best=self._selected,
@@ -381,7 +384,7 @@ class Trial:
         task = unframed(self._task, self._experiment.prompt)
         return Reader(task, settled_head(self._experiment.head), fitted_on(self._experiment))
 
-    def _open_survey(self, config: SearchStageConfig, books: Books) -> SurveyStage:
+    def _open_survey(self, config: SearchStageConfig, accounting: Accounting) -> SurveyStage:
         start = self._start() if self._adopted is None else self._adopted
         assert not isinstance(start, str)  # preflight/compatibility.py: zot and cma search coordinates
         assert isinstance(config.optimizer, ZotConfig | CmaConfig)  # no other has settings to be measured
@@ -392,26 +395,26 @@ class Trial:
             batch=train_batch(self._task, config.optimizer.batch_size, key, 0),
             prompt=self._space.spec,
             oracle=self._budgeted,
-            books=books,
+            accounting=accounting,
             start=start,
-            unit=1.0 if self._space.spec.units == "embedding" else self._oracle.info.embedding_std,
-            keep=self._course.search_cost(self._stage_index),
+            unit=1.0 if self._space.spec.scale == "embedding" else self._oracle.info.embedding_std,
+            keep=self._stage_schedule.search_cost(self._stage_index),
             best=self._selected,
         )
 
     def _new_trajectory(self) -> Trajectory | None:
         """Return what a stage records its prompts in; None where no restart stage follows that would read them."""
-        following = self._course.stages[self._stage_index + 1 : self._stage_index + 2]
+        following = self._stage_schedule.stages[self._stage_index + 1 : self._stage_index + 2]
         if not following or not isinstance(following[0], RestartStageConfig):
             return None
-        return Trajectory(PUBLISHED_WAYPOINTS if following[0].faithful else Trajectory.KEPT)
+        return Trajectory(PUBLISHED_WAYPOINTS if following[0].reproduce_paper else Trajectory.KEPT)
 
-    def _open_restart(self, config: RestartStageConfig, books: Books) -> RestartStage:
+    def _open_restart(self, config: RestartStageConfig, accounting: Accounting) -> RestartStage:
         assert self._proposers is not None, "restart stages need proposers"
-        looks = None
-        if self._course.looks_after(self._stage_index):
-            looks = Looks(
-                self._reader, self._space, self._budgeted, books, self._rule, self._selected, archive=self._archive
+        validator = None
+        if self._stage_schedule.validates_after(self._stage_index):
+            validator = Validator(
+                self._reader, self._space, self._budgeted, accounting, self._rule, self._selected, archive=self._archive
             )
         return RestartStage(
             config,
@@ -419,8 +422,8 @@ class Trial:
             space=self._space,
             model=self._oracle,
             oracle=self._budgeted,
-            books=books,
-            looks=looks,
+            accounting=accounting,
+            validator=validator,
             proposer=self._proposers(config.proposer),
             memory=self._memory,
             trajectory=self._trajectory,
@@ -442,7 +445,7 @@ class Trial:
             optimizer.relocate(adopted)
         elif adopted is not None:
             assert not isinstance(adopted, str)  # preflight/compatibility.py: words cannot be injected
-            unit = self._oracle.info.embedding_std if self._space.spec.units == "embedding" else 1.0
+            unit = self._oracle.info.embedding_std if self._space.spec.scale == "embedding" else 1.0
             optimizer.inject(adopted, self._oracle.info.embedding_std, unit)
         return optimizer
 
@@ -458,9 +461,9 @@ class Trial:
 
     def _mode(self) -> str:
         """Return what the restart stage before this one does to the optimizer."""
-        before = self._course.stages[self._stage_index - 1]
+        before = self._stage_schedule.stages[self._stage_index - 1]
         assert isinstance(before, RestartStageConfig)
-        return "keep" if before.faithful else before.state
+        return "keep" if before.reproduce_paper else before.state
 
     def _start(self) -> Start:
         """Return where a new optimizer begins where nothing was adopted: at the selected prompt, if there is one."""
@@ -470,7 +473,7 @@ class Trial:
 
     def _ended(self) -> StageRow:
         """Return the row that says how the stage has ended."""
-        config, stage, best = self._course.stages[self._stage_index], self._stage, self._selected
+        config, stage, best = self._stage_schedule.stages[self._stage_index], self._stage, self._selected
         return StageRow(
             trial_id=self.trial_id,
             stage=self._stage_index,
@@ -480,14 +483,14 @@ class Trial:
             reason=stage.reason,
             dev_loss=None if best is None else best.dev_loss,
             dev_metric=None if best is None else best.dev_metric,
-            paid=CostRow.of(self._purse.spent - self._opened),
-            spent=CostRow.of(self._purse.spent),
+            paid=CostRow.of(self._tracker.spent - self._opened),
+            spent=CostRow.of(self._tracker.spent),
             elapsed=self.elapsed(),
         )
 
     def _measure(self) -> list[Row]:
         if self._selected is None:
-            self.outcome = Outcome(f"{self._stage.reason}; no look had a finite loss")
+            self.outcome = Outcome(f"{self._stage.reason}; no evaluation had a finite loss")
             return []
         if not self._task.test:
             self.outcome = Outcome(self._stage.reason)

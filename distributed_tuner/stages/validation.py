@@ -1,13 +1,14 @@
-"""Looks: a prompt is scored on all of train and dev and read by the head; that says whether it is the selected one."""
+"""Evaluation: a prompt is scored on all of train and dev and read by the head; that says whether it is the selected
+one."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from distributed_tuner.ledger.rows import LookRow
+from distributed_tuner.ledger.rows import EvalRow
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
-from distributed_tuner.stages.accounting import Books
+from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.ensemble import Archive
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.reading import Reader, predicted
@@ -17,10 +18,10 @@ from distributed_tuner.tasks.metrics import score
 from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Request
 
 
-class Looks:
-    """Looks on behalf of one stage. ``best``: the trial's selected prompt so far, until a look beats it.
+class Validator:
+    """Evaluations on behalf of one stage. ``best``: the trial's selected prompt so far, until an evaluation beats it.
 
-    ``screen``: the stage is a screen. ``archive``: takes in what is looked at.
+    ``screen``: the stage is a screen. ``archive``: takes in what is evaluated.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class Looks:
         reader: Reader,
         space: PromptSpace,
         oracle: BudgetedOracle,
-        books: Books,
+        accounting: Accounting,
         rule: Rule,
         best: Selected | None,
         screen: bool = False,
@@ -39,11 +40,11 @@ class Looks:
         self._reader = reader
         self._space = space
         self._oracle = oracle
-        self._books = books
+        self._accounting = accounting
         self._rule = rule
         self.selected = best
 
-    def look(self, candidate: Candidate, step: int, shown: Sequence[int] = ()) -> LookRow:
+    def evaluate(self, candidate: Candidate, step: int, shown: Sequence[int] = ()) -> EvalRow:
         """Score a prompt and say what it is worth. ``shown``: places in train of rows that stand in the prompt.
 
         Raises:
@@ -63,8 +64,8 @@ class Looks:
             self._archive.offer(candidate, self._reader.task, read)
         if better:
             self.selected = Selected(candidate, metric, read.dev_loss, train_loss, read.score, read.state)
-        return LookRow(
-            **self._books.names,
+        return EvalRow(
+            **self._accounting.names,
             step=step,
             train_loss=train_loss,
             dev_loss=read.dev_loss,
@@ -75,22 +76,22 @@ class Looks:
             selected=better,
             screen=self._screen,
             text=words_of(candidate),
-            **self._books.of(sum((answer.cost for answer in answers), Cost())),
+            **self._accounting.of(sum((answer.cost for answer in answers), Cost())),
         )
 
     def cost(self) -> Cost:
-        """Return what a look costs."""
-        return look_cost(self._reader, self._space, self._oracle.cost)
+        """Return what an evaluation costs."""
+        return eval_cost(self._reader, self._space, self._oracle.cost)
 
 
 def batches(reader: Reader) -> list[Batch]:
-    """Return what a look asks of a prompt: train, dev, and texts without content where the head needs them."""
+    """Return what an evaluation asks of a prompt: train, dev, and texts without content where the head needs them."""
     references = reader.references
     return [reader.batch("train"), reader.batch("dev"), *([] if references is None else [references])]
 
 
-def look_cost(reader: Reader, space: PromptSpace, cost: Any) -> Cost:
-    """Return what a look costs, by the costs of a request."""
+def eval_cost(reader: Reader, space: PromptSpace, cost: Any) -> Cost:
+    """Return what an evaluation costs, by the costs of a request."""
     return sum((cost(Request((space.sample,), batch, space.spec)) for batch in batches(reader)), Cost())
 
 

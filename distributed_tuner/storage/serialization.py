@@ -132,7 +132,7 @@ class _Reader:
     def __init__(self, arrays: dict[str, npt.NDArray[Any]], classes: Sequence[type], made: list[Any]) -> None:
         self._arrays = arrays
         self._bytes = functools.cache(lambda place: arrays[place].tobytes())  # one object, however often it is named
-        self._classes = {one.__name__: one for one in classes}
+        self._classes = {name: one for one in classes for name in (one.__name__, *getattr(one, "FORMER_NAMES", ()))}
         self._made: list[Any] = []
         for name, fields in made:
             if name not in self._classes:

@@ -49,7 +49,7 @@ class Trials:
     def __init__(self, pool: Pool, count: int, tiles: int) -> None:
         self._stop = threading.Event()
         self._executor = ThreadPoolExecutor(count)
-        oracles = [pool.oracle.asking_as(f"trial-{i}") for i in range(count)]
+        oracles = [pool.oracle.for_client(f"trial-{i}") for i in range(count)]
         self._futures = [self._executor.submit(self._ask, oracle, i, tiles) for i, oracle in enumerate(oracles)]
 
     def _ask(self, oracle: Any, trial: int, tiles: int) -> int:

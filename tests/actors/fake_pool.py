@@ -70,7 +70,7 @@ class FakeActor:
 
 
 class FakeKeeper:
-    """A keeper's handle that has ``spare`` actors to start, in order; it starts fewer when there are no more."""
+    """A supervisor's handle that has ``spare`` actors to start, in order; it starts fewer when there are no more."""
 
     def __init__(self, spare: Iterable[FakeActor]) -> None:
         self.spare = list(spare)
@@ -111,8 +111,8 @@ def packed(wanted: Request) -> Packed:
     return pack(wanted, put=lambda value: value)
 
 
-def dispatcher_of(keeper: FakeKeeper, config: AnalyticOracleConfig = CONFIG) -> Dispatcher:
-    return Dispatcher(config, "keeper", lambda name: keeper)
+def dispatcher_of(supervisor: FakeKeeper, config: AnalyticOracleConfig = CONFIG) -> Dispatcher:
+    return Dispatcher(config, "keeper", lambda name: supervisor)
 
 
 def with_pool(actors: list[FakeActor], body: Callable[[Dispatcher], Awaitable[Any]], tile: Tile = CONFIG.tile) -> Any:
@@ -122,12 +122,12 @@ def with_pool(actors: list[FakeActor], body: Callable[[Dispatcher], Awaitable[An
 
 
 def with_keeper(
-    keeper: FakeKeeper, body: Callable[[Dispatcher], Awaitable[Any]], config: AnalyticOracleConfig = CONFIG
+    supervisor: FakeKeeper, body: Callable[[Dispatcher], Awaitable[Any]], config: AnalyticOracleConfig = CONFIG
 ) -> Any:
     """Run ``body`` beside a dispatcher that has started."""
 
     async def main() -> Any:
-        dispatcher = dispatcher_of(keeper, config)
+        dispatcher = dispatcher_of(supervisor, config)
         await dispatcher.start()
         async with asyncio.timeout(20):
             return await body(dispatcher)

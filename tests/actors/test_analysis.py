@@ -56,7 +56,7 @@ def test_of_a_run_the_start_and_the_trained_prompt_are_looked_at(reviews: Path, 
 def test_behind_a_screen_the_prompt_is_looked_at_in_the_wording_that_was_found(reviews: Path, tmp_path: Path) -> None:
     templates = [f"{words} {{text}} It was{{label_word}}" for words in ("Verdict of", "So what of", "All in all")]
     screen = {"kind": "screen", "templates": templates, "patterns": False, "demonstrations": []}
-    search = {"kind": "search", "optimizer": CMA, "look_every": 100, "select": "metric"}
+    search = {"kind": "search", "optimizer": CMA, "eval_every": 100, "select": "metric"}
     more = {"stages": [screen, search], "budget": {"queries": 300}}
     run_space(write_space(space({"kind": "analytic"}, [], **more), reviews, "behind.yaml"), tmp_path / "run")
     best = json.loads((tmp_path / "run" / "summary.json").read_text())["best"]

@@ -45,7 +45,7 @@ def command(*arguments: object) -> list[str]:
 
 def of_many_steps(methods: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Return a space that takes seconds, of which a part is over when the other begins."""
-    return space({"kind": "analytic", "seconds": seconds}, methods, budget={"queries": QUERIES}, look_every=100)
+    return space({"kind": "analytic", "seconds": seconds}, methods, budget={"queries": QUERIES}, eval_every=100)
 
 
 def interrupt_process(process: subprocess.Popen[str]) -> None:
@@ -125,7 +125,9 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     assert before < written, "the second process has written to the same ledger"
     assert written - len(ledger.steps) < before, "and its trials have not begun anew"
     assert len([row for row in raw_rows(directory, "measure") if row["what"] == "manual_prompt"]) == 2
-    assert [row["layout"] for row in raw_rows(directory, "parity")] == ["prefix", "prefix"], "the gate, once more"
+    assert [row["layout"] for row in raw_rows(directory, "parity")] == ["prefix", "prefix"], (
+        "the sanity check, once more"
+    )
 
     status, _, stderr = resume(long_space, out)  # and of a run that is done nothing is left to do
     assert status == 0, stderr

@@ -234,9 +234,9 @@ def test_trials_share_the_pool_fairly_however_they_cut_their_asks() -> None:
 
     async def body(dispatcher: Dispatcher) -> None:
         async def ask(name: str) -> None:
-            await dispatcher.evaluate(packed(request(40, 3, name)), asker=name)
+            await dispatcher.evaluate(packed(request(40, 3, name)), client_id=name)
 
-        many = [dispatcher.evaluate(packed(request(40, 3, "many")), asker="many") for _ in range(5)]
+        many = [dispatcher.evaluate(packed(request(40, 3, "many")), client_id="many") for _ in range(5)]
         await asyncio.gather(*many, ask("one"))
 
     with_pool([FakeActor(note)], body)
@@ -252,8 +252,10 @@ def test_a_trial_of_thrice_the_priority_gets_thrice_the_tiles() -> None:
         return ORACLE.evaluate(tile)
 
     async def body(dispatcher: Dispatcher) -> None:
-        small = [dispatcher.evaluate(packed(request(4, 3, "urgent")), asker="urgent", priority=3.0) for _ in range(30)]
-        large = dispatcher.evaluate(packed(request(120, 3, "patient")), asker="patient")
+        small = [
+            dispatcher.evaluate(packed(request(4, 3, "urgent")), client_id="urgent", priority=3.0) for _ in range(30)
+        ]
+        large = dispatcher.evaluate(packed(request(120, 3, "patient")), client_id="patient")
         await asyncio.gather(large, *small)
 
     with_pool([FakeActor(note)], body)

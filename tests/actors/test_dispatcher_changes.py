@@ -45,26 +45,26 @@ def elastic(least: int, most: int, queue: int = 2, idle_seconds: float = 0.2) ->
 
 @pytest.mark.usefixtures("quick_ticks")
 def test_a_pool_grows_with_what_waits_and_shrinks_to_nothing_when_idle() -> None:
-    keeper = FakeKeeper([FakeActor(leisurely) for _ in range(9)])
+    supervisor = FakeKeeper([FakeActor(leisurely) for _ in range(9)])
 
     async def body(dispatcher: Dispatcher) -> None:
-        await until(lambda: keeper.ended == ["oracle-0"])
+        await until(lambda: supervisor.ended == ["oracle-0"])
         wanted = request(20, 6)
         expected = TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted)
         assert same(await dispatcher.evaluate(packed(wanted)), expected)
         statistics = await dispatcher.statistics()
         assert (statistics.up, statistics.most_up) == (4, 4)
         assert statistics.tiles == 20
-        await until(lambda: len(keeper.ended) == 5)
+        await until(lambda: len(supervisor.ended) == 5)
         assert (await dispatcher.statistics()).up == 0
         assert same(await dispatcher.evaluate(packed(wanted)), expected)
         kinds = [kind for kind, _ in statistics.events]
         assert kinds[0] == "pool_shrinks"
         assert kinds.count("pool_grows") == 1
 
-    with_keeper(keeper, body, elastic(0, 4))
-    assert len(keeper.started) == 9
-    assert all(actor.tiles for name, actor in keeper.started.items() if name != "oracle-0")
+    with_keeper(supervisor, body, elastic(0, 4))
+    assert len(supervisor.started) == 9
+    assert all(actor.tiles for name, actor in supervisor.started.items() if name != "oracle-0")
 
 
 @pytest.mark.usefixtures("quick_ticks")
@@ -77,17 +77,17 @@ def test_an_actor_works_as_soon_as_it_is_up_and_others_are_still_loading() -> No
             return ORACLE.info
 
     second, third = FakeActor(leisurely), Loading()
-    keeper = FakeKeeper([FakeActor(leisurely), second, third])
+    supervisor = FakeKeeper([FakeActor(leisurely), second, third])
 
     async def body(dispatcher: Dispatcher) -> None:
         await dispatcher.evaluate(packed(request(20, 6)))
         assert second.tiles and not third.tiles
         loaded.set()
-        await until(lambda: len(keeper.started) == 3)
+        await until(lambda: len(supervisor.started) == 3)
         await dispatcher.evaluate(packed(request(40, 6)))
         assert third.tiles
 
-    with_keeper(keeper, body, elastic(1, 3))
+    with_keeper(supervisor, body, elastic(1, 3))
 
 
 @pytest.mark.usefixtures("quick_ticks")
@@ -104,29 +104,29 @@ def test_actors_compute_as_the_first_one_does_before_they_get_tiles() -> None:
             await asyncio.sleep(0)
             asked.append((info.extra["linear"], len(self.tiles)))
 
-    keeper = FakeKeeper([Choosing("plain"), Choosing("packed"), Choosing("plain")])
+    supervisor = FakeKeeper([Choosing("plain"), Choosing("packed"), Choosing("plain")])
 
     async def body(dispatcher: Dispatcher) -> None:
         await dispatcher.evaluate(packed(request(40, 6)))
-        await until(lambda: all(actor.tiles for actor in keeper.started.values()))
+        await until(lambda: all(actor.tiles for actor in supervisor.started.values()))
 
-    with_keeper(keeper, body, CONFIG.model_copy(update={"actors": 3}))
+    with_keeper(supervisor, body, CONFIG.model_copy(update={"actors": 3}))
     assert asked == [("plain", 0)]
 
 
 @pytest.mark.usefixtures("quick_ticks")
 def test_an_actor_that_is_let_go_ends_its_tiles_first() -> None:
-    keeper = FakeKeeper([FakeActor(leisurely) for _ in range(3)])
+    supervisor = FakeKeeper([FakeActor(leisurely) for _ in range(3)])
 
     async def body(dispatcher: Dispatcher) -> None:
         await dispatcher.evaluate(packed(request(20, 6)))
         for _ in range(40):  # one tile at a time: one actor is enough
             await dispatcher.evaluate(packed(request(2, 3)))
-        assert len(keeper.ended) == 2
+        assert len(supervisor.ended) == 2
         statistics = await dispatcher.statistics()
         assert (statistics.up, statistics.retries, statistics.restarts) == (1, 0, 0)
 
-    with_keeper(keeper, body, elastic(1, 3, idle_seconds=0.3))
+    with_keeper(supervisor, body, elastic(1, 3, idle_seconds=0.3))
 
 
 @pytest.mark.usefixtures("quick_ticks")
@@ -138,27 +138,27 @@ def test_the_actors_of_a_machine_that_goes_away_are_replaced_and_get_nothing_mor
         return ORACLE.evaluate(tile)
 
     leaving, staying, coming = FakeActor(slow, node="spot"), FakeActor(node="other"), FakeActor(node="third")
-    keeper = FakeKeeper([leaving, staying, coming])
+    supervisor = FakeKeeper([leaving, staying, coming])
 
     async def body(dispatcher: Dispatcher) -> None:
         wanted = request(8, 6)
         asked = asyncio.create_task(dispatcher.evaluate(packed(wanted)))
         await until(lambda: leaving.tiles)
-        keeper.nodes = {"spot"}
+        supervisor.nodes = {"spot"}
         assert same(await asked, TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted)), "its tiles went to others"
-        assert keeper.ended == []
+        assert supervisor.ended == []
         sent = len(leaving.tiles)
-        await until(lambda: len(keeper.started) == 3)
+        await until(lambda: len(supervisor.started) == 3)
         await dispatcher.evaluate(packed(request(40, 6)))
         assert coming.tiles
         assert len(leaving.tiles) == sent
         gate.set()
-        await until(lambda: keeper.ended == ["oracle-0"])
+        await until(lambda: supervisor.ended == ["oracle-0"])
         statistics = await dispatcher.statistics()
         assert statistics.tiles == 8 + 40
         assert [kind for kind, _ in statistics.events] == ["oracle_leaves"]
 
-    with_keeper(keeper, body, CONFIG.model_copy(update={"actors": 2}))
+    with_keeper(supervisor, body, CONFIG.model_copy(update={"actors": 2}))
 
 
 @pytest.mark.usefixtures("quick_ticks")
@@ -170,16 +170,16 @@ def test_what_a_silent_actor_has_goes_to_the_one_that_comes(monkeypatch: pytest.
         raise AssertionError
 
     frozen, coming = FakeActor(never, node="frozen"), FakeActor()
-    keeper = FakeKeeper([frozen, coming])
+    supervisor = FakeKeeper([frozen, coming])
 
     async def body(dispatcher: Dispatcher) -> None:
         wanted = request(4, 3)
         assert same(await dispatcher.evaluate(packed(wanted)), TiledOracle(ORACLE, CONFIG.tile).evaluate(wanted))
         assert (await dispatcher.statistics()).tiles == 2
 
-    with_keeper(keeper, body, elastic(1, 2, queue=100))
+    with_keeper(supervisor, body, elastic(1, 2, queue=100))
     assert len(coming.tiles) == 2
-    assert keeper.avoided == {"frozen"}
+    assert supervisor.avoided == {"frozen"}
 
 
 @pytest.mark.usefixtures("quick_ticks")
@@ -194,23 +194,23 @@ def test_an_actor_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPat
         return ORACLE.evaluate(tile)
 
     hanging, coming = FakeActor(hang_later), FakeActor()
-    keeper = FakeKeeper([hanging, coming])
+    supervisor = FakeKeeper([hanging, coming])
 
     async def end(names: list[str]) -> None:
-        keeper.ended.extend(names)
+        supervisor.ended.extend(names)
         ended.set()
 
-    keeper.end = SimpleNamespace(remote=end)  # type: ignore[attr-defined]
+    supervisor.end = SimpleNamespace(remote=end)  # type: ignore[attr-defined]
 
     async def body(dispatcher: Dispatcher) -> None:
         for _ in range(8):
             await dispatcher.evaluate(packed(request(4, 3)))
         statistics = await dispatcher.statistics()
-        assert keeper.ended == ["oracle-0"]
+        assert supervisor.ended == ["oracle-0"]
         assert [kind for kind, _ in statistics.events] == ["oracle_lost"]
         assert "has answered nothing for" in statistics.events[0][1]
 
-    with_keeper(keeper, body)
+    with_keeper(supervisor, body)
 
 
 def test_a_question_that_is_not_answered_is_put_to_another_actor_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_a_question_that_is_not_answered_is_put_to_another_actor_as_well(monkeyp
 
 
 def test_a_dispatcher_that_is_started_again_finds_actors_tile_size_and_totals() -> None:
-    keeper = FakeKeeper([FakeActor(), FakeActor()])
+    supervisor = FakeKeeper([FakeActor(), FakeActor()])
     two = CONFIG.model_copy(update={"actors": 2})
     smaller = Tile(candidates=2, examples=2)
 
@@ -251,32 +251,32 @@ def test_a_dispatcher_that_is_started_again_finds_actors_tile_size_and_totals() 
         assert [kind for kind, _ in statistics.events] == ["dispatcher_restart"]
         assert "2 oracle actor(s)" in statistics.events[0][1]
 
-    with_keeper(keeper, before, two)
-    with_keeper(keeper, after, two)
-    assert len(keeper.started) == 2
-    assert all(tile.fresh for actor in keeper.started.values() for tile in actor.tiles[-3:])
+    with_keeper(supervisor, before, two)
+    with_keeper(supervisor, after, two)
+    assert len(supervisor.started) == 2
+    assert all(tile.fresh for actor in supervisor.started.values() for tile in actor.tiles[-3:])
 
 
 def test_after_a_restart_the_first_call_begins_whatever_it_is() -> None:
-    keeper = FakeKeeper([FakeActor()])
+    supervisor = FakeKeeper([FakeActor()])
 
     async def body() -> None:
-        assert np.isfinite((await dispatcher_of(keeper).evaluate(packed(request()))).losses).all()
+        assert np.isfinite((await dispatcher_of(supervisor).evaluate(packed(request()))).losses).all()
 
     asyncio.run(body())
 
 
 def test_a_smaller_tile_survives_a_restart() -> None:
-    keeper = FakeKeeper([FakeActor(fitting(8))])
+    supervisor = FakeKeeper([FakeActor(fitting(8))])
     wide = CONFIG.model_copy(update={"tile": WIDE})
 
     async def before(dispatcher: Dispatcher) -> None:
         await dispatcher.evaluate(packed(request(8, 4)))
-        await until(lambda: keeper.memory.tile != WIDE)
+        await until(lambda: supervisor.memory.tile != WIDE)
 
     async def after(dispatcher: Dispatcher) -> None:
         await dispatcher.evaluate(packed(request(8, 4)))
         assert [kind for kind, _ in (await dispatcher.statistics()).events] == ["dispatcher_restart"]
 
-    with_keeper(keeper, before, wide)
-    with_keeper(keeper, after, wide)
+    with_keeper(supervisor, before, wide)
+    with_keeper(supervisor, after, wide)

@@ -14,8 +14,8 @@ def queue() -> FairQueue[Item]:
     return FairQueue(lambda item: item[2])
 
 
-def items(asker: str, count: int, cost: float = 1.0, first: int = 0) -> list[Item]:
-    return [(asker, first + i, cost) for i in range(count)]
+def items(client_id: str, count: int, cost: float = 1.0, first: int = 0) -> list[Item]:
+    return [(client_id, first + i, cost) for i in range(count)]
 
 
 def drained(waiting: FairQueue[Item], count: int = 10**6) -> list[Item]:
@@ -30,7 +30,7 @@ def test_a_large_population_does_not_starve_a_small_one() -> None:
     waiting = queue()
     waiting.put("large", items("large", 100))
     waiting.put("small", items("small", 3))
-    order = [asker for asker, _, _ in drained(waiting)]
+    order = [client_id for client_id, _, _ in drained(waiting)]
     assert order[:6].count("small") == 3
     assert Counter(order) == {"large": 100, "small": 3}
     assert len(waiting) == 0
@@ -40,7 +40,7 @@ def test_a_priority_is_a_share_and_starves_nobody() -> None:
     waiting = queue()
     waiting.put("urgent", items("urgent", 90), priority=3.0)
     waiting.put("patient", items("patient", 90))
-    order = [asker for asker, _, _ in drained(waiting)]
+    order = [client_id for client_id, _, _ in drained(waiting)]
     assert Counter(order[:40]) == {"urgent": 30, "patient": 10}
     assert Counter(order) == {"urgent": 90, "patient": 90}
 
@@ -50,8 +50,8 @@ def test_askers_share_by_cost_and_not_by_number() -> None:
     waiting.put("heavy", items("heavy", 100, cost=8.0))
     waiting.put("light", items("light", 100, cost=1.0))
     served: Counter[str] = Counter()
-    for asker, _, cost in drained(waiting, 90):
-        served[asker] += int(cost)
+    for client_id, _, cost in drained(waiting, 90):
+        served[client_id] += int(cost)
     assert abs(served["heavy"] - served["light"]) <= 8
 
 
@@ -60,7 +60,7 @@ def test_many_small_requests_one_after_the_other_get_no_more_than_one_large_one(
     waiting.put("large", items("large", 200))
     served: Counter[str] = Counter()
     for _ in range(100):  # a trial asks again as soon as it has its answer
-        if not any(asker == "steps" for asker in waiting._lines):
+        if not any(client_id == "steps" for client_id in waiting._lines):
             waiting.put("steps", items("steps", 1))
         (one,) = waiting.take()
         served[one[0]] += 1
@@ -73,7 +73,7 @@ def test_who_comes_back_after_a_pause_has_saved_nothing_up() -> None:
     waiting.put("busy", items("busy", 300))
     drained(waiting, 100)
     waiting.put("resting", items("resting", 100))
-    assert abs(Counter(asker for asker, _, _ in drained(waiting, 40))["resting"] - 20) <= 1
+    assert abs(Counter(client_id for client_id, _, _ in drained(waiting, 40))["resting"] - 20) <= 1
 
 
 def test_requests_of_one_asker_take_turns() -> None:
@@ -126,10 +126,10 @@ def test_whatever_happens_each_item_is_given_out_once_and_no_asker_falls_behind(
     waiting, put = queue(), Counter[Item]()
     served = dict.fromkeys((f"trial-{i}" for i in range(5)), 0.0)
     for number in range(20):
-        for asker in served:
-            new = items(asker, draw.randint(10, 30), draw.choice([1.0, 2.0, 7.0]), first=100 * number)
+        for client_id in served:
+            new = items(client_id, draw.randint(10, 30), draw.choice([1.0, 2.0, 7.0]), first=100 * number)
             put.update(new)
-            waiting.put(asker, new)
+            waiting.put(client_id, new)
     taken = Counter[Item]()
     for _ in range(100):  # fewer than anyone has: shares must be even
         for item in waiting.take(draw.randint(1, 4)):

@@ -30,7 +30,7 @@ Happened = Callable[[], bool]
 
 
 def small(seconds: float) -> dict[str, Any]:
-    return space({"kind": "analytic", "seconds": seconds}, [ZOT], budget={"queries": QUERIES}, look_every=60)
+    return space({"kind": "analytic", "seconds": seconds}, [ZOT], budget={"queries": QUERIES}, eval_every=60)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_death_of_a_process_changes_no_number(
     assert [event.kind for event in done.ledger.events] == [told]
     assert [end.status for end in done.ledger.trial_ends] == ["done"]
     assert len(raw_rows(done.directory, "trial")) == (2 if title == TRIAL else 1)
-    assert all(row.spent.queries <= QUERIES for row in (*done.ledger.steps, *done.ledger.looks))
+    assert all(row.spent.queries <= QUERIES for row in (*done.ledger.steps, *done.ledger.evaluations))
 
 
 # ------------------------------------------------------------------------------------------------ the matrix

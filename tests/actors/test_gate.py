@@ -149,7 +149,7 @@ def test_what_answers_told_is_noted() -> None:
 def test_a_model_of_transformers_is_asked_nothing(reviews: Path, llama: dict[str, Any]) -> None:
     ready = prepare(write_space(space(llama, [ZOT]), reviews, "trunk.yaml"), [])
     pool = LocalPool(ready.experiment.oracle, oracles.build(prepared(reviews, "any.yaml").experiment.oracle))
-    assert sanity_check.pass_gate(ready, pool, print) == ([], {})  # type: ignore[arg-type]
+    assert sanity_check.pass_sanity_check(ready, pool, print) == ([], {})  # type: ignore[arg-type]
 
 
 class Listing(WrappedOracle):

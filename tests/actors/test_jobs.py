@@ -116,7 +116,7 @@ def upload(reviews: Path, folder: Path, tree: dict[str, Any], note: str) -> Path
 
 
 def small(oracle: dict[str, Any]) -> dict[str, Any]:
-    return space(oracle, [ZOT], budget={"queries": 240}, look_every=60)
+    return space(oracle, [ZOT], budget={"queries": 240}, eval_every=60)
 
 
 def submit(jobs: Any, folder: Path, arguments: str) -> str:

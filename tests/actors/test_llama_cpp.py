@@ -77,7 +77,7 @@ def test_a_run_on_prompts_in_words_ends_with_a_report(
         "task": {"kind": "demo", "shots": 1, "test_limit": 4},
         "oracle": server | {"price": price, "cache": str(tmp_path / "kept")},
         "prompt": {"kind": "text", "length": 6, "vocabulary": "task"},
-        "stages": [{"kind": "search", "optimizer": {"kind": "token_edit", "popsize": 3}, "look_every": 6}],
+        "stages": [{"kind": "search", "optimizer": {"kind": "token_edit", "popsize": 3}, "eval_every": 6}],
         "budget": {"queries": 14, "usd": 0.01},
     }
     done = run_space(write_space(tree, tmp_path), tmp_path / "run")

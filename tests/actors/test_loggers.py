@@ -64,9 +64,9 @@ def report(*rows: dict[str, Any], queries: int = 40, dev_loss: float = 0.65) -> 
 
 # ---------------------------------------------------------------------------------------------------- what is told
 def test_a_report_becomes_flat_finite_numbers_and_no_text() -> None:
-    look = {"type": "look", "text": "a prompt in words", "spent": {"usd": 0.75}}
+    evaluation = {"type": "evaluation", "text": "a prompt in words", "spent": {"usd": 0.75}}
     measure = {"type": "measure", "split": "test", "loss": 0.5, "metric": 0.875}
-    told = flat(report(step(), look, measure))
+    told = flat(report(step(), evaluation, measure))
     assert told == {
         **{"queries": 40.0, "forwards": 320.0, "tokens": 6400.0, "elapsed": 2.0, "usd": 0.75},
         **{"dev_loss": 0.65, "dev_metric": 0.75, "test_loss": 0.5, "test_metric": 0.875},
@@ -125,7 +125,7 @@ def test_prometheus_is_told_of_trials_proposers_and_restarts(plans: list[TrialPl
         ("restart", "donor"),
         ("best", "zot-0001", 0.65, 0.75),
         ("budget_used", "zot-0001", 0.5),
-        ("look", {"running": 1, "pending": 1}),
+        ("update", {"running": 1, "pending": 1}),
     ]
 
 

@@ -37,7 +37,7 @@ from distributed_tuner.ledger.rows import ExchangeRow
 
 pytestmark = pytest.mark.ray
 
-SEARCH = {"kind": "search", "optimizer": ZOT, "look_every": 20}
+SEARCH = {"kind": "search", "optimizer": ZOT, "eval_every": 20}
 Lineage = list[tuple[str, int, str, str]]
 
 
@@ -109,12 +109,12 @@ def test_the_run_of_a_ledger_is_replayed_from_it(recorded_run: Done, reviews: Pa
 
 
 # --------------------------------------------------------------------------------------------------- a real model
-ADAMW = {"kind": "gradient", "optimizer": {"kind": "adamw", "batch_size": 8}, "look_every": 20}
+ADAMW = {"kind": "gradient", "optimizer": {"kind": "adamw", "batch_size": 8}, "eval_every": 20}
 RANDOM_TEXTS = {"kind": "restart", "proposer": {"kind": "random"}}
 COURSES = {
     "gradient": [ADAMW],
     "texts alone": [RANDOM_TEXTS],
-    "faithful": [ADAMW, RANDOM_TEXTS | {"faithful": True}],
+    "reproduce_paper": [ADAMW, RANDOM_TEXTS | {"reproduce_paper": True}],
     "cma and texts": [{"kind": "search", "optimizer": CMA}, RANDOM_TEXTS | {"state": "inject", "adopt": "always"}],
 }
 
@@ -122,7 +122,7 @@ COURSES = {
 @pytest.mark.parametrize(
     "courses",
     [
-        pytest.param(("faithful", "cma and texts"), id="together"),  # all kinds of stages are among these
+        pytest.param(("reproduce_paper", "cma and texts"), id="together"),  # all kinds of stages are among these
         pytest.param(("gradient", "texts alone"), id="alone", marks=pytest.mark.extended),
     ],
 )
@@ -133,11 +133,11 @@ def test_every_kind_of_stage_runs_on_a_model_in_bfloat16(
     tree = alternating({}, stages=Grid([COURSES[name] for name in courses]), oracle=oracle, rounds=3)
     done = run_space(write_space(tree, reviews, "courses.yaml"), tmp_path / "run")
     assert done.status == "done"
-    for course, trial in zip(courses, done.summary["trials"], strict=True):
-        assert trial["test_metric"] is not None, course
-        assert 60 < trial["queries"] <= 120 or course == "texts alone"
+    for stage_schedule, trial in zip(courses, done.summary["trials"], strict=True):
+        assert trial["test_metric"] is not None, stage_schedule
+        assert 60 < trial["queries"] <= 120 or stage_schedule == "texts alone"
         restarts = [row for row in done.ledger.restarts if row.trial_id == trial["trial_id"]]
-        assert len(restarts) == {"gradient": 0, "texts alone": 3}.get(course, 2), course
+        assert len(restarts) == {"gradient": 0, "texts alone": 3}.get(stage_schedule, 2), stage_schedule
 
 
 # --------------------------------------------------------------------------------------------------- a kill
@@ -253,7 +253,7 @@ def test_other_trials_search_while_one_waits_for_its_proposer(
 # --------------------------------------------------------------------------------------------------- a population
 def population(proposer: dict[str, Any], mode: str, rates: Sequence[float]) -> dict[str, Any]:
     searches = Grid([{"kind": "zot", "points": 2, "learning_rate": rate} for rate in rates])
-    stages = [{"kind": "search", "optimizer": searches, "look_every": 20}, {"kind": "restart", "proposer": proposer}]
+    stages = [{"kind": "search", "optimizer": searches, "eval_every": 20}, {"kind": "restart", "proposer": proposer}]
     explore = {"stages.0.optimizer.learning_rate": {"low": 0.0001, "high": 10.0}}
     schedule = {"kind": "population", "mode": mode, "quantile": 0.25, "explore": explore}
     return alternating(proposer) | {"stages": stages, "schedule": schedule, "budget": {"queries": 150}}

@@ -33,7 +33,7 @@ from distributed_tuner.values import Batch, Embedded, Example, PromptSpec, Reque
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 QUERIES = 120
-ORACLE = "ray::OracleHost"
+ORACLE = "ray::OracleWorker"
 TRIAL = ("ray::TuneTrial", "ray::ResourceTrainable")  # waiting, working
 
 
@@ -104,7 +104,7 @@ def test_the_only_oracle_actor_is_killed_and_no_number_changes(
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     reviews: Path, llama: dict[str, Any], tmp_path: Path
 ) -> None:
-    long = space(llama, [ZOT], budget={"queries": 1500}, look_every=100)
+    long = space(llama, [ZOT], budget={"queries": 1500}, eval_every=100)
     path = write_space(long, reviews, "long.yaml")
     out, killed = tmp_path / "run", []
     checkpoints = out / "tune" / "trials"
@@ -131,7 +131,7 @@ def test_candidates_whose_loss_is_not_a_number_are_counted_and_never_chosen(
 ) -> None:
     wild = [{**RANDOM, "sigma": 1e38}, {**ZOT, "rho": 1e38}]
     path = write_space(
-        space(llama, wild, prompt={"length": 4, "layout": "prefix", "units": "paper"}), reviews, "nan.yaml"
+        space(llama, wild, prompt={"length": 4, "layout": "prefix", "scale": "paper"}), reviews, "nan.yaml"
     )
     done = run_space(path, tmp_path / "run")
     assert done.status == "done"
@@ -144,13 +144,13 @@ def test_candidates_whose_loss_is_not_a_number_are_counted_and_never_chosen(
 
 
 def assert_no_row_is_written_twice(done: Done) -> None:
-    for kind in ("step", "look"):
+    for kind in ("step", "evaluation"):
         names = [(row["trial_id"], row["stage"], row["step"]) for row in raw_rows(done.directory, kind)]
         assert len(names) == len(set(names))
 
 
 def assert_budgets_hold(done: Done, queries: int) -> None:
-    for row in (*done.ledger.steps, *done.ledger.looks):
+    for row in (*done.ledger.steps, *done.ledger.evaluations):
         assert row.spent.queries <= queries
 
 

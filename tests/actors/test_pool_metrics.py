@@ -99,16 +99,16 @@ def test_what_is_known_of_a_trial_is_told_at_every_look(monkeypatch: pytest.Monk
     assert len(first) == 3
     for _ in range(2):
         told.clear()
-        trials.look({})
+        trials.update({})
         assert [entry for entry in told if entry[1]] == first
     told.clear()
     clock = Clock()
     pool = PoolMetrics("mine", clock)
     for _ in range(3):
-        pool.look(up=1, busy=1, waiting=0, retries=0, duplicates=0, restarts=0)
+        pool.update(up=1, busy=1, waiting=0, retries=0, duplicates=0, restarts=0)
         clock.now += WINDOW_SECONDS * 0.75
     assert [value for name, _, value in told if name == BUSY_FRACTION.name] == [1.0]
-    pool.look(up=1, busy=1, waiting=0, retries=0, duplicates=0, restarts=0)
+    pool.update(up=1, busy=1, waiting=0, retries=0, duplicates=0, restarts=0)
     assert [value for name, _, value in told if name == BUSY_FRACTION.name] == [1.0, 1.0], "before a window's end, too"
 
 
@@ -151,14 +151,14 @@ def told_here() -> None:
     """Record every metric once in this process."""
     clock = Clock()
     pool = PoolMetrics("here", clock)
-    pool.look(up=3, busy=1, waiting=0, retries=10, duplicates=10, restarts=10)  # of a dispatcher before this one
+    pool.update(up=3, busy=1, waiting=0, retries=10, duplicates=10, restarts=10)  # of a dispatcher before this one
     clock.now += WINDOW_SECONDS
-    pool.look(up=3, busy=1, waiting=7, retries=13, duplicates=12, restarts=11)
+    pool.update(up=3, busy=1, waiting=7, retries=13, duplicates=12, restarts=11)
     pool.tile_done(Cost(2, 16, 320, 0.25, 0.125), 0.3)
     pool.request_done(2)
     trials = TrialMetrics("here")
     trials.best("zot-0001", 0.5, 0.75)
-    trials.look({"running": 2, "terminated": 1})
+    trials.update({"running": 2, "terminated": 1})
     trials.budget_used("zot-0001", 0.25)
     trials.proposer_call(True, 0.5)
     trials.proposer_call(False, 0.0)

@@ -17,7 +17,7 @@ RATES = [1e-4, 0.5, 1e-5, 1.0]
 
 def population(mode: str, actors: int, **more: Any) -> dict[str, Any]:
     restart = {"kind": "restart", "proposer": {"kind": "random"}, "proposals": 2}
-    search = {"kind": "search", "optimizer": {**ZOT, "learning_rate": Grid(RATES)}, "look_every": 20}
+    search = {"kind": "search", "optimizer": {**ZOT, "learning_rate": Grid(RATES)}, "eval_every": 20}
     explore = {RATE: {"low": 1e-6, "high": 10.0}}
     settings: dict[str, Any] = {
         "rounds": 3,

@@ -26,7 +26,7 @@ from distributed_tuner.proposers.base import Ask
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
-HOST = "ray::ProposerHost"
+HOST = "ray::ProposerWorker"
 ASK = Ask("Write a prompt.", 2, ("zot-0000", 1, 0))
 
 

@@ -25,7 +25,7 @@ from distributed_tuner.storage.serialization import decode
 pytestmark = pytest.mark.ray
 
 QUERIES = 280
-LOOK = 0.3  # seconds between two looks at the store: its server is in this process
+LOOK = 0.3  # seconds between two evaluations at the store: its server is in this process
 STEP_SECONDS = 0.05  # of one tile
 
 
@@ -37,14 +37,14 @@ def store() -> Iterator[ObjectStore]:
 
 @pytest.fixture(scope="module")
 def slow_space(reviews: Path) -> Path:
-    tree = space({"kind": "analytic", "seconds": STEP_SECONDS}, [ZOT, CMA], budget={"queries": QUERIES}, look_every=100)
+    tree = space({"kind": "analytic", "seconds": STEP_SECONDS}, [ZOT, CMA], budget={"queries": QUERIES}, eval_every=100)
     return write_space(tree, reviews, "slow.yaml")
 
 
 @pytest.fixture(scope="module")
 def alone(reviews: Path) -> Ledger:
     """Return the ledger of the same run, undisturbed."""
-    tree = space({"kind": "analytic"}, [ZOT, CMA], budget={"queries": QUERIES}, look_every=100)
+    tree = space({"kind": "analytic"}, [ZOT, CMA], budget={"queries": QUERIES}, eval_every=100)
     return run_alone(write_space(tree, reviews, "quick.yaml"))
 
 
@@ -114,7 +114,7 @@ def test_no_row_is_lost_when_the_drivers_machine_is(
     ledger = ledger_at(place)
     assert numbers(ledger) == numbers(alone)
     assert len(ledger.steps) == len(alone.steps)
-    assert len(ledger.looks) == len(alone.looks)
+    assert len(ledger.evaluations) == len(alone.evaluations)
     again = store.read("lost/ledger.jsonl").splitlines()
     assert all(again.count(line) == 1 for line in again), "nothing is written down twice"
     before, after = steps_of(kept), steps_of(b"\n".join(again))

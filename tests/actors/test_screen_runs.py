@@ -25,7 +25,7 @@ SCREEN = {
 def test_a_run_goes_on_in_the_wording_that_its_screen_has_found(
     ray_cluster: None, llama: dict[str, Any], reviews: Path, tmp_path: Path
 ) -> None:
-    search = {"kind": "search", "optimizer": CMA, "look_every": 20}
+    search = {"kind": "search", "optimizer": CMA, "eval_every": 20}
     task = space({}, [])["task"] | {"label_words": {"0": " plot", "1": " story"}}
     more = {"head": "label_words", "significance": None, "task": task, "stages": [SCREEN, search]}
     more |= {"ensemble": {"size": 4}, "budget": {"queries": 100}}

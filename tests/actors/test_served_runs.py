@@ -113,7 +113,7 @@ def test_a_server_that_fails_in_every_way_and_restarts_and_a_killed_actor_change
     out = tmp_path / "run"
     process = start(path, out, sessions)
     wait_for(steps_written(out, 3))
-    os.kill(processes("ray::OracleHost", process.pid)[0], signal.SIGKILL)
+    os.kill(processes("ray::OracleWorker", process.pid)[0], signal.SIGKILL)
     server.stop()
     back = threading.Timer(1.0, server.start)
     back.start()
@@ -145,7 +145,7 @@ def test_what_was_asked_once_is_free_in_the_next_run(
     (first, asked_first), (again, asked_again) = totals
     assert first["usd"] > 0 and again["usd"] == 0 and again["queries"] == 0
     assert again["counts"]["cached_forwards"] > 0
-    assert asked_again < asked_first, "the gate alone asks anew"
+    assert asked_again < asked_first, "the sanity check alone asks anew"
 
 
 @pytest.mark.extended  # the refusal below stands for these, and of keys in logs the run above

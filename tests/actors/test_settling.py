@@ -105,8 +105,10 @@ def test_a_run_whose_answers_are_kept_is_the_same_run_and_free_the_second_time(
 
     def losses(done: Done) -> list[Any]:
         steps = [(row.step, row.loss, row.best_loss, row.failed, row.metrics) for row in done.ledger.steps]
-        looks = [(row.step, row.train_loss, row.dev_metrics, row.selected, row.text) for row in done.ledger.looks]
-        return [steps, looks, [(row.loss, row.metrics) for row in done.ledger.measures]]
+        evaluations = [
+            (row.step, row.train_loss, row.dev_metrics, row.selected, row.text) for row in done.ledger.evaluations
+        ]
+        return [steps, evaluations, [(row.loss, row.metrics) for row in done.ledger.measures]]
 
     assert losses(first) == losses(again)
     paid, free = first.summary["totals"], again.summary["totals"]

@@ -19,7 +19,7 @@ NAME = "checkpoint_{:06d}"
 
 @pytest.fixture(scope="module")
 def prepared(reviews: Path) -> Prepared:
-    tree = space({"kind": "analytic"}, [ZOT, CMA], budget={"queries": 400}, look_every=100)
+    tree = space({"kind": "analytic"}, [ZOT, CMA], budget={"queries": 400}, eval_every=100)
     return prepare(write_space(tree, reviews, "taken_up.yaml"), [])
 
 
@@ -30,7 +30,7 @@ class OneStep(TuneTrial):
         """Begin the first trial as Tune has it begin, with its folder and no word of what is in it."""
         config = prepared.experiment.oracle
         oracle = TiledOracle(oracles.build(config), config.tile)
-        self._oracle = SimpleNamespace(asking_as=lambda name, priority: oracle)
+        self._oracle = SimpleNamespace(for_client=lambda name, priority: oracle)
         self._plans, self._tasks, self._proposers = prepared.plans, prepared.tasks, {}
         self._storage = SimpleNamespace(
             storage_filesystem=pyarrow.fs.LocalFileSystem(),

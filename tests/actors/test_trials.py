@@ -36,7 +36,7 @@ class Watch:
         self.maps: dict[int, str] = {}
         self._title = title
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._validate, daemon=True)
 
     def __enter__(self) -> "Watch":
         self._thread.start()
@@ -46,7 +46,7 @@ class Watch:
         self._over.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _validate(self) -> None:
         while not self._over.is_set():
             for pid in processes(self._title):
                 try:
@@ -74,7 +74,7 @@ def test_no_trial_spends_more_than_its_budget_in_any_unit(budgets: Done) -> None
     plans = {plan["trial_id"]: plan["config"]["budget"] for plan in budgets.directory.read_config()["trials"]}
     assert len(plans) == len(BUDGETS)
     for trial_id, limits in plans.items():
-        rows = [row for row in (*budgets.ledger.steps, *budgets.ledger.looks) if row.trial_id == trial_id]
+        rows = [row for row in (*budgets.ledger.steps, *budgets.ledger.evaluations) if row.trial_id == trial_id]
         assert len(rows) > 5
         for unit in UNITS:
             total = sum(getattr(row.cost, unit) for row in rows)
@@ -82,7 +82,7 @@ def test_no_trial_spends_more_than_its_budget_in_any_unit(budgets: Done) -> None
             if limits[unit] is not None:
                 assert total <= limits[unit]
                 dearest = max(getattr(row.cost, unit) for row in rows)
-                assert total + 3 * dearest > limits[unit]  # and no more is left over than a step and a look
+                assert total + 3 * dearest > limits[unit]  # and no more is left over than a step and an evaluation
         if limits["seconds"] is not None:
             assert (
                 max(row.elapsed for row in rows) <= limits["seconds"] + 0.1
@@ -109,7 +109,7 @@ def test_trials_run_in_light_processes(budgets: Done, watch: Watch) -> None:
     assert watch.maps
     for loaded in watch.maps.values():
         assert "libtorch" not in loaded
-        assert "libray" in loaded or "_raylet" in loaded  # it was the right process that was looked at
+        assert "libray" in loaded or "_raylet" in loaded  # it was the right process that was evaluated
 
 
 def test_the_schedule_stops_trials_and_the_best_is_still_measured_on_test(reviews: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TRIAL_FAILURES = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class StageSchedule:
     """What the toys do: ``steps`` a stage, each multiplying the loss by 1 - rate, with a restart between two stages.
 
     kills, errors: (trial, step) at which a process is killed, once, and at which a trial fails, always. last: a trial
@@ -47,22 +47,22 @@ class Course:
 class Toy(tune.Trainable):
     """One trial; writes what it does into a file of its own."""
 
-    def setup(self, config: dict[str, Any], course: Course | None = None) -> None:
-        assert course is not None
-        self._course = course
+    def setup(self, config: dict[str, Any], stage_schedule: StageSchedule | None = None) -> None:
+        assert stage_schedule is not None
+        self._stage_schedule = stage_schedule
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._index = new_config["trial"]
-        self._name = self._course.names[self._index]
+        self._name = self._stage_schedule.names[self._index]
         self._restart = new_config.get("restart")
         self._state: dict[str, Any] = {"step": 0, "boundary": 0, "waiting": False, "restart_id": "", "pool": ()}
-        self._state |= {"loss": 1.0, "rate": self._course.rates[self._index]}
+        self._state |= {"loss": 1.0, "rate": self._stage_schedule.rates[self._index]}
         self._asked, self._told = False, 0
         return True
 
     def step(self) -> dict[str, Any]:
-        state, course = self._state, self._course
+        state, stage_schedule = self._state, self._stage_schedule
         if state["waiting"] and self._asked:
             state["waiting"] = False
             self._write(what="go_on")
@@ -77,24 +77,24 @@ class Toy(tune.Trainable):
             "waiting": state["waiting"],
             "scored": [dataclasses.asdict(text) for text in new],
             "place": repr(state["loss"]) if state["waiting"] else "",
-            "done": state["step"] == (course.boundaries + 1) * course.steps,
+            "done": state["step"] == (stage_schedule.boundaries + 1) * stage_schedule.steps,
         }
 
     def _search(self) -> None:
-        state, course = self._state, self._course
+        state, stage_schedule = self._state, self._stage_schedule
         here = (self._index, state["step"])
-        time.sleep(course.seconds)
-        while self._index == course.last and not Path(course.folder, "go").exists():
+        time.sleep(stage_schedule.seconds)
+        while self._index == stage_schedule.last and not Path(stage_schedule.folder, "go").exists():
             time.sleep(0.02)
-        if here in course.errors:
+        if here in stage_schedule.errors:
             raise RuntimeError("fails at this step whenever it comes here")
-        flag = Path(course.folder, f"killed-{self._name}-{state['step']}")
-        if here in course.kills and not flag.exists():
+        flag = Path(stage_schedule.folder, f"killed-{self._name}-{state['step']}")
+        if here in stage_schedule.kills and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         state["step"] += 1
         state["loss"] *= 1 - state["rate"]
-        if state["step"] % course.steps == 0 and state["boundary"] < course.boundaries:
+        if state["step"] % stage_schedule.steps == 0 and state["boundary"] < stage_schedule.boundaries:
             state["boundary"] += 1
             state["waiting"] = True
             text = f"{self._name} at {state['boundary']}"
@@ -119,45 +119,45 @@ class Toy(tune.Trainable):
 
     def _write(self, **what: Any) -> None:
         state = {name: value for name, value in self._state.items() if name != "pool"}
-        with Path(self._course.folder, f"{self._name}.jsonl").open("a") as file:
+        with Path(self._stage_schedule.folder, f"{self._name}.jsonl").open("a") as file:
             file.write(json.dumps({**what, **state, "pid": os.getpid()}) + "\n")
 
 
-def scheduler(course: Course, say: Say = silent) -> PopulationScheduler:
+def scheduler(stage_schedule: StageSchedule, say: Say = silent) -> PopulationScheduler:
     """Return the scheduler of the toys."""
     return PopulationScheduler(
         PopulationScheduleConfig.model_validate(
             {
                 "kind": "population",
-                "mode": course.mode,
-                "patience": course.patience,
+                "mode": stage_schedule.mode,
+                "patience": stage_schedule.patience,
                 "explore": {RATE: {"low": 0.01, "high": 0.9}},
             }
         ),
-        course.names,
+        stage_schedule.names,
         range(1, 100),
-        {name: {RATE: rate} for name, rate in zip(course.names, course.rates, strict=True)},
+        {name: {RATE: rate} for name, rate in zip(stage_schedule.names, stage_schedule.rates, strict=True)},
         key=(1,),
         shown=3,
         say=say,
     )
 
 
-def trainable(course: Course) -> Any:
+def trainable(stage_schedule: StageSchedule) -> Any:
     """Return what Tune runs. It travels by value: Ray's processes do not look for modules here."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    return tune.with_resources(tune.with_parameters(Toy, course=course), {"cpu": 0.01})
+    return tune.with_resources(tune.with_parameters(Toy, stage_schedule=stage_schedule), {"cpu": 0.01})
 
 
-def tuner(course: Course, say: Say = silent) -> tune.Tuner:
+def tuner(stage_schedule: StageSchedule, say: Say = silent) -> tune.Tuner:
     """Return a new run of the toys."""
     return tune.Tuner(
-        trainable(course),
-        param_space={"trial": tune.grid_search(list(range(len(course.rates))))},
-        tune_config=tune.TuneConfig(scheduler=scheduler(course, say), reuse_actors=True),
+        trainable(stage_schedule),
+        param_space={"trial": tune.grid_search(list(range(len(stage_schedule.rates))))},
+        tune_config=tune.TuneConfig(scheduler=scheduler(stage_schedule, say), reuse_actors=True),
         run_config=tune.RunConfig(
             name="toys",
-            storage_path=course.folder,
+            storage_path=stage_schedule.folder,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True, num_to_keep=10),

@@ -47,7 +47,7 @@ def write_reviews(directory: Path) -> None:
 
 def space(oracle: dict[str, Any], optimizers: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """Return a space of one trial for each optimizer. ``more`` replaces whole parts of it."""
-    stage = {"kind": "search", "optimizer": Grid(optimizers), "look_every": more.pop("look_every", 20)}
+    stage = {"kind": "search", "optimizer": Grid(optimizers), "eval_every": more.pop("eval_every", 20)}
     return {
         "name": "small",
         "seed": 3,
@@ -168,7 +168,7 @@ def _below(pid: int, root: int, parents: dict[int, int]) -> bool:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.02) -> Any:
-    """Return what the condition gives once it is true. ``every``: seconds between two looks."""
+    """Return what the condition gives once it is true. ``every``: seconds between two evaluations."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         value = condition()

@@ -8,7 +8,7 @@ import pytest
 from noisy_bowl import NoisyBowl
 
 from distributed_tuner.analysis.contest import Plan, enter, tune
-from distributed_tuner.analysis.methods import Method, in_words, methods
+from distributed_tuner.analysis.methods import Method, is_discrete, methods
 from distributed_tuner.analysis.problems import batches
 from distributed_tuner.analysis.runs import Course, Runs, Setting, run, spread, watched
 from distributed_tuner.maths.trainable import rate
@@ -158,6 +158,6 @@ def test_a_full_slope_is_left_out_where_a_tensor_is_too_large() -> None:
 
 
 def test_settings_in_words() -> None:
-    assert in_words({}) == "-"
-    assert in_words({"betas": (0.9, 0.99)}) == "beta1 0.9, beta2 0.99"
-    assert in_words({"alpha": 0.0, "beta": 0.1, "decay_steps": 3.0}) == "beta 0.1"
+    assert is_discrete({}) == "-"
+    assert is_discrete({"betas": (0.9, 0.99)}) == "beta1 0.9, beta2 0.99"
+    assert is_discrete({"alpha": 0.0, "beta": 0.1, "decay_steps": 3.0}) == "beta 0.1"

@@ -169,7 +169,7 @@ def test_prompts_in_words_and_budgets_of_tokens() -> None:
 
 
 def test_whatever_else_a_search_space_says() -> None:
-    stages = [{"kind": "search", "optimizer": {"kind": "random_search"}, "look_every": 20, "steps": 2}] * 2
+    stages = [{"kind": "search", "optimizer": {"kind": "random_search"}, "eval_every": 20, "steps": 2}] * 2
     assert len(tuned(settings={"stages": stages}).frames["stages"]) == 2
 
 

@@ -232,7 +232,13 @@ def test_a_step_counts_once_its_row_is_whole(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
     assert not side_runs.has_step(ledger)
     row = json.dumps({"type": "step", "step": 1})
-    for text, there in (("", False), ('{"type": "look"}\n', False), (row, False), (row[:9], False), (row + "\n", True)):
+    for text, there in (
+        ("", False),
+        ('{"type": "evaluation"}\n', False),
+        (row, False),
+        (row[:9], False),
+        (row + "\n", True),
+    ):
         ledger.write_text('{"type": "run"}\n' + text, encoding="utf-8")
         assert side_runs.has_step(ledger) is there, text
 

@@ -12,7 +12,7 @@ from benchmarks.heads import HEADS, WORDINGS, Answers, Cell, cells_of, rows_of, 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.load import load_space
 from distributed_tuner.config.space import draw_trials
-from distributed_tuner.ledger.rows import CostRow, EnsembleRow, LookRow, MeasureRow, TrialRow
+from distributed_tuner.ledger.rows import CostRow, EnsembleRow, EvalRow, MeasureRow, TrialRow
 from distributed_tuner.values import Cost, Evaluation
 
 
@@ -92,8 +92,8 @@ def test_lines_tell_of_every_split_what_would_be_returned(tmp_path: Path) -> Non
     for i, losses in enumerate(([0.1, 0.11, 0.12, 0.1], [0.9, 0.8, 0.9, 0.8])):
         rows.append(TrialRow(trial_id=f"bbt-{i}", method="bbt", seed=0, split_seed=i, drawn={}))
         zero: dict[str, Any] = {"cost": CostRow(), "spent": CostRow(queries=9), "elapsed": 1.0}
-        look = {"stage": 0, "step": 1, "train_loss": 0.1, "dev_loss": 0.1, "dev_metric": 0.9, "selected": True}
-        rows.append(LookRow(trial_id=f"bbt-{i}", **look, score=float(np.mean(losses)), losses=losses, **zero))  # type: ignore[arg-type]
+        evaluation = {"stage": 0, "step": 1, "train_loss": 0.1, "dev_loss": 0.1, "dev_metric": 0.9, "selected": True}
+        rows.append(EvalRow(trial_id=f"bbt-{i}", **evaluation, score=float(np.mean(losses)), losses=losses, **zero))  # type: ignore[arg-type]
         measured: dict[str, Any] = {"split_seed": i, "loss": 0.5, "cost": CostRow()}
         rows.append(
             MeasureRow(what="manual_prompt_with_head", split="dev", metric=0.7, losses=[0.5, 0.4, 0.5, 0.6], **measured)

@@ -10,8 +10,8 @@ from distributed_tuner.ledger import read
 def test_the_ledger_that_is_made_up_has_the_rows_that_are_asked_for(tmp_path: Path) -> None:
     written = write(tmp_path / "ledger.jsonl", 300, 3)
     ledger = read(tmp_path / "ledger.jsonl")
-    assert written == 1 + 3 + len(ledger.steps) + len(ledger.looks)
-    assert (len(ledger.trials), len(ledger.steps), len(ledger.looks)) == (3, 288, 12)
+    assert written == 1 + 3 + len(ledger.steps) + len(ledger.evaluations)
+    assert (len(ledger.trials), len(ledger.steps), len(ledger.evaluations)) == (3, 288, 12)
 
 
 def test_a_line_for_each_number_of_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

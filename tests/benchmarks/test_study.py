@@ -23,7 +23,7 @@ from distributed_tuner.errors import ConfigError, ModelError
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Evaluation, Request
 
-CMA = {"kind": "search", "look_every": 10, "optimizer": {"kind": "cma", "intrinsic_dim": 4, "popsize": 5}}
+CMA = {"kind": "search", "eval_every": 10, "optimizer": {"kind": "cma", "intrinsic_dim": 4, "popsize": 5}}
 ZOT = {"kind": "search", "optimizer": {"kind": "zot"}}
 ADAMW = {"kind": "gradient", "optimizer": {"kind": "adamw", "schedule": "constant"}}
 TREE: dict[str, Any] = {
@@ -168,9 +168,9 @@ def told(rows: list[Row]) -> list[dict[str, Any]]:
     "stages",
     [
         [CMA],
-        [{"kind": "search", "look_every": 10, "optimizer": {"kind": "random_search", "popsize": 3}}],
+        [{"kind": "search", "eval_every": 10, "optimizer": {"kind": "random_search", "popsize": 3}}],
         [ADAMW],
-        [{**ZOT, "steps": 3, "look_every": 4}, CMA],
+        [{**ZOT, "steps": 3, "eval_every": 4}, CMA],
         [{"kind": "screen", "demonstrations": [], "instructions_kept": 1}, CMA],
     ],
     ids=["cma", "random_search", "adamw", "zot-cma", "screen-cma"],

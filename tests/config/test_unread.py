@@ -78,10 +78,10 @@ CASES: list[tuple[str, str, list[str], list[str]]] = [
     ("objective.strength", "0.1", ["objective.head=label_words"], ["objective.head=bias"]),
     ("objective.strength", "0.1", ["objective.head=vocabulary"], []),
     *(
-        (f"{RESTART}.{name}", value, [f"{RESTART}.faithful=true"], [])
+        (f"{RESTART}.{name}", value, [f"{RESTART}.reproduce_paper=true"], [])
         for name, value in (("trajectory", "3"), ("shown", "3"), ("adopt", "always"), ("state", "keep"))
     ),
-    (f"{RESTART}.tokens", "{distance: l2}", [f"{RESTART}.faithful=true"], []),
+    (f"{RESTART}.tokens", "{distance: l2}", [f"{RESTART}.reproduce_paper=true"], []),
     (f"{RESTART}.proposer.instruction", "Write.", [f"{RESTART}.proposer={{kind: random}}"], []),
     ("stages.0.orders", "5", ["stages.0={kind: screen, demonstrations: []}"], []),
     ("stages.0.proposals", "5", ["stages.0={kind: screen}"], []),

@@ -14,7 +14,7 @@ BIAS = Objective("bias")
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("score", ["train", "leave_one_out"])
 def test_candidates_scored_together_have_the_losses_that_each_has_alone(seed: int, score: str) -> None:
-    """So that no loss depends on who else was asked: not on tiles, heats of a race, or what a cache holds."""
+    """So that no loss depends on who else was asked: not on tiles, race batches of a race, or what a cache holds."""
     stream = np.random.default_rng(seed)
     candidates, examples, words = stream.integers(2, 20), stream.integers(3, 40), stream.integers(2, 7)
     scale = stream.uniform(0.01, 20, (candidates, 1, 1))  # flat ones and such that are nearly separated

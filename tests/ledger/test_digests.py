@@ -11,11 +11,11 @@ from distributed_tuner.errors import LedgerError
 from distributed_tuner.ledger import (
     CostRow,
     Digest,
+    EvalRow,
     EventRow,
     ExchangeRow,
     Follower,
     LedgerWriter,
-    LookRow,
     Row,
     RunRow,
     StepRow,
@@ -28,17 +28,24 @@ from distributed_tuner.ledger.digest import EVENTS, TALKS
 
 
 def step(number: int, loss: float = 0.5, failed: int = 0, trial: str = "a", stage: int = 0) -> StepRow:
-    books = {"cost": CostRow(queries=2), "spent": CostRow(queries=2 * number), "elapsed": float(number)}
+    accounting = {"cost": CostRow(queries=2), "spent": CostRow(queries=2 * number), "elapsed": float(number)}
     return StepRow(
-        time=float(number), trial_id=trial, stage=stage, step=number, loss=loss, best_loss=loss, failed=failed, **books
+        time=float(number),
+        trial_id=trial,
+        stage=stage,
+        step=number,
+        loss=loss,
+        best_loss=loss,
+        failed=failed,
+        **accounting,
     )
 
 
-def look(number: int, loss: float, selected: bool, trial: str = "a") -> LookRow:
-    books = {"cost": CostRow(), "spent": CostRow(queries=2 * number), "elapsed": float(number)}
+def evaluation(number: int, loss: float, selected: bool, trial: str = "a") -> EvalRow:
+    accounting = {"cost": CostRow(), "spent": CostRow(queries=2 * number), "elapsed": float(number)}
     scores = {"train_loss": loss, "dev_loss": loss, "dev_metric": 1 - loss, "losses": [loss, None]}
-    return LookRow.model_validate(
-        {"trial_id": trial, "stage": 0, "step": number, "selected": selected, **scores, **books}
+    return EvalRow.model_validate(
+        {"trial_id": trial, "stage": 0, "step": number, "selected": selected, **scores, **accounting}
     )
 
 
@@ -90,10 +97,10 @@ def test_rows_of_a_long_curve_that_are_written_again_are_not_counted_twice() -> 
 
 # ------------------------------------------------------------------------------------------------------------ digests
 def test_the_last_selected_look_is_the_trials_best_even_when_it_is_written_again() -> None:
-    found = Digest([begun(), look(0, 0.5, True), look(1, 0.4, True), look(2, 0.6, False)])
+    found = Digest([begun(), evaluation(0, 0.5, True), evaluation(1, 0.4, True), evaluation(2, 0.6, False)])
     best = found.trials["a"].selected
     assert best is not None and (best.dev_loss, best.losses) == (0.4, (0.4, None))
-    found.add(look(1, 0.7, False))  # a server that answered otherwise
+    found.add(evaluation(1, 0.7, False))  # a server that answered otherwise
     best = found.trials["a"].selected
     assert best is not None and best.dev_loss == 0.5
 

@@ -6,11 +6,11 @@ import pytest
 from distributed_tuner.errors import LedgerError
 from distributed_tuner.ledger import (
     CostRow,
+    EvalRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
     LedgerWriter,
-    LookRow,
     MeasureRow,
     RestartRow,
     Row,
@@ -170,7 +170,7 @@ def test_a_missing_file_is_refused_and_an_empty_one_is_an_empty_ledger(path: Pat
 
 
 def test_replayed_rows_stand_once_in_their_latest_version_and_first_place(path: Path) -> None:
-    look = LookRow(
+    evaluation = EvalRow(
         trial_id="a",
         stage=0,
         step=2,
@@ -184,8 +184,13 @@ def test_replayed_rows_stand_once_in_their_latest_version_and_first_place(path: 
     )
     start = TrialRow(trial_id="a", method="zot", seed=0, split_seed=0, drawn={})
     test = MeasureRow(trial_id="a", what="selected", split="test", split_seed=0, loss=1, metric=0.5, cost=CostRow())
-    wrote(path, start, step(1), step(2), look, step(3), step(2, trial="b"), test)
-    wrote(path, start.model_copy(update={"attempt": 1}), step(2, loss=0.3), look.model_copy(update={"dev_metric": 0.8}))
+    wrote(path, start, step(1), step(2), evaluation, step(3), step(2, trial="b"), test)
+    wrote(
+        path,
+        start.model_copy(update={"attempt": 1}),
+        step(2, loss=0.3),
+        evaluation.model_copy(update={"dev_metric": 0.8}),
+    )
     wrote(
         path, test.model_copy(update={"metric": 0.6}), test.model_copy(update={"split_seed": 1}), event("x"), event("x")
     )
@@ -196,7 +201,7 @@ def test_replayed_rows_stand_once_in_their_latest_version_and_first_place(path: 
         ("a", 3, 0.5),
         ("b", 2, 0.5),
     ]
-    assert [row.dev_metric for row in ledger.looks] == [0.8]
+    assert [row.dev_metric for row in ledger.evaluations] == [0.8]
     assert [(row.split_seed, row.metric) for row in ledger.measures] == [(0, 0.6), (1, 0.5)]
     assert [row.attempt for row in ledger.trials] == [1]
     assert len(ledger.events) == 2

@@ -37,7 +37,7 @@ def test_selection_moves_the_mean_as_ranks_of_normal_numbers_do(popsize):
 
 @pytest.mark.parametrize("popsize", [6, 20])
 def test_what_is_expected_is_what_a_generation_does(popsize):
-    """Draw generations, move the mean as CMA-ES does, and look."""
+    """Draw generations, move the mean as CMA-ES does, and evaluation."""
     w = np.log((popsize + 1) / 2) - np.log(np.arange(1, popsize // 2 + 1))
     w /= w.sum()
     stream = generator(("generations", popsize))

@@ -86,7 +86,7 @@ def make(
 
 def place(config: OptimizerConfig | FirstOrderConfig, x: Array) -> Start:
     """Return coordinates as a start in the space that the member searches."""
-    return " ".join(str(number) for number in x.tolist()) if config.in_words else x
+    return " ".join(str(number) for number in x.tolist()) if config.is_discrete else x
 
 
 def draws_nothing(config: OptimizerConfig | FirstOrderConfig) -> bool:
@@ -309,7 +309,7 @@ def test_a_state_of_another_kind_or_size_is_refused(config):
 # ------------------------------------------------------------------------------------------- what a run reads of it
 def test_its_settings_say_what_a_run_reads_of_them(config):
     optimizer = make(config)
-    assert (config.kind, config.in_words) == (optimizer.kind, optimizer.in_words)
+    assert (config.kind, config.is_discrete) == (optimizer.kind, optimizer.is_discrete)
     assert config.label == config.kind
     assert config.settled({}).unsettled == ()
     assert config.radius is None or config.radius > 0
@@ -317,10 +317,10 @@ def test_its_settings_say_what_a_run_reads_of_them(config):
 
 def test_a_run_can_calibrate_it_and_check_rehearses_it(config, materialise):
     task = build_demo(DemoTaskConfig())
-    prompt = TextPromptConfig(kind="text") if config.in_words else SoftPromptConfig(layout="prefix")
+    prompt = TextPromptConfig(kind="text") if config.is_discrete else SoftPromptConfig(layout="prefix")
     space = prompt_space(prompt, task, 2)
     Rehearsal().take(config, space, 0, STEPS)
-    if config.in_words or make(config).white_box:
+    if config.is_discrete or make(config).white_box:
         return
     case = Case(config, 0, 0, task, space.spec)
     assert 1 <= len(case.batch(DIM).examples) <= len(task.train)
@@ -365,8 +365,8 @@ def test_a_moved_optimizer_is_restored_to_the_same_bits(config, run, materialise
 def test_where_it_is_moved_to_is_checked(config, run):
     optimizer, twin = make(config), make(config)
     with pytest.raises(ConfigError, match="a place in the space that it searches"):
-        optimizer.relocate(np.zeros(DIM, dtype=np.float32) if config.in_words else "0.5 0.5")
-    for wrong in () if config.in_words else (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
+        optimizer.relocate(np.zeros(DIM, dtype=np.float32) if config.is_discrete else "0.5 0.5")
+    for wrong in () if config.is_discrete else (np.zeros(DIM + 1), np.zeros((1, DIM)), np.full(DIM, np.nan)):
         with pytest.raises(ConfigError, match=f"{DIM} finite coordinates"):
             optimizer.relocate(wrong)
     assert same(run(optimizer, 2), run(twin, 2))

@@ -195,9 +195,9 @@ def test_a_clone_takes_its_words_along(name: str) -> None:
 
 
 def test_a_state_fits_only_its_own_space() -> None:
-    in_words = make(NevergradConfig(space="words", optimizer="DE"))
+    is_discrete = make(NevergradConfig(space="words", optimizer="DE"))
     with pytest.raises(ConfigError, match="words=7"):
-        in_words.load_state_dict(make(NevergradConfig(space="words", optimizer="DE", words=7)).state_dict())
+        is_discrete.load_state_dict(make(NevergradConfig(space="words", optimizer="DE", words=7)).state_dict())
     soft = build(NevergradConfig(optimizer="DE"), dim=SLOTS, key=KEY, steps=50)
     with pytest.raises(ConfigError, match="space=latent"):
-        in_words.load_state_dict(soft.state_dict())
+        is_discrete.load_state_dict(soft.state_dict())

@@ -1,4 +1,4 @@
-"""A purse in front of an oracle: what is not paid for is not sent."""
+"""A budget in front of an oracle: what is not paid for is not sent."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_models import MIXED, SPEC
 
-from distributed_tuner.budget import Purse
+from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, Tile
 from distributed_tuner.errors import BudgetExhausted, OracleTimeout
@@ -39,16 +39,16 @@ def request(count: int) -> Request:
 
 
 def budgeted(config: AnalyticOracleConfig = CONFIG, elapsed: float = 0.0, gives_up: bool = False, **limits: Any) -> Any:
-    inner, purse = Watched(config, gives_up), Purse(BudgetConfig(**({"queries": None} | limits)))
-    return BudgetedOracle(inner, purse, config, lambda: elapsed), inner, purse
+    inner, tracker = Watched(config, gives_up), BudgetTracker(BudgetConfig(**({"queries": None} | limits)))
+    return BudgetedOracle(inner, tracker, config, lambda: elapsed), inner, tracker
 
 
 def test_requests_are_sent_and_booked_as_long_as_they_are_paid_for() -> None:
-    oracle, inner, purse = budgeted(queries=5)
+    oracle, inner, tracker = budgeted(queries=5)
     oracle.evaluate(request(3))
     oracle.evaluate(request(2))
-    assert (purse.spent.queries, purse.spent.forwards) == (5, 5 * ROWS)
-    assert purse.spent.tokens == inner.cost(request(5)).tokens
+    assert (tracker.spent.queries, tracker.spent.forwards) == (5, 5 * ROWS)
+    assert tracker.spent.tokens == inner.cost(request(5)).tokens
     with pytest.raises(BudgetExhausted, match="queries: 5 of 5 spent, the next request needs 1"):
         oracle.evaluate(request(1))
     assert len(inner.timeouts) == 2
@@ -57,11 +57,11 @@ def test_requests_are_sent_and_booked_as_long_as_they_are_paid_for() -> None:
 @pytest.mark.parametrize("unit", ["queries", "forwards", "tokens"])
 def test_a_request_that_would_exceed_a_limit_is_never_sent(unit: str) -> None:
     needed = getattr(AnalyticOracle(CONFIG).cost(request(2)), unit)
-    oracle, inner, purse = budgeted(**{unit: needed - 1})
+    oracle, inner, tracker = budgeted(**{unit: needed - 1})
     with pytest.raises(BudgetExhausted, match=f"{unit}: 0 of {needed - 1} spent, the next request needs {needed}"):
         oracle.evaluate(request(2))
     assert inner.timeouts == []
-    assert purse.spent == Cost()
+    assert tracker.spent == Cost()
     exact, _, paid = budgeted(**{unit: needed})
     exact.evaluate(request(2))
     assert getattr(paid.spent, unit) == needed
@@ -77,20 +77,20 @@ def test_what_is_to_be_kept_stays_in_the_purse() -> None:
 
 
 def test_a_part_of_a_request_counts_as_the_queries_that_are_said() -> None:
-    oracle, _, purse = budgeted(queries=2)
+    oracle, _, tracker = budgeted(queries=2)
     answers = [oracle.evaluate(request(3), queries=count) for count in (1, 0, 1)]
     assert [answer.cost.queries for answer in answers] == [1, 0, 1]
-    assert (purse.spent.queries, purse.spent.forwards) == (2, 9 * ROWS)
+    assert (tracker.spent.queries, tracker.spent.forwards) == (2, 9 * ROWS)
     with pytest.raises(BudgetExhausted, match="queries: 2 of 2 spent, the next request needs 1"):
         oracle.evaluate(request(3), queries=1)
 
 
 def test_what_is_required_is_checked_and_not_booked() -> None:
-    oracle, inner, purse = budgeted(queries=5)
+    oracle, inner, tracker = budgeted(queries=5)
     oracle.require(oracle.cost(request(5)))
     with pytest.raises(BudgetExhausted, match="queries: 0 of 5 spent, the next request needs 6"):
         oracle.require(oracle.cost(request(6)))
-    assert purse.spent == Cost()
+    assert tracker.spent == Cost()
     assert inner.timeouts == []
 
 
@@ -114,14 +114,14 @@ def test_seconds_left_bound_a_request_and_none_is_sent_when_they_are_over() -> N
 def test_a_request_that_is_given_up_never_costs_more_than_the_limit(tokens_price: float) -> None:
     price = Price(usd_per_device_hour=3.6, usd_per_million_input_tokens=tokens_price)
     config = CONFIG.model_copy(update={"price": price, "tile": Tile(candidates=2, examples=4)})
-    oracle, inner, purse = budgeted(config, gives_up=True, usd=0.06)
+    oracle, inner, tracker = budgeted(config, gives_up=True, usd=0.06)
     with pytest.raises(BudgetExhausted, match="given up after"):
         oracle.evaluate(request(4))
     tiles, by_token = 4, inner.cost(request(4)).usd
     assert inner.timeouts == [pytest.approx((0.06 - by_token) / (tiles * 3.6 / 3600))]
-    assert purse.spent.usd == pytest.approx(0.06)
-    assert purse.spent.usd <= 0.06 * (1 + 1e-9)
-    assert (purse.spent.queries, purse.spent.seconds) == (4, pytest.approx(tiles * inner.timeouts[0]))
+    assert tracker.spent.usd == pytest.approx(0.06)
+    assert tracker.spent.usd <= 0.06 * (1 + 1e-9)
+    assert (tracker.spent.queries, tracker.spent.seconds) == (4, pytest.approx(tiles * inner.timeouts[0]))
     with pytest.raises(BudgetExhausted, match="usd"):
         oracle.evaluate(request(1))
     assert len(inner.timeouts) == 1

@@ -16,7 +16,7 @@ from completions_server import CompletionsServer
 from tiny_models import MIXED, SPEC, batch_of
 
 from distributed_tuner import oracles
-from distributed_tuner.budget import Purse
+from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
@@ -251,14 +251,14 @@ def test_a_query_is_free_when_all_of_its_tiles_were_kept(tmp_path: Path) -> None
 @pytest.mark.parametrize("counts_as", [None, 2])
 def test_a_budget_pays_for_what_was_computed_alone(tmp_path: Path, counts_as: int | None) -> None:
     oracle, _ = cached(tmp_path)
-    purse = Purse(BudgetConfig(queries=9))
-    budgeted = BudgetedOracle(TiledOracle(oracle, CONFIG.tile), purse, CONFIG, lambda: 0.0)
+    tracker = BudgetTracker(BudgetConfig(queries=9))
+    budgeted = BudgetedOracle(TiledOracle(oracle, CONFIG.tile), tracker, CONFIG, lambda: 0.0)
     budgeted.evaluate(texts_on(), queries=counts_as)
-    spent = purse.spent
+    spent = tracker.spent
     assert (spent.queries, spent.forwards) == (counts_as or 3, counted(texts_on(), 0).forwards)
     assert spent.usd > 0
     assert budgeted.evaluate(texts_on(), queries=counts_as).cost == Cost()
-    assert purse.spent == spent
+    assert tracker.spent == spent
 
 
 # ------------------------------------------------------------------------------------------------------- faults

@@ -94,13 +94,13 @@ def test_an_actor_computes_as_another_one_chose(tmp_path: Path) -> None:
 
     from tiny_models import save_tiny
 
-    from actors.pool.worker import OracleHost
+    from actors.pool.worker import OracleWorker
     from distributed_tuner import oracles
     from distributed_tuner.config.oracle import TransformersOracleConfig
 
     model = str(save_tiny("llama", tmp_path))
     config = TransformersOracleConfig(kind="transformers", model=model, dtype="float32", threads=1, linear="plain")
-    host = OracleHost.__new__(OracleHost)  # without the process that Ray makes it in
+    host = OracleWorker.__new__(OracleWorker)  # without the process that Ray makes it in
     host._config, host._oracle = config, oracles.build(config)
     first = host._oracle
     host.compute_as(first.info)

@@ -132,7 +132,7 @@ def test_a_plain_model_object_is_taken(name: str, folder: Callable[[str], Path])
 def test_a_model_whose_window_has_a_name_of_its_own_is_computed_whole(
     folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As code from a hub may have it: no setting tells of the window, but the long canary does."""
+    """As code from a hub may have it: no setting tells of the window, but the long parity case does."""
     from transformers import AutoModelForCausalLM
     from transformers.models.llama import modeling_llama
 

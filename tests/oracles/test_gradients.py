@@ -82,9 +82,9 @@ def slopes_by_differences(oracle: LossOracle, request: Request, x: Array, ways: 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("units", ["paper", "embedding"])
-def test_gradients_are_the_losses_slopes(member: Member, layout: str, units: str) -> None:
-    request = member.request(layout, units=units)
+@pytest.mark.parametrize("scale", ["paper", "embedding"])
+def test_gradients_are_the_losses_slopes(member: Member, layout: str, scale: str) -> None:
+    request = member.request(layout, scale=scale)
     for point, gradient in zip(member.points(), gradients_of(member.oracle, request), strict=True):
         ways = [standard_normal(("way", i), member.dim) for i in range(DIRECTIONS)]
         ways = [way / np.linalg.norm(way) for way in [*ways, gradient]]
@@ -147,7 +147,7 @@ def test_every_soft_recipe_has_the_gradient_of_its_point(member: Member) -> None
         Latent(standard_normal(("z",), 6), Projection(seed=3, dim=6, alpha=0.5, sigma=1.0), center),
         Embedded("the plot was dull"),
     )
-    spec = member.spec(units="paper")
+    spec = member.spec(scale="paper")
     explicit = replace(spec, init="zeros", text="")
     points = tuple(Point(member.oracle.materialize(recipe, spec).reshape(-1)) for recipe in recipes)
     found = gradients_of(member.oracle, Request(recipes, MIXED, spec))

@@ -210,9 +210,9 @@ def test_a_request_is_not_changed(member: Member, layout: str) -> None:
                 assert now == then
 
 
-@pytest.mark.parametrize("units", ["paper", "embedding"])
-def test_an_antithetic_pair_is_symmetric_around_its_centre(member: Member, units: str) -> None:
-    spec = member.spec(units=units)
+@pytest.mark.parametrize("scale", ["paper", "embedding"])
+def test_an_antithetic_pair_is_symmetric_around_its_centre(member: Member, scale: str) -> None:
+    spec = member.spec(scale=scale)
     plus, minus = member.candidates()[:2]
     assert isinstance(plus, Perturbation)
     assert isinstance(minus, Perturbation)
@@ -220,7 +220,7 @@ def test_an_antithetic_pair_is_symmetric_around_its_centre(member: Member, units
     up, down = (member.oracle.materialize(candidate, spec) for candidate in (plus, minus))
     assert up.shape == (spec.length, member.oracle.info.width)
     np.testing.assert_allclose((up + down) / 2, centre, atol=1e-5)
-    unit = member.oracle.info.embedding_std if units == "embedding" else 1.0
+    unit = member.oracle.info.embedding_std if scale == "embedding" else 1.0
     z = standard_normal(plus.key, up.size).reshape(up.shape)
     np.testing.assert_allclose((up - down) / 2, unit * 0.7 * z, atol=1e-5)
 
@@ -229,7 +229,7 @@ def test_a_candidate_is_worth_its_rows(member: Member) -> None:
     """Every recipe scores as the explicit point does that it stands for; this is what evaluation and export rely on."""
     spec = member.spec()
     told = member.oracle.evaluate(member.request())
-    explicit = replace(spec, init="zeros", text="", units="paper")
+    explicit = replace(spec, init="zeros", text="", scale="paper")
     points = tuple(Point(member.oracle.materialize(c, spec).reshape(-1)) for c in member.candidates())
     again = member.oracle.evaluate(Request(points, MIXED, explicit))
     np.testing.assert_allclose(again.logits, told.logits, atol=1e-5, rtol=1e-5)
@@ -274,7 +274,7 @@ def spec_for_texts(member: Member, layout: str) -> PromptSpec:
     return spec
 
 
-def in_words(member: Member, spec: PromptSpec, space: TokenSpace, seed: str = "rows") -> str:
+def is_discrete(member: Member, spec: PromptSpec, space: TokenSpace, seed: str = "rows") -> str:
     rows = standard_normal((seed,), spec.length * member.oracle.info.width).reshape(spec.length, -1)
     return member.oracle.project([rows], spec.layout, space)[0]
 
@@ -282,7 +282,7 @@ def in_words(member: Member, spec: PromptSpec, space: TokenSpace, seed: str = "r
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_text_as_a_soft_prompt_scores_and_costs_as_its_coordinates_do(member: Member, layout: str) -> None:
     spec = spec_for_texts(member, layout)
-    texts = [Embedded(in_words(member, spec, TokenSpace(), seed)) for seed in ("a", "b")]
+    texts = [Embedded(is_discrete(member, spec, TokenSpace(), seed)) for seed in ("a", "b")]
     points = [Point(coordinates(member.oracle, text, spec)) for text in texts]
     answer = member.oracle.evaluate(Request((*texts, *points), MIXED, spec))
     np.testing.assert_allclose(answer.logits[:2], answer.logits[2:], atol=1e-5, rtol=1e-5)
@@ -295,7 +295,7 @@ def test_a_text_as_a_soft_prompt_scores_and_costs_as_its_coordinates_do(member: 
 @pytest.mark.parametrize("space", SPACES[:2])
 def test_rows_in_words_are_read_back_as_the_rows_of_these_words(member: Member, layout: str, space: TokenSpace) -> None:
     spec = spec_for_texts(member, layout)
-    text = in_words(member, spec, space)
+    text = is_discrete(member, spec, space)
     assert member.oracle.token_count(text) == spec.length
     rows = member.oracle.materialize(Embedded(text), spec)
     assert rows.shape == (spec.length, member.oracle.info.width)
@@ -327,7 +327,7 @@ def test_a_text_without_tokens_is_no_prompt(member: Member) -> None:
 
 def test_tiles_leave_words_alone(member: Member) -> None:
     tiled = TiledOracle(member.oracle, Tile(candidates=2, examples=3))
-    text = in_words(member, member.spec(), TokenSpace())
+    text = is_discrete(member, member.spec(), TokenSpace())
     rows = tiled.materialize(Embedded(text), member.spec())
     assert tiled.project([rows], "prefix", TokenSpace()) == [text]
     assert tiled.token_count(text) == SPEC.length

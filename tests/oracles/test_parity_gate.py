@@ -1,4 +1,4 @@
-"""The parity gate: an oracle passes that answers what it is asked, and none that mixes, shares, drifts or adds."""
+"""The sanity check: an oracle passes that answers what it is asked, and none that mixes, shares, drifts or adds."""
 
 import math
 from collections.abc import Callable

@@ -47,7 +47,7 @@ def assert_parity(oracle: LossOracle, plain: tuple[Any, Any], layout: str, batch
     for logits, candidate in zip(got, candidates, strict=True):
         expected = plain_logits(*plain, oracle.materialize(candidate, spec), layout, batch)
         np.testing.assert_allclose(logits, expected, atol=TOLERANCE)
-    assert np.abs(got[0] - got[1]).max() > 0.01  # a prompt that is not looked at would agree with anything
+    assert np.abs(got[0] - got[1]).max() > 0.01  # a prompt that is not evaluated would agree with anything
 
 
 @pytest.mark.parametrize("bos", [False, True], ids=["plain", "bos"])

@@ -33,13 +33,13 @@ def pair(request: pytest.FixtureRequest, tiny_oracle: Callable[..., LossOracle],
     return tiny_oracle(request.param), model.get_input_embeddings().weight.detach().numpy(), tokenizer
 
 
-@pytest.mark.parametrize("units", ["paper", "embedding"])
-def test_the_zero_point_of_text_is_its_embeddings_repeated_from_the_end(pair: tuple[Any, ...], units: str) -> None:
+@pytest.mark.parametrize("scale", ["paper", "embedding"])
+def test_the_zero_point_of_text_is_its_embeddings_repeated_from_the_end(pair: tuple[Any, ...], scale: str) -> None:
     oracle, embedding, tokenizer = pair
     ids = [tokenizer.convert_tokens_to_ids(t) for t in ("Classify", "Ġthe", "Ġmovie", "Ġreview")]
-    rows = base(oracle, replace(SPEC, length=6, units=units))
+    rows = base(oracle, replace(SPEC, length=6, scale=scale))
     np.testing.assert_array_equal(rows, embedding[[ids[2], ids[3], *ids]])
-    np.testing.assert_array_equal(base(oracle, replace(SPEC, length=2, units=units)), embedding[ids[2:]])
+    np.testing.assert_array_equal(base(oracle, replace(SPEC, length=2, scale=scale)), embedding[ids[2:]])
 
 
 def test_the_zero_point_of_zeros_is_zero(pair: tuple[Any, ...]) -> None:
@@ -67,8 +67,8 @@ def test_a_unit_step_is_the_embeddings_standard_deviation(pair: tuple[Any, ...])
     oracle, embedding, _ = pair
     one = Point(np.ones(SPEC.length * oracle.info.width, dtype=np.float32))
     assert oracle.info.embedding_std == pytest.approx(embedding.std(ddof=1), rel=1e-5)
-    for units, step in (("paper", 1.0), ("embedding", embedding.std(ddof=1))):
-        spec = replace(SPEC, units=units)
+    for scale, step in (("paper", 1.0), ("embedding", embedding.std(ddof=1))):
+        spec = replace(SPEC, scale=scale)
         np.testing.assert_allclose(oracle.materialize(one, spec) - base(oracle, spec), step, rtol=1e-4)
 
 
@@ -101,12 +101,12 @@ def test_a_point_of_another_size_is_refused(tiny_oracle: Callable[..., LossOracl
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, *MASKED_ARCHITECTURES])
 @pytest.mark.parametrize("length", [2, 4, 6])
-@pytest.mark.parametrize("units", ["paper", "embedding"])
+@pytest.mark.parametrize("scale", ["paper", "embedding"])
 def test_an_embedded_text_has_the_bits_of_init_text(
-    architecture: str, length: int, units: Any, tiny_oracle: Callable[..., LossOracle]
+    architecture: str, length: int, scale: Any, tiny_oracle: Callable[..., LossOracle]
 ) -> None:
     oracle = tiny_oracle(architecture)
-    spec = replace(SPEC, length=length, units=units)
+    spec = replace(SPEC, length=length, scale=scale)
     started = base(oracle, spec)
     for init in ("text", "zeros", "vocab"):
         rows = oracle.materialize(

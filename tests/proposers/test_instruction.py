@@ -36,7 +36,7 @@ def test_without_scored_prompts_none_are_spoken_of() -> None:
 
 
 def test_the_published_wording_tells_no_task_and_asks_for_under_nine_words() -> None:
-    told = instruction(BRIEFING, faithful=True)
+    told = instruction(BRIEFING, reproduce_paper=True)
     assert "Is a review positive?" not in told
     assert "terrible" not in told
     assert "Template: the worst prompt\nLoss: 1.235\nAccuracy: 0.250\n" in told
@@ -44,10 +44,12 @@ def test_the_published_wording_tells_no_task_and_asks_for_under_nine_words() -> 
     assert "image classification" in told  # a left-over of the published code
 
 
-@pytest.mark.parametrize("faithful", [False, True])
-def test_prompts_are_data_not_templates(faithful: bool) -> None:
+@pytest.mark.parametrize("reproduce_paper", [False, True])
+def test_prompts_are_data_not_templates(reproduce_paper: bool) -> None:
     nasty = "{{ 7 * 7 }} {% for x in y %} <b>&amp;</b> {# gone? #}"
-    told = instruction(Briefing("a task", (" a",), ((nasty, 1.0, 0.5),), "accuracy", 6, 3), faithful=faithful)
+    told = instruction(
+        Briefing("a task", (" a",), ((nasty, 1.0, 0.5),), "accuracy", 6, 3), reproduce_paper=reproduce_paper
+    )
     assert nasty in told
 
 

@@ -36,7 +36,7 @@ class Script:
 
 def ask(script: Script, settings: dict[str, Any] | None = None, **more: Any) -> Proposed:
     config: ProposerConfig = RandomProposerConfig(kind="random", **(settings or {"retries": 2}))
-    limits: dict[str, Any] = {"calls": None, "usd": None, "known": {"Judge the mood"}, "faithful": False}
+    limits: dict[str, Any] = {"calls": None, "usd": None, "known": {"Judge the mood"}, "reproduce_paper": False}
     return propose(script, BRIEFING, ("zot-0000", 3), settings=config, **(limits | more))
 
 
@@ -96,7 +96,7 @@ def test_limits_end_the_requests(limits: dict[str, Any], requests: int, problem:
 
 def test_faithful_takes_the_published_wording_and_rules() -> None:
     script = Script("- short\n- Judge the mood\n- Here are the templates:")
-    proposed = ask(script, faithful=True)
+    proposed = ask(script, reproduce_paper=True)
     assert proposed.texts == ("Judge the mood", "Here are the templates:")  # known or a preamble: it does not look
     assert "image classification" in script.asked[0].instruction
 
@@ -111,10 +111,10 @@ def test_a_template_of_the_users_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "answer", ["Classify \ud800 the review", "\udfff", '["Classify \\ud800 it"]', "\x00\x1b[31mred prompt"]
 )
-@pytest.mark.parametrize("faithful", [False, True])
-def test_every_exchange_can_be_written_down(answer: str, faithful: bool) -> None:
+@pytest.mark.parametrize("reproduce_paper", [False, True])
+def test_every_exchange_can_be_written_down(answer: str, reproduce_paper: bool) -> None:
     for script in (Script(answer), Script(ProposerError(answer))):
-        for exchange in ask(script, faithful=faithful).exchanges:
+        for exchange in ask(script, reproduce_paper=reproduce_paper).exchanges:
             fields = {name: getattr(exchange, name) for name in exchange.__slots__} | {"texts": list(exchange.texts)}
             row = ExchangeRow(trial_id="t", stage=1, proposer="p", **fields)
             assert ROW.validate_json(row.model_dump_json()) == row

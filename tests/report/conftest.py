@@ -12,9 +12,9 @@ import pytest
 
 from distributed_tuner.ledger import (
     CostRow,
+    EvalRow,
     EventRow,
     LedgerWriter,
-    LookRow,
     MeasureRow,
     Row,
     RunEndRow,
@@ -31,7 +31,7 @@ FAILED = "cma-2"
 
 @dataclass(frozen=True)
 class Method:
-    """How a made-up method behaves: queries a step, steps a look, seconds a query, and where its loss goes."""
+    """How a made-up method behaves: queries a step, steps an evaluation, seconds a query, and where its loss goes."""
 
     name: str
     popsize: int
@@ -76,7 +76,7 @@ def trial_rows(method: Method, seed: int) -> Iterator[Row]:
         metric = round((0.75 + (method.gain + 0.02 * seed) * progress) * DEV) / DEV
         if step % method.every == 0:
             cost, spent = paid(2, SHOTS)
-            yield LookRow(
+            yield EvalRow(
                 time=at,
                 trial_id=trial_id,
                 stage=0,

@@ -6,10 +6,10 @@ from typing import Any
 
 from distributed_tuner.ledger import (
     CostRow,
+    EvalRow,
     EventRow,
     ExchangeRow,
     FeedbackRow,
-    LookRow,
     RestartRow,
     Row,
     RunEndRow,
@@ -111,7 +111,7 @@ def _search(name: str, method: str, stage: int, spent: dict[str, int], losses: d
             elapsed=0.1 * spent[name],
         )
     spent[name] += 2
-    yield LookRow(
+    yield EvalRow(
         **{**common, "time": START + spent[name]},
         train_loss=losses[name],
         dev_loss=losses[name] + 0.05,

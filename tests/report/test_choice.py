@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distributed_tuner.ledger.digest import Digest
-from distributed_tuner.ledger.rows import CostRow, LookRow, MeasureRow, Row, TrialRow
+from distributed_tuner.ledger.rows import CostRow, EvalRow, MeasureRow, Row, TrialRow
 from distributed_tuner.report.choice import choose
 from distributed_tuner.report.summary import summarize
 from distributed_tuner.report.trials import best_trial, summarize_trials
@@ -27,7 +27,7 @@ def config_of(select: str = "cross_validation", significance: float | None = 0.1
 
 def rows_of(losses: list[float | None]) -> list[Row]:
     trial = TrialRow(trial_id="bbt-0000", method="bbt", seed=0, split_seed=0, drawn={})
-    look = LookRow(
+    evaluation = EvalRow(
         trial_id="bbt-0000",
         stage=0,
         step=3,
@@ -48,7 +48,7 @@ def rows_of(losses: list[float | None]) -> list[Row]:
     selected = measure("selected", "test", 0.8, trial_id="bbt-0000", label_words_metric=0.6)
     return [
         trial,
-        look,
+        evaluation,
         measure("manual_prompt", "dev", 0.5).model_copy(update={"cost": CostRow(queries=1)}),
         measure("manual_prompt_with_head", "dev", 0.7, losses=MANUAL).model_copy(update={"cost": CostRow(queries=1)}),
         measure("manual_prompt_with_head", "test", 0.75, label_words_metric=0.55),

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distributed_tuner.errors import TunerError
-from distributed_tuner.ledger import CostRow, LookRow, RunEndRow, RunRow, StepRow, TrialRow
+from distributed_tuner.ledger import CostRow, EvalRow, RunEndRow, RunRow, StepRow, TrialRow
 from distributed_tuner.report import write_report
 
 PAID: dict[str, Any] = {"cost": CostRow(queries=2), "spent": CostRow(queries=2), "elapsed": 1.0}
@@ -30,7 +30,7 @@ def ledger_rows() -> list[dict[str, Any]]:
     rows = [
         RunRow(time=1.0, name="odd", version="0.1.0", seed=0, methods=["zot"]),
         TrialRow(time=2.0, trial_id="zot-0000", method="zot", seed=0, split_seed=0, drawn={"x": 0.5}),
-        LookRow.model_validate({"time": 3.0, "trial_id": "zot-0000", "stage": 0, "step": 0, **score, **PAID}),
+        EvalRow.model_validate({"time": 3.0, "trial_id": "zot-0000", "stage": 0, "step": 0, **score, **PAID}),
         StepRow(time=4.0, trial_id="zot-0000", stage=0, step=1, loss=0.5, best_loss=0.4, failed=0, **PAID),
         RunEndRow(time=9.0, status="done", wall_seconds=8, oracle_busy_seconds=4, oracle_actors=2, tiles=1, retries=0),
     ]

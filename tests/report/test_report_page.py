@@ -7,7 +7,7 @@ import pytest
 from pages import Page
 
 from distributed_tuner.errors import RunDirectoryError
-from distributed_tuner.ledger import LedgerWriter, LookRow, StepRow, digest, read
+from distributed_tuner.ledger import EvalRow, LedgerWriter, StepRow, digest, read
 from distributed_tuner.ledger.rows import DATA_WARNING, ROW, EventRow
 from distributed_tuner.report import figure_data, figures, summarize, tables, write_report
 from distributed_tuner.runs.recorded_config import Recorded
@@ -131,15 +131,21 @@ def test_curves_are_of_looks_best_so_far_and_in_percent(run_dir: Path) -> None:
     zot = dict(data.bands)["zot"]
     ends = [trial["dev_metric"] for trial in summary["trials"] if trial["method"] == "zot"]
     assert (zot.low[-1], zot.high[-1]) == (100 * min(ends), 100 * max(ends))
-    assert zot.x[-1] == max(look.spent.queries for look in ledger.looks if look.trial_id.startswith("zot"))
+    assert zot.x[-1] == max(
+        evaluation.spent.queries for evaluation in ledger.evaluations if evaluation.trial_id.startswith("zot")
+    )
 
 
 def test_train_loss_curves_take_no_candidate_losses(run_dir: Path) -> None:
     ledger, found = read(run_dir / "ledger.jsonl"), digest(run_dir / "ledger.jsonl")
     summary = summarize(found, {})
     first = dict(figure_data.train_loss_data(found, summary, "seconds").bands)["zot"]
-    looks: list[LookRow] = [look for look in ledger.looks if look.trial_id.startswith("zot") and look.step == 0]
-    assert first.mean[0] == pytest.approx(sum(look.train_loss or 0 for look in looks) / 3)
+    evaluations: list[EvalRow] = [
+        evaluation
+        for evaluation in ledger.evaluations
+        if evaluation.trial_id.startswith("zot") and evaluation.step == 0
+    ]
+    assert first.mean[0] == pytest.approx(sum(evaluation.train_loss or 0 for evaluation in evaluations) / 3)
 
 
 def test_trials_without_a_test_score_have_no_mark(run_dir: Path) -> None:

@@ -71,7 +71,7 @@ def test_requests_to_proposers_are_counted_by_trial_and_in_all() -> None:
 
 def test_what_is_bought_is_what_was_spent() -> None:
     ledger = collect(population(6))
-    rows = (*ledger.steps, *ledger.looks, *ledger.feedbacks, *ledger.restarts)
+    rows = (*ledger.steps, *ledger.evaluations, *ledger.feedbacks, *ledger.restarts)
     assert summarize(Digest(population(6)), CONFIG)["totals"]["queries"] == sum(row.cost.queries for row in rows)
 
 

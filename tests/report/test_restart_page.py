@@ -9,7 +9,7 @@ import pytest
 from pages import Page
 from restart_runs import HOSTILE, TEXTS, cost, exchange, given_up, population, restart, scored
 
-from distributed_tuner.ledger import LedgerWriter, LookRow, Row, TrialRow
+from distributed_tuner.ledger import EvalRow, LedgerWriter, Row, TrialRow
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.report import figure_data, summarize, tables, write_report
 from distributed_tuner.report.lineage import Arrow, Lineages, lineage_data
@@ -44,8 +44,8 @@ def begun(name: str) -> TrialRow:
     return TrialRow(time=1, trial_id=name, method="zot+local", seed=0, split_seed=0, drawn={})
 
 
-def look(name: str, queries: int, time: float) -> LookRow:
-    return LookRow(
+def evaluation(name: str, queries: int, time: float) -> EvalRow:
+    return EvalRow(
         time=time,
         trial_id=name,
         stage=0,
@@ -68,7 +68,7 @@ def proposed(name: str, stage: int, queries: int, **changes: Any) -> Row:
 
 # ------------------------------------------------------------------------------------------------------- lineages
 def test_a_trial_alone_begins_a_lineage_with_every_adopted_proposal() -> None:
-    rows = [begun("a"), proposed("a", 1, 40), restart("a", 3, 80), proposed("a", 5, 120), look("a", 150, 9.0)]
+    rows = [begun("a"), proposed("a", 1, 40), restart("a", 3, 80), proposed("a", 5, 120), evaluation("a", 150, 9.0)]
     found = lineages(*rows)
     assert [tuple(stretch) for stretch in found.stretches] == [
         ("a", 0, 40, None),
@@ -86,7 +86,16 @@ def test_a_trial_alone_begins_a_lineage_with_every_adopted_proposal() -> None:
 def test_a_donor_s_lineage_goes_on_in_the_trial_that_took_its_prompt() -> None:
     taken = restart("b", 1, 50, time=10.0, scored=[scored("", 1.0, "donor")], adopted="donor", donor="a")
     later = proposed("c", 1, 60, time=20.0, donor="b")
-    rows = [begun("c"), begun("b"), begun("a"), begun("apart"), look("a", 30, 5.0), look("a", 90, 15.0), taken, later]
+    rows = [
+        begun("c"),
+        begun("b"),
+        begun("a"),
+        begun("apart"),
+        evaluation("a", 30, 5.0),
+        evaluation("a", 90, 15.0),
+        taken,
+        later,
+    ]
     found = lineages(*rows)
     assert found.lanes == ("c", "b", "a")  # not the trial that has nothing to do with restarts
     of = {(stretch.trial_id, stretch.start): stretch.lineage for stretch in found.stretches}
@@ -97,7 +106,7 @@ def test_a_donor_s_lineage_goes_on_in_the_trial_that_took_its_prompt() -> None:
 
 def test_a_donor_s_later_prompt_is_not_the_one_that_was_taken() -> None:
     taken = restart("b", 1, 50, time=10.0, scored=[scored("", 1.0, "donor")], adopted="donor", donor="a")
-    found = lineages(begun("a"), begun("b"), taken, proposed("a", 1, 70, time=11.0), look("b", 90, 20.0))
+    found = lineages(begun("a"), begun("b"), taken, proposed("a", 1, 70, time=11.0), evaluation("b", 90, 20.0))
     of = {(stretch.trial_id, stretch.start): stretch.lineage for stretch in found.stretches}
     assert of["a", 0] == of["b", 50] != of["a", 70]
 
@@ -199,7 +208,7 @@ def test_texts_of_a_model_cannot_become_markup(tmp_path: Path) -> None:
         exchange("a", 1, 1, problem=HOSTILE, texts=[]),
         restart("a", 1, 9, scored=[scored(HOSTILE, 1.0)], adopted="proposal", text=HOSTILE, reason=HOSTILE),
         *given_up("a", HOSTILE),
-        look("a", 20, 30.0),
+        evaluation("a", 20, 30.0),
     ]
     page = page_of(tmp_path, rows)
     assert page.tags.count("script") == 4 and page.tags.count("details") == 3
@@ -231,7 +240,7 @@ def test_a_trial_that_never_looked_has_a_page_with_its_restarts(tmp_path: Path) 
 
 def test_rows_of_a_trial_that_never_began_do_not_break_the_page(tmp_path: Path) -> None:
     page = page_of(
-        tmp_path, [begun("a"), look("a", 9, 2.0), proposed("ghost", 1, 40), restart("a", 1, 50, donor="ghost")]
+        tmp_path, [begun("a"), evaluation("a", 9, 2.0), proposed("ghost", 1, 40), restart("a", 1, 50, donor="ghost")]
     )
     assert list(page.figures["lineage"]["layout"]["yaxis"]["ticktext"]) == ["a"]
     assert "ghost" in page.text
@@ -245,12 +254,12 @@ def test_writing_the_restarts_twice_gives_the_same_page(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the curves
 def test_curves_are_marked_where_a_prompt_was_adopted() -> None:
-    rows = [begun("a"), look("a", 10, 2.0), look("a", 60, 4.0).model_copy(update={"train_loss": 0.4})]
+    rows = [begun("a"), evaluation("a", 10, 2.0), evaluation("a", 60, 4.0).model_copy(update={"train_loss": 0.4})]
     ledger = Digest([*rows, proposed("a", 1, 40), restart("a", 3, 50), proposed("a", 5, 90)])  # at 90 there is no line
     data = figure_data.train_loss_data(ledger, summarize(ledger, CONFIG), "queries")
     assert data.marks == (("zot+local", ((40.0, 1.0),)),)
 
 
 def test_a_run_whose_screen_alone_asked_a_proposer_shows_what_was_said(tmp_path: Path) -> None:
-    page = page_of(tmp_path, [begun("t-0"), exchange("t-0", 0, screen=True), look("t-0", 2, 3.0)])
+    page = page_of(tmp_path, [begun("t-0"), exchange("t-0", 0, screen=True), evaluation("t-0", 2, 3.0)])
     assert "t-0, screen, request 1 to" in page.text and "restart stages adopted" not in page.text

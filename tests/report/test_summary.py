@@ -7,7 +7,7 @@ import pytest
 from distributed_tuner.ledger import (
     CalibrationRow,
     CostRow,
-    LookRow,
+    EvalRow,
     MeasureRow,
     ParityRow,
     Row,
@@ -38,8 +38,10 @@ def trial(name: str, method: str, seed: int = 0) -> TrialRow:
     return TrialRow(time=1, trial_id=name, method=method, seed=seed, split_seed=seed, drawn={"rate": 0.1})
 
 
-def look(name: str, step: int, dev: float | None, *, spent: int, loss: float = 0.5, selected: bool = True) -> LookRow:
-    return LookRow(
+def evaluation(
+    name: str, step: int, dev: float | None, *, spent: int, loss: float = 0.5, selected: bool = True
+) -> EvalRow:
+    return EvalRow(
         time=2.0 + step,
         trial_id=name,
         stage=0,
@@ -94,16 +96,16 @@ def finished_run() -> list[Row]:
         trial("z0", "zot"),
         trial("z1", "zot", 1),
         trial("c0", "cma"),
-        look("z0", 0, 0.5, spent=2),
+        evaluation("z0", 0, 0.5, spent=2),
         step("z0", 1, spent=6, failed=3),
-        look("z0", 1, 0.8, spent=8, loss=0.4),
-        look("z0", 2, 0.7, spent=12, loss=0.3, selected=False),
+        evaluation("z0", 1, 0.8, spent=8, loss=0.4),
+        evaluation("z0", 2, 0.7, spent=12, loss=0.3, selected=False),
         measure("selected", "test", 0.75, "z0"),
         ended("z0", "done", 30.0),
-        look("z1", 0, 0.9, spent=2),
+        evaluation("z1", 0, 0.9, spent=2),
         measure("selected", "test", 0.85, "z1"),
         ended("z1", "stopped", 10.0),
-        look("c0", 0, 0.95, spent=4),
+        evaluation("c0", 0, 0.95, spent=4),
         ended("c0", "failed", 5.0),
         RunEndRow(
             time=50,
@@ -205,7 +207,7 @@ def raced(name: str, number: int, *, spent: int, queries: int, forwards: int) ->
 
 
 def test_what_races_saved_is_summed_by_trial_and_in_all() -> None:
-    rows: list[Row] = [trial("a", "cma"), trial("b", "cma"), trial("z", "zot"), look("z", 0, 0.5, spent=2)]
+    rows: list[Row] = [trial("a", "cma"), trial("b", "cma"), trial("z", "zot"), evaluation("z", 0, 0.5, spent=2)]
     rows += [raced("a", 1, spent=6, queries=3, forwards=35), raced("a", 2, spent=10, queries=1, forwards=12)]
     rows += [raced("b", 1, spent=6, queries=0, forwards=0), raced("a", 2, spent=10, queries=2, forwards=25)]  # again
     summary = summary_of(*rows)
@@ -264,14 +266,19 @@ def test_means_leave_failed_trials_out_but_count_them() -> None:
     ],
 )
 def test_the_best_trial(rows: list[tuple[str, float | None, float]], expected: str) -> None:
-    looks = [look(name, 0, metric, spent=2, loss=loss) for name, metric, loss in rows]
-    summary = summary_of(*[trial(name, "zot") for name, _, _ in rows], *looks)
+    evaluations = [evaluation(name, 0, metric, spent=2, loss=loss) for name, metric, loss in rows]
+    summary = summary_of(*[trial(name, "zot") for name, _, _ in rows], *evaluations)
     assert summary["best"]["trial_id"] == expected
 
 
 def test_the_first_is_by_the_config_not_by_who_started_first() -> None:
     config = {**CONFIG, "trials": [{"trial_id": "a", "method": "zot", "config": {"x": 1}}, {"trial_id": "b"}]}
-    rows: list[Row] = [trial("b", "zot"), trial("a", "zot"), look("b", 0, 0.8, spent=2), look("a", 0, 0.8, spent=2)]
+    rows: list[Row] = [
+        trial("b", "zot"),
+        trial("a", "zot"),
+        evaluation("b", 0, 0.8, spent=2),
+        evaluation("a", 0, 0.8, spent=2),
+    ]
     summary = summary_of(*rows, config=config)
     assert summary["best"]["trial_id"] == "a"
     assert [one["config"] for one in summary["trials"]] == [{"x": 1}, {"rate": 0.1}]
@@ -300,7 +307,7 @@ def test_an_interrupted_and_resumed_run_adds_up_its_sessions() -> None:
         time=50, status="interrupted", wall_seconds=50.0, oracle_busy_seconds=20.0, oracle_actors=2, tiles=9, retries=1
     )
     again = RunRow(time=100, name="r", version="1", seed=0, methods=[], resumed=True)
-    interrupted = summary_of(trial("a", "zot"), look("a", 0, 0.5, spent=2), ended("a", "interrupted"), end)
+    interrupted = summary_of(trial("a", "zot"), evaluation("a", 0, 0.5, spent=2), ended("a", "interrupted"), end)
     assert (interrupted["status"], interrupted["trials"][0]["status"]) == ("interrupted", "interrupted")
     resumed = summary_of(end, again, end.model_copy(update={"time": 120.0, "status": "done", "wall_seconds": 20.0}))
     assert (resumed["status"], resumed["totals"]["wall_seconds"], resumed["totals"]["tiles"]) == ("done", 70.0, 18)
@@ -335,7 +342,7 @@ def test_the_made_up_run_adds_up(run_dir: Path) -> None:
     summary = summarize(digest(run_dir / "ledger.jsonl"), json.loads((run_dir / "config.json").read_text()))
     assert len(summary["trials"]) == 9 and summary["best"]["method"] == "zot"
     assert [one["failed"] for one in summary["methods"]] == [0, 1, 0]
-    bought = sum(row.cost.queries for row in ledger.steps) + sum(row.cost.queries for row in ledger.looks)
+    bought = sum(row.cost.queries for row in ledger.steps) + sum(row.cost.queries for row in ledger.evaluations)
     assert summary["totals"]["queries"] == bought
 
 

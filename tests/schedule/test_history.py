@@ -8,14 +8,21 @@ from distributed_tuner.schedule.history import scored_before
 
 
 def feedback(trial_id: str, time: float, *texts: ScoredText) -> FeedbackRow:
-    books = {"cost": CostRow(), "spent": CostRow(), "elapsed": 0.0}
-    return FeedbackRow(time=time, trial_id=trial_id, stage=1, texts=list(texts), **books)
+    accounting = {"cost": CostRow(), "spent": CostRow(), "elapsed": 0.0}
+    return FeedbackRow(time=time, trial_id=trial_id, stage=1, texts=list(texts), **accounting)
 
 
 def restart(trial_id: str, time: float, *texts: ScoredText) -> RestartRow:
-    books = {"cost": CostRow(), "spent": CostRow(), "elapsed": 0.0}
+    accounting = {"cost": CostRow(), "spent": CostRow(), "elapsed": 0.0}
     return RestartRow(
-        time=time, trial_id=trial_id, stage=1, incumbent_loss=1.0, scored=list(texts), adopted="none", text="", **books
+        time=time,
+        trial_id=trial_id,
+        stage=1,
+        incumbent_loss=1.0,
+        scored=list(texts),
+        adopted="none",
+        text="",
+        **accounting,
     )
 
 

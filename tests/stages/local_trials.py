@@ -11,7 +11,7 @@ from distributed_tuner import oracles
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import OracleTimeout
-from distributed_tuner.ledger.rows import FeedbackRow, LookRow, MeasureRow, RestartRow, Row, ScreenRow, StepRow
+from distributed_tuner.ledger.rows import EvalRow, FeedbackRow, MeasureRow, RestartRow, Row, ScreenRow, StepRow
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.proposers.base import Ask, Proposer
@@ -71,7 +71,7 @@ def make_task(sizes: tuple[int, ...] = (3,), shots: int = 6) -> Task:
 
 def make_experiment(*optimizers: dict[str, Any], budget: dict[str, Any], **more: Any) -> Experiment:
     """Return an experiment with one search stage for each optimizer; ``more`` replaces parts, ``stage`` adds to all."""
-    stage = {"look_every": 10, **more.pop("stage", {})}
+    stage = {"eval_every": 10, **more.pop("stage", {})}
     first = more.pop("first", {})
     stages = [{"kind": "search", "optimizer": optimizer, **stage} for optimizer in optimizers]
     stages[0] |= first
@@ -191,8 +191,8 @@ def steps_of(rows: list[Row]) -> list[StepRow]:
     return [row for row in rows if isinstance(row, StepRow)]
 
 
-def looks_of(rows: list[Row]) -> list[LookRow]:
-    return [row for row in rows if isinstance(row, LookRow)]
+def evals_of(rows: list[Row]) -> list[EvalRow]:
+    return [row for row in rows if isinstance(row, EvalRow)]
 
 
 def measures_of(rows: list[Row]) -> list[MeasureRow]:
@@ -201,7 +201,7 @@ def measures_of(rows: list[Row]) -> list[MeasureRow]:
 
 def paid(rows: list[Row]) -> Cost:
     """Return the sum of what everything on the trial's budget cost."""
-    bought = StepRow | LookRow | FeedbackRow | RestartRow | ScreenRow
+    bought = StepRow | EvalRow | FeedbackRow | RestartRow | ScreenRow
     return sum((row.cost.value() for row in rows if isinstance(row, bought)), Cost())
 
 

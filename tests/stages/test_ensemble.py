@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from local_trials import OPTIMIZERS, TimedOracle, looks_of, make_experiment, make_task, make_trial, run, travelled
+from local_trials import OPTIMIZERS, TimedOracle, evals_of, make_experiment, make_task, make_trial, run, travelled
 
 from distributed_tuner.ledger.rows import EnsembleRow, Row
 from distributed_tuner.maths.heads import mean_log_probabilities
@@ -104,7 +104,7 @@ def test_a_trial_tells_of_its_ensemble_and_goes_on_with_it_from_a_checkpoint() -
     rows = run(whole)
     row = ensembles_of(rows)[-1]
     assert 2 <= row.members == len(whole.ensemble) <= 3
-    assert row.score < min(look.score for look in looks_of(rows) if look.score is not None)  # type: ignore[operator]
+    assert row.score < min(evaluation.score for evaluation in evals_of(rows) if evaluation.score is not None)  # type: ignore[operator]
     assert {one.template for one in whole.ensemble} == {""} and {one.label_words for one in whole.ensemble} == {
         (" bad", " good")
     }

@@ -1,4 +1,4 @@
-"""How many steps and looks a budget pays for."""
+"""How many steps and evaluations a budget pays for."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,14 +15,14 @@ def limits(**given: float) -> BudgetConfig:
 
 
 def test_a_budget_pays_for_a_look_steps_with_looks_between_and_a_look() -> None:
-    # look 2, step 4 + 4 and look 2, step 4 + 4 and look 2
-    assert plan_stage(limits(queries=22), STEP, LOOK, look_every=8) == StagePlan(
+    # look 2, step 4 + 4 and evaluation 2, step 4 + 4 and evaluation 2
+    assert plan_stage(limits(queries=22), STEP, LOOK, eval_every=8) == StagePlan(
         4, 3, Cost(22, 208, 2080, usd=2.75), MOST_STEPS, STEP.queries
     )
 
 
 def test_one_query_less_costs_a_step() -> None:
-    assert plan_stage(limits(queries=21), STEP, LOOK, look_every=8).steps == 3
+    assert plan_stage(limits(queries=21), STEP, LOOK, eval_every=8).steps == 3
 
 
 def test_the_scarcest_unit_decides() -> None:
@@ -37,7 +37,7 @@ def test_too_little_pays_for_no_step() -> None:
 
 
 def test_steps_can_be_limited_and_the_last_look_is_not_doubled() -> None:
-    assert plan_stage(limits(queries=1000), STEP, LOOK, look_every=4, most=3) == StagePlan(
+    assert plan_stage(limits(queries=1000), STEP, LOOK, eval_every=4, most=3) == StagePlan(
         3, 4, Cost(20, 184, 1840, usd=2.5), most=3, candidates=STEP.queries
     )
 
@@ -51,29 +51,31 @@ def test_time_alone_plans_the_steps_of_the_paper() -> None:
 
 def test_what_earlier_stages_took_is_not_there_any_more() -> None:
     before = Cost(queries=12)
-    late = plan_stage(limits(queries=34), STEP, LOOK, look_every=8, before=before)
-    assert late == plan_stage(limits(queries=22), STEP, LOOK, look_every=8)
+    late = plan_stage(limits(queries=34), STEP, LOOK, eval_every=8, before=before)
+    assert late == plan_stage(limits(queries=22), STEP, LOOK, eval_every=8)
 
 
 @given(
     budget=st.integers(1, 400),
     step=st.integers(1, 30),
-    look=st.integers(1, 5),
-    look_every=st.integers(1, 60),
+    evaluation=st.integers(1, 5),
+    eval_every=st.integers(1, 60),
     before=st.integers(0, 50),
 )
 def test_a_plan_never_exceeds_the_budget_and_leaves_no_step_unused(
-    budget: int, step: int, look: int, look_every: int, before: int
+    budget: int, step: int, evaluation: int, eval_every: int, before: int
 ) -> None:
     allowed = limits(queries=budget)
-    plan = plan_stage(allowed, Cost(queries=step), Cost(queries=look), look_every, before=Cost(queries=before))
-    assert plan.cost.queries == plan.steps * step + plan.looks * look
+    plan = plan_stage(allowed, Cost(queries=step), Cost(queries=evaluation), eval_every, before=Cost(queries=before))
+    assert plan.cost.queries == plan.steps * step + plan.evaluations * evaluation
     if plan.steps == 0:
-        assert before + look + step + look > budget
+        assert before + evaluation + step + evaluation > budget
         return
     assert fits(Cost(queries=before) + plan.cost, allowed)
-    assert plan.looks >= 2
-    due = -(-look_every // step)  # steps from one look to the next
-    assert plan.looks == 1 + -(-plan.steps // due)
-    more = 0 if plan.steps % due else look  # the last look is moved behind the next step, or another one follows it
+    assert plan.evaluations >= 2
+    due = -(-eval_every // step)  # steps from one evaluation to the next
+    assert plan.evaluations == 1 + -(-plan.steps // due)
+    more = (
+        0 if plan.steps % due else evaluation
+    )  # the last evaluation is moved behind the next step, or another one follows it
     assert before + plan.cost.queries + step + more > budget

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from local_trials import (
     OPTIMIZERS,
     TimedOracle,
-    looks_of,
+    evals_of,
     make_experiment,
     make_task,
     make_trial,
@@ -24,7 +24,7 @@ from local_trials import (
 
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.errors import BudgetTooSmall
-from distributed_tuner.ledger.rows import LookRow, Row, StepRow
+from distributed_tuner.ledger.rows import EvalRow, Row, StepRow
 from distributed_tuner.optimizers import build
 from distributed_tuner.optimizers.base import Race
 from distributed_tuner.oracles.base import evaluation
@@ -49,11 +49,11 @@ CMA = OPTIMIZERS["cma"] | {"popsize": 8, "intrinsic_dim": 6, "alpha": 10.0}  # l
 
 # ------------------------------------------------------------------------------------------------- the rule
 class Table:
-    """Answers heats from a table of losses, shape (candidates, examples), and writes down what was asked."""
+    """Answers race batches from a table of losses, shape (candidates, examples), and writes down what was asked."""
 
     def __init__(self, losses_C_E: Array64) -> None:
         self._losses_C_E = losses_C_E
-        self.heats: list[tuple[list[int], list[int]]] = []
+        self.race_batches: list[tuple[list[int], list[int]]] = []
         self.queries: list[int] = []
 
     def race(self, race: Race) -> Raced:
@@ -65,7 +65,7 @@ class Table:
     def _answer(self, request: Request, queries: int) -> Evaluation:
         rows = [int(candidate.vector[0]) for candidate in request.candidates if isinstance(candidate, Point)]
         columns = [int(example.uid) for example in request.batch.examples]
-        self.heats.append((rows, columns))
+        self.race_batches.append((rows, columns))
         self.queries.append(queries)
         losses = self._losses_C_E[np.ix_(rows, columns)]
         cost = Cost(queries, losses.size, 7 * losses.size, 0.5)
@@ -117,9 +117,9 @@ def test_blocks_are_the_same_for_all_and_each_is_asked_once(table: Array64, bloc
     asked.race(Race(block, mu))
     width = table.shape[1]
     blocks = [list(range(at, min(at + block, width))) for at in range(0, width, block)]
-    assert asked.heats[0] == (list(range(len(table))), blocks[0])
+    assert asked.race_batches[0] == (list(range(len(table))), blocks[0])
     for candidate in range(len(table)):
-        mine = [columns for rows, columns in asked.heats if candidate in rows]
+        mine = [columns for rows, columns in asked.race_batches if candidate in rows]
         assert mine == blocks[: len(mine)]
         failed = [i for i, columns in enumerate(mine) if not np.isfinite(table[candidate, columns]).all()]
         assert failed in ([], [len(mine) - 1])  # who fails is asked nothing more
@@ -130,10 +130,10 @@ def test_blocks_are_the_same_for_all_and_each_is_asked_once(table: Array64, bloc
 def test_heats_count_as_their_forwards_over_the_examples_rounded_up(table: Array64, block: int, mu: int) -> None:
     asked = Table(table)
     raced = asked.race(Race(block, mu))
-    forwards = np.cumsum([len(rows) * len(columns) for rows, columns in asked.heats])
+    forwards = np.cumsum([len(rows) * len(columns) for rows, columns in asked.race_batches])
     np.testing.assert_array_equal(np.cumsum(asked.queries), -(-forwards // table.shape[1]))
     assert raced.cost == Cost(
-        sum(asked.queries), int(forwards[-1]), 7 * int(forwards[-1]), 0.5 * len(asked.heats)
+        sum(asked.queries), int(forwards[-1]), 7 * int(forwards[-1]), 0.5 * len(asked.race_batches)
     )  # seconds and tokens are those really spent
     assert raced.cost.queries <= len(table)
 
@@ -157,7 +157,7 @@ def test_the_hopeless_go_on_until_they_are_behind_who_must_be_exact() -> None:
     table = np.array([[4.0, 4, 4, 4], [1, 1, 1, 1], [5, 5, 5, 5], [9, 9, 9, 9]])
     asked = Table(table)
     raced = asked.race(Race(1, 1, (0,)))
-    assert asked.heats[1:] == [*[([0, 1], [i]) for i in (1, 2, 3)], ([2, 3], [1]), ([2], [2]), ([2], [3])]
+    assert asked.race_batches[1:] == [*[([0, 1], [i]) for i in (1, 2, 3)], ([2, 3], [1]), ([2], [2]), ([2], [3])]
     assert raced.losses.tolist() == [4.0, 1.0, 5.0, 9.0]
     assert raced.stopped == 1
 
@@ -166,7 +166,7 @@ def test_who_leads_is_completed_first_and_the_hopeless_stop_together() -> None:
     table = np.array([[9.0, 0, 0, 0], [1, 1, 1, 1], [2, 1, 1, 1], [2, 4, 4, 4]])
     asked = Table(table)
     raced = asked.race(Race(1, 2))
-    assert asked.heats == [([0, 1, 2, 3], [0]), *[([1, 2], [i]) for i in (1, 2, 3)], ([3], [1])]
+    assert asked.race_batches == [([0, 1, 2, 3], [0]), *[([1, 2], [i]) for i in (1, 2, 3)], ([3], [1])]
     np.testing.assert_array_equal(raced.losses, [9.0, 1.0, 1.25, 3.0])  # the mean over the examples seen
     assert raced.stopped == 2  # the first's bound was 9/4, the last's 6/4
     assert raced.cost.queries == 3  # 11 forwards of 16
@@ -176,7 +176,7 @@ def test_one_who_started_badly_can_still_win_and_lowers_the_threshold() -> None:
     table = np.array([[3.0, 0, 0], [1, 2, 2], [2, 3, 3], [2, 4, 4]])
     asked = Table(table)
     raced = asked.race(Race(1, 1))
-    assert asked.heats[1:] == [([1], [1]), ([1], [2]), ([0, 2, 3], [1]), ([0, 2], [2])]
+    assert asked.race_batches[1:] == [([1], [1]), ([1], [2]), ([0, 2, 3], [1]), ([0, 2], [2])]
     assert (raced.losses[0], raced.losses[1]) == (1.0, table[1].mean())
     assert np.argmin(raced.losses) == 0
 
@@ -185,7 +185,7 @@ def test_a_leader_that_fails_is_replaced_by_the_next_most_promising() -> None:
     table = np.array([[1.0, math.nan, 1], [2, 1, 1], [3, 3, 3], [12, 0, 0]])
     asked = Table(table)
     raced = asked.race(Race(1, 2))
-    assert asked.heats[1:] == [([0, 1], [1]), ([1], [2]), ([2], [1]), ([2], [2])]
+    assert asked.race_batches[1:] == [([0, 1], [1]), ([1], [2]), ([2], [1]), ([2], [2])]
     np.testing.assert_array_equal(raced.losses, [math.nan, 4 / 3, 3.0, 12.0])
     assert raced.stopped == 1
 
@@ -194,10 +194,10 @@ def test_an_estimate_is_never_better_than_the_threshold() -> None:
     examples = tuple(Example(str(i), "text", "", 0) for i in range(2))
     racing = Racing(2, Batch(examples, (" a", " b"), "train"), Race(1, 1))
     for losses in ([[1.0], [3.0]], [[1.0]]):
-        heat = racing.heat()
-        assert heat is not None
-        racing.score(heat, np.array(losses))
-    assert racing.heat() is None
+        race_batch = racing.race_batch()
+        assert race_batch is not None
+        racing.score(race_batch, np.array(losses))
+    assert racing.race_batch() is None
     assert racing.losses().tolist() == [1.0, 3.0]
 
 
@@ -237,8 +237,8 @@ def raced(block: int = 2, **more: Any) -> dict[str, Any]:
     return CMA | {"race_block": block} | more
 
 
-def told(rows: list[Row]) -> list[StepRow | LookRow]:
-    return [row for row in rows if isinstance(row, StepRow | LookRow)]
+def told(rows: list[Row]) -> list[StepRow | EvalRow]:
+    return [row for row in rows if isinstance(row, StepRow | EvalRow)]
 
 
 def saved(rows: Sequence[Row], unit: str = "queries") -> int:
@@ -266,17 +266,24 @@ def test_the_parents_of_a_raced_generation_are_those_of_the_full_one() -> None:
     trial.advance()
     before = len(oracle.asked)
     (row,) = trial.advance()
-    heats = oracle.asked[before:]
-    full = TimedOracle(experiment).evaluate(Request(heats[0].candidates, task.batch("train"), heats[0].prompt))
+    race_batches = oracle.asked[before:]
+    full = TimedOracle(experiment).evaluate(
+        Request(race_batches[0].candidates, task.batch("train"), race_batches[0].prompt)
+    )
     order = np.argsort(full.losses)[:4]
     complete = {
-        id(candidate) for heat in heats if heat.batch.examples[-1] is task.train[-1] for candidate in heat.candidates
+        id(candidate)
+        for race_batch in race_batches
+        if race_batch.batch.examples[-1] is task.train[-1]
+        for candidate in race_batch.candidates
     }
-    assert all(id(heats[0].candidates[i]) in complete for i in order)
+    assert all(id(race_batches[0].candidates[i]) in complete for i in order)
     assert isinstance(row, StepRow)
     assert row.best_loss == pytest.approx(full.losses[order[0]], rel=1e-6)
-    assert row.cost.forwards == sum(len(heat.candidates) * len(heat.batch.examples) for heat in heats)
-    assert [len(heat.candidates) for heat in heats[:4]] == [8, 4, 4, 4]
+    assert row.cost.forwards == sum(
+        len(race_batch.candidates) * len(race_batch.batch.examples) for race_batch in race_batches
+    )
+    assert [len(race_batch.candidates) for race_batch in race_batches[:4]] == [8, 4, 4, 4]
 
 
 def test_blocks_are_the_same_in_every_generation() -> None:
@@ -296,7 +303,7 @@ def test_one_block_for_all_is_the_full_evaluation(block: int) -> None:
 
 
 def test_what_is_saved_buys_more_steps_and_looks_go_by_what_was_spent() -> None:
-    budget, stage = {"queries": 300}, {"look_every": 24}
+    budget, stage = {"queries": 300}, {"eval_every": 24}
     plain, quick = (
         run(make_trial(make_experiment(o, budget=budget, stage=stage), make_task(sizes=(1, 4, 2))))
         for o in (CMA, raced())
@@ -307,19 +314,19 @@ def test_what_is_saved_buys_more_steps_and_looks_go_by_what_was_spent() -> None:
     since = 0
     for row in told(quick)[1:-1]:
         assert since < 24 + 8
-        since = 0 if isinstance(row, LookRow) else since + row.cost.queries
-    assert looks_of(quick)[-1].step == len(steps_of(quick))
+        since = 0 if isinstance(row, EvalRow) else since + row.cost.queries
+    assert evals_of(quick)[-1].step == len(steps_of(quick))
 
 
 def test_steps_that_were_asked_for_are_not_exceeded() -> None:
-    stage = {"look_every": 1000}
+    stage = {"eval_every": 1000}
     experiment = make_experiment(raced(), CMA, budget={"queries": 400}, first={"steps": 30}, stage=stage)
     task = make_task(sizes=(1, 4, 2))
     rows = run(make_trial(experiment, task))
     first, second = ([row for row in steps_of(rows) if row.stage == stage] for stage in (0, 1))
     assert len(first) == 30
     assert saved(first) > 8
-    assert len(second) == (400 - sum(row.cost.queries for row in first) - 4 - 4) // 8  # two looks a stage
+    assert len(second) == (400 - sum(row.cost.queries for row in first) - 4 - 4) // 8  # two evaluations a stage
     assert len(second) > (400 - 30 * 8 - 4 - 4) // 8  # what the race saved is left to the second stage
 
 
@@ -337,13 +344,13 @@ def test_steps_that_were_asked_for_are_not_exceeded() -> None:
     ).filter(bool),
     block=st.integers(1, 13),
     popsize=st.integers(2, 9),
-    look_every=st.integers(1, 40),
+    eval_every=st.integers(1, 40),
 )
-def test_no_limit_is_ever_exceeded(budget: dict[str, float], block: int, popsize: int, look_every: int) -> None:
+def test_no_limit_is_ever_exceeded(budget: dict[str, float], block: int, popsize: int, eval_every: int) -> None:
     experiment = make_experiment(
         raced(block, popsize=popsize),
         budget={"queries": None} | budget,
-        stage={"look_every": look_every, "steps": 60},
+        stage={"eval_every": eval_every, "steps": 60},
         oracle={
             "kind": "analytic",
             "width": 3,
@@ -365,17 +372,17 @@ def test_no_limit_is_ever_exceeded(budget: dict[str, float], block: int, popsize
 
 def test_a_step_begins_only_where_all_of_it_can_be_paid() -> None:
     """Where a full step does not fit, no race begins, although it might have ended in time."""
-    full, look = 8 * 12, 12 + 11
-    experiment = make_experiment(raced(), budget={"queries": None, "forwards": 2 * look + full + 60})
+    full, evaluation = 8 * 12, 12 + 11
+    experiment = make_experiment(raced(), budget={"queries": None, "forwards": 2 * evaluation + full + 60})
     rows = run(make_trial(experiment, make_task(sizes=(1, 4, 2))))
     assert steps_of(rows)
     for row in steps_of(rows):
-        assert row.spent.forwards - row.cost.forwards + full + look <= 2 * look + full + 60
+        assert row.spent.forwards - row.cost.forwards + full + evaluation <= 2 * evaluation + full + 60
 
 
 def test_failed_candidates_of_a_race_are_counted_and_never_best() -> None:
     def spoil(request: Request, logits: Array) -> Array:
-        if len(request.batch.examples) == 2 and len(request.candidates) == 8:  # the first heat of a step
+        if len(request.batch.examples) == 2 and len(request.candidates) == 8:  # the first race batch of a step
             logits[[1, 4], 0, 0] = np.nan
         return logits
 
@@ -424,7 +431,7 @@ def test_two_point_adaptation_is_told_the_ranks_of_its_pair_in_a_race() -> None:
 @pytest.mark.parametrize("after", [1, 2, 5, 14])
 def test_a_raced_trial_goes_on_from_its_state_with_the_same_bits(after: int) -> None:
     experiment = make_experiment(
-        raced(), OPTIMIZERS["zot"], budget={"queries": 200}, first={"steps": 12}, stage={"look_every": 9}
+        raced(), OPTIMIZERS["zot"], budget={"queries": 200}, first={"steps": 12}, stage={"eval_every": 9}
     )
     task = make_task(sizes=(1, 4, 2))
     whole = run(make_trial(experiment, task))

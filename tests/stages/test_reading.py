@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from local_trials import OPTIMIZERS, TimedOracle, looks_of, make_experiment, make_task, make_trial, measures_of, run
+from local_trials import OPTIMIZERS, TimedOracle, evals_of, make_experiment, make_task, make_trial, measures_of, run
 
 from distributed_tuner.config.head import (
     BiasHeadConfig,
@@ -65,7 +65,7 @@ def test_a_head_that_goes_by_texts_without_content_asks_for_them(kind: HeadConfi
     assert reader.references is not None and reader.references.examples == Reader(TASK, kind).references.examples  # type: ignore[union-attr]
     experiment = make_experiment(OPTIMIZERS["cma"], budget={"queries": 40}, head=kind.kind)
     rows = run(make_trial(experiment))
-    assert {look.cost.queries for look in looks_of(rows)} == {3}
+    assert {evaluation.cost.queries for evaluation in evals_of(rows)} == {3}
     assert measures_of(rows)[0].label_words_metric is not None
 
 
@@ -124,7 +124,7 @@ def test_auto_is_the_strongest_that_oracle_and_shots_allow(
 
 def test_the_head_is_fitted_to_all_labels_unless_dev_alone_selects() -> None:
     for select, splits in (("cross_validation", ("train", "dev")), ("dev", ("train",)), ("metric", ("train",))):
-        stage = {"look_every": 10, "select": select}
+        stage = {"eval_every": 10, "select": select}
         assert fitted_on(make_experiment(OPTIMIZERS["cma"], budget={"queries": 40}, stage=stage)) == splits
 
 
@@ -143,7 +143,7 @@ def test_a_profiled_search_is_told_what_a_bias_leaves_and_looks_at_train_by_it()
     assert {request.batch.objective.head for request in oracle.asked if request.batch.split != "train"} == {
         "label_words"
     }
-    assert min(look.train_loss or 9 for look in looks_of(rows)) < np.log(2)
+    assert min(evaluation.train_loss or 9 for evaluation in evals_of(rows)) < np.log(2)
     step = next(request for request in asked if len(request.candidates) > 1)
     plain = replace(step, batch=replace(step.batch, objective=TASK.batch("dev").objective))
     assert (oracle.evaluate(step).losses <= oracle.evaluate(plain).losses).all()

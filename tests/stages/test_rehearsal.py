@@ -170,7 +170,7 @@ class SavesAnObject(Hill):
     [
         (AsksNothing, "between 1 candidate and queries_per_step, which hill says is 2, but it proposed 0 in step 0"),
         (AsksTooMany, "which hill says is 2, but it proposed 4 in step 0"),
-        (AsksInWords, r"Point, Perturbation or Latent, but hill proposed Text in step 0; .* in_words = True"),
+        (AsksInWords, r"Point, Perturbation or Latent, but hill proposed Text in step 0; .* is_discrete = True"),
         (
             RaisesWhenAsked,
             r"must propose candidates, but in step 0 hill raised KeyError: .*test_rehearsal.py, line \d+",

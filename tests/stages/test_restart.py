@@ -10,7 +10,7 @@ from local_trials import (
     OPTIMIZERS,
     Scripted,
     TimedOracle,
-    looks_of,
+    evals_of,
     make_experiment,
     make_trial,
     measures_of,
@@ -25,7 +25,7 @@ from distributed_tuner.errors import ProposerError
 from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.prompts.spec import prompt_spec
-from distributed_tuner.stages.exploit import Takeover
+from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.values import Array, Batch, Embedded, Request
 
@@ -38,7 +38,7 @@ def experiment(
 ) -> Experiment:
     proposer = PROPOSER | restart.pop("proposer", {})
     stages = [
-        {"kind": "search", "optimizer": OPTIMIZERS[optimizer], "look_every": 20},
+        {"kind": "search", "optimizer": OPTIMIZERS[optimizer], "eval_every": 20},
         {"kind": "restart", "proposer": proposer, **restart},
     ]
     return make_experiment(
@@ -80,11 +80,11 @@ def test_a_better_proposal_is_adopted_and_the_search_starts_from_it() -> None:
     best = min(restart.scored, key=lambda text: text.loss)
     assert best.text == "judge each review" and best.loss < restart.incumbent_loss
     kinds = [[isinstance(candidate, Embedded) for candidate in request.candidates] for request in oracle.asked]
-    look = oracle.asked[kinds.index([False, True, True, True]) + 1]  # the first thing that the search does then
+    evaluation = oracle.asked[kinds.index([False, True, True, True]) + 1]  # the first thing that the search does then
     prompt = prompt_spec(made.prompt, trial._task)
-    assert look.batch.split == "train"
+    assert evaluation.batch.split == "train"
     assert np.array_equal(
-        oracle.materialize(look.candidates[0], prompt), oracle.materialize(Embedded("judge each review"), prompt)
+        oracle.materialize(evaluation.candidates[0], prompt), oracle.materialize(Embedded("judge each review"), prompt)
     )
 
 
@@ -250,8 +250,8 @@ def test_an_llm_alone_selects_by_looks_of_its_own() -> None:
     rows = run(make_trial(made, oracle=favoured(made, "great", 9.0), proposer=answers))
     assert [row.text for row in of(rows, RestartRow)][2] == "great film judge"
     adopted = [row.stage for row in of(rows, RestartRow) if row.adopted == "proposal"]
-    assert [look.stage for look in looks_of(rows)] == sorted({0, *adopted}), "the first, and what is new"
-    assert looks_of(rows)[0].selected
+    assert [evaluation.stage for evaluation in evals_of(rows)] == sorted({0, *adopted}), "the first, and what is new"
+    assert evals_of(rows)[0].selected
     assert of(rows, FeedbackRow)[0].texts[0].source == "trajectory"
     assert len(measures_of(rows)) == 1
 
@@ -269,19 +269,19 @@ def test_an_llm_alone_ends_when_the_budget_does() -> None:
 
 
 def test_an_llm_alone_asks_nothing_twice() -> None:
-    """An incumbent that nothing replaced is neither looked at nor scored again, on examples that are the same."""
+    """An incumbent that nothing replaced is neither evaluated nor scored again, on examples that are the same."""
     stages = [{"kind": "restart", "proposer": PROPOSER | {"give_up_after": 99}}]
     made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 400}, stages=stages, rounds=6)
     oracle = favoured(made, "i", -9.0)
     rows = run(make_trial(made, oracle=oracle, proposer=Scripted([f"film i {n}\nfine i {n}" for n in range(6)])))
     assert len(of(rows, RestartRow)) == 6 and all(row.adopted == "none" for row in of(rows, RestartRow))
     assert len({row.incumbent_loss for row in of(rows, RestartRow)}) == 1
-    assert paid(rows).queries == 1 + 1 + 6 * 2 + 2, "its text, itself, the proposals, one look"
-    assert len(looks_of(rows)) == 1
+    assert paid(rows).queries == 1 + 1 + 6 * 2 + 2, "its text, itself, the proposals, one evaluation"
+    assert len(evals_of(rows)) == 1
 
 
 def test_what_a_restart_adopted_stands_after_another_that_adopts_nothing() -> None:
-    search = {"kind": "search", "optimizer": OPTIMIZERS["zot"], "look_every": 20, "steps": 3}
+    search = {"kind": "search", "optimizer": OPTIMIZERS["zot"], "eval_every": 20, "steps": 3}
     restart = {"kind": "restart", "proposer": PROPOSER}
     made = make_experiment(OPTIMIZERS["zot"], budget={"queries": 300}, stages=[search, restart, restart, search])
     oracle = favoured(made, "judge", 9.0)
@@ -296,16 +296,16 @@ def test_what_a_restart_adopted_stands_after_another_that_adopts_nothing() -> No
     for each in (trial, restored):
         at = len(oracle.asked)
         run(each)
-        look = oracle.asked[at]
+        evaluation = oracle.asked[at]
         prompt = prompt_spec(made.prompt, each._task)
-        assert look.batch.split == "train" and len(look.candidates) == 1
+        assert evaluation.batch.split == "train" and len(evaluation.candidates) == 1
         assert np.allclose(
-            oracle.materialize(look.candidates[0], prompt), oracle.materialize(Embedded("judge film"), prompt)
+            oracle.materialize(evaluation.candidates[0], prompt), oracle.materialize(Embedded("judge film"), prompt)
         )
 
 
 def test_faithful_adopts_the_first_proposal_unscored_with_feedback_from_dev() -> None:
-    made = experiment(faithful=True, rounds=2)
+    made = experiment(reproduce_paper=True, rounds=2)
     oracle = favoured(made, "i", -9.0)
     rows = run(
         make_trial(made, oracle=oracle, proposer=Scripted(["- tiny\n- a longer template here\n- third one here"]))
@@ -361,9 +361,9 @@ def standing(proposer: Scripted, made: Experiment, oracle: TimedOracle | None = 
     return trial
 
 
-def takeover(x: Array | None, **more: Any) -> Takeover:
+def exploit(x: Array | None, **more: Any) -> Exploit:
     pool = (PooledText("from another trial", 0.1, 1.0, "proposal", "other-0001", 1),)
-    return Takeover(**{"id": "r1", "donor": "other-0001", "settings": {}, "place": x, "pool": pool} | more)
+    return Exploit(**{"id": "r1", "donor": "other-0001", "settings": {}, "place": x, "pool": pool} | more)
 
 
 POPULATION: dict[str, Any] = {"schedule": {"kind": "population"}}
@@ -386,7 +386,7 @@ def test_a_laggard_takes_the_donors_prompt_settings_and_pool() -> None:
     made = experiment(more=POPULATION)
     trial = standing(proposer, made, favoured(made, "i", -9.0))
     donor = np.full(6, 0.25, dtype=np.float32)
-    trial.take_over(takeover(donor, settings={"stages.0.optimizer.learning_rate": 0.7}))
+    trial.take_over(exploit(donor, settings={"stages.0.optimizer.learning_rate": 0.7}))
     rows = run(trial)
     (restart,) = of(rows, RestartRow)
     assert (restart.adopted, restart.donor) == ("donor", "other-0001")
@@ -399,14 +399,14 @@ def test_a_laggard_takes_the_donors_prompt_settings_and_pool() -> None:
 def test_a_proposal_that_beats_the_donor_is_adopted_instead() -> None:
     made = experiment(more=POPULATION)
     trial = standing(Scripted([ANSWER]), made, favoured(made, "judge", 9.0))
-    trial.take_over(takeover(np.zeros(6, dtype=np.float32)))
+    trial.take_over(exploit(np.zeros(6, dtype=np.float32)))
     (restart,) = of(run(trial), RestartRow)
     assert (restart.adopted, restart.text) == ("proposal", "judge each review")
 
 
 def test_a_laggard_restarts_from_the_donor_when_the_proposer_is_down() -> None:
     trial = standing(Scripted([ProposerError("down")]), experiment(more=POPULATION))
-    trial.take_over(takeover(np.zeros(6, dtype=np.float32)))
+    trial.take_over(exploit(np.zeros(6, dtype=np.float32)))
     (restart,) = of(run(trial), RestartRow)
     assert restart.adopted == "donor"
     assert restart.reason == "down"
@@ -415,7 +415,7 @@ def test_a_laggard_restarts_from_the_donor_when_the_proposer_is_down() -> None:
 def test_a_restart_survives_a_checkpoint_with_its_settings() -> None:
     made = experiment(more=POPULATION)
     trial = standing(Scripted([ANSWER]), made)
-    trial.take_over(takeover(np.zeros(6, dtype=np.float32), settings={"stages.0.optimizer.rho": 0.3}))
+    trial.take_over(exploit(np.zeros(6, dtype=np.float32), settings={"stages.0.optimizer.rho": 0.3}))
     state = travelled(trial.state_dict())
     other = make_trial(made, proposer=Scripted([ANSWER]))
     other.load_state_dict(state)

@@ -11,7 +11,7 @@ from local_trials import (
     OPTIMIZERS,
     Scripted,
     TimedOracle,
-    looks_of,
+    evals_of,
     make_experiment,
     make_task,
     make_trial,
@@ -30,7 +30,7 @@ from distributed_tuner.prompts.spec import NO_ROWS, framed, unframed
 from distributed_tuner.report import formatting
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader
-from distributed_tuner.stages.schedule import Course
+from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.screen import (
     Screened,
     demonstrated,
@@ -179,9 +179,9 @@ def test_a_screen_asks_what_it_says_and_the_search_starts_from_its_best_instruct
     losses = [one.loss for one in screen.texts]
     assert losses == sorted(losses)  # type: ignore[type-var]
     assert screen.instruction == next(one.text for one in screen.texts if one.text and not one.demonstrations)
-    *looks, search = looks_of(rows)[:3]
-    assert [look.screen for look in looks] == [True, True] and not search.screen
-    assert {look.text for look in looks} == {one.text for one in screen.texts if one.finalist}
+    *evaluations, search = evals_of(rows)[:3]
+    assert [evaluation.screen for evaluation in evaluations] == [True, True] and not search.screen
+    assert {evaluation.text for evaluation in evaluations} == {one.text for one in screen.texts if one.finalist}
     assert paid(rows).queries == trial.progress()["queries"] <= 80
     told = formatting.screen(screen)
     assert told.startswith(f"{len(screen.texts)} prompts after {screen.cost.queries} queries")
@@ -226,12 +226,12 @@ def test_the_winner_is_the_finalist_that_train_and_dev_select() -> None:
     assert best.template == "" and best.finalist and not best.selected
     (winner,) = (one for one in screen.texts if one.selected)
     assert winner.template == screen.template == "{text} Verdict:{label_word}"
-    looks = [look for look in looks_of(rows) if look.screen]
-    assert len(looks) == sum(one.finalist for one in screen.texts) and [look.step for look in looks] == [
-        *range(len(looks))
-    ]
-    assert winner.text == min(looks, key=lambda look: look.score or np.inf).text
-    assert f"best of {len(looks)} finalists" in formatting.screen(screen)
+    evaluations = [evaluation for evaluation in evals_of(rows) if evaluation.screen]
+    assert len(evaluations) == sum(one.finalist for one in screen.texts) and [
+        evaluation.step for evaluation in evaluations
+    ] == [*range(len(evaluations))]
+    assert winner.text == min(evaluations, key=lambda evaluation: evaluation.score or np.inf).text
+    assert f"best of {len(evaluations)} finalists" in formatting.screen(screen)
 
 
 def test_a_finalist_whose_dev_rows_the_model_cannot_take_costs_no_other() -> None:
@@ -239,9 +239,9 @@ def test_a_finalist_whose_dev_rows_the_model_cannot_take_costs_no_other() -> Non
     task = replace(TASK, dev=tuple(replace(example, cue=" Verdict:") for example in TASK.dev))
     rows = run(make_trial(experiment, task, Picky(experiment)))
     (screen,) = screens_of(rows)
-    assert screen.note == "not looked at: melts" and paid(rows).queries <= 90
-    (look,) = (look for look in looks_of(rows) if look.screen)
-    assert look.selected and " It was " not in str(look.text)
+    assert screen.note == "not evaluated: melts" and paid(rows).queries <= 90
+    (evaluation,) = (evaluation for evaluation in evals_of(rows) if evaluation.screen)
+    assert evaluation.selected and " It was " not in str(evaluation.text)
 
 
 def test_a_prompt_in_words_may_be_what_a_soft_search_ends_with() -> None:
@@ -250,7 +250,7 @@ def test_a_prompt_in_words_may_be_what_a_soft_search_ends_with() -> None:
     )
     trial = make_trial(experiment)
     rows = run(trial)
-    best = min((row for row in looks_of(rows)), key=lambda row: row.score)  # type: ignore[arg-type,return-value]
+    best = min((row for row in evals_of(rows)), key=lambda row: row.score)  # type: ignore[arg-type,return-value]
     assert trial.selected is not None
     assert isinstance(trial.selected.candidate, Text) is (best.text is not None)
     kept = trial.selected_prompt()
@@ -260,7 +260,11 @@ def test_a_prompt_in_words_may_be_what_a_soft_search_ends_with() -> None:
 def test_rows_that_stand_in_a_prompt_tell_nothing_of_it() -> None:
     rows = run(make_trial(screened()))
     (screen,) = screens_of(rows)
-    hidden = {look.text: sum(loss is None for loss in look.losses) for look in looks_of(rows) if look.selected}
+    hidden = {
+        evaluation.text: sum(loss is None for loss in evaluation.losses)
+        for evaluation in evals_of(rows)
+        if evaluation.selected
+    }
     shown = {one.text: one.demonstrations for one in screen.texts}
     assert hidden and all(shown[text] == count for text, count in hidden.items() if text is not None)
 
@@ -377,8 +381,8 @@ def test_a_budget_is_planned_for_the_longest_of_what_is_tried() -> None:
     task = replace(templated(), verbalizers=((" dull", " great"),))
     experiment = screened(head={"kind": "bias"}, budget=80)
     oracle = Wordy(experiment, best=(" dull", " great"))
-    course = Course(experiment, task, prompt_space(experiment.prompt, task, 3), oracle)
-    (plan, *_) = course.plan_all()
+    stage_schedule = StageSchedule(experiment, task, prompt_space(experiment.prompt, task, 3), oracle)
+    (plan, *_) = stage_schedule.plan_all()
     rows = run(make_trial(experiment, task, oracle))
     (screen,) = screens_of(rows)
     assert "not all was tried" not in screen.note
@@ -416,5 +420,5 @@ def test_the_search_behind_an_instruction_goes_on_from_the_screened_one() -> Non
     rows = run(trial)
     (screen,) = screens_of(rows)
     asked = {request.batch.examples[0].text.partition("\n")[0] for request in trial._oracle.asked[-3:]}  # type: ignore[attr-defined]
-    assert np.isfinite(looks_of(rows)[-1].score or np.nan)
+    assert np.isfinite(evals_of(rows)[-1].score or np.nan)
     assert screen.instruction in asked or isinstance(trial.selected.candidate, Text)  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from local_trials import (
     OPTIMIZERS,
     Scripted,
     TimedOracle,
-    looks_of,
+    evals_of,
     make_experiment,
     make_task,
     make_trial,
@@ -27,13 +27,13 @@ from distributed_tuner.values import Array, Point, Request
 
 # ------------------------------------------------------------------------------------------------- looks
 def test_there_is_a_look_at_the_start_at_the_end_and_between(optimizer: dict[str, Any]) -> None:
-    rows = run(make_trial(make_experiment(optimizer, budget={"queries": 90}, stage={"look_every": 15})))
-    looks, steps = looks_of(rows), steps_of(rows)
+    rows = run(make_trial(make_experiment(optimizer, budget={"queries": 90}, stage={"eval_every": 15})))
+    evaluations, steps = evals_of(rows), steps_of(rows)
     per_step = steps[0].cost.queries
     every = -(-15 // per_step)
     expected = sorted({0, *range(every, len(steps) + 1, every), len(steps)})
-    assert [look.step for look in looks] == expected
-    assert all(look.cost.queries == 2 for look in looks)
+    assert [evaluation.step for evaluation in evaluations] == expected
+    assert all(evaluation.cost.queries == 2 for evaluation in evaluations)
 
 
 def test_a_look_scores_all_of_train_and_dev_and_steps_only_train() -> None:
@@ -64,11 +64,11 @@ def test_looks_and_selection_are_of_all_examples_where_steps_have_mini_batches()
     experiment, task = make_experiment(OPTIMIZERS["cma"] | {"batch_size": 5}, budget={"queries": 80}), make_task()
     oracle = TimedOracle(experiment)
     trial = make_trial(experiment, task, oracle)
-    (selected,) = [row for row in looks_of(run(trial)) if row.selected][-1:]
-    looked = [request for request in oracle.asked if len(request.candidates) == 1]
-    assert all(request.batch.examples == task.examples(request.batch.split) for request in looked)
+    (selected,) = [row for row in evals_of(run(trial)) if row.selected][-1:]
+    evaluated = [request for request in oracle.asked if len(request.candidates) == 1]
+    assert all(request.batch.examples == task.examples(request.batch.split) for request in evaluated)
     assert trial.selected is not None
-    whole = [request for request in looked if request.batch.split == "train"]
+    whole = [request for request in evaluated if request.batch.split == "train"]
     losses = {float(oracle.evaluate(request).losses[0]) for request in whole}
     assert selected.train_loss == trial.selected.train_loss in losses
 
@@ -81,8 +81,8 @@ def test_a_race_runs_over_its_generation_s_mini_batch() -> None:
     firsts = [i for i, request in enumerate(oracle.asked) if len(request.candidates) == 5]  # all meet on it
     drawn = set()
     for at, following in itertools.pairwise([*firsts, len(oracle.asked)]):
-        heats = [r.batch.examples for r in oracle.asked[at:following] if len(r.batch.examples) <= 3]
-        drawn.add(tuple(dict.fromkeys(example.uid for heat in heats for example in heat)))
+        race_batches = [r.batch.examples for r in oracle.asked[at:following] if len(r.batch.examples) <= 3]
+        drawn.add(tuple(dict.fromkeys(example.uid for race_batch in race_batches for example in race_batch)))
     assert {len(batch) for batch in drawn} == {7}
     assert len(drawn) > 1
     assert sum(row.metrics["forwards_saved"] for row in steps_of(rows)) >= 0
@@ -97,7 +97,7 @@ def test_a_mini_batch_larger_than_train_is_all_of_train() -> None:
 
 def test_an_optimizer_that_stops_ends_the_stage_with_a_last_look() -> None:
     experiment = make_experiment(
-        OPTIMIZERS["cma"] | {"sigma": 1e-12}, budget={"queries": 4000}, stage={"look_every": 1000}
+        OPTIMIZERS["cma"] | {"sigma": 1e-12}, budget={"queries": 4000}, stage={"eval_every": 1000}
     )
     trial = make_trial(experiment)
     rows = run(trial)
@@ -105,7 +105,7 @@ def test_an_optimizer_that_stops_ends_the_stage_with_a_last_look() -> None:
     assert event.kind == "optimizer_stop"
     assert trial.outcome is not None
     assert trial.outcome.reason == event.message
-    assert looks_of(rows)[-1].step == len(steps_of(rows)) < 700
+    assert evals_of(rows)[-1].step == len(steps_of(rows)) < 700
 
 
 # ------------------------------------------------------------------------------------------------- selection
@@ -146,17 +146,17 @@ def test_a_look_is_selected_for_less_loss_by_cross_validation(score: float, best
 
 @pytest.mark.parametrize("rule", ["metric", "metric_then_loss"])
 def test_dev_selects_and_train_does_not(optimizer: dict[str, Any], rule: str) -> None:
-    experiment = make_experiment(optimizer, budget={"queries": 150}, stage={"look_every": 1, "select": rule})
+    experiment = make_experiment(optimizer, budget={"queries": 150}, stage={"eval_every": 1, "select": rule})
     trial = make_trial(experiment)
-    looks = looks_of(run(trial))
+    evaluations = evals_of(run(trial))
     best: tuple[float, float] | None = None
-    for look in looks:
-        assert look.dev_metric is not None
-        assert look.dev_loss is not None
-        key = (look.dev_metric, -look.dev_loss if rule == "metric_then_loss" else 0.0)
-        assert look.selected == (best is None or key > best)
+    for evaluation in evaluations:
+        assert evaluation.dev_metric is not None
+        assert evaluation.dev_loss is not None
+        key = (evaluation.dev_metric, -evaluation.dev_loss if rule == "metric_then_loss" else 0.0)
+        assert evaluation.selected == (best is None or key > best)
         best = key if best is None else max(best, key)
-    chosen = [look for look in looks if look.selected][-1]
+    chosen = [evaluation for evaluation in evaluations if evaluation.selected][-1]
     assert trial.selected is not None
     assert trial.selected.dev_loss == chosen.dev_loss
     assert trial.selected.train_loss == chosen.train_loss
@@ -169,8 +169,8 @@ def spoiled(every: int, **only: Any) -> Callable[[Request, Array], Array]:
 
     def spoil(request: Request, logits: Array) -> Array:
         nonlocal seen
-        look = len(request.candidates) == 1
-        if look != (only.get("look", False)) or request.batch.split != only.get("split", "train"):
+        evaluation = len(request.candidates) == 1
+        if evaluation != (only.get("evaluation", False)) or request.batch.split != only.get("split", "train"):
             return logits
         for i in range(len(logits)):
             seen += 1
@@ -209,12 +209,12 @@ def test_when_all_steps_fail_the_start_stays_selected(optimizer: dict[str, Any])
 
 
 def test_a_look_whose_dev_loss_failed_is_never_selected() -> None:
-    experiment = make_experiment(OPTIMIZERS["zot"], budget={"queries": 120}, stage={"look_every": 8})
-    rows = run(make_trial(experiment, oracle=TimedOracle(experiment, spoil=spoiled(2, look=True, split="dev"))))
-    looks = looks_of(rows)
-    assert [look.dev_loss is None for look in looks] == [i % 2 == 1 for i in range(len(looks))]
-    assert not any(look.selected for look in looks if look.dev_loss is None)
-    assert looks[0].selected
+    experiment = make_experiment(OPTIMIZERS["zot"], budget={"queries": 120}, stage={"eval_every": 8})
+    rows = run(make_trial(experiment, oracle=TimedOracle(experiment, spoil=spoiled(2, evaluation=True, split="dev"))))
+    evaluations = evals_of(rows)
+    assert [evaluation.dev_loss is None for evaluation in evaluations] == [i % 2 == 1 for i in range(len(evaluations))]
+    assert not any(evaluation.selected for evaluation in evaluations if evaluation.dev_loss is None)
+    assert evaluations[0].selected
 
 
 def test_without_any_finite_look_nothing_is_selected_measured_or_raised(optimizer: dict[str, Any]) -> None:
@@ -224,9 +224,9 @@ def test_without_any_finite_look_nothing_is_selected_measured_or_raised(optimize
     assert trial.selected is None
     assert trial.selected_prompt() is None
     assert measures_of(rows) == []
-    assert not any(look.selected for look in looks_of(rows))
+    assert not any(evaluation.selected for evaluation in evals_of(rows))
     assert trial.outcome is not None
-    assert trial.outcome.reason.endswith("no look had a finite loss")
+    assert trial.outcome.reason.endswith("no evaluation had a finite loss")
     assert np.isnan(trial.progress()["dev_metric"])
 
 
@@ -248,7 +248,7 @@ def test_waypoints_have_the_losses_of_their_own_prompts(stage: dict[str, Any], e
         OPTIMIZERS["zot"],
         budget={"queries": 400},
         oracle={"kind": "analytic", "function": "quadratic", "width": 3},
-        stages=[stage | {"steps": 6, "look_every": 1000}, RESTART, stage | {"steps": 1}],
+        stages=[stage | {"steps": 6, "eval_every": 1000}, RESTART, stage | {"steps": 1}],
     )
     oracle = TimedOracle(experiment)
     trial = make_trial(experiment, oracle=oracle, proposer=Scripted(["none"]))

@@ -1,6 +1,6 @@
 """What is written down when a stage ends: one row a stage, in order, that adds no cost."""
 
-from local_trials import OPTIMIZERS, Scripted, looks_of, make_experiment, make_trial, paid, run, steps_of
+from local_trials import OPTIMIZERS, Scripted, evals_of, make_experiment, make_trial, paid, run, steps_of
 
 from distributed_tuner.ledger.reader import collect
 from distributed_tuner.ledger.rows import Row, StageRow
@@ -14,7 +14,7 @@ def stages_of(rows: list[Row]) -> list[StageRow]:
 
 
 def alternating() -> list[Row]:
-    search = {"kind": "search", "optimizer": OPTIMIZERS["random_search"], "look_every": 10}
+    search = {"kind": "search", "optimizer": OPTIMIZERS["random_search"], "eval_every": 10}
     made = make_experiment(OPTIMIZERS["random_search"], budget={"queries": 100}, stages=[search, RESTART], rounds=2)
     return run(make_trial(made, proposer=Scripted(["1. judge each review"])))
 
@@ -34,7 +34,7 @@ def test_it_says_what_the_stage_paid_and_how_the_trial_stands() -> None:
     rows = alternating()
     ended = stages_of(rows)
     assert sum((row.paid.value() for row in ended), Cost()) == ended[-1].spent.value() == paid(rows)
-    best = [look for look in looks_of(rows) if look.selected][-1]
+    best = [evaluation for evaluation in evals_of(rows) if evaluation.selected][-1]
     assert (ended[-1].dev_loss, ended[-1].dev_metric) == (best.dev_loss, best.dev_metric)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from local_trials import TimedOracle, looks_of, make_experiment, make_task, make_trial, paid, run, steps_of, travelled
+from local_trials import TimedOracle, evals_of, make_experiment, make_task, make_trial, paid, run, steps_of, travelled
 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.optimizer import ZotConfig
@@ -17,7 +17,7 @@ from distributed_tuner.optimizers import build
 from distributed_tuner.preflight.precision_cases import cases
 from distributed_tuner.report import formatting
 from distributed_tuner.stages.prompt_space import prompt_space
-from distributed_tuner.stages.schedule import Course
+from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.slopes import QUERIES
 from distributed_tuner.values import Array, Perturbation, Request
 
@@ -45,7 +45,7 @@ def test_a_survey_is_paid_like_a_step_and_its_settings_are_used() -> None:
     assert survey.cost.queries == survey.spent.queries == QUERIES == 41
     assert survey.note == ""
     assert len(oracle.asked[0].batch.examples) == 5
-    assert paid(rows).queries + QUERIES == looks_of(rows)[-1].spent.queries <= 141
+    assert paid(rows).queries + QUERIES == evals_of(rows)[-1].spent.queries <= 141
     steps = steps_of(rows)
     assert steps[0].metrics["learning_rate"] == pytest.approx(survey.settings["learning_rate"])
     assert steps[-1].metrics["learning_rate"] < 0.2 * steps[0].metrics["learning_rate"]  # over the steps that are left
@@ -108,12 +108,12 @@ def told(row: Row) -> dict[str, Any]:
 
 def test_what_is_planned_is_what_is_done() -> None:
     experiment, task = make_experiment(AUTO, RANDOM, budget={"queries": 230}, first={"steps": 20}), make_task()
-    course = Course(experiment, task, prompt_space(experiment.prompt, task, 3), TimedOracle(experiment))
-    first, second = course.plan_all()
+    stage_schedule = StageSchedule(experiment, task, prompt_space(experiment.prompt, task, 3), TimedOracle(experiment))
+    first, second = stage_schedule.plan_all()
     rows = run(make_trial(experiment, task))
     (survey,) = surveys_of(rows)
     assert survey.settings["points"] == 1  # as is planned for
-    spent = {stage: [row.spent.queries for row in looks_of(rows) if row.stage == stage][-1] for stage in (0, 1)}
+    spent = {stage: [row.spent.queries for row in evals_of(rows) if row.stage == stage][-1] for stage in (0, 1)}
     assert (spent[0], spent[1]) == (first.cost.queries, first.cost.queries + second.cost.queries)
 
 

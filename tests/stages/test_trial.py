@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from local_trials import (
     OPTIMIZERS,
     TimedOracle,
-    looks_of,
+    evals_of,
     make_experiment,
     make_task,
     make_trial,
@@ -22,10 +22,10 @@ from local_trials import (
 
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.errors import BudgetTooSmall
-from distributed_tuner.ledger.rows import LookRow, Row, StepRow
+from distributed_tuner.ledger.rows import EvalRow, Row, StepRow
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.stages.prompt_space import prompt_space
-from distributed_tuner.stages.schedule import Course
+from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Request
@@ -35,13 +35,13 @@ SEED = 0  # of a run whose first stage finds something better than its start
 
 
 def last_spent(rows: list[Row]) -> Cost:
-    return [row for row in rows if isinstance(row, StepRow | LookRow)][-1].spent.value()
+    return [row for row in rows if isinstance(row, StepRow | EvalRow)][-1].spent.value()
 
 
 def plans_of(experiment: Experiment, task: Task) -> list[StagePlan]:
     """Return the plans that ``check`` shows."""
     space = prompt_space(experiment.prompt, task, 3)
-    return list(Course(experiment, task, space, TimedOracle(experiment)).plan_all())
+    return list(StageSchedule(experiment, task, space, TimedOracle(experiment)).plan_all())
 
 
 # --------------------------------------------------------------------------------------------------- budgets
@@ -62,8 +62,8 @@ def test_forwards_and_tokens_hold_exactly_with_texts_of_unequal_length(
     rows = run(make_trial(experiment, make_task(sizes=(1, 9, 4, 2, 7))))
     assert steps_of(rows)
     assert getattr(paid(rows), unit) == getattr(last_spent(rows), unit) <= limit
-    assert all(getattr(row.spent, unit) <= limit for row in [*steps_of(rows), *looks_of(rows)])
-    assert looks_of(rows)[-1].step == len(steps_of(rows))  # what the last look costs was kept for it
+    assert all(getattr(row.spent, unit) <= limit for row in [*steps_of(rows), *evals_of(rows)])
+    assert evals_of(rows)[-1].step == len(steps_of(rows))  # what the last evaluation costs was kept for it
 
 
 @pytest.mark.parametrize("limit", [1500, 2003, 2600])
@@ -72,7 +72,7 @@ def test_the_last_look_is_kept_for_when_steps_cost_more_than_planned(limit: int)
     task = make_task(sizes=(1,) * 5 + (12,) * 7)  # the plan is made from the first mini-batch's worth of examples
     rows = run(make_trial(experiment, task))
     assert len(steps_of(rows)) < plans_of(experiment, task)[0].steps
-    assert looks_of(rows)[-1].step == len(steps_of(rows))
+    assert evals_of(rows)[-1].step == len(steps_of(rows))
     assert last_spent(rows).tokens <= limit
 
 
@@ -81,15 +81,15 @@ def test_the_last_look_is_kept_for_when_steps_cost_more_than_planned(limit: int)
     name=st.sampled_from(["random_search", "zot", "cma"]),
     queries=st.integers(8, 90),
     tokens=st.integers(600, 9000),
-    look_every=st.integers(1, 40),
+    eval_every=st.integers(1, 40),
     points=st.integers(1, 4),
 )
 def test_no_combination_of_limits_is_ever_exceeded(
-    name: str, queries: int, tokens: int, look_every: int, points: int
+    name: str, queries: int, tokens: int, eval_every: int, points: int
 ) -> None:
     optimizer = OPTIMIZERS[name] | ({"points": points} if name == "zot" else {"popsize": points + 1})
     experiment = make_experiment(
-        optimizer, budget={"queries": queries, "tokens": tokens}, stage={"look_every": look_every}
+        optimizer, budget={"queries": queries, "tokens": tokens}, stage={"eval_every": eval_every}
     )
     try:
         rows = run(make_trial(experiment, make_task(sizes=(1, 6, 3))))
@@ -99,7 +99,7 @@ def test_no_combination_of_limits_is_ever_exceeded(
     assert total.queries <= queries
     assert total.tokens <= tokens
     assert total == last_spent(rows)
-    assert len(looks_of(rows)) >= 1
+    assert len(evals_of(rows)) >= 1
 
 
 @pytest.mark.parametrize("limit", [0.9, 1.0, 2.1])
@@ -108,7 +108,7 @@ def test_seconds_hold_and_what_is_given_up_is_told(optimizer: dict[str, Any], li
     oracle = TimedOracle(experiment, seconds=0.2)
     trial = make_trial(experiment, oracle=oracle)
     rows = run(trial)
-    told = [*steps_of(rows), *looks_of(rows)]
+    told = [*steps_of(rows), *evals_of(rows)]
     assert all(row.elapsed <= limit + 1e-9 for row in told)
     assert paid(rows).queries == sum(
         len(request.candidates) for request in oracle.asked[:-1]
@@ -170,7 +170,7 @@ def test_what_is_planned_is_what_is_done(optimizer: dict[str, Any], budget: dict
     (plan,) = plans_of(experiment, task)
     trial = make_trial(experiment, task)
     rows = run(trial)
-    assert (len(steps_of(rows)), len(looks_of(rows))) == (plan.steps, plan.looks)
+    assert (len(steps_of(rows)), len(evals_of(rows))) == (plan.steps, plan.evaluations)
     done = paid(rows)
     assert (done.queries, done.forwards, done.tokens) == (plan.cost.queries, plan.cost.forwards, plan.cost.tokens)
     assert trial.outcome is not None
@@ -188,7 +188,7 @@ def test_two_stages_share_one_budget_as_planned() -> None:
     rows = run(make_trial(experiment, task))
     for stage, plan in enumerate((first, second)):
         assert len([row for row in steps_of(rows) if row.stage == stage]) == plan.steps
-        assert len([row for row in looks_of(rows) if row.stage == stage]) == plan.looks
+        assert len([row for row in evals_of(rows) if row.stage == stage]) == plan.evaluations
     rates = [row.metrics["learning_rate"] for row in steps_of(rows) if row.stage == 1]
     assert rates[-1] < 0.2 * rates[0]  # the cosine comes down within the steps that the second stage really has
 
@@ -237,8 +237,8 @@ def test_a_stage_starts_from_the_prompt_that_the_stage_before_selected(optimizer
     first = {"kind": "random_search", "popsize": 4, "sigma": 1.0}
     experiment = make_experiment(first, optimizer, budget={"queries": 150}, first={"steps": 20}, seed=SEED)
     rows = run(make_trial(experiment))
-    selected = [row for row in looks_of(rows) if row.stage == 0 and row.selected][-1]
-    start = next(row for row in looks_of(rows) if row.stage == 1)
+    selected = [row for row in evals_of(rows) if row.stage == 0 and row.selected][-1]
+    start = next(row for row in evals_of(rows) if row.stage == 1)
     assert selected.step > 0
     assert (start.train_loss, start.dev_loss) == pytest.approx((selected.train_loss, selected.dev_loss), abs=1e-4)
     assert [row.elapsed for row in steps_of(rows)] == sorted(row.elapsed for row in steps_of(rows))
@@ -249,22 +249,22 @@ def test_what_a_later_stage_looks_at_is_selected_only_if_it_beats_the_stages_bef
     second = {"kind": "random_search", "popsize": 4, "sigma": 30.0}  # finds nothing
     experiment = make_experiment(first, second, budget={"queries": 200}, first={"steps": 30}, seed=SEED)
     trial = make_trial(experiment)
-    looks = looks_of(run(trial))
-    selected = [row.score or 0.0 for row in looks if row.selected]
+    evaluations = evals_of(run(trial))
+    selected = [row.score or 0.0 for row in evaluations if row.selected]
     assert selected == sorted(selected, reverse=True)
-    assert {row.stage for row in looks} == {0, 1}
+    assert {row.stage for row in evaluations} == {0, 1}
     assert trial.selected is not None
-    assert trial.selected.score == selected[-1] == min(row.score or 0.0 for row in looks)
+    assert trial.selected.score == selected[-1] == min(row.score or 0.0 for row in evaluations)
 
 
 def test_units_of_the_prompt_do_not_move_the_start_of_the_next_stage() -> None:
-    prompt = {"length": 2, "init": "zeros", "layout": "prefix", "units": "paper"}
+    prompt = {"length": 2, "init": "zeros", "layout": "prefix", "scale": "paper"}
     first = {"kind": "random_search", "popsize": 4, "sigma": 1.0}
     experiment = make_experiment(first, first, budget={"queries": 150}, first={"steps": 20}, seed=SEED, prompt=prompt)
     rows = run(make_trial(experiment))
-    selected = [row for row in looks_of(rows) if row.stage == 0 and row.selected][-1]
+    selected = [row for row in evals_of(rows) if row.stage == 0 and row.selected][-1]
     assert selected.step > 0
-    assert next(row for row in looks_of(rows) if row.stage == 1).dev_loss == pytest.approx(selected.dev_loss, abs=1e-4)
+    assert next(row for row in evals_of(rows) if row.stage == 1).dev_loss == pytest.approx(selected.dev_loss, abs=1e-4)
 
 
 def test_the_selected_prompt_is_measured_once_on_test_and_not_from_the_budget(optimizer: dict[str, Any]) -> None:
@@ -282,21 +282,23 @@ def test_the_selected_prompt_is_measured_once_on_test_and_not_from_the_budget(op
     right = answer.logits[0].argmax(axis=1) == np.array([example.label for example in task.test])
     assert (measure.metric, measure.loss) == (right.mean(), answer.losses[0])
     assert last_spent(rows).queries <= 60
-    chosen = min(looks_of(rows), key=lambda row: row.score)  # type: ignore[arg-type,return-value]
+    chosen = min(evals_of(rows), key=lambda row: row.score)  # type: ignore[arg-type,return-value]
     assert (trial.selected.dev_metric, trial.selected.dev_loss) == (chosen.dev_metric, chosen.dev_loss)
 
 
 def test_tuning_lowers_the_loss(optimizer: dict[str, Any]) -> None:
     rows = run(make_trial(make_experiment(optimizer, budget={"queries": 300})))
-    looks = looks_of(rows)
-    assert min(look.train_loss for look in looks if look.train_loss is not None) < 0.8 * (looks[0].train_loss or 0)
+    evaluations = evals_of(rows)
+    assert min(evaluation.train_loss for evaluation in evaluations if evaluation.train_loss is not None) < 0.8 * (
+        evaluations[0].train_loss or 0
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the state
 @pytest.mark.parametrize("after", [0, 1, 4, 11])
 def test_a_trial_goes_on_from_its_state_with_the_same_bits(optimizer: dict[str, Any], after: int) -> None:
     experiment = make_experiment(
-        optimizer, optimizer, budget={"queries": 110, "seconds": 1000.0}, first={"steps": 5}, stage={"look_every": 7}
+        optimizer, optimizer, budget={"queries": 110, "seconds": 1000.0}, first={"steps": 5}, stage={"eval_every": 7}
     )
     whole = run(make_trial(experiment))
     first = make_trial(experiment)

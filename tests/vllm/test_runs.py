@@ -72,7 +72,7 @@ def test_the_shipped_space_runs_to_its_report(undisturbed: Done) -> None:
 @pytest.mark.extended  # another oracle that is killed stands for it
 def test_a_killed_engine_changes_no_number(undisturbed: Done, tmp_path: Path) -> None:
     out, killed = tmp_path / "run", []
-    with killing("ray::OracleHost", steps_written(out, 1), killed, seconds=START_SECONDS):
+    with killing("ray::OracleWorker", steps_written(out, 1), killed, seconds=START_SECONDS):
         done = run_space(SPACE, out, *SMALL)
     assert killed
     assert done.status == "done"
@@ -88,7 +88,7 @@ def test_the_engine_writes_the_prompts_as_well(tmp_path: Path) -> None:
     settings = (
         "oracle={kind: vllm, kv_cache_gib: 0.5, max_model_len: 1024}",
         "stages.1.proposer={kind: vllm, max_tokens: 60}",
-        *("stages.0.look_every=12", "task.shots=4", "task.feedback=2", "task.test_limit=8"),
+        *("stages.0.eval_every=12", "task.shots=4", "task.feedback=2", "task.test_limit=8"),
         *("rounds=2", "budget.queries=40"),
     )
     done = run_space(ROOT / "search_spaces" / "maao.yaml", tmp_path / "maao", *settings)

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORM = 2  # of what is kept
-ROWS = 3  # of a canary's soft prompt
+ROWS = 3  # of a parity case's soft prompt
 WORDS = "the film was not what I had hoped for , and yet it is good : a slow and warm story of two friends"
 CUE = " It was"
-LEAST, MOST = 24, 320  # tokens of the long canary; more of them for smaller models
-WORK = 2e10  # weights times tokens of the long canary
+LEAST, MOST = 24, 320  # tokens of the long parity case; more of them for smaller models
+WORK = 2e10  # weights times tokens of the long parity case
 TOLERANCES = {"float32": 1e-3}  # of the logits' spread
 FEW_BITS = 0.1
 
@@ -206,7 +206,7 @@ def _words(encoder: Encoder, most: int) -> str:
 
 
 def _batch(texts: Sequence[str]) -> Batch:
-    examples = tuple(Example(f"canary-{i}", text, CUE, 0) for i, text in enumerate(texts))
+    examples = tuple(Example(f"parity case-{i}", text, CUE, 0) for i, text in enumerate(texts))
     return Batch(examples, (" good", " bad"), "test")
 
 

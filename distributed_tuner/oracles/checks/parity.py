@@ -31,7 +31,7 @@ from distributed_tuner.values import (
     Text,
 )
 
-EXAMPLES = 8  # that canaries are scored on
+EXAMPLES = 8  # that parity cases are scored on
 TIMES = 3  # that each is scored: with the others, with them again, and alone
 STEADY = 1e-3  # of a loss: an answer that differs by less is the same one
 NOISE_LIMIT = 0.5  # an endpoint whose answer changes by more when it is asked again cannot be searched with
@@ -47,11 +47,11 @@ Plain = Callable[[Request], Array | None]
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What was measured: the largest differences over the canaries, NaN where no two losses were finite.
+    """What was measured: the largest differences over the parity cases, NaN where no two losses were finite.
 
-    Of losses, relative to them where they are above 1. repeated: of a request and the same again; together: of a canary
-    alone and among the others, both RMS over examples. plain: of the mean loss and the plain path's; None: it was not
-    run. beyond: tokens that a forward with a text was billed more than the oracle had counted. counts, remarks and
+    Of losses, relative to them where they are above 1. repeated: of a request and the same again; together: of a parity
+    case alone and among the others, both RMS over examples. plain: of the mean loss and the plain path's; None: it was
+    not run. beyond: tokens that a forward with a text was billed more than the oracle had counted. counts, remarks and
     tops: of all answers.
     """
 
@@ -80,7 +80,7 @@ def canaries(text: str, spec: PromptSpec, width: int, embedding_std: float) -> C
         named["the prompt in words"] = Text(text)
     if spec.length:
         start = Center("parity", np.zeros(spec.length * width, dtype=np.float32))
-        radius = 1.0 if spec.units == "embedding" else embedding_std
+        radius = 1.0 if spec.scale == "embedding" else embedding_std
         named["the soft prompt at its start"] = Point(start.vector)
         for i in (1, 2):
             named[f"soft prompt {i} beside it"] = Perturbation(start, ("parity", i), 1, radius)
@@ -88,7 +88,7 @@ def canaries(text: str, spec: PromptSpec, width: int, embedding_std: float) -> C
 
 
 def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, plain: Plain, hint: str) -> Parity:
-    """Score the canaries together, again, and each alone; compare with the plain path where there is one.
+    """Score the parity cases together, again, and each alone; compare with the plain path where there is one.
 
     ``hint`` is what a refusal advises where the plain path disagrees.
 
@@ -186,7 +186,7 @@ def _require(differences_C: Array64, limit: float, names: Sequence[str], rule: s
 
 
 def _mixed_up(among_C_E: Array64, alone_C_E: Array64, apart_C: Array64, names: Sequence[str]) -> str:
-    """Return whose answer the worst canary has among others, if it is another's."""
+    """Return whose answer the worst parity case has among others, if it is another's."""
     if not np.isfinite(apart_C).any():
         return ""
     worst = int(np.nanargmax(apart_C))

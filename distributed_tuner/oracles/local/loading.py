@@ -138,7 +138,7 @@ def why_whole(model_config: Any) -> str:
     text = model_config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         return "its attention scores are capped"
-    if getattr(text, "attn_temperature_tuning", None):  # Llama 4, beyond so many tokens that no canary gets there
+    if getattr(text, "attn_temperature_tuning", None):  # Llama 4, beyond so many tokens that no parity case gets there
         return "its attention counts places by itself"
     return ""
 

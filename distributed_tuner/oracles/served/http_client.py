@@ -53,7 +53,7 @@ class _WithoutCache(Exception):
     """It is llama.cpp that answered, with its cache on."""
 
 
-class Asker:
+class HttpClient:
     """Asks one server from one event loop. ``sleep``: waits so many seconds between attempts.
 
     Raises:

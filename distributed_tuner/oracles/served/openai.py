@@ -27,7 +27,7 @@ from distributed_tuner.errors import ModelError, OracleTimeout
 from distributed_tuner.oracles.base import answer, counted, priced
 from distributed_tuner.oracles.served.answer_words import generated_scores
 from distributed_tuner.oracles.served.checks import Checks, Forward
-from distributed_tuner.oracles.served.http_client import NAMED_BY_ID, TOKEN_IDS, Asker, Prompt, Told
+from distributed_tuner.oracles.served.http_client import NAMED_BY_ID, TOKEN_IDS, HttpClient, Prompt, Told
 from distributed_tuner.oracles.served.logprobs import LabelTokens, Scored, failed, refused, top_logprobs
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.oracles.served.rate_limit import Sleep
@@ -66,7 +66,7 @@ class OpenAIOracle:
     def __init__(self, config: OpenAIOracleConfig, sleep: Sleep = asyncio.sleep) -> None:
         self._config = config
         self._endpoint = Endpoint("oracle", config, ModelError)
-        self._asker = Asker(config, self._endpoint, sleep)
+        self._client = HttpClient(config, self._endpoint, sleep)
         url = self._endpoint.base_url or OPENAI_URL
         _require_sound(url, config.prompt_embeds)
         self._text = ServedText(config)
@@ -74,7 +74,7 @@ class OpenAIOracle:
         self._soft = None if embeddings is None else SoftLines(Source(embeddings), context=self._text.context)
         self._thread = LoopThread("openai-oracle")
         self._refusals = 0
-        self._checks = Checks(self._endpoint.where(), self._asker.shown, self._asker.told_of)
+        self._checks = Checks(self._endpoint.where(), self._client.shown, self._client.told_of)
         self._info = self._facts({"base_url": url, "api": config.api, "scores": config.scores})
 
     def _facts(self, extra: dict[str, str]) -> OracleInfo:
@@ -128,7 +128,7 @@ class OpenAIOracle:
 
     def close(self) -> None:
         """Close the connections. The oracle answers no more."""
-        self._thread.run(self._asker.close())
+        self._thread.run(self._client.close())
         self._thread.close()
 
     # ------------------------------------------------------------------------------------------------ requests
@@ -195,15 +195,15 @@ class OpenAIOracle:
         told = Told()
         try:
             settings = self._settings(labels, estimate.written)
-            choice = await self._asker.ask(prompt, settings, told, estimate.read + estimate.written)
+            choice = await self._client.ask(prompt, settings, told, estimate.read + estimate.written)
             scored, tops = self._read(choice, example, labels)
             return Forward(scored, told.spent(estimate), tops=tops if fresh else {})
         except Unusable as error:
             return Forward(failed(labels.count, unusable_answers=1), told.spent(estimate), unusable=error)
         except Refused as error:
             self._refusals += 1
-            if self._refusals >= FEW and not self._asker.taken:
-                raise ModelError(self._asker.told_of(error)) from None
+            if self._refusals >= FEW and not self._client.taken:
+                raise ModelError(self._client.told_of(error)) from None
             return Forward(refused(labels.count), told.spent(estimate), refused=error)
 
     def _read(

@@ -74,7 +74,7 @@ class PromptRows:
 
     def unit(self, prompt: PromptSpec) -> float:
         """Return what a coordinate of 1 adds to a row."""
-        return self.embedding_std if prompt.units == "embedding" else 1.0
+        return self.embedding_std if prompt.scale == "embedding" else 1.0
 
     def filler(self, length: int) -> list[int]:
         """Return the token ids of the papers' filler prompt."""

@@ -1,0 +1,128 @@
+"""Runs of older versions: a stored run, whose config.json and ledger have former names, is read as it was."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.trials.checkpoints import Saved
+from distributed_tuner.config.renamed import RENAMED
+from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.ledger.digest import digest
+from distributed_tuner.ledger.reader import read
+from distributed_tuner.report.html import write_report
+from distributed_tuner.report.summary import summarize
+from distributed_tuner.runs.directory import RunDirectory
+from distributed_tuner.runs.evaluation import evaluate
+from distributed_tuner.runs.recorded_config import Recorded
+from distributed_tuner.runs.resuming import require_unedited, trials_of
+from distributed_tuner.stages.exploit import Exploit
+from distributed_tuner.storage.serialization import decode, encode
+
+STORED = Path(__file__).parent / "stored_run"
+SPACE = """
+name: debug
+seed: !grid [0, 1]
+task: {kind: demo, shots: 8, test_limit: 100}
+oracle: {kind: analytic, function: logistic, width: 8, threads: 1, actors: 2}
+prompt: {length: 8, init: zeros}
+stages:
+  - kind: search
+    optimizer: !grid
+      - {kind: random_search}
+      - {kind: cma, intrinsic_dim: 20, popsize: 10}
+      - {kind: nevergrad, optimizer: OnePlusOne, intrinsic_dim: 20, num_workers: 4}
+      - {kind: zot, points: 2, learning_rate: !loguniform [0.3, 3.0]}
+    eval_every: 50
+budget: {queries: 400}
+max_concurrent_trials: 4
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A copy of the stored run, to write beside it."""
+    return Path(shutil.copytree(STORED, tmp_path / "run"))
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def test_its_files_have_the_former_names() -> None:
+    told = "".join((STORED / name).read_text(encoding="utf-8") for name in ("config.json", "ledger.jsonl"))
+    assert '"look_every"' in told and '"units"' in told and '"type":"look"' in told
+
+
+def test_its_ledger_has_rows_of_every_evaluation() -> None:
+    ledger = read(STORED / "ledger.jsonl")
+    assert [row.step for row in ledger.evaluations] == sorted({row.step for row in ledger.evaluations})
+    assert {row.type for row in ledger.evaluations} == {"evaluation"} and ledger.evaluations[0].selected
+
+
+def test_its_report_and_summary_are_written_again_with_the_same_numbers(run: Path) -> None:
+    before = summary_of(run)
+    write_report(run)
+    after = summarize(digest(run / "ledger.jsonl"), Recorded.of(RunDirectory(run).read_config()))
+    for part in ("best", "baseline", "totals"):
+        assert {name: after[part][name] for name in before[part]} == before[part], part
+    assert "zot" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_its_prompt_is_evaluated_to_the_numbers_of_its_summary(run: Path) -> None:
+    best = summary_of(run)["best"]
+    assert evaluate(run, "test")["accuracy"] == pytest.approx(best["test_metric"])
+    assert evaluate(run, "dev")["loss"] == pytest.approx(best["dev_loss"])
+
+
+def test_it_is_resumed_with_a_search_space_in_present_names(tmp_path: Path, run: Path) -> None:
+    (plan,) = trials_of(RunDirectory(run).read_config(), "config.json")
+    assert plan.experiment.prompt.scale == "paper"  # type: ignore[union-attr]
+    assert plan.experiment.stages[0].eval_every == 20  # type: ignore[union-attr]
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE, encoding="utf-8")
+    assert "going on with the settings" in require_unedited(RunDirectory(run), space, [])
+    space.write_text(SPACE.replace("eval_every: 50", "eval_every: 51"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="eval_every was 50 and is 51"):
+        require_unedited(RunDirectory(run), space, [])
+
+
+def test_its_saved_state_is_restored(tmp_path: Path) -> None:
+    saved = Saved.read(STORED)
+    assert saved.state and isinstance(saved.reports, list)
+
+
+def test_data_of_a_renamed_class_is_read_under_its_former_name() -> None:
+    @dataclass(frozen=True)
+    class Takeover:
+        id: str
+        donor: str | None
+        settings: dict[str, float]
+        place: str | None
+        pool: tuple[str, ...]
+
+    state = encode(Takeover("a/1", "b", {"rho": 0.1}, "words", ()), (Takeover,))
+    assert decode(state, "a state", (Exploit,)).settings == {"rho": 0.1}
+
+
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
+def test_a_search_space_with_a_former_name_is_told_the_present_one(former: str, present: str) -> None:
+    search: dict[str, Any] = {"kind": "search", "optimizer": {"kind": "zot"}}
+    proposer = {"kind": "random"}
+    restart: dict[str, Any] = {"kind": "restart", "proposer": proposer}
+    prompt: dict[str, Any] = {"length": 4, "init": "zeros"}
+    {"look_every": search, "faithful": restart, "units": prompt}[former][former] = {"units": "paper"}.get(former, 1)
+    tree = {
+        "name": "old",
+        "task": {"kind": "demo"},
+        "oracle": {"kind": "analytic"},
+        "prompt": prompt,
+        "stages": [search, restart],
+    }
+    with pytest.raises(ConfigError, match=f"{former} is called '{present}' in this version; write {present}"):
+        experiment_of(tree)
