@@ -1,4 +1,4 @@
-"""What Prometheus is told of a run: every metric with its name and meaning in one table, and who records which.
+"""Prometheus metrics of a run: names and meanings in one table, and the recorders.
 
 Ray exports them at the metrics port of every node as ``ray_<name>``. The dispatcher records what its pool does
 (``PoolMetrics``), the driver what the trials do (``TrialMetrics``). Labels are few and bounded: Ray adds one for the

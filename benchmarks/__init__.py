@@ -1,1 +1,1 @@
-"""What is claimed about quality and speed, as commands that print a table and write JSON."""
+"""Benchmarks: commands that print the tables behind every claim about quality and speed, and write JSON."""

@@ -1,4 +1,4 @@
-"""What can go wrong with a run, and how it is made to: each fault happens to a real run, most by a signal to a process.
+"""Kinds of faults, and how a real run is given each of them: most by a signal to a process.
 
 Flaws are faults that no signal makes: actors of a class of their own answer wrongly, or the ledger's disk is full.
 """

@@ -1,4 +1,4 @@
-"""What a run survives: the same small run, once undisturbed and once with each fault, compared to the last bit.
+"""Faults survived by a run: the same small run undisturbed and with each fault, compared to the last bit.
 
     python -m benchmarks.faults --json runs/faults.json           # every fault: about five minutes on 2 cores
     python -m benchmarks.faults --only "oracle killed"

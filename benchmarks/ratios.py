@@ -1,4 +1,4 @@
-"""What one tree measures over what another does: rows, the turns they are taken in, targets and verdicts."""
+"""Ratios of what two trees measure: rows, turns, targets and verdicts."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Whether two runs are the same run: everything in their ledgers that must not depend on machines, deaths or time."""
+"""Sameness of two runs: everything in their ledgers that must not depend on machines, deaths or time."""
 
 from collections.abc import Callable
 from pathlib import Path

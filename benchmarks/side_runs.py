@@ -1,4 +1,4 @@
-"""What commands of a tree cost: CPU seconds to their end or to a run's first step, and the memory of a whole run."""
+"""Costs of a tree's commands: CPU seconds to their end or to a run's first step, and memory."""
 
 import json
 import os

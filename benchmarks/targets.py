@@ -1,4 +1,4 @@
-"""What the loss oracle is claimed to reach, and whether a run reached it."""
+"""Targets of the loss oracle, and whether a run reached them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who measures when: the cases of a block take turns, round by round, each in the process of its method and dtype."""
+"""Turn-taking of measured cases, round by round, each in the process of its method and dtype."""
 
 import time
 from collections.abc import Callable, Sequence

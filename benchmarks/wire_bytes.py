@@ -1,4 +1,4 @@
-"""How many bytes a candidate takes on its way: from trial to dispatcher, and from there to an oracle actor.
+"""Bytes of a candidate on its way from trial to dispatcher to oracle actor.
 
 The optimizers themselves make the candidates, and what is counted is what is sent, as Ray pickles it, without Ray's own
 envelope. Needs a running Ray: what is put once is put for real.

@@ -1,4 +1,4 @@
-"""What needs no model at all: a bag of words on the same rows, the line below which nothing should fall."""
+"""Baselines that need no model: a bag of words on the same rows. No tuned prompt should be below it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Callbacks: what a program is told while a prompt is tuned, each time with a typed event."""
+"""Callbacks for programs: a typed event for each step, evaluation and restart while a prompt is tuned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What Python programs hand in as a model: what it is, its settings, and how its oracle is made of it."""
+"""Models given as Python objects: their settings, and the oracle made from them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

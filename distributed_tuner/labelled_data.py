@@ -1,4 +1,4 @@
-"""What Python programs hand in as labelled data: a data frame, lists, a task; as a task's settings and its rows."""
+"""Labelled data given as Python objects: a data frame, lists or a task, turned into a task's settings and rows."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

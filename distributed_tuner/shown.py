@@ -1,4 +1,4 @@
-"""What messages may show of text that others wrote: nothing that steers a terminal, and no keys."""
+"""Redaction of text that others wrote, before it is shown: no terminal control characters, no keys."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What crosses the borders: candidates, batches of examples, requests and evaluations. Frozen data, no behaviour.
+"""Values that cross the packages' borders: candidates, batches, requests and evaluations. Frozen data, no behaviour.
 
 Shapes are named by letters: C candidates, E examples, W label words, V answer words (the label words first), L prompt
 rows, D embedding width, P = L * D prompt coordinates, K intrinsic dimensions.

@@ -1,4 +1,4 @@
-"""Who is told of the trials beside the ledger: Prometheus always, and the loggers that the settings name.
+"""Metric loggers: Prometheus always, and TensorBoard, MLflow or W&B where the settings name them.
 
 TensorBoard, MLflow and Weights & Biases are reached through Ray's own logger callbacks. These are made for flat results
 and do their work in Tune's loop; here each of them gets flat numbers under the trial's name, in a thread of its own, so

@@ -1,4 +1,4 @@
-"""Our own errors behind Ray's."""
+"""Unwrapping of this package's errors from Ray's exceptions."""
 
 from distributed_tuner import errors
 from distributed_tuner.errors import OracleError, TunerError

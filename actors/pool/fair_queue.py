@@ -1,4 +1,4 @@
-"""What waits for the pool, in fair order: no asker gets more of it than another while both want it. No Ray in here.
+"""Fair queue of the pool: no client gets more of it than another while both wait. No Ray in here.
 
 Start-time fair queueing: an asker's clock advances by the cost of what was taken from it, and the asker whose clock is
 furthest behind is served next. One that comes back after a pause starts with the others; what it did not use is gone.

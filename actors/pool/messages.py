@@ -1,4 +1,4 @@
-"""How requests and tiles travel: what many of them share is put into the object store once, and known by its reference.
+"""Messages of the pool: requests and tiles, with shared parts put into the object store once.
 
 A request carries recipes; the centres of its candidates are references, and so are its batch with its prompt.
 References are nested in what is sent, so that Ray leaves them be, and whoever needs them fetches each once. Candidates

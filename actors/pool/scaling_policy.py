@@ -1,4 +1,4 @@
-"""How many oracle actors a pool should have. Arithmetic alone: no Ray, no clock of its own."""
+"""Scaling policy: how many oracle actors a pool should have. Arithmetic alone: no Ray, no clock of its own."""
 
 import math
 from collections import deque

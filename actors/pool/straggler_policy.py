@@ -1,4 +1,4 @@
-"""How long a tile may take before it is given to another actor as well: a rule on durations. No Ray, no clock."""
+"""Straggler policy: how long a tile may take before it is given to another actor as well. No Ray, no clock."""
 
 import statistics
 from collections import deque

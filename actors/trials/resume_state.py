@@ -1,4 +1,4 @@
-"""What a run has behind it when its driver begins: by its ledger, the trials' checkpoints and what a schedule decided.
+"""Resume state: what a run has done before its driver begins, by its ledger, checkpoints and decisions.
 
 All of that is data. Ray Tune's own snapshots, which can hold code, are written by Tune and read by nobody.
 """

@@ -1,4 +1,4 @@
-"""What an analysis found: charts, tables and sentences. Data alone; ink and files are ``page``'s."""
+"""Findings of an analysis: charts, tables and sentences, as data. ``page`` draws them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

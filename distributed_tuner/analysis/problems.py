@@ -1,4 +1,4 @@
-"""What is minimised when optimizers are compared: a mean of losses over examples, by the coordinates of several runs.
+"""Test problems for comparing optimizers: the mean of losses over examples, by the coordinates of several runs.
 
 Letters: R runs side by side, d coordinates of one run, N examples, B examples of a mini-batch.
 """

@@ -1,4 +1,4 @@
-"""How contests ended, and paired comparisons over their seeds."""
+"""Rankings of optimizers after their runs, with paired comparisons over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What follows from how contests ended: sentences that are made of their numbers."""
+"""Conclusions in words, made from the numbers of the optimizers' runs."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached. What is loaded from it is the tasks' and the oracles' business."""
+"""Reachability of the Hugging Face Hub. Loading from it is left to tasks and oracles."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""What all who ask OpenAI-compatible servers share: the key, the connection, refusals in words, how long to wait.
+"""Connection to OpenAI-compatible servers: key, client, waiting times, and errors in words.
 
 The key comes from the environment or a mounted file, goes to the client, and nowhere else: no message, log line or
 repr holds it. Messages name status codes and settings, never what a server wrote, which may repeat what it was sent.

@@ -1,4 +1,4 @@
-"""What comes back from OpenAI-compatible servers: a completion, something else, or a refusal. Plain JSON in.
+"""Replies of OpenAI-compatible servers, sorted: a completion, an error, or something else. Plain JSON in.
 
 Servers' answers are not validated by anybody else, and what they write is shown to nobody but for the code of an error:
 it may repeat what it was sent. So whatever is no completion becomes an exception with words of ours.

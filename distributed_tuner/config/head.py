@@ -1,4 +1,4 @@
-"""Settings of heads: how the model's answers are read, and what of that the search is told."""
+"""Settings of heads and objectives: how answers are read, and which loss the search sees."""
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeGuard
 

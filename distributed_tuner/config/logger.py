@@ -1,4 +1,4 @@
-"""Settings of the loggers: who is told of a run's trials beside the ledger.
+"""Settings of metric loggers: TensorBoard, MLflow, Weights & Biases.
 
 The callbacks themselves are built in ``actors.monitoring.loggers``.
 """

@@ -1,4 +1,4 @@
-"""What a user may say about a task: where the data are, how they are worded, how they are split and scored.
+"""Settings of tasks: where the data are, the wording, the splits and the metrics.
 
 Owns the fields and the checks that need no data. Reading files, checking columns and drawing splits belong to
 ``distributed_tuner.tasks``.

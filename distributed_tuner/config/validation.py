@@ -1,4 +1,4 @@
-"""From a tree of constants to the typed experiment, with messages a person can act on."""
+"""Validation of a settings tree: the typed experiment, or one message that a person can act on."""
 
 import difflib
 import types

@@ -1,4 +1,4 @@
-"""What a search is told of a candidate: the loss that is left after its best head ("profiled"), or the plain one.
+"""Objectives of a search: the loss after the best head for a candidate ("profiled"), or the plain loss.
 
 The head's gain is taken out of the loss at every candidate, so that no query is spent on learning it.
 """

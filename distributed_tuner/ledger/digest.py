@@ -1,4 +1,4 @@
-"""What a ledger comes to, row after row: all that a report needs, in memory that follows trials and not rows."""
+"""Running totals of a ledger: all that a report needs, in memory that grows with trials and not with rows."""
 
 import math
 from array import array

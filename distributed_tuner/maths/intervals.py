@@ -1,4 +1,4 @@
-"""How sure a share is, and a difference of paired losses."""
+"""Intervals and tests: Wilson intervals of proportions, and paired t tests on losses."""
 
 from distributed_tuner.maths.losses import Array64
 

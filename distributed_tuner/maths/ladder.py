@@ -1,4 +1,4 @@
-"""How wide a first generation of CMA-ES should be drawn, by the losses of a few pairs at each of several radii.
+"""Initial step size of CMA-ES, estimated from the losses of a few pairs at each of several radii.
 
 At radius r a loss differs from the middle's by a slope, odd in the direction, and by the rest, even in it. The mean of
 a generation moves along the slope by what selection finds of it; of the rest, which is mostly curvature, it meets one

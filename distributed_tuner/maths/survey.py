@@ -1,4 +1,4 @@
-"""What a few losses around a point say of the settings that zeroth-order steps should have there.
+"""Settings of zeroth-order steps, estimated from a few losses around a point.
 
 A pair of losses at distance r along z has an odd part, the slope ``d(r) = [f(x + r z) - f(x - r z)] / (2 r)``, about
 ``z.g + b r^2``, and an even part, the curvature ``q(r) = [f(x + r z) + f(x - r z) - 2 f(x)] / r^2``, about ``z'Hz + c

@@ -1,4 +1,4 @@
-"""What an optimizer moves against: its estimate of the gradient, made of all gradients that it has seen.
+"""Search directions: gradient estimates made of all gradients seen so far.
 
 The formulas are those of ``maths.zot`` and ``maths.trainable``; the state is kept here. Growing the family: one config
 class, one class, one case in ``build_direction``.

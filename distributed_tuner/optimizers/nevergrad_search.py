@@ -1,4 +1,4 @@
-"""What every search with nevergrad shares, whatever its space: asking, telling, failed queries, replay and state.
+"""Base of all nevergrad searches: asking, telling, failed queries, replay and state.
 
 The spaces are ``nevergrad.py`` (coordinates) and ``nevergrad_words.py`` (words).
 """

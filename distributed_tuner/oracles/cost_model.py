@@ -1,4 +1,4 @@
-"""What a request costs and whether it can be asked at all, without the model: tokenizer and configuration suffice.
+"""Costs of requests without the model: counted with its tokenizer and configuration.
 
 Used before anything is spent (``check``) and by the dispatcher, which must know costs while its oracles are busy.
 """

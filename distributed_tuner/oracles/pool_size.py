@@ -1,4 +1,4 @@
-"""How many oracle actors a pool has where its settings leave it open, and with how many threads. Arithmetic alone."""
+"""Default size of a pool: oracle actors and threads where the settings leave them open. Arithmetic alone."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How large a tile may be: chosen once from free memory, made smaller when memory runs out. Arithmetic alone.
+"""Size of tiles: chosen once from free memory, halved when memory runs out. Arithmetic alone.
 
 The size is one for a whole pool and part of the numbers, so that it is recorded with the run and never chosen again.
 """

@@ -1,4 +1,4 @@
-"""How a request is cut into tiles, and how their answers become one.
+"""Tiles of a request: cutting, and merging of their answers.
 
 The cut follows from the request and the tile size alone, never from how many actors there are, so that a tile's shapes
 and with them its bits are the same whoever computes it. Both signs of a perturbation pair share a tile.

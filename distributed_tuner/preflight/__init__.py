@@ -1,1 +1,1 @@
-"""What is checked and projected before anything is spent."""
+"""Preflight: checks and cost projections before anything is spent."""

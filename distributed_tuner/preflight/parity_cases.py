@@ -1,4 +1,4 @@
-"""What the sanity check asks: for each layout of the trials' prompts, a few prompts on a few examples.
+"""Cases of the sanity check: for each layout of the trials' prompts, a few prompts on a few examples.
 
 Pure: what must agree is oracles/checks/parity.py's, and what follows from it the run's.
 """

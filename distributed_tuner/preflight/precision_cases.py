@@ -1,4 +1,4 @@
-"""What a run's calibration of precision asks: the comparisons that its methods would make in their first steps.
+"""Cases of the precision check: the comparisons that each method makes in its first step.
 
 Pure: what is measured with them is oracles/checks/precision.py's, and what follows from it the run's.
 """

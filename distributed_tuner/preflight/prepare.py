@@ -1,4 +1,4 @@
-"""From a search space to trials that are known to be sound, and what they will cost. Nothing is spent here.
+"""Preparation of a run: a search space drawn into valid trials, and their projected cost. Nothing is spent here.
 
 Reads data, tokenizer and model configuration; loads no weights and starts no Ray.
 """

@@ -1,4 +1,4 @@
-"""What a screen may try beside instructions: templates and label words, as far as the model's tokens allow them.
+"""Wordings that a screen may try: templates and label words, as far as the model's tokens allow them.
 
 What a user gives and the model cannot take is an error; what is built in is left out then.
 """

@@ -1,4 +1,7 @@
-"""From a candidate's recipe to prompt coordinates, beside the model. Projections are made once, kept while in use."""
+"""Prompt coordinates from a candidate's recipe, computed beside the model.
+
+Projections are made once, kept while in use.
+"""
 
 from collections import OrderedDict
 

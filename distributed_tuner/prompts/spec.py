@@ -1,4 +1,4 @@
-"""From the prompt's settings and the task to the recipe that travels with requests."""
+"""Prompt specification that travels with requests, from the prompt's settings and the task."""
 
 from collections.abc import Callable
 from dataclasses import replace

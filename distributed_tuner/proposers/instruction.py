@@ -1,4 +1,4 @@
-"""What a proposer is told: the task, its label words, scored prompts worst to best, and how to answer.
+"""Instruction for a proposer: the task, its label words, scored prompts from worst to best, and the answer's format.
 
 The built-in template, or the user's own, is filled in by Jinja2 in a sandbox; prompts in it are data, never templates.
 """

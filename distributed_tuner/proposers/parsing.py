@@ -1,4 +1,4 @@
-"""From an answer in free words to prompts. Lenient: models number, quote, fence, label, explain, or answer in JSON.
+"""Parsing of proposals from free text. Lenient: models number, quote, fence, label, explain, or answer in JSON.
 
 Never raises: an answer in which nothing can be used gives an empty list.
 """

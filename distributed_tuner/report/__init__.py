@@ -1,4 +1,4 @@
-"""From a ledger to numbers, tables, figures and one HTML page. No Ray, no torch; writing rows is left to `ledger`."""
+"""Report: numbers, tables, figures and one HTML page from a ledger. No Ray, no torch; rows are written by `ledger`."""
 
 from distributed_tuner.report.html import write_report
 from distributed_tuner.report.summary import summarize, write_summary

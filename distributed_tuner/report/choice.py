@@ -1,4 +1,4 @@
-"""Which prompt a run returns: the best tuned one, or the manual one where tuning is not shown to have helped."""
+"""Choice of the returned prompt: the best tuned one, or the manual one where tuning is not shown to have helped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

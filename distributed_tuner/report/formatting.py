@@ -1,4 +1,4 @@
-"""How numbers are spelled for people: counts, seconds, dollars, metrics. Which are shown is left to `tables`."""
+"""Formatting of numbers for people: counts, seconds, dollars, metrics. Which are shown is left to `tables`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

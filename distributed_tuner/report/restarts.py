@@ -1,4 +1,4 @@
-"""What the report says of restart stages: tables of stages and proposals, the exchanges, warnings. No HTML here.
+"""Restart stages in the report: tables of stages and proposals, exchanges, warnings. No HTML here.
 
 Prompts and answers come from models: they are cut here, and escaped where they are shown.
 """

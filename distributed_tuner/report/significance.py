@@ -1,5 +1,4 @@
-"""What a run may claim: the best prompt against the manual one read in the same way, weighed by the size of the test
-set. No HTML here."""
+"""Claims that a run supports: the best prompt against the manual one, read in the same way. No HTML here."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the command line prints: a run's summary and a space's projection, as plain lines. The numbers are others'."""
+"""Text output of the command line: a run's summary and a space's projection, as plain lines."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What became of each trial: scores, cost and status, from the rows that name it. Totals are left to `summary`."""
+"""Trial summaries: scores, cost and status, from the rows that name a trial. Totals are left to `summary`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

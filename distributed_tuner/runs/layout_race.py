@@ -1,4 +1,4 @@
-"""Where the rows stand, where that is left to the run: a short race of layouts by what they reach on train.
+"""Layout race: a short comparison of layouts by the loss they reach on train, where ``layout`` is auto.
 
 Each layout gets about as many tokens. Its start and prompts around it are scored, and the layout with the lowest loss
 is that of all trials alike. What it takes is taken from their budgets.

@@ -1,4 +1,4 @@
-"""Whoever is told of a run while it goes on: a table in a terminal, a progress bar, a user's callbacks."""
+"""Observer of a run: the interface of progress tables, progress bars and a user's callbacks."""
 
 from types import TracebackType
 from typing import Protocol

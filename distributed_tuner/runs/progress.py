@@ -1,4 +1,4 @@
-"""What a person sees while trials run: a live table in a terminal, plain lines everywhere else."""
+"""Progress of a run: a live table in a terminal, plain lines everywhere else."""
 
 import time
 from dataclasses import dataclass, field

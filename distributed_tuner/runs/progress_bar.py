@@ -1,4 +1,4 @@
-"""What a Python program sees of a run: a progress bar, its callbacks, and the run's notes as log messages."""
+"""Progress bar for Python programs, with callbacks; notes of the run become log messages."""
 
 import logging
 import sys

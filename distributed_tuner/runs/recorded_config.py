@@ -1,4 +1,4 @@
-"""What ``config.json`` of a run tells: its settings, its trials, and what it was run on. Settings stay trees here."""
+"""Recorded ``config.json`` of a run: its settings, trials and versions. Settings stay trees here."""
 
 from collections.abc import Mapping
 from typing import Any, Self

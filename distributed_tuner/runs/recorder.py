@@ -1,4 +1,4 @@
-"""What trials report, written down: the ledger's one writer, and what observers are told."""
+"""Recorder: the ledger's one writer; passes on to observers what trials report."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What a resumed run goes on with: the trials in its config.json, held against what is asked for this time."""
+"""Resuming: the trials in a run's config.json, compared with what is asked for this time."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a new run settles before its first trial, for all of its actors and for good: tile size and precision.
+"""Startup of a new run: tile size and precision, settled once for all of its actors.
 
 Both are part of the numbers. They are written into config.json, and a resumed run takes them from there. Then, in a
 resumed run as well, the oracle must pass the sanity check (gate.py).

@@ -1,4 +1,4 @@
-"""What a population's schedule has decided, as a resumed run must know it. Data alone: JSON in, JSON out."""
+"""Decisions of a population's schedule, as a resumed run must know them. JSON in, JSON out."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run's ledger tells a population's schedule that begins again: the prompts in words that were scored."""
+"""History for a population's schedule that begins again: the scored text prompts in a run's ledger."""
 
 from collections.abc import Iterable
 

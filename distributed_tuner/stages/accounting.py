@@ -1,4 +1,4 @@
-"""What every row of a stage says beside its own news: whose it is, what it cost, what was spent until then."""
+"""Fields common to all ledger rows of a stage: the trial, the step's cost, and what was spent until then."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

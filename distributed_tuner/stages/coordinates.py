@@ -1,4 +1,4 @@
-"""From a candidate back to prompt coordinates."""
+"""Coordinates of a candidate, solved from its rows."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What a survey asks for cma: pairs around the start at rising radii, which tell how wide to draw its generations.
+"""Requests of cma's step-size ladder: pairs around the start at rising radii.
 
 The pairs lie along directions of the whole prompt: a candidate of a random subspace is such a direction as well.
 """

@@ -1,4 +1,4 @@
-"""What the stages of a trial will do and cost: pure arithmetic on a budget, for ``check`` and for the trial itself."""
+"""Schedule of a trial's stages: what each will do and cost. Pure arithmetic on a budget."""
 
 from collections.abc import Sequence
 from dataclasses import replace

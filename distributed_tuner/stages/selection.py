@@ -1,4 +1,4 @@
-"""Which of the prompts that were evaluated is the trial's best: by cross-validation over train and dev, or by dev."""
+"""Selection of a trial's best prompt among those evaluated: by cross-validation over train and dev, or by dev."""
 
 import math
 from collections.abc import Mapping

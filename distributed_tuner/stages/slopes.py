@@ -1,4 +1,4 @@
-"""What a survey asks for zot: losses around the start at two radii, which tell of noise, slope and curvature there."""
+"""Requests of zot's survey: losses around the start at two radii, which tell noise, slope and curvature."""
 
 from typing import Any
 

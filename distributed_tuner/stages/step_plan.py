@@ -1,4 +1,4 @@
-"""How many steps a budget pays for: pure arithmetic on costs, used for the cosine schedule and by ``check``."""
+"""Step plan: how many steps a budget pays for. Pure arithmetic, used for schedules and by ``check``."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a trial remembers from one restart stage to the next: scored texts, and how its proposer did."""
+"""Memory of a trial from one restart stage to the next: scored texts, and how its proposer did."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What is kept in an object store: a local copy that is worked in, and the remote one that lasts."""
+"""Storage of runs: files written whole, and object stores with a local working copy."""
 
 from distributed_tuner.storage.lease import Lease
 from distributed_tuner.storage.mirror import Mirror

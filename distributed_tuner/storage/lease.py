@@ -1,4 +1,4 @@
-"""That one run alone writes to a URI. Object stores have no locks, but what was written to them is seen at once.
+"""Exclusive write lease on an object-store prefix. Stores have no locks, but a written object is seen at once.
 
 Whoever wants to write puts down a claim first and looks for others then. Of two that do so, one at least sees the
 other, and whoever sees one that is alive goes away; so never do both stay. A claim is alive while its owner renews it.

@@ -1,4 +1,4 @@
-"""Where a run may be kept besides a directory: URIs, checked before anything is sent anywhere."""
+"""URIs of runs: parsed and checked before anything is sent."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From tables and wording to a task: the steps that file, demo and hub tasks share.
+"""Assembly of a task from tables and wording: the steps that file, demo and Hub tasks share.
 
 Owns rendering rows to examples and the draw.
 """

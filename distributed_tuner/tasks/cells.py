@@ -1,4 +1,4 @@
-"""What a cell of a table holds: nothing, a text, or what a model could only be shown as a program prints it."""
+"""Cells of a table: nothing, a text, or a value that a model could only be shown as a program prints it."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Which rows become train, dev and test: the k-shot draw and the class-balanced cut of a large test set.
+"""Few-shot splits: the k-shot draw of train and dev, and the class-balanced cut of a large test set.
 
 Owns indices only; what the rows hold belongs to others.
 """

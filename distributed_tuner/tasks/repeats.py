@@ -1,4 +1,4 @@
-"""What stands in the data more than once, and what it does to the numbers. It is told, and stays where it is."""
+"""Duplicate rows: what stands in the data more than once, and a warning of what it does to the numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Whether rows that share a sequence get what the model gives each of them alone: compared when a model is loaded.
+"""Check of packed rows: rows that share a sequence must score as the model scores each of them alone.
 
 Names of models and settings tell of this only where somebody wrote them down. So a few short rows and a long one are
 computed both ways in every layout, and again once the layers are laid out for the processor. What is found is kept

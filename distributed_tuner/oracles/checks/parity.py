@@ -1,4 +1,4 @@
-"""Whether an oracle answers the question that it was asked: again as before, alone as among others, as the plain model.
+"""Parity check of an oracle: the same losses again, alone as among others, and as the plain model gives them.
 
 A wrong loss looks like any other. So a few prompts are scored on a few examples before a run, in ways that must agree.
 What is measured and what is refused is owned here; what is asked with, and what follows for a run, is the caller's.

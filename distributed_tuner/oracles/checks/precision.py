@@ -1,4 +1,4 @@
-"""Whether a model computes precisely enough: the rounding noise of a loss difference against the difference itself.
+"""Precision check: the rounding noise of a loss difference against the difference itself.
 
 An optimizer learns from differences of losses. Where weights and activations have few bits, a difference as small as
 its rounding noise teaches nothing. Both are measured here, on the candidates that an optimizer would compare.

@@ -1,4 +1,4 @@
-"""From a GGUF file to a directory that transformers loads: weights, settings and the tokenizer that the file describes.
+"""Conversion of GGUF files to a directory that transformers loads: weights, settings and tokenizer.
 
 transformers knows how some of the pre-tokenizers that llama.cpp names cut a text before its merges, and takes GPT-2's
 way for all others. What is known to be lost by that is put back; for the rest there is a warning, since ids that differ

@@ -1,4 +1,4 @@
-"""From a model's name to a frozen model and its tokenizer. The only place that reads weights.
+"""Loading of frozen models and their tokenizers by name. The only place that reads weights.
 
 torch and transformers are imported when a model is asked for, not before.
 """

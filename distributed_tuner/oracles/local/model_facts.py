@@ -1,4 +1,4 @@
-"""What counting needs of a model, without transformers and torch where this machine has counted with the model before.
+"""Model facts that counting needs, without transformers and torch where this machine has counted with the model before.
 
 Loading a tokenizer and a configuration costs seconds, nearly all of them for imports of what is then not used. Of a
 model in a directory the facts are kept (machine_cache.py) under the contents of its files and the versions of the

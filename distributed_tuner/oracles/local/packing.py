@@ -1,4 +1,6 @@
-"""How rows of unequal length share one flat sequence without padding, and in which blocks attention sees them.
+"""Packing plan.
+
+Rows of unequal length in one flat sequence without padding, and the blocks in which attention sees them.
 
 All linear layers of a model work on single tokens, so the rows of all candidates lie in one sequence, one behind the
 other. Only attention needs to know where a row begins. It works block by block: a block holds rows of similar length,

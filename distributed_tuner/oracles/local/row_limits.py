@@ -1,4 +1,4 @@
-"""How long the sequences of a model may be, by its configuration.
+"""Sequence limits of a model, by its configuration.
 
 ``context``: positions that the model knows. ``reach``: tokens of a row up to which it does not matter to the row how
 the model treats longer ones: no window, chunk or change of the rotary embedding begins before.

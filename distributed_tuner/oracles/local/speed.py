@@ -1,4 +1,4 @@
-"""How fast this machine's device multiplies matrices, hence about how long a token takes. For projections only.
+"""Matrix-product rate of this machine's device, hence about how long a token takes. For projections only.
 
 torch multiplies at a rate of its own, some times that of numpy on the same processor. How many times is measured once,
 in turns and by the processor's time, which others do not take; from then on the rate is measured with numpy, here and

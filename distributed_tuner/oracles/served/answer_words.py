@@ -1,4 +1,4 @@
-"""Which label an answer in words names, whatever models write around it, and only where there is no doubt.
+"""Label named by an answer in words. No label where there is doubt.
 
 The label's word must be what the answer says first: behind thoughts, markup, quotation marks, the cue once more, and a
 few words that lead in to it ("Answer:", "the label is"). A word further inside may be denied, so it counts for nothing.

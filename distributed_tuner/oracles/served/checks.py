@@ -1,4 +1,4 @@
-"""What a server's answers to one request are worth together: when nothing can be learnt from it, and what to tell.
+"""Checks of a server's answers to one request: when nothing can be learnt from it, and what to warn of.
 
 A failed example costs its candidate, one that the server refuses costs all candidates the same. Only where there is
 nothing to read in any answer, or most examples are refused with every prompt, the run ends.

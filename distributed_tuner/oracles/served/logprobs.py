@@ -1,4 +1,4 @@
-"""From a server's answer to the scores of label words and answer words. Plain JSON in, numbers out."""
+"""Scores of label words and answer words from a server's reply. Plain JSON in, numbers out."""
 
 import math
 import reprlib

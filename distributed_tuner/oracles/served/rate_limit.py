@@ -1,4 +1,4 @@
-"""How fast one actor asks its server: requests in flight, rates, retries, and a breaker for when the server is down.
+"""Rate limits of one client: requests in flight, rates, retries, and a circuit breaker.
 
 Rates and requests in flight are the whole pool's; each actor keeps to its share of them, since actors do not talk.
 """

@@ -1,4 +1,4 @@
-"""What a server is sent for a text candidate, and what can be known of it beforehand: tokens, label words, lengths.
+"""Requests for text candidates, and what is known of them beforehand: tokens, label words, lengths.
 
 A prompt is one string, [prompt, newline][text + cue]: sent as it is to completions, as one user message to chats. With
 the served model's tokenizer tokens are counted; without, every byte is reckoned as one, which they never exceed.

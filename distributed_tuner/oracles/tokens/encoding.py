@@ -1,4 +1,4 @@
-"""From examples and prompts to token ids: label words, layouts, lengths. Needs a tokenizer, no weights.
+"""Encoding of examples and prompts as token ids: label words, layouts, lengths. Needs a tokenizer, no weights.
 
 Owned here is the one rule of how a candidate and an example become a sequence; the oracle only computes it. For a
 causal model, which answers at the end of the cue:

@@ -1,4 +1,4 @@
-"""From candidates to prompt rows and from rows to tokens, beside one embedding matrix. Needs no other weights."""
+"""Prompt rows of candidates, and tokens nearest to rows, from one embedding matrix. Needs no other weights."""
 
 import math
 from collections.abc import Callable, Sequence
