@@ -16,11 +16,12 @@ from distributed_tuner.config.task import label_key
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.prompts.ensemble_export import ENSEMBLE, read_ensemble
 from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.evaluation import returned
-from distributed_tuner.runs.prediction import ROWS_AT_ONCE, Labeller
+from distributed_tuner.runs.prediction import ROWS_AT_ONCE, Labeller, chances_together
 from distributed_tuner.stages.reading import predicted
 from distributed_tuner.tasks.metrics import score
 from distributed_tuner.tasks.rows import labelled_table, texts_table
@@ -117,19 +118,21 @@ class Result:
         return frames(read(self.directory / "ledger.jsonl"))
 
     # ------------------------------------------------------------------------------------------------ what it does
-    def predict(self, texts: Any) -> npt.NDArray[Any]:
+    def predict(self, texts: Any, *, ensemble: bool = False) -> npt.NDArray[Any]:
         """Return the likeliest label of each text.
 
         Args:
             texts: a list of texts; for templates with several columns a DataFrame, or a list of mappings.
+            ensemble: by the prompts that the run has found to be best read together.
 
         Returns:
             Labels (N,), as they are in the data. None where the model could not answer.
 
         Raises:
             TaskError: a row has no text, or lacks a column.
+            RunDirectoryError: there is no ensemble where one is asked for.
         """
-        likely = self.predict_proba(texts)
+        likely = self.predict_proba(texts, ensemble=ensemble)
         found = np.empty(len(likely), dtype=object)
         answered = np.asarray(np.isfinite(likely).all(axis=1))
         labels = self.labels
@@ -137,22 +140,23 @@ class Result:
             found[i] = labels[best] if answered[i] else None
         return np.array(found.tolist()) if answered.all() else found
 
-    def predict_proba(self, texts: Any) -> Array64:
+    def predict_proba(self, texts: Any, *, ensemble: bool = False) -> Array64:
         """Return label probabilities.
 
         Args:
-            texts: as of ``predict``.
+            texts, ensemble: as of ``predict``.
 
         Returns:
             Probabilities (N, W), float64, in the order of ``labels``. NaN where the model could not answer.
 
         Raises:
-            TaskError: a row has no text, or lacks a column.
+            TaskError, RunDirectoryError: as of ``predict``.
         """
         table = texts_table(texts, self._columns, "the texts")
-        labeller = Labeller.of(self.prompt, self._experiment, table, self.directory)
+        prompts = read_ensemble(self.directory / ENSEMBLE) if ensemble else [self.prompt]
+        labellers = [Labeller.of(one, self._experiment, table, self.directory) for one in prompts]
         blocks = [range(at, min(at + ROWS_AT_ONCE, len(table))) for at in range(0, len(table), ROWS_AT_ONCE)]
-        return np.concatenate([labeller.chances(self._oracle, block) for block in blocks])
+        return np.concatenate([chances_together(labellers, self._oracle, block) for block in blocks])
 
     def score(self, texts: Any, labels: Any = None) -> float:
         """Return the task's first metric, such as accuracy, on rows of your own.

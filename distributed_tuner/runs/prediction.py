@@ -61,8 +61,8 @@ def predict(
     experiment = experiment_of(recorded(tree))
     table = read_table(str(file), Path())
     prompts = read_ensemble(run_dir / ENSEMBLE) if ensemble else [prompt]
-    members = [Labeller.of(one, experiment, table, run_dir) for one in prompts]
-    labels = members[0].exported.labels
+    labellers = [Labeller.of(one, experiment, table, run_dir) for one in prompts]
+    labels = labellers[0].exported.labels
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
     try:
         # Half of a surrogate pair cannot be written in UTF-8; a backslash and its number is how JSON writes it.
@@ -73,9 +73,7 @@ def predict(
             write = _writer(stream, out.suffix.lower(), table.columns, labels)
             for at in range(0, len(table.rows), ROWS_AT_ONCE):
                 block = range(at, min(at + ROWS_AT_ONCE, len(table.rows)))
-                chances = [member.chances(oracle, block) for member in members]
-                joined = chances[0] if len(chances) == 1 else mean_log_probabilities(np.stack(chances))
-                for row, told in zip(block, joined, strict=True):
+                for row, told in zip(block, chances_together(labellers, oracle, block), strict=True):
                     cells = {column: table.rows[row].get(column) for column in table.columns}
                     write(cells | _told(told, labels))
                 note(block.stop, len(table.rows))
@@ -118,6 +116,12 @@ class Labeller:
         answer = oracle.evaluate(Request((candidate,), batch, spec))
         found[list(asked)] = self.head.predict(answer.logits[0] if answer.features is None else answer.features[0])
         return found
+
+
+def chances_together(labellers: Sequence[Labeller], oracle: LossOracle, block: range) -> Array64:
+    """Return label probabilities (E, W) of a block of rows, by prompts that are read together or by a single one."""
+    found = [labeller.chances(oracle, block) for labeller in labellers]
+    return found[0] if len(found) == 1 else mean_log_probabilities(np.stack(found))
 
 
 def _require_head(prompt: ExportedPrompt, experiment: Experiment, run_dir: Path) -> ExportedHead:

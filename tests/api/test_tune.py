@@ -69,6 +69,20 @@ def test_a_result_tells_how_it_came_about(result: Result, tmp_path: Path) -> Non
     assert re.search("dev accuracy .*queries", repr(result))
 
 
+def test_prompts_that_are_read_together_predict_as_well(result: Result) -> None:
+    """The best that the search has passed."""
+    search = {"kind": "search", "optimizer": {"kind": "random_search"}, "eval_every": 10}
+    found = tuned(settings={"ensemble": {"size": 3}, "stages": [search]})
+    told = found.summary["best"]["ensemble"]
+    assert told["members"] > 1 and told["test_metric"] is None, "no test rows were given"
+    together = found.predict_proba(TEXTS, ensemble=True)
+    np.testing.assert_allclose(together.sum(axis=1), 1.0)
+    assert not np.array_equal(together, found.predict_proba(TEXTS))
+    assert set(found.predict(TEXTS, ensemble=True)) <= {"bad", "good"}
+    with pytest.raises(RunDirectoryError, match="read together need a run with an ensemble"):
+        result.predict(TEXTS, ensemble=True)
+
+
 def test_what_was_saved_is_loaded_from_the_run_or_its_best(result: Result, tmp_path: Path) -> None:
     kept = result.save(tmp_path / "kept")
     for place in (kept, kept / "best"):
