@@ -107,14 +107,13 @@ class Bench:
     def cell(self, peer: str, task: Task, split: int, folder: Path) -> Cell:
         """Have a peer search, in a process of its own, and read what it ships. Its files go to ``folder``."""
         if peer == UNTUNED:
-            found = Searched(Shipped(task.manual_prompt), Spent(), 0, 0.0)
+            found = Searched(Shipped(task.manual_prompt), Spent(), 0, 0.0, "")
         else:
             found = self.search(peer, task, folder)
         own = head = None
-        ended = found.reason
+        ended = found.ended
         shipped = Shipped() if found.shipped is None else found.shipped
         if found.shipped is not None:
-            ended = shipped.ended
             try:
                 own, head = accuracies(task, shipped, self.oracle)
             except TunerError as error:
@@ -142,11 +141,11 @@ class Bench:
         meter = Meter(Caps(budget.queries * len(task.train), budget.proposals, budget.seconds))
         began = time.monotonic()
         with CountingServer(self.speaker, meter, SERVED) as server:
-            shipped, reason = run_peer(peer, self.job(task, server.url, folder), self.python)
-        spent = meter.spent
+            shipped, ended = run_peer(peer, self.job(task, server.url, folder), self.python)
+        spent, ended = meter.spent, ended or meter.reached
         if shipped is not None and shipped.adapter is not None:  # trained beside the server
             spent = Spent(**shipped.told["spent"])
-        return Searched(shipped, spent, meter.refused, time.monotonic() - began, reason)
+        return Searched(shipped, spent, meter.refused, time.monotonic() - began, ended)
 
     def job(self, task: Task, url: str, folder: Path) -> Job:
         """Return a task as a job. Its instructions are those that this project's own screen begins with."""
@@ -172,13 +171,13 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What came of a search: what is shipped, or nothing and the reason."""
+    """What came of a search: what is shipped, if anything, and what ended it."""
 
     shipped: Shipped | None
     spent: Spent
     refused: int
     seconds: float
-    reason: str = ""
+    ended: str
 
 
 def command_of(peer: str, python: str) -> list[str]:
@@ -189,7 +188,7 @@ def command_of(peer: str, python: str) -> list[str]:
 
 
 def run_peer(peer: str, job: Job, python: str) -> tuple[Shipped | None, str]:
-    """Run a peer's search in a process of its own; return what it ships, or nothing and why."""
+    """Run a peer's search in a process of its own; return what it ships, if anything, and what ended it."""
     folder = Path(job.folder)
     asked, answer, log = folder / "job.json", folder / "shipped.json", folder / "log.txt"
     answer.unlink(missing_ok=True)
@@ -211,6 +210,7 @@ def run_peer(peer: str, job: Job, python: str) -> tuple[Shipped | None, str]:
         except subprocess.TimeoutExpired:
             return None, f"it did not end {GRACE:g} seconds after its time"
     if code == 0 and answer.exists():
-        return read_shipped(answer), ""
+        shipped = read_shipped(answer)
+        return shipped, shipped.ended
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
     return None, f"it failed with exit status {code}: {said[-1][:200]}"

@@ -62,8 +62,8 @@ class Job:
 class Shipped:
     """What a peer would ship: ``words`` in front of the text, or the rows of a PEFT ``adapter``.
 
-    cue, label_words: its own, where it has other ones than the task's. ended: what ended its search. told: what the
-    package says of its own spending, and whatever else there is to tell.
+    cue, label_words: its own, where it has other ones than the task's. ended: what ended its search, unless the server
+    refused. told: what the package says of its own spending, and whatever else there is to tell.
     """
 
     words: str | None = None

@@ -36,11 +36,12 @@ class CapReached(Exception):
 
 
 class Meter:
-    """Counts what is spent, from many threads. ``refused``: how many requests were."""
+    """Counts what is spent, from many threads. ``refused``: how many requests were, ``reached``: by which cap first."""
 
     def __init__(self, caps: Caps, clock: Callable[[], float] = time.monotonic) -> None:
         self.caps = caps
         self.refused = 0
+        self.reached = ""
         self._clock = clock
         self._began: float | None = None
         self._spent = Spent()
@@ -63,7 +64,7 @@ class Meter:
             self._began = now if self._began is None else self._began
             after = self._spent + more
             reached = [
-                f"{name} {limit:,g}"
+                (name, limit)
                 for name, value, limit in (
                     ("forwards", after.forwards, self.caps.forwards),
                     ("proposals", after.written, self.caps.written),
@@ -73,7 +74,8 @@ class Meter:
             ]
             if reached:
                 self.refused += 1
-                raise CapReached(f"the cap is reached: {', '.join(reached)}")
+                self.reached = self.reached or reached[0][0]
+                raise CapReached(f"the cap is reached: {reached[0][0]} {reached[0][1]:,g}")
             self._spent = after
 
     def add(self, more: Spent) -> None:

@@ -31,12 +31,12 @@ class Stopping(BaseCallback):  # type: ignore[misc]  # not typed where promptolu
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.steps = 0
-        self._until = time.monotonic() + seconds
+        self.until = time.monotonic() + seconds
 
     def on_step_end(self, optimizer: Any) -> bool:
         """Count a step, and say whether there may be another."""
         self.steps += 1
-        return time.monotonic() < self._until
+        return time.monotonic() < self.until
 
 
 def frame(rows: tuple[Row, ...]) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def search(job: Job) -> Shipped:
         "words of input, proposer": meta.input_token_count,
         "prompts": [str(prompt) for prompt in optimizer.prompts],
     }
-    ended = "seconds" if time.monotonic() >= stopping._until else "forwards or proposals"
+    ended = "seconds" if time.monotonic() >= stopping.until else ""
     words = tuple(names) if shots else None
     return Shipped(best, cue=OUTPUT if shots else None, label_words=words, ended=ended, told=told)
 

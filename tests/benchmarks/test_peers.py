@@ -96,6 +96,7 @@ def test_nothing_is_spent_beyond_a_cap_and_what_is_refused_costs_nothing() -> No
     now[0] = 11.0
     with pytest.raises(CapReached, match="seconds 10"):
         meter.charge(Spent(requests=1, forwards=1))
+    assert meter.reached == "forwards", "the first that was"
     assert (meter.spent, meter.refused) == (Spent(requests=3, forwards=2, written=1, prompt_tokens=7), 3)
 
 
