@@ -49,9 +49,10 @@ def search(job: Job) -> Shipped:
     random.seed(job.seed)
     np.random.seed(job.seed)
     asked = {"extra_body": job.asked_for_label(cued_template(job.train[0].cue, OUTPUT)), "temperature": 0}
-    llm = APILLM(job.url, job.model, "none", call_kwargs=asked, max_tokens=1, max_retries=0)
+    patient: dict[str, Any] = {"max_retries": 0, "call_timeout_s": job.seconds, "gather_timeout_s": job.seconds}
+    llm = APILLM(job.url, job.model, "none", call_kwargs=asked, max_tokens=1, **patient)
     writing = {"temperature": TEMPERATURE}
-    meta = APILLM(job.url, job.model, "none", call_kwargs=writing, max_tokens=job.write_tokens, max_retries=0)
+    meta = APILLM(job.url, job.model, "none", call_kwargs=writing, max_tokens=job.write_tokens, **patient)
     names = [word.strip() for word in job.label_words]
     predictor = FirstOccurrencePredictor(llm, classes=names)
     task = ClassificationTask(frame(job.dev), job.description, n_subsamples=BLOCK, seed=job.seed)
