@@ -83,7 +83,14 @@ class Cma(Optimizer):
 
     def _new_strategy(self) -> Any:
         noise = StepNoise(self.key)
-        return _make_strategy(self._config.intrinsic_dim, **self._options, step_size=self._step_size, noise=noise)
+        more = self._further_options(noise)
+        return _make_strategy(
+            self._config.intrinsic_dim, **self._options, step_size=self._step_size, noise=noise, more=more
+        )
+
+    def _further_options(self, noise: StepNoise) -> dict[str, Any]:
+        """Return options of pycma's beside those that the settings are: none, where no variant adds some."""
+        return {}
 
     @property
     def queries_per_step(self) -> int:
@@ -178,10 +185,13 @@ class Cma(Optimizer):
         self._stop_reason = state["stop_reason"] or None
 
 
-def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, step_size: str, noise: StepNoise) -> Any:
+def _make_strategy(
+    dim: int, *, sigma: float, popsize: float, bound: float, step_size: str, noise: StepNoise, more: dict[str, Any]
+) -> Any:
     """Return pycma's CMAEvolutionStrategy with its defaults, silent, without files, drawing all samples from ``noise``.
 
-    popsize, bound: 0 for pycma's own, and for none. step_size: of ``RULES``; pycma's own choice would follow dim.
+    popsize, bound: 0 for pycma's own, and for none. step_size: of ``RULES``; pycma's own choice would follow dim. more:
+    options of pycma's beside these.
     """
     pycma = _pycma()
     options: dict[str, Any] = {
@@ -191,6 +201,7 @@ def _make_strategy(dim: int, *, sigma: float, popsize: float, bound: float, step
         "verbose": -9,
         "verb_log": 0,
         "signals_filename": "",  # otherwise stop() looks for a file in the working directory
+        **more,
     }
     if popsize:
         options["popsize"] = int(popsize)
