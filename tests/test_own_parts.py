@@ -7,18 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from distributed_tuner import custom, heads, optimizers
+from distributed_tuner import custom, heads, optimizers, oracles, proposers
 from distributed_tuner.config.custom import CustomPart, parts_of
 from distributed_tuner.config.head import CustomHeadConfig
 from distributed_tuner.config.optimizer import CustomOptimizerConfig
-from distributed_tuner.errors import ConfigError, PartError, TunerError
+from distributed_tuner.config.oracle import CustomOracleConfig
+from distributed_tuner.config.proposer import CustomProposerConfig
+from distributed_tuner.errors import ConfigError, PartError, ProposerError, TunerError
+from distributed_tuner.oracles.cost_model import build_counter
 from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.prompts.spec import prompt_spec
+from distributed_tuner.proposers.custom import NoModel
+from distributed_tuner.testing.oracles import SPEC
+from distributed_tuner.values import Point, Request
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 OPTIMIZER = (EXAMPLES / "own_optimizer.py").read_text()
 HEAD = (EXAMPLES / "own_head.py").read_text()
+ORACLE = (EXAMPLES / "own_oracle.py").read_text()
+PROPOSER = (EXAMPLES / "own_proposer.py").read_text()
 names = map("mine_{}".format, itertools.count())  # a module is imported once a process
 
 Check = Callable[..., Prepared]
@@ -30,20 +40,28 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def checked(
-        family: str, source: str | None, name: str, path: str | None = None, folder: str = "", **more: Any
+        family: str,
+        source: str | None,
+        name: str,
+        folder: str = "",
+        prompt_settings: dict[str, Any] | None = None,
+        **more: Any,
     ) -> Prepared:
         module = next(names)
         (tmp_path / folder).mkdir(exist_ok=True)
         if source is not None:
             (tmp_path / folder / f"{module}.py").write_text(source)
-        part = {"kind": "custom", "import_path": path or f"{module}:{name}"} | more
+        part = {"kind": "custom", "import_path": f"{module}:{name}"} | more
         stage = {"kind": "search", "optimizer": {"kind": "random_search"}}
         tree = {"name": "own", "task": {"kind": "demo"}, "oracle": {"kind": "analytic"}, "budget": {"queries": 100}}
-        tree |= {"prompt": {"length": 2}, "stages": [stage]}
+        tree |= {"prompt": prompt_settings or {"length": 2}, "stages": [stage]}
         if family == "optimizer":
             stage["optimizer"] = part
         elif family == "gradient":
             stage |= {"kind": "gradient", "optimizer": part}
+        elif family == "proposer":
+            restart = {"kind": "restart", "proposer": part}
+            tree |= {"task": {"kind": "demo", "feedback": 4}, "stages": [stage, restart, stage]}
         else:
             tree[family] = part
         space = tmp_path / "space.yaml"
@@ -177,7 +195,7 @@ def test_a_black_box_belongs_into_a_search_stage(check: Check) -> None:
         ("super().__init__(classes)", "pass", "begins with super().__init__(classes)"),
         ('"mean": np.mean(', '"means": np.mean(', "must read answers, but it raised KeyError"),
         ("axis=0)}", "axis=0), 'note': self}", "must be fitted to answers, but it raised TypeError"),
-        ("np.exp(log_softmax(", "(log_softmax(", "which are 0 or more and sum to 1"),
+        ("np.exp(log_softmax(", "(log_softmax(", "which are above 0 and sum to 1"),
         ("log_softmax((scores - mean) / self._temperature))", "log_softmax(scores[:1]))", "an array of shape (1, 4)"),
         ("least_rows = 2", "words_needed = True", "set it to how many"),
     ],
@@ -185,6 +203,76 @@ def test_a_black_box_belongs_into_a_search_stage(check: Check) -> None:
 def test_a_head_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:
     assert old in HEAD
     assert told in refused(lambda: check("head", HEAD.replace(old, new), "CentredHead"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("def score", "def scores", "raised TypeError: Can't instantiate abstract class HashedWords"),
+        ("(Oracle)", "", "lacks info, cost, evaluate"),
+        ("scores[i] = features_E_D @ rows_W_D.T", "return scores[:1]", "gave arrays of shape (1,"),
+        ("scores[i] =", "scores[9] =", "must answer a request, but it raised IndexError"),
+        ("width: int = 16", "breadth: int = 16", "does not take these"),
+    ],
+)
+def test_an_oracle_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:
+    assert old in ORACLE
+    prompt = {"length": 4, "init": "zeros", "scale": "paper"}
+
+    def asked() -> None:
+        source = ORACLE.replace(old, new)
+        prepared = check("oracle", source, "HashedWords", settings={"width": 8}, prompt_settings=prompt)
+        oracle = oracles.build(prepared.experiment.oracle)
+        batch, spec = prepared.tasks[0].batch("train"), prompt_spec(prepared.experiment.prompt, prepared.tasks[0])
+        oracle.evaluate(Request((Point(np.zeros(32, np.float32)),) * 2, batch, spec))
+
+    assert told in refused(asked)
+
+
+def test_an_oracle_without_a_vocabulary_has_no_restarts_of_soft_prompts() -> None:
+    config = CustomOracleConfig(import_path="own_oracle:HashedWords")
+    counter = build_counter(config)
+    assert (counter.width, counter.soft, counter.has_tokenizer) == (16, True, False)
+    assert "has no vocabulary" in refused(lambda: counter.require_embedded(SPEC))
+    with pytest.raises(ValueError, match="leave it out"):
+        CustomOracleConfig(import_path="own_oracle:HashedWords", cache="/tmp/answers")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("self.label = ", "self.name = ", "lacks label"),
+        ("def answer", "def reply", "lacks answer"),
+        ("tuned: TunedModel, ", "", "does not take these"),
+        ("self._instructions = instructions", "self._instructions = instructions[99]", "raised IndexError"),
+    ],
+)
+def test_a_proposer_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:
+    assert old in PROPOSER
+    settings = {"instructions": ["Route the message."]}
+    assert check("proposer", PROPOSER, "FromAList", settings=settings).plans[0].method == "random_search+FromAList"
+    assert told in refused(lambda: check("proposer", PROPOSER.replace(old, new), "FromAList", settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(3, "did with int"), (None, "NoneType"), (ValueError("no"), "raised ValueError: no")]
+)
+def test_a_proposer_that_fails_costs_the_stage_its_proposals(answer: object, told: str) -> None:
+    class Moody:
+        label = "moody"
+
+        def __init__(self, tuned: object) -> None:
+            pass
+
+        def answer(self, ask: object) -> object:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    config = CustomProposerConfig(import_path=custom.path_of(Moody))
+    proposer = proposers.build(config, root=Path(), tuned=NoModel())
+    with pytest.raises(ProposerError, match=told):
+        proposer.answer(proposers.Ask("Write.", 1, ("a", 0, 0)))
 
 
 def test_a_part_that_fails_later_says_where() -> None:

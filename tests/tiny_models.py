@@ -3,13 +3,15 @@
 Weights are large enough for logits that differ by units: a wrong mask or position shows.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distributed_tuner.values import Array, Batch, Example, PromptSpec
+from distributed_tuner.testing.oracles import MIXED, SPEC, TEXTS, batch_of
+from distributed_tuner.values import Array, Batch
+
+__all__ = ["MIXED", "SPEC", "TEXTS", "batch_of"]
 
 ARCHITECTURES = ("llama", "qwen2", "mistral", "gpt2", "opt")
 MASKED_ARCHITECTURES = ("roberta", "bert")
@@ -237,25 +239,3 @@ def plain_model(directory: Path | str) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     family = AutoModelForCausalLM if tokenizer.mask_token is None else AutoModelForMaskedLM
     return family.from_pretrained(directory, dtype=torch.float32, local_files_only=True).eval(), tokenizer
-
-
-def batch_of(texts: Sequence[str], cue: str | Sequence[str] = " It was", split: str = "train", **more: Any) -> Batch:
-    """Return a batch of two labels that alternate."""
-    cues = [cue] * len(texts) if isinstance(cue, str) else cue
-    examples = tuple(
-        Example(f"{split}-{i}", text, c, i % 2) for i, (text, c) in enumerate(zip(texts, cues, strict=True))
-    )
-    return Batch(examples, (" terrible", " great"), split, **more)
-
-
-TEXTS = (
-    "a good film",
-    "I",
-    "the plot was dull and slow and it was not something I liked",
-    "really bright story",
-    "I hated this movie. " * 12,
-    "bad",
-    "something bright",
-)
-MIXED = batch_of(TEXTS)
-SPEC = PromptSpec(length=5, init="text", text="Classify the movie review", layout="prefix", scale="embedding")

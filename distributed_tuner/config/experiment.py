@@ -137,5 +137,5 @@ class Experiment(Config):
 def label_of(stage: StageConfig) -> str:
     """Return what tables and reports call a stage."""
     if isinstance(stage, RestartStageConfig):
-        return stage.name or stage.proposer.kind
+        return stage.name or stage.proposer.called
     return stage.optimizer.label

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from distributed_tuner.config.base import CODE, FOLDER, MODEL, PROGRAM, Config, Read
+from distributed_tuner.config.custom import CustomPart
 from distributed_tuner.config.server import ServerConfig
 
 
@@ -309,7 +310,27 @@ class OpenAIOracleConfig(OracleBase, ServerConfig):
         return self
 
 
+class CustomOracleConfig(OracleBase, CustomPart):
+    """An oracle of your own: a subclass of ``distributed_tuner.oracles.custom.Oracle``, or any ``LossOracle``."""
+
+    kind: Literal["custom"] = "custom"
+
+    @model_validator(mode="after")
+    def _keeps_no_answers(self) -> Self:
+        if self.cache is not None:
+            raise ValueError(
+                "cache keeps answers under all that they follow from, and what a custom oracle's follow from is not"
+                " known: leave it out"
+            )
+        return self
+
+
 OracleConfig = Annotated[
-    TransformersOracleConfig | AnalyticOracleConfig | VllmOracleConfig | OpenAIOracleConfig | GivenOracleConfig,
+    TransformersOracleConfig
+    | AnalyticOracleConfig
+    | VllmOracleConfig
+    | OpenAIOracleConfig
+    | CustomOracleConfig
+    | GivenOracleConfig,
     Field(discriminator="kind"),
 ]

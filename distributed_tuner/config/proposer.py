@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from distributed_tuner.config.base import FILE, MODEL, Config, Read
+from distributed_tuner.config.custom import CustomPart
 from distributed_tuner.config.server import ServerConfig
 
 
@@ -25,6 +26,11 @@ class ProposerSettings(Config):
     """Further requests of a stage whose answer held no usable proposal."""
     give_up_after: int = Field(2, ge=1)
     """Restart stages in a row that got no proposal, after which the trial goes on without any."""
+
+    @property
+    def called(self) -> str:
+        """What tables and reports call it: the kind, or the class of one of the user's own."""
+        return str(getattr(self, "class_name", None) or getattr(self, "kind", "proposer"))
 
 
 class ChatSettings(ProposerSettings):
@@ -97,7 +103,18 @@ class ReplayProposerConfig(ProposerSettings):
     """The ledger.jsonl (or a file with its ``exchange`` rows) that holds the answers."""
 
 
+class CustomProposerConfig(ProposerSettings, CustomPart):
+    """A proposer of your own, which does what ``distributed_tuner.proposers.Proposer`` says."""
+
+    kind: Literal["custom"] = "custom"
+
+
 ProposerConfig: TypeAlias = Annotated[
-    OpenAIProposerConfig | LocalProposerConfig | VllmProposerConfig | RandomProposerConfig | ReplayProposerConfig,
+    OpenAIProposerConfig
+    | LocalProposerConfig
+    | VllmProposerConfig
+    | RandomProposerConfig
+    | ReplayProposerConfig
+    | CustomProposerConfig,
     Field(discriminator="kind"),
 ]

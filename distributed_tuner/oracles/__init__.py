@@ -4,6 +4,7 @@ from typing import assert_never
 
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
+    CustomOracleConfig,
     GivenOracleConfig,
     OpenAIOracleConfig,
     OracleConfig,
@@ -51,5 +52,9 @@ def _build(config: OracleConfig) -> LossOracle:
             from distributed_tuner.oracles.served.openai import OpenAIOracle
 
             return OpenAIOracle(config)
+        case CustomOracleConfig():
+            from distributed_tuner.oracles.custom import build_custom
+
+            return build_custom(config)
         case _:
             assert_never(config)

@@ -41,6 +41,8 @@ class LossOracle(Protocol):
 
     An oracle never changes a request and keeps nothing of it that would change a later answer. A failed example is a
     NaN loss, not an exception; exceptions are for requests that cannot be answered at all (``ModelError``).
+
+    One of your own is made with its settings alone: ``distributed_tuner.oracles.custom.Oracle`` has all but the scores.
     """
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from distributed_tuner.config.oracle import (
     AnalyticOracleConfig,
+    CustomOracleConfig,
     GivenOracleConfig,
     OpenAIOracleConfig,
     OracleConfig,
@@ -303,7 +304,7 @@ class AnalyticCounter:
 
         self.width = config.width
         self._least = config.seconds
-        self._oracle = AnalyticOracle(config)
+        self._oracle: LossOracle = AnalyticOracle(config)
 
     def cost(self, request: Request) -> Cost:
         return self._oracle.cost(request)
@@ -331,7 +332,7 @@ class AnalyticCounter:
 
 
 class GivenCounter:
-    """Counts with an oracle that is at hand: one that a program has handed in."""
+    """Counts with an oracle that is at hand: one that a program has handed in, or of the user's own."""
 
     facts = None
     rounds = False
@@ -366,7 +367,11 @@ class GivenCounter:
         return [None] * (len(batch.label_words) + len(words))
 
     def require_embedded(self, prompt: PromptSpec) -> None:
-        return None
+        if not self.has_tokenizer:
+            raise ModelError(
+                f"a restart puts soft prompts into words, but {self._oracle.info.model} has no vocabulary; set"
+                " prompt.kind: text, or leave restart stages out"
+            )
 
 
 def build_counter(config: OracleConfig) -> Counter:
@@ -386,5 +391,9 @@ def build_counter(config: OracleConfig) -> Counter:
             return VllmCounter(config)
         case OpenAIOracleConfig():
             return OpenAICounter(config)
+        case CustomOracleConfig():
+            from distributed_tuner.oracles.custom import build_custom
+
+            return GivenCounter(build_custom(config))
         case _:
             assert_never(config)

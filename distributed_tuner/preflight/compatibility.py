@@ -12,6 +12,7 @@ from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.config.prompt import TextPromptConfig
 from distributed_tuner.config.proposer import (
+    CustomProposerConfig,
     OpenAIProposerConfig,
     ProposerConfig,
     ReplayProposerConfig,
@@ -229,6 +230,8 @@ def _check_proposer(experiment: Experiment, proposer: ProposerConfig, where: str
 
 
 def _is_priced(proposer: ProposerConfig) -> bool:
+    if isinstance(proposer, CustomProposerConfig):
+        return True  # its answers tell what they took
     if not isinstance(proposer, OpenAIProposerConfig):
         return False
     price = proposer.price

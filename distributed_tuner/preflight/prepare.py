@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distributed_tuner import tasks
+from distributed_tuner import proposers, tasks
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import (
@@ -26,7 +26,7 @@ from distributed_tuner.config.load import load_space
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, started_from
-from distributed_tuner.config.proposer import ProposerConfig
+from distributed_tuner.config.proposer import CustomProposerConfig, ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.space import SHARED, TrialPlan, draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig
@@ -45,6 +45,7 @@ from distributed_tuner.preflight.precision_cases import ASKS, QUERIES, cases
 from distributed_tuner.preflight.rehearsal import Rehearsal, rehearse_head
 from distributed_tuner.preflight.wordings import templates_tried, with_wordings
 from distributed_tuner.prompts.spec import NO_ROWS, framed, start_text, unframed
+from distributed_tuner.proposers.custom import NoModel
 from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.runs.directory import RunDirectory, data_root
 from distributed_tuner.runs.recorded_config import Recorded
@@ -303,7 +304,7 @@ def prepare_plans(
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
     _require_one_head(plans)
-    _rehearse_head(plans[0].experiment, built[0])
+    _rehearse_own(plans, built[0], root)
     plans = _with_templates(_with_gradients(plans), root)
     counter = count(plans[0].experiment.oracle)
     built = [with_wordings(task, plan.experiment, counter) for plan, task in zip(plans, built, strict=True)]
@@ -337,9 +338,15 @@ def prepare_plans(
     )
 
 
-def _rehearse_head(experiment: Experiment, task: Task) -> None:
+def _rehearse_own(plans: list[TrialPlan], task: Task, root: Path) -> None:
+    """Make the head and the proposers of the user's own, which nothing else makes before a run."""
+    experiment = plans[0].experiment
     if isinstance(head := experiment.head, CustomHeadConfig):
         rehearse_head(head, len(task.label_words), experiment.task.shots - experiment.task.feedback)
+    asked = {proposer.model_dump_json(): proposer for plan in plans for proposer in plan.experiment.proposers}
+    for proposer in asked.values():
+        if isinstance(proposer, CustomProposerConfig):
+            proposers.build(proposer, root=root, tuned=NoModel())
 
 
 def _with_head(plan: TrialPlan, head: HeadConfig) -> TrialPlan:

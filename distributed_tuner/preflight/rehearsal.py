@@ -96,9 +96,9 @@ def rehearse_head(config: CustomHeadConfig, classes: int, rows: int) -> None:
         "predict": head.fit(answers, labels).predict(answers),
     }
     for name, chances in told.items():
-        if not (np.all(chances >= 0) and np.allclose(chances.sum(axis=1), 1.0, atol=1e-3)):
+        if not (np.all(chances > 0) and np.allclose(chances.sum(axis=1), 1.0, atol=1e-3)):
             raise PartError(
-                f"a head gives probabilities, which are 0 or more and sum to 1 in each row, but {name} of"
+                f"a head gives probabilities, which are above 0 and sum to 1 in each row, but {name} of"
                 f" {config.import_path} gave {chances[0].tolist()} for a row; divide each row by its sum, say"
             )
     try:

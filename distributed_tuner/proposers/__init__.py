@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from distributed_tuner.config.proposer import (
+    CustomProposerConfig,
     LocalProposerConfig,
     OpenAIProposerConfig,
     ProposerConfig,
@@ -15,6 +16,7 @@ from distributed_tuner.config.proposer import (
     VllmProposerConfig,
 )
 from distributed_tuner.proposers.base import Ask, Proposer, TunedModel
+from distributed_tuner.proposers.custom import build_custom
 from distributed_tuner.proposers.local import LocalProposer
 from distributed_tuner.proposers.openai import OpenAIProposer
 from distributed_tuner.proposers.random import RandomProposer
@@ -44,5 +46,7 @@ def build(config: ProposerConfig, *, root: Path, tuned: TunedModel) -> Proposer:
             return RandomProposer(config, tuned)
         case ReplayProposerConfig():
             return ReplayProposer(root / config.ledger)
+        case CustomProposerConfig():
+            return build_custom(config, tuned)
         case _:
             assert_never(config)

@@ -19,7 +19,12 @@ class Ask:
 
 
 class Proposer(Protocol):
-    """Writes prompts."""
+    """Writes prompts.
+
+    **A proposer of your own** (docs/extending.md) is a class with these two members, made with the keyword argument
+    ``tuned`` (a ``TunedModel``), then its own settings: in an actor of its own and, to see that it can be, by
+    ``check``. It may answer with a plain text. What it raises costs the stage its proposals.
+    """
 
     @property
     def label(self) -> str:

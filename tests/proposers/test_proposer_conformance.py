@@ -1,4 +1,4 @@
-"""What every proposer promises, whatever it is. A new member is one case in MEMBERS."""
+"""Every member passes the suite that is shipped. A new member is one case in MEMBERS."""
 
 import pickle
 from collections.abc import Callable
@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, completion
 from pydantic import TypeAdapter
-from tuned_models import WORDS, MadeUpModel
 
 from distributed_tuner import proposers
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.errors import ProposerError
 from distributed_tuner.proposers.base import Ask, Proposer
-from distributed_tuner.values import Answer
+from distributed_tuner.testing import ProposerSuite
+from distributed_tuner.testing.proposers import KEY, WORDS, MadeUpModel
 
-KEY = ("zot+local-0000", 1, 0)
 MEMBERS: dict[str, Callable[[pytest.FixtureRequest], dict[str, Any]]] = {
     "openai": lambda get: {"model": "m", "base_url": get.getfixturevalue("server").url, "attempts": 1},
     "local": lambda get: {"model": str(get.getfixturevalue("chat_model")), "max_tokens": 12},
@@ -33,70 +32,53 @@ FAILING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=sorted(MEMBERS))
-def kind(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def build(kind: str, request: pytest.FixtureRequest, server: ChatServer, recorded: Path) -> Callable[..., Proposer]:
-    """Return proposers of one kind; ``words``: what random prompts are made of."""
-    server.replies = [completion("1. Classify the review\n2. Judge the mood")]
-
-    def built(words: tuple[str, ...] = WORDS, **more: Any) -> Proposer:
-        config: ProposerConfig = TypeAdapter(ProposerConfig).validate_python(
-            {"kind": kind} | MEMBERS[kind](request) | more
-        )
-        return proposers.build(config, root=recorded.parent, tuned=MadeUpModel(vocabulary=words))
-
-    return built
-
-
 def test_every_kind_is_a_member() -> None:
     mapping = TypeAdapter(ProposerConfig).json_schema()["discriminator"]["mapping"]
-    assert set(mapping) == set(MEMBERS)
+    assert set(mapping) == {*MEMBERS, "custom"}
 
 
-def test_its_label_begins_with_its_kind(kind: str, build: Callable[..., Proposer]) -> None:
-    label = build().label
-    assert label.split()[0] == kind
-    assert label.isprintable()
+class TestEveryProposer(ProposerSuite):
+    @pytest.fixture(params=sorted(MEMBERS))
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
 
+    @pytest.fixture
+    def build(
+        self, kind: str, request: pytest.FixtureRequest, server: ChatServer, recorded: Path
+    ) -> Callable[..., Proposer]:
+        """Return proposers of one kind; ``words``: what random prompts are made of."""
+        server.replies = [completion("1. Classify the review\n2. Judge the mood")]
 
-def test_it_answers_in_words_and_counts_what_it_took(build: Callable[..., Proposer]) -> None:
-    answer = build().answer(Ask("Write two prompts.", 2, KEY))
-    assert isinstance(answer, Answer)
-    assert answer.text
-    assert min(answer.input_tokens, answer.output_tokens, answer.seconds, answer.usd) >= 0
-    assert pickle.loads(pickle.dumps(answer)) == answer
+        def built(words: tuple[str, ...] = WORDS, **more: Any) -> Proposer:
+            config: ProposerConfig = TypeAdapter(ProposerConfig).validate_python(
+                {"kind": kind} | MEMBERS[kind](request) | more
+            )
+            return proposers.build(config, root=recorded.parent, tuned=MadeUpModel(vocabulary=words))
 
+        return built
 
-def test_the_same_ask_has_the_same_answer_whatever_was_asked_before(build: Callable[..., Proposer]) -> None:
-    ask, other = Ask("Write two prompts.", 2, KEY), Ask("Write two prompts.", 2, ("zot+local-0000", 1, 1))
-    one, two = build(), build()
-    two.answer(other)
-    assert one.answer(ask).text == two.answer(ask).text == one.answer(ask).text
+    def test_other_requests_have_other_answers(
+        self, kind: str, build: Callable[..., Proposer], server: ChatServer
+    ) -> None:
+        proposer = build()
+        for key in (KEY, ("zot+local-0000", 1, 1), ("zot+local-0001", 1, 0)):
+            proposer.answer(Ask("Write two prompts.", 2, key))
+        if kind == "openai":  # the answers are the server's; it gets another seed for each
+            assert len({body["seed"] for body in server.bodies}) == 3
+            return
+        texts = [
+            proposer.answer(Ask("Write two prompts.", 2, key)).text
+            for key in (KEY, ("zot+local-0000", 1, 1), ("zot+local-0001", 1, 0))
+        ]
+        assert len(set(texts)) == 3
 
-
-def test_other_requests_have_other_answers(kind: str, build: Callable[..., Proposer], server: ChatServer) -> None:
-    proposer = build()
-    for key in (KEY, ("zot+local-0000", 1, 1), ("zot+local-0001", 1, 0)):
-        proposer.answer(Ask("Write two prompts.", 2, key))
-    if kind == "openai":  # the answers are the server's; it gets another seed for each
-        assert len({body["seed"] for body in server.bodies}) == 3
-        return
-    texts = [
-        proposer.answer(Ask("Write two prompts.", 2, key)).text
-        for key in (KEY, ("zot+local-0000", 1, 1), ("zot+local-0001", 1, 0))
-    ]
-    assert len(set(texts)) == 3
-
-
-def test_what_goes_wrong_is_a_proposer_error_that_crosses_processes(kind: str, build: Callable[..., Proposer]) -> None:
-    proposer = build(words=(), **FAILING[kind])
-    with pytest.raises(ProposerError) as caught:
-        proposer.answer(Ask("Write two prompts.", 2, ("zot-0009", 7, 0)))
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert type(again) is ProposerError
-    assert str(again) == str(caught.value) != ""
+    def test_what_goes_wrong_is_a_proposer_error_that_crosses_processes(
+        self, kind: str, build: Callable[..., Proposer]
+    ) -> None:
+        proposer = build(words=(), **FAILING[kind])
+        with pytest.raises(ProposerError) as caught:
+            proposer.answer(Ask("Write two prompts.", 2, ("zot-0009", 7, 0)))
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert type(again) is ProposerError
+        assert str(again) == str(caught.value) != ""
