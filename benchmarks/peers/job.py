@@ -86,7 +86,7 @@ def cued_template(cue: str, own: str) -> str:
 
 
 def trials_of(job: Job, candidates: int, tries: int = 16) -> int:
-    """Return how many looks at dev the forwards pay for, beside the first and ``tries`` rows for each candidate."""
+    """Return the evaluations on dev that the forwards pay for, beside the first and ``tries`` rows a candidate."""
     bootstrapping = candidates * min(tries, len(job.train))
     return max(1, (job.forwards - bootstrapping) // len(job.dev) - 1)
 

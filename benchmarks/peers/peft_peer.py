@@ -19,7 +19,7 @@ from distributed_tuner.oracles.local.loading import resolve_dtype
 
 ROWS = 16
 LEARNING_RATE = 0.01  # near a tenth of the embeddings' standard deviation
-LOOK_EVERY = 2  # steps
+EVAL_EVERY = 2  # steps
 
 
 def lots(rows: tuple[Row, ...], tokenizer: Any) -> Iterator[tuple[Any, list[str]]]:
@@ -98,7 +98,7 @@ def search(job: Job) -> Shipped:
         train = trainer.passes(job.train, learn=True)
         optimizer.step()
         step += 1
-        dev = trainer.passes(job.dev, learn=False) if step % LOOK_EVERY == 0 else None
+        dev = trainer.passes(job.dev, learn=False) if step % EVAL_EVERY == 0 else None
         losses.append((step, train, dev))
         if dev is not None and dev < best:
             best = dev
