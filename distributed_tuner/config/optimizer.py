@@ -133,6 +133,19 @@ class ZotConfig(OptimizerSettings):
         return tuple(name for name in ("points", "rho", "learning_rate") if getattr(self, name) == "auto")
 
 
+class SurrogateConfig(OptimizerSettings):
+    """Steps to where a model of all losses so far, a Gaussian process, expects the lowest. It has no learning rate."""
+
+    radius_setting: ClassVar[str | None] = "rho"
+
+    kind: Literal["surrogate"] = "surrogate"
+    """Names this optimizer."""
+    popsize: int = Field(default=20, ge=6)
+    """Candidates per step: four steps, each damped otherwise, and random probes around one of them."""
+    rho: float = Field(default=0.3, gt=0)
+    """Probes are ``x + rho z``, z standard normal."""
+
+
 class LatentSettings(OptimizerSettings):
     """What searches in a random low-dimensional subspace share (BBT, Sec. 3)."""
 
@@ -270,7 +283,13 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
 
 
 OptimizerConfig: TypeAlias = Annotated[
-    RandomSearchConfig | ZotConfig | CmaConfig | NevergradConfig | TokenEditConfig | CustomOptimizerConfig,
+    RandomSearchConfig
+    | ZotConfig
+    | SurrogateConfig
+    | CmaConfig
+    | NevergradConfig
+    | TokenEditConfig
+    | CustomOptimizerConfig,
     Field(discriminator="kind"),
 ]
 

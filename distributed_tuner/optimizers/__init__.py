@@ -19,6 +19,7 @@ from distributed_tuner.config.optimizer import (
     OptimizerConfig,
     RandomSearchConfig,
     SgdConfig,
+    SurrogateConfig,
     TokenEditConfig,
     TrainableConfig,
     ZotConfig,
@@ -31,6 +32,7 @@ from distributed_tuner.optimizers.first_order import AdamW, Sgd, Trainable
 from distributed_tuner.optimizers.nevergrad import Nevergrad
 from distributed_tuner.optimizers.nevergrad_words import NevergradWords
 from distributed_tuner.optimizers.random_search import RandomSearch
+from distributed_tuner.optimizers.surrogate import Surrogate
 from distributed_tuner.optimizers.token_edit import TokenEdit
 from distributed_tuner.optimizers.zot import Zot
 from distributed_tuner.seeds import Key
@@ -93,6 +95,8 @@ def _made(
             return RandomSearch(config, dim=dim, key=key, start=x)
         case ZotConfig():
             return Zot(config, dim=dim, key=key, steps=steps, start=x)
+        case SurrogateConfig():
+            return Surrogate(config, dim=dim, key=key, start=x)
         case CmaConfig():
             return Cma(config, dim=dim, key=key, start=x)
         case NevergradConfig():

@@ -11,6 +11,7 @@ from distributed_tuner.config.optimizer import (
     OptimizerConfig,
     RandomSearchConfig,
     SgdConfig,
+    SurrogateConfig,
     TokenEditConfig,
     TrainableConfig,
     ZotConfig,
@@ -29,6 +30,7 @@ MEMBERS: dict[str, OptimizerConfig | FirstOrderConfig] = {
     "zot_full": ZotConfig(
         points=2, rho=0.01, learning_rate=0.02, estimator=TrainableFullConfig(alpha=0.3, beta=0.3, decay_steps=50.0)
     ),
+    "surrogate": SurrogateConfig(popsize=8, rho=0.1),
     "cma": CmaConfig(intrinsic_dim=8, popsize=6),
     "cma_mean": CmaConfig(intrinsic_dim=8, popsize=0, bound=2.0, recommend="mean", projection="uniform"),
     "cma_tpa": CmaConfig(intrinsic_dim=8, popsize=6, step_size="tpa"),

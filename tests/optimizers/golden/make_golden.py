@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed_tuner.config.optimizer import CmaConfig, OptimizerConfig, ZotConfig
+from distributed_tuner.config.optimizer import CmaConfig, OptimizerConfig, SurrogateConfig, ZotConfig
 from distributed_tuner.optimizers import build
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Array, Candidate, Latent, Perturbation, Point
@@ -23,6 +23,7 @@ CASES: dict[str, OptimizerConfig] = {
     "zot_n3": ZotConfig(points=3, rho=0.2, learning_rate=0.05, clip=3.0, momentum=0.9),
     "zot_n3_no_bias": ZotConfig(points=3, rho=0.2, learning_rate=0.5, clip=3.0, momentum=0.9, bias_correction=False),
     "zo_sgd": ZotConfig(rho=0.1, learning_rate=0.05, clip=0, momentum=0, schedule="constant"),
+    "surrogate": SurrogateConfig(popsize=6, rho=0.2),
     "cma": CmaConfig(intrinsic_dim=DIM, popsize=6),
     "cma_mean": CmaConfig(intrinsic_dim=DIM, popsize=0, bound=2.0, recommend="mean"),
 }

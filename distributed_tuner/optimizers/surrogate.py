@@ -1,0 +1,154 @@
+"""A search by a surrogate: a Gaussian process of all losses so far, and steps to where it expects the lowest.
+
+The process is ``maths.gaussian_process``'s; here are the prompts that it has seen, as coefficients of random vectors,
+and what is asked next. There is no learning rate: how far a step goes is tried.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distributed_tuner.config.optimizer import SurrogateConfig
+from distributed_tuner.maths import gaussian_process
+from distributed_tuner.maths.gaussian_process import GaussianProcess, squared_distances
+from distributed_tuner.optimizers.base import Optimizer
+from distributed_tuner.optimizers.centers import make_center
+from distributed_tuner.optimizers.span import Span
+from distributed_tuner.seeds import Key
+from distributed_tuner.values import Array, Array64, Candidate, Perturbation, Point
+
+LENGTHS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of the kernel, in distances of a probe from its centre
+NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)
+REACHES = (0.35, 0.7, 1.4, 2.8)  # of the steps that are tried at once, in the same unit, were the loss linear
+AROUND = 2  # which of them the next probes lie around
+LATEST = 500  # losses that the process is fitted to: the work of a fit grows with their cube
+ITERATIONS = 80  # of the minimiser, on a function that costs no query
+
+
+class Surrogate(Optimizer):
+    """Descent on a model of the loss: a Gaussian-process surrogate, with damped steps as in Levenberg's method.
+
+    A step has ``popsize`` candidates: from the best prompt so far, the minimisers of what the process expects plus
+    ``damping / 2 |x - best|^2``, for a ladder of dampings, and probes ``x + rho z`` around one of them. The first step
+    is the start and probes around it. Length and noise of the process are those under which the losses are likeliest.
+    Each probe tells of a new direction, every loss ever told is used, and the minimisers lie in the span of all probes.
+
+    Losses are compared from step to step, so that each is taken on all training examples. Failed queries are left out.
+    ``recommend`` is the candidate with the lowest loss so far, first of ties. ``relocate`` begins anew around the point:
+    what was learnt elsewhere is forgotten. So does the state of another trial, whose examples may be others: it begins
+    anew around what that one recommended.
+    """
+
+    kind: ClassVar[str] = "surrogate"
+
+    def __init__(self, config: SurrogateConfig, *, dim: int, key: Key, start: Array) -> None:
+        super().__init__(dim, key)
+        self._config = config
+        self._begin(start)
+
+    def _begin(self, start: Array) -> None:
+        self._span = Span(start)
+        self._a_N_J: Array64 = np.zeros((0, 0))
+        self._losses_N: Array64 = np.zeros(0)
+        self._best_J: Array64 = np.zeros(0)
+        self._best_loss = math.inf
+        self._asked_C_J: Array64 = np.zeros((0, 0))
+
+    @property
+    def queries_per_step(self) -> int:
+        return self._config.popsize
+
+    def recommend(self) -> Candidate:
+        return Point(self._span.points(self._best_J[None])[0])
+
+    def _ask(self) -> list[Candidate]:
+        steps_C_J = self._steps() if len(self._losses_N) else np.zeros((1, 0))
+        around = min(AROUND, len(steps_C_J) - 1)
+        vectors, count = len(self._span), self._config.popsize - len(steps_C_J)
+        probes = np.hstack([np.repeat(steps_C_J[around][None], count, axis=0), self._config.rho * np.eye(count)])
+        self._asked_C_J = np.vstack([_widened(steps_C_J, vectors + count), probes])
+        points = self._span.points(steps_C_J)
+        center = make_center(self.key, self.steps_told, points[around])
+        return [
+            *(Point(x) for x in points),
+            *(Perturbation(center, (*self.key, self.steps_told, i), 1, self._config.rho) for i in range(count)),
+        ]
+
+    def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
+        told = ~np.isnan(losses)
+        if not told.any():
+            return
+        self._span.add([candidate.key for candidate in candidates if isinstance(candidate, Perturbation)])
+        width = len(self._span)
+        self._a_N_J = np.vstack([_widened(self._a_N_J, width), self._asked_C_J[told]])[-LATEST:]
+        self._losses_N = np.concatenate([self._losses_N, losses[told]])[-LATEST:]
+        self._best_J = _widened(self._best_J[None], width)[0]
+        lowest = int(np.nanargmin(losses))
+        if losses[lowest] < self._best_loss:
+            self._best_J, self._best_loss = self._asked_C_J[lowest].copy(), float(losses[lowest])
+        self._metrics |= {"best_loss": self._best_loss, "step_loss": float(losses[lowest])}
+
+    # ---------------------------------------------------------------------------------------------------- the model
+    def _steps(self) -> Array64:
+        """Return the damped minimisers as coefficients (C, J)."""
+        from scipy.optimize import minimize  # takes a while to load, and a plan does without
+
+        gram, best_J, radius = self._span.gram, self._best_J, self._config.rho * math.sqrt(self.dim)
+        squared_N_N = squared_distances(self._a_N_J, self._a_N_J, gram)
+        lengths = [length * radius for length in LENGTHS]
+        process = gaussian_process.fit(squared_N_N, self._losses_N[:, None], lengths, NOISES)
+        _, away_J = self._expected(process, best_J)
+        slope = math.sqrt(max(0.0, float(away_J @ gram @ away_J)))
+
+        def damped(a_J: Array64, damping: float) -> tuple[float, Array64]:
+            loss, slope_J = self._expected(process, a_J)
+            step_J = a_J - best_J
+            return loss + 0.5 * damping * float(step_J @ gram @ step_J), gram @ (slope_J + damping * step_J)
+
+        found = [
+            minimize(damped, best_J, (slope / (reach * radius),), "L-BFGS-B", True, options={"maxiter": ITERATIONS}).x
+            for reach in REACHES
+        ]
+        self._metrics = {
+            "expected_loss": min(self._expected(process, a_J)[0] for a_J in found),
+            "kernel_length": process.length,
+            "kernel_noise": process.noise,
+        }
+        return np.array(found)
+
+    def _expected(self, process: GaussianProcess, a_J: Array64) -> tuple[float, Array64]:
+        """Return the loss that the process expects at a point, and its slope as coefficients of the vectors, (J,)."""
+        squared_N = squared_distances(a_J[None], self._a_N_J, self._span.gram)[0]
+        pulls_N = process.pulls(squared_N, np.ones(1))
+        return float(process.predict(squared_N)[0]), self._a_N_J.T @ pulls_N - pulls_N.sum() * a_J
+
+    # ---------------------------------------------------------------------------------------------------- the state
+    def _relocate(self, x: Array) -> None:
+        self._begin(x)
+
+    def _save(self) -> dict[str, Any]:
+        return {
+            "key": list(self.key),
+            "span": self._span.save(),
+            "coefficients": self._a_N_J.copy(),
+            "losses": self._losses_N.copy(),
+            "best": self._best_J.copy(),
+            "best_loss": self._best_loss,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        span, best_J = Span.restored(state["span"]), np.array(state["best"], dtype=np.float64)
+        if tuple(state["key"]) != self.key:
+            self._begin(span.points(best_J[None])[0])
+            return
+        self._begin(span.start)
+        self._span, self._best_J = span, best_J
+        self._a_N_J = np.array(state["coefficients"], dtype=np.float64).reshape(-1, len(span))
+        self._losses_N = np.array(state["losses"], dtype=np.float64)
+        self._best_loss = float(state["best_loss"])
+
+
+def _widened(a_C_J: Array64, width: int) -> Array64:
+    """Return coefficients (C, width): none of further vectors."""
+    return np.pad(a_C_J, ((0, 0), (0, width - a_C_J.shape[1])))
