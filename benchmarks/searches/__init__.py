@@ -1,1 +1,1 @@
-"""Searches that were tried and are not shipped, with the commands that try them again."""
+"""Searches compared at equal queries, and variants that were tried and are not shipped."""

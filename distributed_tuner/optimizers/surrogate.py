@@ -29,15 +29,16 @@ ITERATIONS = 80  # of the minimiser, on a function that costs no query
 class Surrogate(Optimizer):
     """Descent on a model of the loss: a Gaussian-process surrogate, with damped steps as in Levenberg's method.
 
-    A step has ``popsize`` candidates: from the best prompt so far, the minimisers of what the process expects plus
+    A step has ``popsize`` candidates: from the best point so far, the minimisers of what the process expects plus
     ``damping / 2 |x - best|^2``, for a ladder of dampings, and probes ``x + rho z`` around one of them. The first step
     is the start and probes around it. Length and noise of the process are those under which the losses are likeliest.
     Each probe tells of a new direction, every loss ever told is used, and the minimisers lie in the span of all probes.
 
     Losses are compared from step to step, so that each is taken on all training examples. Failed queries are left out.
-    ``recommend`` is the candidate with the lowest loss so far, first of ties. ``relocate`` begins anew around the point:
-    what was learnt elsewhere is forgotten. So does the state of another trial, whose examples may be others: it begins
-    anew around what that one recommended.
+    ``recommend`` is the start or step with the lowest loss so far, first of ties; a probe has gone its whole length in
+    a random direction, and teaches only. ``relocate`` begins anew around the point: what was learnt elsewhere is
+    forgotten. So does the state of another trial, whose examples may be others: it begins anew around what that one
+    recommended.
     """
 
     kind: ClassVar[str] = "surrogate"
@@ -84,10 +85,10 @@ class Surrogate(Optimizer):
         self._a_N_J = np.vstack([_widened(self._a_N_J, width), self._asked_C_J[told]])[-LATEST:]
         self._losses_N = np.concatenate([self._losses_N, losses[told]])[-LATEST:]
         self._best_J = _widened(self._best_J[None], width)[0]
-        lowest = int(np.nanargmin(losses))
-        if losses[lowest] < self._best_loss:
-            self._best_J, self._best_loss = self._asked_C_J[lowest].copy(), float(losses[lowest])
-        self._metrics |= {"best_loss": self._best_loss, "step_loss": float(losses[lowest])}
+        for candidate, a_J, loss in zip(candidates, self._asked_C_J, losses, strict=True):
+            if isinstance(candidate, Point) and loss < self._best_loss:
+                self._best_J, self._best_loss = a_J.copy(), float(loss)
+        self._metrics |= {"best_loss": self._best_loss, "step_loss": float(np.nanmin(losses))}
 
     # ---------------------------------------------------------------------------------------------------- the model
     def _steps(self) -> Array64:
@@ -144,7 +145,7 @@ class Surrogate(Optimizer):
             return
         self._begin(span.start)
         self._span, self._best_J = span, best_J
-        self._a_N_J = np.array(state["coefficients"], dtype=np.float64).reshape(-1, len(span))
+        self._a_N_J = np.array(state["coefficients"], dtype=np.float64).reshape(len(state["losses"]), len(span))
         self._losses_N = np.array(state["losses"], dtype=np.float64)
         self._best_loss = float(state["best_loss"])
 
