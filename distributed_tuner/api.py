@@ -1,6 +1,7 @@
 """The Python API: ``tune`` a prompt of a frozen model, ``load`` one that was kept. The command line runs the same
 code."""
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from distributed_tuner import oracles
 from distributed_tuner.callbacks import Callback
 from distributed_tuner.config.space import draw_trials, recorded, validate
 from distributed_tuner.config.validation import experiment_of
+from distributed_tuner.custom import described, require_importable
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.handed_in import Source, oracle_of, source_of, written
 from distributed_tuner.labelled_data import Wishes, labelled_data
@@ -86,8 +88,10 @@ def tune(
         prompt: settings of the prompt (``SoftPrompt``, ``TextPrompt``, or a mapping). None: 16 rows of embeddings; a
             prompt in words for servers that take text alone.
         optimizer: settings of the optimizer (``Cma``, ``Zot``, ``RandomSearch``, ``Nevergrad``, ``TokenEdit``; of a
-            white box ``AdamW``, ``Sgd``), or its kind. None: CMA-ES as in BBT, or token edits for prompts in words.
-        head: how answers are read: a head's kind or settings. None: the strongest that model and shots allow.
+            white box ``AdamW``, ``Sgd``), its kind, or a class of your own, with settings as in
+            ``functools.partial(Mine, sigma=0.1)``. None: CMA-ES as in BBT, or token edits for prompts in words.
+        head: how answers are read: a head's kind, settings, or a class of your own. None: the strongest that model and
+            shots allow.
         objective: what the search is told of a candidate, such as ``{"head": "bias"}``, the default, or
             ``{"head": "label_words"}``.
         budget: the most queries of the search (one candidate on one batch of rows), or a ``Budget`` of queries,
@@ -141,6 +145,8 @@ def tune(
     tree = _completed(tree, source, optimizer, objective)
     validate(tree)
     prepared = prepare_plans(draw_trials(tree), Path.cwd(), given.build, source.count)
+    if pool is not None:
+        require_importable(prepared.experiment)
     folder = tempfile.TemporaryDirectory(prefix="prompt-tuner-") if out is None else None
     bar = Bar(prepared.plans, prepared.tasks[0].metric, callbacks, progress)
     with kept(str(out) if folder is None else folder.name, False, bar.note) as directory:
@@ -186,7 +192,14 @@ def load(path: str | Path, model: Any = None, tokenizer: Any = None) -> Result:
 # ----------------------------------------------------------------------------------------------------- the settings
 def _tree(settings: Any) -> Any:
     """Return settings as a search space has them, however they were given."""
+    if (own := described(settings)) is not None:
+        return own
     return written(settings) if isinstance(settings, BaseModel) else settings
+
+
+def _is_white_box(optimizer: Any) -> bool:
+    found = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
+    return isinstance(found, type) and bool(getattr(found, "white_box", False))
 
 
 def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: Any) -> dict[str, Any]:
@@ -201,7 +214,7 @@ def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: 
     soft = not isinstance(prompt, Mapping) or prompt.get("kind", "soft") == "soft"
     chosen = _tree(optimizer) if optimizer is not None else SOFT if soft else WORDS
     chosen = {"kind": chosen} if isinstance(chosen, str) else chosen
-    kind = "gradient" if isinstance(chosen, Mapping) and chosen.get("kind") in FIRST_ORDER else "search"
+    kind = "gradient" if chosen.get("kind") in FIRST_ORDER or _is_white_box(optimizer) else "search"
     queries = tree["budget"].get("queries") if isinstance(tree["budget"], Mapping) else None
     every = {"eval_every": min(LOOK_EVERY, max(1, queries // LOOKS))} if isinstance(queries, int) else {}
     return tree | {"stages": [{"kind": kind, "optimizer": chosen, **every}]}

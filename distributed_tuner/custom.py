@@ -5,6 +5,7 @@ parts; ``report`` and ``export`` read settings alone. Docs: docs/extending.md.
 """
 
 import difflib
+import functools
 import importlib.util
 import inspect
 import itertools
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distributed_tuner.config.base import Config
-from distributed_tuner.config.custom import CustomPart, with_parts
+from distributed_tuner.config.custom import CustomPart, parts_of, with_parts
 from distributed_tuner.errors import ConfigError, PartError, TunerError
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 GIVEN = "given"  # the module of what was handed in as an object and has no import path
+WORDS = 1600  # that a head reads which needs more than the label words
 LEDGER = "ledger.jsonl"  # by which a run directory is known
 MOST_WORDS_SHOWN = 300  # characters of what a part's own code said
 
@@ -61,6 +63,40 @@ def path_of(part: Any) -> str:
         known = f"part_{next(_numbers)}"
         _given[known] = part
     return f"{GIVEN}:{known}"
+
+
+def described(part: Any) -> dict[str, Any] | None:
+    """Return the settings of a part that was handed in as a class, or as ``functools.partial(Class, **settings)``; None
+    of anything else."""
+    settings: dict[str, Any] = {}
+    if isinstance(part, functools.partial):
+        if part.args:
+            raise ConfigError(
+                f"settings of a part are keyword arguments, but partial has {len(part.args)} others; name them"
+            )
+        part, settings = part.func, dict(part.keywords)
+    if not isinstance(part, type) or issubclass(part, Config):
+        return None
+    told: dict[str, Any] = {"kind": "custom", "import_path": path_of(part), "settings": settings}
+    if getattr(part, "is_discrete", False):
+        told["space"] = "words"
+    if getattr(part, "words_needed", False):
+        told["words"] = WORDS
+    return told
+
+
+def require_importable(config: Config) -> None:
+    """Check that other processes can import every part.
+
+    Raises:
+        ConfigError: one is known to this process alone.
+    """
+    for part in parts_of(config):
+        if part.import_path.partition(":")[0] in (GIVEN, "__main__"):
+            raise ConfigError(
+                f"actors of a pool import a part by its module's name, but {part.import_path} is known to this process"
+                " alone; put its class into a module of its own, or leave pool out"
+            )
 
 
 # ---------------------------------------------------------------------------------------------------- importing

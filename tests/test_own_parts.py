@@ -1,5 +1,6 @@
 """Parts of the user's own, as ``check`` meets them: sound ones are accepted, each mistake is one line."""
 
+import functools
 import itertools
 import json
 import sys
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_head import CentredHead
+from own_optimizer import EvolutionStrategy
 
-from distributed_tuner import custom, heads, optimizers, oracles, proposers
+from distributed_tuner import Analytic, custom, heads, optimizers, oracles, proposers, tune
 from distributed_tuner.config.custom import CustomPart, parts_of
 from distributed_tuner.config.head import CustomHeadConfig
 from distributed_tuner.config.optimizer import CustomOptimizerConfig
@@ -118,6 +121,20 @@ def test_objects_of_python_become_parts() -> None:
     assert isinstance(heads.build(local, 2), Mine)
     elsewhere = CustomHeadConfig(import_path="given:part_0")
     assert "put its class into a module" in refused(lambda: heads.build(elsewhere, 2))
+
+
+def test_tune_takes_classes_with_their_settings() -> None:
+    optimizer = functools.partial(EvolutionStrategy, children=4)
+    rows = (["good", "bad"] * 8, [1, 0] * 8)
+    result = tune(Analytic(), rows, optimizer=optimizer, head=CentredHead, budget=40, seed=1, progress=False)
+    assert json.loads((result.directory / "config.json").read_text())["trials"][0]["method"] == "EvolutionStrategy"
+    assert result.predict(["good"]).shape == (1,)
+
+    class Mine(EvolutionStrategy):
+        pass
+
+    message = refused(lambda: tune(Analytic(), rows, optimizer=Mine, budget=40, pool=1, progress=False))
+    assert "put its class into a module of its own, or leave pool out" in message
 
 
 # ----------------------------------------------------------------------------------------------- importing
