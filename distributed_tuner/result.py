@@ -107,7 +107,7 @@ class Result:
     def history(self) -> "pd.DataFrame":
         """Every prompt that was scored on train and dev, in order: a row each, with its losses, dev metric, queries
         (``spent.queries``) and whether it was selected."""
-        return self.frames["looks"].drop(columns=["losses"], errors="ignore")
+        return self.frames["evaluations"].drop(columns=["losses"], errors="ignore")
 
     @cached_property
     def frames(self) -> "dict[str, pd.DataFrame]":
