@@ -48,6 +48,8 @@ from distributed_tuner.values import Batch, Evaluation, Point, PromptSpec, Reque
 INSTRUCTIONS = {
     "sst2": "Classify the sentiment of the movie review as terrible or great. Review:",
     "agnews": "Classify the news article as world, sports, business or technology.",
+    "subjectivity": "Is this sentence from a film review, which tells an opinion, or from a summary of the plot?",
+    "tweets": "Who wrote this tweet in the 2016 campaign, Clinton or Trump?",
 }
 WORDINGS: dict[str, dict[str, Any]] = {
     "sst2": {"template": "{text} It was{label_word}", "label_words": {"negative": " terrible", "positive": " great"}},
@@ -59,6 +61,14 @@ WORDINGS: dict[str, dict[str, Any]] = {
             "business": " business",
             "technology": " technology",
         },
+    },
+    "subjectivity": {
+        "template": "{text} This is from the{label_word}",
+        "label_words": {"objective": " plot", "subjective": " review"},
+    },
+    "tweets": {
+        "template": "{text} Written by{label_word}",
+        "label_words": {"clinton": " Clinton", "trump": " Trump"},
     },
 }
 HEADS: dict[str, HeadConfig] = {
@@ -163,7 +173,9 @@ def _cut(answer: Evaluation, words: int) -> Evaluation:
 
 def main(
     data: Annotated[Path, typer.Argument(help="Folder with a folder for each task, of train.jsonl and test.jsonl.")],
-    names: Annotated[str, typer.Option("--tasks", help="Of sst2, agnews, demo.")] = "sst2,agnews,demo",
+    names: Annotated[
+        str, typer.Option("--tasks", help="Of sst2, agnews, demo, subjectivity, tweets.")
+    ] = "sst2,agnews,demo",
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0,1,2",
     test_limit: Annotated[int | None, typer.Option(help="Test rows; all when left out.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the model.")] = 2,

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.study.page import rankings, said_of, tables_of, write_page
-from benchmarks.study.plan import Job, jobs_of
+from benchmarks.study.page import rankings, standing_of, tables_of, write_page
+from benchmarks.study.plan import Job, jobs_of, said_of
 from benchmarks.study.rows import Row, frame_of, write_csv
-from benchmarks.study.settings import read_study
+from benchmarks.study.settings import Study, read_study
 from benchmarks.study.workers import work
 from benchmarks.tables import table
 from distributed_tuner.errors import TunerError
@@ -26,10 +26,14 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the study: what is done, rows.csv and study.html.")],
     data: Annotated[Path | None, typer.Option(help="Folder with a folder for each task.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here as well.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only check the study, and say what it asks.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core when left out.")] = None,
 ) -> None:
     """Run a study, or what is left of it; print its tables and write its rows and its page."""
     try:
+        if plan:
+            print(said_of(planned(path, data)[1]))
+            return
         failed = run(path, out, data, csv, workers or len(os.sched_getaffinity(0)))
     except TunerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -40,15 +44,25 @@ def main(
     raise typer.Exit(1 if failed else 0)
 
 
+def planned(path: Path, data: Path | None) -> tuple[Study, list[Job]]:
+    """Return a study and its jobs, all of them known to be sound.
+
+    Raises:
+        TunerError: it cannot be begun.
+    """
+    study = read_study(path)
+    folder = data or (path.parent / study.data if study.data else None)
+    return study, jobs_of(study, folder, path.resolve().parent)
+
+
 def run(path: Path, out: Path, data: Path | None, csv: Path | None, workers: int) -> int:
     """Do a study and show it; return how many of its jobs failed.
 
     Raises:
         TunerError: the study cannot be begun.
     """
-    study = read_study(path)
-    folder = data or (path.parent / study.data if study.data else None)
-    jobs = jobs_of(study, folder, path.resolve().parent)
+    study, jobs = planned(path, data)
+    print(said_of(jobs), flush=True)
     rows: list[Row] = []
     failed: list[str] = []
     ended = 0
@@ -75,7 +89,7 @@ def run(path: Path, out: Path, data: Path | None, csv: Path | None, workers: int
         print()
         for budget, ranked in rankings(frame[frame["shots"] == shots], study).items():
             standing = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(ranked.methods, ranked.ranks, strict=True))
-            print(f"at {budget:,} queries: {standing}. {said_of(ranked)}")
+            print(f"at {budget:,} queries: {standing}. {standing_of(ranked)}")
     write_page(frame, study, out / "study.html")
     print(f"\n{len(frame)} rows: {out / 'rows.csv'}; page: {out / 'study.html'}")
     if failed:

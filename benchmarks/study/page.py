@@ -122,7 +122,9 @@ def _plots(frame: "pd.DataFrame", study: Study) -> list[Plot]:
                 curves = curves_of(rows, by)
                 plots.append(_curve_plot(f"{title}: {metric} against {by}", curves, study, by, f"test {metric}"))
     for budget, ranked in rankings(frame, study).items():
-        plots.append(Plot(f"Standing at {budget:,} queries", said_of(ranked), _html(ranking_figure(ranked)), wide=True))
+        plots.append(
+            Plot(f"Standing at {budget:,} queries", standing_of(ranked), _html(ranking_figure(ranked)), wide=True)
+        )
     return plots
 
 
@@ -136,20 +138,20 @@ def _curve_plot(title: str, curves: dict[str, Curve], study: Study, x: str, y: s
 
 def rankings(frame: "pd.DataFrame", study: Study) -> dict[int, Ranking]:
     """Return how methods stand at each of the study's budgets, beside what is untuned; upper lines are left out."""
+    import pandas as pd
+
     searches = [name for name, method in study.methods.items() if method.role == "search"]
     found = {}
     for budget in study.budgets:
         at = frame[(frame["budget"] == budget) & frame["method"].isin(searches)]
         below = frame[frame["method"].isin(("manual_head", "bag_of_words"))]
-        import pandas as pd
-
         ranked = ranking(pd.concat([below, at]), VALUE) if len(at) else None
         if ranked is not None:
             found[budget] = ranked
     return found
 
 
-def said_of(ranked: Ranking) -> str:
+def standing_of(ranked: Ranking) -> str:
     """Return how to read a ranking, and what the usual test says."""
     said = (
         f"Mean rank over {ranked.draws} draws of {ranked.tasks} task(s). A bar joins methods of which no two are told"

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,11 @@ class Job:
         return each * max(self.budgets, default=0) + projection.measurement.tokens * max(1, len(self.budgets))
 
     def follows_from(self) -> str:
-        """Return a digest of all that its rows follow from, budgets left out: what is asked, and of which model."""
-        settings = self.experiment.model_dump_json(exclude={"name", "task", "budget"})
+        """Return a digest of what its rows follow from, budgets left out: what is asked, and of which model.
+
+        Settings that have their defaults are left out as well: a study goes on where a version has more of them.
+        """
+        settings = self.experiment.model_dump_json(exclude={"name", "task", "budget"}, exclude_defaults=True)
         said = "\n".join([settings, repr(self.prepared.tasks[0]), str(self.split)])
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -95,6 +98,13 @@ def jobs_of(study: Study, data: Path | None, root: Path) -> list[Job]:
             except TunerError as error:
                 raise type(error)(f"{method} on {task} with {shots} shots: {error}") from None
     return sorted(jobs, key=lambda job: (-job.tokens, job.name))
+
+
+def said_of(jobs: Sequence[Job]) -> str:
+    """Return what jobs ask at most, in words."""
+    queries, tokens = sum(max(job.budgets, default=2) for job in jobs), sum(job.tokens for job in jobs)
+    cells = sum(len(job.budgets) or 3 for job in jobs)
+    return f"{cells:,} cells by {len(jobs):,} jobs: about {queries:,} queries and {tokens / 1e6:,.1f} million tokens"
 
 
 def shares_budgets(experiment: Experiment) -> bool:
@@ -143,4 +153,9 @@ def _require_plain(experiment: Experiment) -> None:
     if experiment.proposers:
         raise ConfigError(
             "a study's trials ask no proposers, but a stage has one; run it by itself with python tune.py run"
+        )
+    if experiment.ensemble is not None:
+        raise ConfigError(
+            "a study's rows are of single prompts, but ensemble is set; leave it out, or run it by itself with python"
+            " tune.py run"
         )

@@ -8,19 +8,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import benchmarks.study.cell as cell
 from benchmarks.study.kept import Kept
-from benchmarks.study.plan import UNTUNED, Job, jobs_of
+from benchmarks.study.plan import UNTUNED, Job, jobs_of, said_of
 from benchmarks.study.rows import Row
 from benchmarks.study.settings import Study, read_study
 from benchmarks.study.untuned import ask_untuned
 from benchmarks.study.workers import ANSWERS, JOBS, carry_out, done_rows, settle
-from distributed_tuner import oracles
+from distributed_tuner import optimizers, oracles
+from distributed_tuner.config.optimizer import (
+    AdamWConfig,
+    CmaConfig,
+    RandomSearchConfig,
+    SgdConfig,
+    TrainableConfig,
+    ZotConfig,
+)
 from distributed_tuner.errors import ConfigError, ModelError
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
+from distributed_tuner.storage.serialization import encode
 from distributed_tuner.values import Evaluation, Request
 
 CMA = {"kind": "search", "eval_every": 10, "optimizer": {"kind": "cma", "intrinsic_dim": 4, "popsize": 5}}
@@ -140,9 +150,37 @@ def test_whether_budgets_are_shared_follows_from_the_stages(stages: Any, more: A
 def test_long_jobs_come_first_and_a_method_may_have_its_own_budgets() -> None:
     found = jobs(methods={"short": {"stages": [CMA], "budgets": [20]}, "long": {"stages": [CMA]}}, splits=[0])
     assert [job.method for job in found.values()] == ["long", "short", UNTUNED]
+    assert said_of(list(found.values())).startswith("6 cells by 3 jobs: about 82 queries and")
 
 
-def test_what_a_study_of_it_ships_is_sound(data: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        RandomSearchConfig(popsize=3),
+        ZotConfig(schedule="constant"),
+        CmaConfig(intrinsic_dim=4, popsize=5),
+        AdamWConfig(schedule="constant"),
+        SgdConfig(schedule="constant"),
+        TrainableConfig(schedule="constant"),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_an_optimizer_that_does_not_plan_ahead_takes_the_same_steps_whatever_is_planned(config: Any) -> None:
+    assert not config.plans_ahead
+    short, long = (
+        optimizers.build(config, dim=6, key=(0,), steps=steps, start=np.zeros(6, np.float32)) for steps in (4, 400)
+    )
+    for step in range(4):
+        states = []
+        for one in (short, long):
+            asked, stream = one.ask(), np.random.default_rng(step)
+            slopes = stream.standard_normal((len(asked), 6), dtype=np.float32)
+            one.tell(list(stream.random(len(asked))), slopes if one.white_box else None)
+            states.append(encode(one.state_dict()))
+        assert states[0] == states[1], step
+
+
+def test_what_is_shipped_is_sound(data: Path) -> None:
     folder = Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
     for path in folder.glob("*.yaml"):
         study = read_study(path)
