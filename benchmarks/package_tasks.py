@@ -63,7 +63,7 @@ def _labelled(texts: "dict[str, pd.Series[str]]") -> pd.DataFrame:
     """Return whole, different texts of a middling length with their labels."""
     frame = pd.concat([pd.DataFrame({"text": some, "label": label}) for label, some in texts.items()])
     frame["text"] = frame["text"].map(lambda text: re.sub(r"\s+", " ", str(text)).strip())
-    words = frame["text"].str.split().str.len()
+    words = frame["text"].map(lambda text: len(text.split()))
     return frame[words.between(FEWEST_WORDS, MOST_WORDS)].drop_duplicates("text")
 
 
