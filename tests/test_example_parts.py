@@ -6,8 +6,9 @@ from own_head import CentredHead
 from own_optimizer import EvolutionStrategy
 from own_oracle import HashedWords
 from own_proposer import FromAList
+from own_task import Parity
 
-from distributed_tuner.testing import FittedHeadSuite, OptimizerSuite, OracleSuite, ProposerSuite
+from distributed_tuner.testing import FittedHeadSuite, OptimizerSuite, OracleSuite, ProposerSuite, TaskSuite
 
 
 class TestEvolutionStrategy(OptimizerSuite):
@@ -26,3 +27,12 @@ class TestHashedWords(OracleSuite):
 class TestFromAList(ProposerSuite):
     part = FromAList
     settings = MappingProxyType({"instructions": ["Name the team.", "Who helps best?", "Route the message."]})
+
+
+class TestParity(TaskSuite):
+    part = Parity
+    settings = MappingProxyType({"limit": 80})
+    wording = MappingProxyType(
+        {"text": "text", "label": "even", "template": "{text} is{label_word}", "shots": 8}
+        | {"label_words": {"true": " even", "false": " odd"}}
+    )

@@ -31,6 +31,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 OPTIMIZER = (EXAMPLES / "own_optimizer.py").read_text()
 HEAD = (EXAMPLES / "own_head.py").read_text()
 ORACLE = (EXAMPLES / "own_oracle.py").read_text()
+TASK = (EXAMPLES / "own_task.py").read_text()
 PROPOSER = (EXAMPLES / "own_proposer.py").read_text()
 names = map("mine_{}".format, itertools.count())  # a module is imported once a process
 
@@ -269,6 +270,31 @@ def test_a_proposer_that_breaks_its_contract_is_refused(check: Check, old: str, 
     settings = {"instructions": ["Route the message."]}
     assert check("proposer", PROPOSER, "FromAList", settings=settings).plans[0].method == "random_search+FromAList"
     assert told in refused(lambda: check("proposer", PROPOSER.replace(old, new), "FromAList", settings=settings))
+
+
+WORDING = {"text": "text", "label": "even", "template": "{text} is{label_word}", "shots": 4} | {
+    "manual_prompt": "Is it even?"
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("def train", "def rows", "lacks train"),
+        ("(TaskSource)", "", "must be a subclass of distributed_tuner.tasks.custom.TaskSource"),
+        ("number % 2", "number % 0", "must bring its train rows, but it raised ZeroDivisionError"),
+        ('"even"', '"odd"', "has no label column 'even'"),
+        ("range(self._limit)", "range(0)", "must have rows, but there are none"),
+        ("limit: int = 100", "below: int = 100", "does not take these"),
+    ],
+)
+def test_a_task_that_breaks_its_contract_is_refused(check: Check, old: str, new: str, told: str) -> None:
+    assert old in TASK
+    words = {"true": " even", "false": " odd"}
+    more: dict[str, Any] = {"settings": {"limit": 60}, "label_words": words, **WORDING}
+    prepared = check("task", TASK, "Parity", **more)
+    assert [len(prepared.tasks[0].examples(split)) for split in ("train", "dev", "test")] == [8, 8, 50]
+    assert told in refused(lambda: check("task", TASK.replace(old, new), "Parity", **more))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from distributed_tuner.config.base import FILE, Config, Names
+from distributed_tuner.config.custom import CustomPart
 from distributed_tuner.values import LabelRule, LossName
 
 MetricName: TypeAlias = Literal["accuracy", "f1", "matthews"]
@@ -140,6 +141,12 @@ class RowsTaskConfig(OwnTaskConfig):
     """Of a class with fewer than twice the shots, take half of the rows for train and as many for dev."""
 
 
+class CustomTaskConfig(OwnTaskConfig, CustomPart):
+    """Rows from code of your own: a subclass of ``distributed_tuner.tasks.custom.TaskSource``."""
+
+    kind: Literal["custom"] = "custom"
+
+
 class GivenTaskConfig(BaseTaskConfig):
     """A task that a Python program has handed in as an object. It is not kept with the run."""
 
@@ -158,5 +165,6 @@ class HubTaskConfig(BaseTaskConfig):
 
 
 TaskConfig: TypeAlias = Annotated[
-    DemoTaskConfig | FileTaskConfig | RowsTaskConfig | GivenTaskConfig | HubTaskConfig, Field(discriminator="kind")
+    DemoTaskConfig | FileTaskConfig | CustomTaskConfig | RowsTaskConfig | GivenTaskConfig | HubTaskConfig,
+    Field(discriminator="kind"),
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import assert_never
 
 from distributed_tuner.config.task import (
+    CustomTaskConfig,
     DemoTaskConfig,
     FileTaskConfig,
     GivenTaskConfig,
@@ -14,6 +15,7 @@ from distributed_tuner.config.task import (
 )
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.custom import build_custom
 from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.tasks.file import build_file
 from distributed_tuner.tasks.hub import build_hub
@@ -35,6 +37,8 @@ def build(config: TaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
             return build_file(config, root, others)
         case HubTaskConfig():
             return build_hub(config, root, others)
+        case CustomTaskConfig():
+            return build_custom(config, others)
         case RowsTaskConfig() | GivenTaskConfig():
             raise TaskError(
                 "the task of this run was handed in by a Python program, and is not kept with it; name a task's"

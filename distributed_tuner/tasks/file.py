@@ -6,7 +6,7 @@ Owns what is checked of them before a split is drawn: columns, labels, empty tex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distributed_tuner.config.task import FileTaskConfig, RowsTaskConfig, label_key
+from distributed_tuner.config.task import FileTaskConfig, OwnTaskConfig, RowsTaskConfig, label_key
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks import repeats
 from distributed_tuner.tasks.assemble import Labelled, Wording, assemble, fields_by_column
@@ -18,7 +18,7 @@ from distributed_tuner.tasks.templates import Template
 
 def build_file(config: FileTaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     """Read the files of ``config`` and make the task. Raises TaskError for all that is wrong with them."""
-    return _build(
+    return build_table(
         config,
         Path(config.train).stem,
         read(config.train, root),
@@ -32,16 +32,20 @@ def build_rows(config: RowsTaskConfig, pool: Table, test: Table | None, others: 
 
     Raises TaskError for all that is wrong with them.
     """
-    return _build(config, "rows", pool, lambda: test, others)
+    return build_table(config, "rows", pool, lambda: test, others)
 
 
-def _build(
-    config: FileTaskConfig | RowsTaskConfig,
+def build_table(
+    config: OwnTaskConfig,
     name: str,
     table: Table,
     test_table: Callable[[], Table | None],
     others: Sequence[str],
 ) -> Task:
+    """Make the task of a table, whose test rows are asked for once it is known to be sound.
+
+    Raises TaskError for all that is wrong with them.
+    """
     template = Template.parse(config.template, config.model_family)
     columns = (config.text,) if isinstance(config.text, str) else config.text
     templates = [template, *(template.other(source, config.model_family) for source in others)]
@@ -86,7 +90,7 @@ def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
 
 
 def _checked(
-    config: FileTaskConfig | RowsTaskConfig, templates: Sequence[Template], columns: Sequence[str], table: Table
+    config: OwnTaskConfig, templates: Sequence[Template], columns: Sequence[str], table: Table
 ) -> tuple[repeats.Rows, list[str]]:
     """Return the rows of a table, and what there is to be told of them."""
     for column in columns:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from distributed_tuner.config.task import (
+    CustomTaskConfig,
     DemoTaskConfig,
     FileTaskConfig,
     GivenTaskConfig,
@@ -51,7 +52,7 @@ def _wording(config: TaskConfig) -> tuple[Template, Sequence[str], Render, OnEmp
     match config:
         case DemoTaskConfig():
             template, clean = Template.parse(config.template or TEMPLATE, config.model_family), None
-        case FileTaskConfig() | RowsTaskConfig():
+        case FileTaskConfig() | CustomTaskConfig() | RowsTaskConfig():
             template, clean = Template.parse(config.template, config.model_family), None
         case GivenTaskConfig():
             if config.template is None:

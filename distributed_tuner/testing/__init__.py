@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     from distributed_tuner.testing.optimizers import OptimizerSuite
     from distributed_tuner.testing.oracles import OracleSuite, VocabularySuite
     from distributed_tuner.testing.proposers import ProposerSuite
+    from distributed_tuner.testing.tasks import TaskSuite
 
-__all__ = ["FittedHeadSuite", "HeadSuite", "OptimizerSuite", "OracleSuite", "ProposerSuite", "VocabularySuite"]
+__all__ = [
+    "FittedHeadSuite",
+    "HeadSuite",
+    "OptimizerSuite",
+    "OracleSuite",
+    "ProposerSuite",
+    "TaskSuite",
+    "VocabularySuite",
+]
 
 SUITES = {
     "FittedHeadSuite": "heads",
@@ -30,6 +39,7 @@ SUITES = {
     "OptimizerSuite": "optimizers",
     "OracleSuite": "oracles",
     "ProposerSuite": "proposers",
+    "TaskSuite": "tasks",
     "VocabularySuite": "oracles",
 }
 for _module in sorted(set(SUITES.values())):

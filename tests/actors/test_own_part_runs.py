@@ -15,7 +15,7 @@ from distributed_tuner.runs.prediction import predict
 
 pytestmark = pytest.mark.ray
 
-MODULES = ("own_optimizer", "own_head", "own_oracle", "own_proposer")
+MODULES = ("own_optimizer", "own_head", "own_oracle", "own_proposer", "own_task")
 
 
 def own(module: str, name: str, **settings: Any) -> dict[str, Any]:
@@ -44,6 +44,9 @@ def test_parts_of_ones_own_run_on_a_pool_and_are_found_again(
     }
     tree = space({}, [], head=own("run_own_head", "CentredHead", temperature=2.0), budget={"queries": 60})
     tree["oracle"] = own("run_own_oracle", "HashedWords", width=8) | {"actors": 2}
+    wording = {"text": "text", "label": "even", "template": "{text} is{label_word}", "manual_prompt": "Is it even?"}
+    words = {"true": " even", "false": " odd"}
+    tree["task"] = own("run_own_task", "Parity", limit=60) | wording | {"label_words": words, "shots": 8}
     tree["prompt"] = {"length": 2, "init": "zeros", "scale": "paper", "layout": "prefix"}
     tree["stages"] = [{"kind": "screen", "proposer": proposer, "patterns": False, "demonstrations": []}, search]
     tree["significance"] = None
