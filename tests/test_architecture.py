@@ -95,6 +95,7 @@ def test_stages_meet_both_families_through_their_protocols() -> None:
     allowed = {
         "distributed_tuner.optimizers",  # the package: build
         "distributed_tuner.optimizers.base",
+        "distributed_tuner.optimizers.probe",
         "distributed_tuner.oracles.base",
         "distributed_tuner.oracles.wrappers.budgeted",  # the protocol with a budget
     }
@@ -103,6 +104,25 @@ def test_stages_meet_both_families_through_their_protocols() -> None:
             if name.startswith("distributed_tuner.o"):
                 known = name in allowed or name.rpartition(".")[0] in allowed - {"distributed_tuner.optimizers"}
                 assert known, f"{name_of(path)} imports {name}"
+
+
+def test_what_runs_an_optimizer_names_none() -> None:
+    """A new kind is a config class, a file and a case of ``build``; what runs it meets the unions and the contract."""
+    config, family = "distributed_tuner.config.optimizer", "distributed_tuner.optimizers"
+    unions = {f"{config}.{name}" for name in ("OptimizerConfig", "FirstOrderConfig", "OptimizerSettings")}
+    contract = {family, *(f"{family}.{name}" for name in ("build", "build_probe", "Optimizer"))}
+    rooms = [ROOT / "actors", *(CORE / name for name in ("stages", "schedule", "preflight", "runs"))]
+    found = [
+        f"{name_of(path)} -> {name}"
+        for room in rooms
+        for path in modules(room)
+        for name in imports(path)
+        if name.startswith((config, family)) and not name.startswith((f"{family}.base.", f"{family}.probe."))
+        if name not in unions | contract
+    ]
+    assert found == [
+        "actors.run.analysis -> distributed_tuner.config.optimizer.AdamWConfig"
+    ]  # an experiment with AdamW
 
 
 def test_maths_is_numpy_and_the_standard_library() -> None:

@@ -26,12 +26,12 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.maths.heads import profile_bias
 from distributed_tuner.maths.losses import cross_entropy
 from distributed_tuner.optimizers.cma import Cma, StepNoise
+from distributed_tuner.optimizers.cma_probe import QUERIES, CmaProbe
 from distributed_tuner.oracles import build
 from distributed_tuner.oracles.base import LossOracle, labels_of
 from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.seeds import Key
-from distributed_tuner.stages.ladder import QUERIES, Ladder
 from distributed_tuner.values import Array64, Candidate, Center, PromptSpec, Request
 
 Covariance: TypeAlias = Literal["full", "separable", "limited"]
@@ -107,9 +107,9 @@ class Trials:
         config, used = variant.config, 0
         if config.alpha == "auto":
             center = Center("start", np.zeros(self._dim, dtype=np.float32))
-            ladder = Ladder(config, center, (*self._key, "survey"), 1.0)
-            ladder.measured(self._losses(ladder.candidates))
-            config, used = config.settled(ladder.settings()), QUERIES
+            probe = CmaProbe(config, center, (*self._key, "survey"), 1.0)
+            measured = probe.measure(self._losses(probe.candidates))
+            config, used = config.settled(measured.settings if measured else {}), QUERIES
         search = RestrictedCma(config, variant.covariance, self._dim, self._key)
         lines = []
         for mark in marks:

@@ -62,9 +62,14 @@ class OptimizerSettings(Config):
         return self.radius_setting in self.unsettled
 
     @property
-    def unsettled(self) -> tuple[str, ...]:
-        """The settings that are left to be measured before the first step."""
+    def measurable(self) -> tuple[str, ...]:
+        """The settings that may be "auto": the trial then measures them around its start, before the first step."""
         return ()
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The settings that are left to be measured."""
+        return tuple(name for name in self.measurable if getattr(self, name) == "auto")
 
     def settled(self, measured: Mapping[str, float]) -> Self:
         """Return the settings with measured numbers where "auto" stands, or the defaults where none was measured."""
@@ -72,6 +77,21 @@ class OptimizerSettings(Config):
         return self.model_copy(
             update={name: measured.get(name, fields[name].default) for name in self.unsettled},
         )
+
+    def chosen(self, measured: Mapping[str, float]) -> dict[str, float]:
+        """Return all measurable settings by name, as ``settled`` has them; those that are known."""
+        settled = self.settled(measured)
+        return {name: getattr(settled, name) for name in self.measurable}
+
+    @property
+    def race_examples(self) -> int:
+        """Examples a block where the candidates of a step are raced; 0: they are not."""
+        return 0
+
+    @property
+    def takes_candidates(self) -> bool:
+        """Whether a prompt can be handed in, to be one of the next step's candidates."""
+        return False
 
 
 class RandomSearchConfig(OptimizerSettings):
@@ -129,8 +149,8 @@ class ZotConfig(OptimizerSettings):
     """Training examples per step, the same for all its queries; all of them where there are fewer."""
 
     @property
-    def unsettled(self) -> tuple[str, ...]:
-        return tuple(name for name in ("points", "rho", "learning_rate") if getattr(self, name) == "auto")
+    def measurable(self) -> tuple[str, ...]:
+        return ("points", "rho", "learning_rate")
 
 
 class SurrogateConfig(OptimizerSettings):
@@ -193,12 +213,20 @@ class CmaConfig(LatentSettings):
         return self.popsize or 4 + int(3 * math.log(self.intrinsic_dim))  # pycma's own
 
     @property
-    def unsettled(self) -> tuple[str, ...]:
-        return ("alpha",) if self.alpha == "auto" else ()
+    def measurable(self) -> tuple[str, ...]:
+        return ("alpha",)
 
     @property
     def radius_is_measured(self) -> bool:
         return self.alpha == "auto"
+
+    @property
+    def race_examples(self) -> int:
+        return self.race_block
+
+    @property
+    def takes_candidates(self) -> bool:
+        return True
 
     @model_validator(mode="after")
     def _a_population(self) -> "CmaConfig":
@@ -262,7 +290,11 @@ class TokenEditConfig(OptimizerSettings):
 
 
 class CustomOptimizerConfig(OptimizerSettings, CustomPart):
-    """A black-box optimizer of your own: a subclass of ``distributed_tuner.optimizers.Optimizer``."""
+    """A black-box optimizer of your own: a subclass of ``distributed_tuner.optimizers.Optimizer``.
+
+    Where its class has a ``probe``, ``settings`` may be "auto". One that nothing is measured for is left to the
+    constructor's default.
+    """
 
     kind: Literal["custom"] = "custom"
     """Names this optimizer."""
@@ -280,6 +312,22 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
     @property
     def is_discrete(self) -> bool:
         return self.space == "words"
+
+    @property
+    def measurable(self) -> tuple[str, ...]:
+        return tuple(name for name, value in self.settings.items() if value == "auto")
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        return self.measurable
+
+    def settled(self, measured: Mapping[str, float]) -> Self:
+        numbers = {name: measured[name] for name in self.unsettled if name in measured}
+        given = {name: value for name, value in self.settings.items() if name not in self.unsettled}
+        return self.model_copy(update={"settings": given | numbers})
+
+    def chosen(self, measured: Mapping[str, float]) -> dict[str, float]:
+        return {name: measured[name] for name in self.unsettled if name in measured}
 
 
 OptimizerConfig: TypeAlias = Annotated[

@@ -354,7 +354,7 @@ class SurveyRow(_Row):
     stage: Count
     settings: dict[str, float]
     """What the stage goes on with, by name: points, rho and learning_rate of zot, alpha of cma; defaults where nothing
-    could be measured."""
+    could be measured, which those of the user's own optimizers are not known of."""
     noise: Score = None
     """Of one loss."""
     slope: Score = None
@@ -371,6 +371,8 @@ class SurveyRow(_Row):
     """Signal-to-noise of a pair's difference at rho; None where no noise was seen."""
     falls: dict[str, float] = {}
     """Of cma: by how much a generation should lower the loss, by the radius it is drawn at."""
+    told: dict[str, float] = {}
+    """Of an optimizer of the user's own: what its probe tells, by name."""
     note: str = ""
     """Why nothing could be measured; empty where all is well."""
     cost: CostRow

@@ -1,7 +1,10 @@
-"""Optimizers that ask for candidates and learn from their losses. ``build`` makes one from its settings.
+"""Optimizers that ask for candidates and learn from their losses.
+
+``build`` makes one from its settings, ``build_probe`` what measures settings that are "auto".
 
 They never see a model, a budget or an oracle: stages bring those together. Growing the family: one config class, one
-file, one case below; the conformance suite takes it from there.
+file, one case below; the conformance suite takes it from there. One that has settings to be measured says which in its
+config, and has a probe.
 """
 
 from collections.abc import Sequence
@@ -24,21 +27,24 @@ from distributed_tuner.config.optimizer import (
     TrainableConfig,
     ZotConfig,
 )
-from distributed_tuner.custom import made, subclass
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers.base import Optimizer, promised
 from distributed_tuner.optimizers.cma import Cma
+from distributed_tuner.optimizers.cma_probe import CmaProbe
+from distributed_tuner.optimizers.custom import own_optimizer, own_probe
 from distributed_tuner.optimizers.first_order import AdamW, Sgd, Trainable
 from distributed_tuner.optimizers.nevergrad import Nevergrad
 from distributed_tuner.optimizers.nevergrad_words import NevergradWords
+from distributed_tuner.optimizers.probe import Measured, Probe
 from distributed_tuner.optimizers.random_search import RandomSearch
 from distributed_tuner.optimizers.surrogate import Surrogate
 from distributed_tuner.optimizers.token_edit import TokenEdit
 from distributed_tuner.optimizers.zot import Zot
+from distributed_tuner.optimizers.zot_probe import ZotProbe
 from distributed_tuner.seeds import Key
-from distributed_tuner.values import Array, Start
+from distributed_tuner.values import Array, Center, Start
 
-__all__ = ["Optimizer", "TrainableOptimizer", "build"]
+__all__ = ["Measured", "Optimizer", "Probe", "TrainableOptimizer", "build", "build_probe"]
 
 
 def __getattr__(name: str) -> Any:
@@ -73,6 +79,28 @@ def build(
         return _made(config, dim, key, steps, start, vocabulary)
 
 
+def build_probe(config: OptimizerConfig, *, start: Start, key: Key, unit: float) -> Probe | None:
+    """Return what measures the settings that ``config`` leaves to "auto"; None where it leaves none.
+
+    start: where the search begins: coordinates, shape (P,), or a text. key: the prefix of the probe's randomness. unit:
+    how long a standard deviation of the model's embeddings is in coordinates. Raises ConfigError where nothing can
+    measure them.
+    """
+    if not config.unsettled:
+        return None
+    if isinstance(config, CustomOptimizerConfig):
+        return own_probe(config, start, key, unit)
+    assert not isinstance(start, str), "settings are measured around coordinates"
+    center = Center("/".join(map(str, key)), start)
+    match config:
+        case ZotConfig():
+            return ZotProbe(config, center, key, unit)
+        case CmaConfig():
+            return CmaProbe(config, center, key, unit)
+        case _:
+            raise AssertionError(f"{config.kind} says what may be measured, but has no probe")
+
+
 def _made(
     config: OptimizerConfig | FirstOrderConfig,
     dim: int,
@@ -81,14 +109,8 @@ def _made(
     start: Start | None,
     vocabulary: Sequence[str],
 ) -> Optimizer:
-    if isinstance(config, TokenEditConfig):
-        text, words = _checked_text(start), _checked_words(vocabulary)
-        return TokenEdit(config, dim=dim, key=key, start=text, words=words)
-    if isinstance(config, NevergradConfig) and config.space == "words":
-        text, words = _checked_text(start), _checked_words(vocabulary)
-        return NevergradWords(config, dim=dim, key=key, steps=steps, start=text, words=words)
-    if isinstance(config, CustomOptimizerConfig | CustomFirstOrderConfig):
-        return _own(config, dim, key, steps, start, vocabulary)
+    if config.is_discrete:
+        return _of_words(config, dim, key, steps, _checked_text(start), _checked_words(vocabulary))
     x = _checked_start(start, dim)
     match config:
         case RandomSearchConfig():
@@ -107,51 +129,27 @@ def _made(
             return Sgd(config, dim=dim, key=key, steps=steps, start=x)
         case TrainableConfig():
             return Trainable(config, dim=dim, key=key, steps=steps, start=x)
+        case CustomOptimizerConfig() | CustomFirstOrderConfig():
+            return own_optimizer(config, {"dim": dim, "key": key, "steps": steps, "start": x})
+        case TokenEditConfig():
+            raise AssertionError("token_edit searches words")
         case _:
             assert_never(config)
 
 
-def _own(
-    config: CustomOptimizerConfig | CustomFirstOrderConfig,
-    dim: int,
-    key: Key,
-    steps: int,
-    start: Start | None,
-    vocabulary: Sequence[str],
+def _of_words(
+    config: OptimizerConfig | FirstOrderConfig, dim: int, key: Key, steps: int, text: str, words: tuple[str, ...]
 ) -> Optimizer:
-    """Make an optimizer of the user's own."""
-    words, white_box = config.is_discrete, isinstance(config, CustomFirstOrderConfig)
-    found: type[Optimizer] = subclass(config, Optimizer, ["_relocate_text" if words else "_relocate"])
-    if found.white_box != white_box:
-        raise ConfigError(
-            f"search stages have optimizers that learn from losses, gradient stages those whose white_box is true, but"
-            f" {config.import_path} has white_box = {found.white_box}; put it into a stage of kind"
-            f" {'search' if white_box else 'gradient'}, or mend white_box"
-        )
-    if found.is_discrete != words:
-        raise ConfigError(
-            f"an optimizer's space must be what its class searches, but {config.import_path} has is_discrete ="
-            f" {found.is_discrete} and space is {getattr(config, 'space', 'coordinates')}; set space:"
-            f" {'words' if found.is_discrete else 'coordinates'}"
-        )
-    given: dict[str, Any] = {"dim": dim, "key": key, "steps": steps}
-    if words:
-        given |= {"start": _checked_text(start), "vocabulary": _checked_words(vocabulary)}
-    else:
-        given |= {"start": _checked_start(start, dim)}
-    optimizer: Optimizer = made(config, found, given)
-    if not hasattr(optimizer, "_pending"):
-        raise ConfigError(
-            "the constructor of an optimizer begins with super().__init__(dim, key), but that of"
-            f" {config.import_path} does not; add it"
-        )
-    for name, count in (("queries_per_step", optimizer.queries_per_step), ("batch_size", optimizer.batch_size or 1)):
-        if not isinstance(count, int) or count < 1:
-            raise ConfigError(
-                f"{name} of an optimizer is a whole number of at least 1, but that of {config.import_path} is"
-                f" {count!r}; mend it there, or change settings"
-            )
-    return optimizer
+    match config:
+        case TokenEditConfig():
+            return TokenEdit(config, dim=dim, key=key, start=text, words=words)
+        case NevergradConfig():
+            return NevergradWords(config, dim=dim, key=key, steps=steps, start=text, words=words)
+        case CustomOptimizerConfig():
+            given = {"dim": dim, "key": key, "steps": steps, "start": text, "vocabulary": words}
+            return own_optimizer(config, given)
+        case _:
+            raise AssertionError(f"{config.kind} does not search words")
 
 
 def _checked_text(start: Start | None) -> str:

@@ -5,7 +5,7 @@ batch of examples are left to the stages.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ import numpy as np
 
 from distributed_tuner.custom import raised
 from distributed_tuner.errors import ConfigError, OptimizerError, TunerError
+from distributed_tuner.optimizers.probe import Probe
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array, Array64, Candidate, Embedded, Latent, Perturbation, Point, Start, Text
 
@@ -66,6 +67,9 @@ class Optimizer(ABC):
     """Is its state what it was told, so that it is restored by being asked and told again?"""
     is_discrete: ClassVar[bool] = False
     """Does it search prompts in words? Then ``dim`` is the most words of a prompt, and a place is a text."""
+    probe: ClassVar[Callable[..., Probe] | None] = None
+    """Of an optimizer of your own: makes what measures its settings that are "auto", called with the keyword arguments
+    ``start``, ``key``, ``unit`` (how long a standard deviation of the embeddings is) and its settings."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

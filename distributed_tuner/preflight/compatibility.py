@@ -8,7 +8,6 @@ from pathlib import Path
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import ContextualHeadConfig, DomainHeadConfig, reads_words
 from distributed_tuner.config.logger import MlflowLoggerConfig, holds_key
-from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.config.prompt import TextPromptConfig
 from distributed_tuner.config.proposer import (
@@ -127,9 +126,7 @@ def _check_objective(experiment: Experiment, task: Task) -> None:
             "a gradient stage follows the label words' loss or what a bias leaves of it on train, but objective is"
             f" {objective.head}, scored by {objective.score}; set objective: {{head: bias, score: train}}"
         )
-    raced = [
-        s for s in experiment.stages if isinstance(s, SearchStageConfig) and getattr(s.optimizer, "race_block", False)
-    ]
+    raced = any(isinstance(stage, SearchStageConfig) and stage.optimizer.race_examples for stage in experiment.stages)
     if raced and not smooth:
         raise ConfigError(
             "racing needs a bound of a loss by some of its rows, which objective.head: vocabulary and score:"
@@ -167,9 +164,8 @@ def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig
             " quarter of task.shots, say"
         )
     following = experiment.stage_schedule[index + 1] if index + 1 < len(experiment.stage_schedule) else None
-    if stage.state == "inject" and not (
-        isinstance(following, SearchStageConfig) and isinstance(following.optimizer, CmaConfig)
-    ):
+    taken = isinstance(following, SearchStageConfig) and following.optimizer.takes_candidates
+    if stage.state == "inject" and not taken:
         raise ConfigError(
             f"stages.{index}.state: inject hands a prompt to a cma search right behind it, but there is none; use"
             " reset or keep"

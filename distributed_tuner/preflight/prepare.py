@@ -23,7 +23,6 @@ from distributed_tuner.config.head import (
     reads_words,
 )
 from distributed_tuner.config.load import load_space
-from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, started_from
 from distributed_tuner.config.proposer import CustomProposerConfig, ProposerConfig
@@ -382,7 +381,7 @@ def _require_races(prepared: Prepared) -> None:
         for stage in plan.experiment.stages
         if not isinstance(stage, RestartStageConfig)
     ]
-    raced = [(one.race_block, rows) for one, rows in optimizers if isinstance(one, CmaConfig) and one.race_block]
+    raced = [(one.race_examples, rows) for one, rows in optimizers if one.race_examples]
     if raced and all(block >= rows for block, rows in raced):
         block, rows = raced[0]
         raise ConfigError(

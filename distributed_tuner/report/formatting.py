@@ -70,10 +70,13 @@ def survey(row: SurveyRow) -> str:
     """Return what a survey settled, and on what grounds."""
     settings = {name.replace("_", " "): value for name, value in row.settings.items()}
     named = (f"{name} {value:{'.0f' if value.is_integer() else '.3g'}}" for name, value in settings.items())
-    settled = f"{', '.join(named)} after {row.cost.queries} queries"
+    settled = f"{', '.join(named)} after {row.cost.queries} queries".lstrip()
     if row.falls:
         expected = ", ".join(f"{fall:.2g} at {radius}" for radius, fall in row.falls.items())
         return f"{settled}; what a generation should lower the loss by: {expected}"
+    if not row.note and row.trace is None:  # of a probe that is not ours
+        told = "".join(f"; {name} {value:.3g}" for name, value in row.told.items())
+        return f"{settled}{told}"
     if row.trace is None or row.norm is None or row.effective_dimension is None:
         return f"{settled}; the defaults for what is auto: {row.note}"
     unseen = row.snr is None or row.noise is None

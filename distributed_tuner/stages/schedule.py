@@ -12,7 +12,6 @@ from distributed_tuner.config.schedule import PopulationScheduleConfig
 from distributed_tuner.config.stage import GradientStageConfig, RestartStageConfig, SearchStageConfig
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.prompts.spec import NO_ROWS, unframed
-from distributed_tuner.stages import auto_settings
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.reading import Reader, settled_head
 from distributed_tuner.stages.screen import longest_prompt, screen_queries, screened_batch, wordings
@@ -88,6 +87,10 @@ class StageSchedule:
         assert not isinstance(config, RestartStageConfig)
         return self._eval_cost() + self._step_cost(config) + self._eval_cost()
 
+    def batch_size(self, config: TunedStageConfig) -> int | None:
+        """Return the train examples that a step of a stage is scored on; None: all of them."""
+        return self._built(config).batch_size
+
     def validates_after(self, stage: int) -> bool:
         """Tell whether a restart stage must evaluate its prompt itself, since no stage follows that would."""
         return stage + 1 == len(self.stages) or isinstance(self.stages[stage + 1], RestartStageConfig)
@@ -157,8 +160,11 @@ class StageSchedule:
         config = self.stages[stage]
         if not isinstance(config, SearchStageConfig) or stage >= len(self._experiment.stages):
             return Cost()
-        count = auto_settings.queries(config.optimizer)
-        return self._cost(count, self._step_batch(self._built(config).batch_size)) if count else Cost()
+        key = (self._experiment.seed,)
+        probe = optimizers.build_probe(config.optimizer, start=self._space.start, key=key, unit=1.0)
+        if probe is None:
+            return Cost()
+        return self._cost(len(probe.candidates), self._step_batch(self.batch_size(config)))
 
     def _screen_cost(self, stage: int) -> Cost:
         """Return the most that the screen before the first stage costs, its evaluations included."""

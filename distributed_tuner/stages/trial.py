@@ -12,7 +12,6 @@ from typing import Any
 from distributed_tuner import optimizers
 from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.experiment import Experiment, label_of
-from distributed_tuner.config.optimizer import CmaConfig, ZotConfig
 from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.schedule import PopulationScheduleConfig
@@ -386,18 +385,18 @@ class Trial:
 
     def _open_survey(self, config: SearchStageConfig, accounting: Accounting) -> SurveyStage:
         start = self._start() if self._adopted is None else self._adopted
-        assert not isinstance(start, str)  # preflight/compatibility.py: zot and cma search coordinates
-        assert isinstance(config.optimizer, ZotConfig | CmaConfig)  # no other has settings to be measured
         key = (*self._key, self._stage_index)
+        unit = 1.0 if self._space.spec.scale == "embedding" else self._oracle.info.embedding_std
+        probe = optimizers.build_probe(config.optimizer, start=start, key=(*key, "survey"), unit=unit)
+        assert probe is not None, "a survey has something to measure"
         return SurveyStage(
-            config,
-            key=key,
-            batch=train_batch(self._task, config.optimizer.batch_size, key, 0),
+            config.optimizer,
+            probe,
+            start=self._space.at(start),
+            batch=train_batch(self._task, self._stage_schedule.batch_size(config), key, 0),
             prompt=self._space.spec,
             oracle=self._budgeted,
             accounting=accounting,
-            start=start,
-            unit=1.0 if self._space.spec.scale == "embedding" else self._oracle.info.embedding_std,
             keep=self._stage_schedule.search_cost(self._stage_index),
             best=self._selected,
         )

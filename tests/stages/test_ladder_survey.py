@@ -10,9 +10,9 @@ from distributed_tuner.config.optimizer import CmaConfig, NevergradConfig
 from distributed_tuner.errors import BudgetTooSmall, ConfigError
 from distributed_tuner.ledger.rows import Row, SurveyRow
 from distributed_tuner.optimizers import build
+from distributed_tuner.optimizers.cma_probe import QUERIES, RADII
 from distributed_tuner.preflight.precision_cases import cases
 from distributed_tuner.report import formatting
-from distributed_tuner.stages.ladder import QUERIES, RADII
 from distributed_tuner.values import Array, Latent, Request
 
 AUTO: dict[str, Any] = {"kind": "cma", "alpha": "auto", "intrinsic_dim": 4, "popsize": 5}

@@ -14,11 +14,11 @@ from distributed_tuner.errors import BudgetTooSmall, ConfigError
 from distributed_tuner.ledger.rows import Row, SurveyRow
 from distributed_tuner.maths.curvature import step_size
 from distributed_tuner.optimizers import build
+from distributed_tuner.optimizers.zot_probe import QUERIES
 from distributed_tuner.preflight.precision_cases import cases
 from distributed_tuner.report import formatting
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.schedule import StageSchedule
-from distributed_tuner.stages.slopes import QUERIES
 from distributed_tuner.values import Array, Perturbation, Request
 
 AUTO: dict[str, Any] = {"kind": "zot", "points": "auto", "rho": "auto", "learning_rate": "auto", "batch_size": 5}

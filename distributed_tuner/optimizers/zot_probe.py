@@ -1,6 +1,4 @@
-"""Requests of zot's survey: losses around the start at two radii, which tell noise, slope and curvature."""
-
-from typing import Any
+"""Zot's probe: losses around the start at two radii, which tell noise, slope and curvature."""
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from distributed_tuner.maths.survey import (
     signal_to_noise,
     survey,
 )
+from distributed_tuner.optimizers.probe import Measured
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array64, Candidate, Center, Perturbation, Point
 
@@ -26,7 +25,7 @@ LEAST = 1.0 / 64.0  # of rho, in the same unit
 MOST_POINTS = 64
 
 
-class Slopes:
+class ZotProbe:
     """Points, rho and learning rate from pairs around ``center``. ``unit``: a standard deviation of the embeddings."""
 
     def __init__(self, optimizer: ZotConfig, center: Center, key: Key, unit: float) -> None:
@@ -35,7 +34,6 @@ class Slopes:
         self._key = key
         self._unit = unit
         self._radius = unit * FAR / 2.0
-        self._found: Survey | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -46,7 +44,7 @@ class Slopes:
         pairs = [c for far in (1, 2) for i in range(DIRECTIONS) for c in pair(i, far * self._radius)]
         return (Point(self._center.vector), *hairs, *pairs)
 
-    def measured(self, losses: Array64) -> dict[str, Any] | None:
+    def measure(self, losses: Array64) -> Measured | None:
         """Return noise, slope and curvature; None where the middle's losses are not all finite, or fewer than two
         directions'."""
         hairs, around = losses[: 1 + 2 * HAIRS], losses[1 + 2 * HAIRS :].reshape(2, DIRECTIONS, 2)
@@ -55,9 +53,10 @@ class Slopes:
             return None
         near, far = around[:, whole]
         line = np.concatenate([hairs[2::2][::-1], hairs[:1], hairs[1::2]])
-        found = self._found = survey(float(line.mean()), noise_level(line), near, far, self._radius)
-        snr = signal_to_noise(found, self.settings()["rho"])
-        return {
+        found = survey(float(line.mean()), noise_level(line), near, far, self._radius)
+        settings = self._settings(found)
+        snr = signal_to_noise(found, self._optimizer.chosen(settings)["rho"])
+        told = {
             "noise": found.noise,
             "slope": found.slope,
             "trace": found.trace.value,
@@ -66,16 +65,11 @@ class Slopes:
             "effective_dimension": found.effective_dimension,
             "snr": snr if np.isfinite(snr) else None,
         }
+        return Measured(settings, told)
 
-    def settings(self) -> dict[str, float]:
-        """Return points, rho and learning rate."""
-        measured: dict[str, float] = {}
-        if self._found is not None:
-            given = self._optimizer.points
-            points = points_of(self._found.effective_dimension, MOST_POINTS) if given == "auto" else given
-            rate = learning_rate_of(self._found, points, longest=self._unit * FAR)
-            measured = {"points": points, "rho": radius_of(self._found, LEAST * self._unit, FAR * self._unit)}
-            if rate > 0.0:
-                measured["learning_rate"] = rate
-        settled = self._optimizer.settled(measured)
-        return {name: getattr(settled, name) for name in ("points", "rho", "learning_rate")}
+    def _settings(self, found: Survey) -> dict[str, float]:
+        given = self._optimizer.points
+        points = points_of(found.effective_dimension, MOST_POINTS) if given == "auto" else given
+        settings = {"points": points, "rho": radius_of(found, LEAST * self._unit, FAR * self._unit)}
+        rate = learning_rate_of(found, points, longest=self._unit * FAR)
+        return settings | ({"learning_rate": rate} if rate > 0.0 else {})

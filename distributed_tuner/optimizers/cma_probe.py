@@ -1,14 +1,13 @@
-"""Requests of cma's step-size ladder: pairs around the start at rising radii.
+"""Cma's probe: a ladder of pairs around the start at rising radii.
 
 The pairs lie along directions of the whole prompt: a candidate of a random subspace is such a direction as well.
 """
-
-from typing import Any
 
 import numpy as np
 
 from distributed_tuner.config.optimizer import CmaConfig
 from distributed_tuner.maths.ladder import expected_falls, selection, widest_best
+from distributed_tuner.optimizers.probe import Measured
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array64, Candidate, Center, Perturbation, Point
 
@@ -17,7 +16,7 @@ PAIRS = 2  # at each radius, along the same directions
 QUERIES = 1 + 2 * PAIRS * len(RADII)
 
 
-class Ladder:
+class CmaProbe:
     """Alpha from pairs around ``center``. ``unit``: a standard deviation of the embeddings."""
 
     def __init__(self, optimizer: CmaConfig, center: Center, key: Key, unit: float) -> None:
@@ -25,7 +24,6 @@ class Ladder:
         self._center = center
         self._key = key
         self._unit = unit
-        self._alpha: float | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -37,18 +35,14 @@ class Ladder:
         ]
         return (Point(self._center.vector), *pairs)
 
-    def measured(self, losses: Array64) -> dict[str, Any] | None:
+    def measure(self, losses: Array64) -> Measured | None:
         """Return what a generation drawn at each radius should gain; None where the start or all pairs failed."""
         if not np.isfinite(losses[0]):
             return None
         pairs = losses[1:].reshape(len(RADII), PAIRS, 2)
         falls = expected_falls(float(losses[0]), RADII, pairs, selection(self._optimizer.candidates))
-        self._alpha = widest_best(RADII, falls)
-        if self._alpha is None:
+        alpha = widest_best(RADII, falls)
+        if alpha is None:
             return None
-        return {"falls": {f"{radius:g}": fall for radius, fall in zip(RADII, falls, strict=True) if np.isfinite(fall)}}
-
-    def settings(self) -> dict[str, float]:
-        """Return alpha."""
-        measured = {} if self._alpha is None else {"alpha": self._alpha}
-        return {"alpha": float(self._optimizer.settled(measured).alpha)}
+        finite = {f"{radius:g}": fall for radius, fall in zip(RADII, falls, strict=True) if np.isfinite(fall)}
+        return Measured({"alpha": alpha}, {"falls": finite})
