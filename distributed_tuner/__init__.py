@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distributed_tuner.api import load, tune
     from distributed_tuner.callbacks import Callback, EndEvent, EvaluationEvent, RestartEvent, StepEvent
+    from distributed_tuner.classifier import PromptClassifier
     from distributed_tuner.config.budget import BudgetConfig as Budget
     from distributed_tuner.config.optimizer import AdamWConfig as AdamW
     from distributed_tuner.config.optimizer import CmaConfig as Cma
@@ -37,6 +38,7 @@ __all__ = [
     "tune",
     "load",
     "Result",
+    "PromptClassifier",
     "Callback",
     "StepEvent",
     "EvaluationEvent",
@@ -67,6 +69,7 @@ _PLACES = {
     "tune": "api.tune",
     "load": "api.load",
     "Result": "result.Result",
+    "PromptClassifier": "classifier.PromptClassifier",
     "Callback": "callbacks.Callback",
     "StepEvent": "callbacks.StepEvent",
     "EvaluationEvent": "callbacks.EvaluationEvent",

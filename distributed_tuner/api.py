@@ -3,7 +3,7 @@ code."""
 
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def load(path: str | Path, model: Any = None, tokenizer: Any = None) -> Result:
     if directory.name == "best" and (directory.parent / "config.json").is_file():
         directory = directory.parent
     RunDirectory(directory).require_plain()
-    return Result(directory, _again(directory, None if model is None else source_of(model, tokenizer)))
+    return Result(directory, _Answering(None if model is None else source_of(model, tokenizer)))
 
 
 # ----------------------------------------------------------------------------------------------------- the settings
@@ -245,35 +245,47 @@ def _placed(source: Source, pool: Any) -> tuple[dict[str, Any], str | None]:
 
 
 # ----------------------------------------------------------------------------------------------------- the run
-def _run_here(
-    prepared: Prepared, source: Source, directory: RunDirectory, bar: Bar, page: bool
-) -> Callable[[], LossOracle]:
+class _Answering:
+    """Gives the oracle of a run: the one that has answered, or one that is made again.
+
+    source: a model that was handed in; None: that of the run's settings.
+    """
+
+    def __init__(self, source: Source | None, known: LossOracle | None = None) -> None:
+        self._source = source
+        self._known = known
+
+    def __call__(self, directory: Path) -> LossOracle:
+        if self._known is None:
+            _, tree, _ = returned(directory)
+            config = experiment_of(recorded(tree)).oracle
+            source = self._source
+            settled = config if source is None or source.given else oracle_of(source.tree)
+            build = oracles.build if source is None else source.build
+            self._known = TiledOracle(build(settled), config.tile)
+        return self._known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is not None and self._source.given:
+            raise TypeError(
+                "a result of a model that was handed in as an object cannot be pickled; save() it, and"
+                " load(path, model=...)"
+            )
+        return _Answering, (self._source,)
+
+
+def _run_here(prepared: Prepared, source: Source, directory: RunDirectory, bar: Bar, page: bool) -> _Answering:
     """Run in this process; return what gives the oracle that has answered."""
     backend = LocalBackend(bar, source.build)
     with LedgerWriter(directory.ledger) as writer:
         Run(prepared.sized(1, None), directory, backend, writer, bar, command=COMMAND, page=page).go()
-    pool = backend.pool
-    assert pool is not None
-    return lambda: pool.oracle
+    assert backend.pool is not None
+    return _Answering(source if source.given else None, backend.pool.oracle)
 
 
-def _run_on_ray(prepared: Prepared, directory: RunDirectory, bar: Bar, address: str | None) -> Callable[[], LossOracle]:
+def _run_on_ray(prepared: Prepared, directory: RunDirectory, bar: Bar, address: str | None) -> _Answering:
     """Run on a Ray pool; return what makes an oracle like the pool's in this process."""
     from actors.run.experiment import run
 
     run(prepared, directory, address=address, resume=False, command=COMMAND, observer=bar)
-    return _again(directory.path, None)
-
-
-def _again(directory: Path, source: Source | None) -> Callable[[], LossOracle]:
-    """Return what makes the oracle of a run again: of its settings, or of a model that is handed in."""
-
-    def build() -> LossOracle:
-        _, tree, _ = returned(directory)
-        config = experiment_of(recorded(tree)).oracle
-        if source is None:
-            return TiledOracle(oracles.build(config), config.tile)
-        settled = config if source.given else oracle_of(source.tree)
-        return TiledOracle(source.build(settled), config.tile)
-
-    return build
+    return _Answering(None)

@@ -43,7 +43,7 @@ class Result:
     def __init__(
         self,
         directory: Path,
-        oracle: Callable[[], LossOracle],
+        oracle: Callable[[Path], LossOracle],
         values: Mapping[str, Hashable] | None = None,
         folder: "tempfile.TemporaryDirectory[str] | None" = None,
     ) -> None:
@@ -211,6 +211,20 @@ class Result:
         shutil.copytree(self.directory, target, dirs_exist_ok=True)
         return target
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: the run directory's files. The model is none of it."""
+        found = (path for path in sorted(self.directory.rglob("*")) if path.is_file())
+        files = {path.relative_to(self.directory).as_posix(): path.read_bytes() for path in found}
+        return {"files": files, "oracle": self._oracle_of, "values": dict(self._values)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="prompt-tuner-")
+        for name, data in state["files"].items():
+            place = Path(folder.name, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        Result.__init__(self, Path(folder.name), state["oracle"], state["values"], folder)
+
     def __repr__(self) -> str:
         best = self.summary["best"]
         if best["trial_id"] is None:
@@ -224,7 +238,7 @@ class Result:
     # ------------------------------------------------------------------------------------------------ parts
     @cached_property
     def _oracle(self) -> LossOracle:
-        return self._oracle_of()
+        return self._oracle_of(self.directory)
 
     @cached_property
     def _experiment(self) -> Experiment:
