@@ -110,4 +110,3 @@ def main(
         told = {"marks": [asdict(mark) for mark in marks], "dtype": oracle.info.dtype}
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-
