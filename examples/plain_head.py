@@ -8,6 +8,7 @@ Of a prompt of rows in front of the text (layout: prefix) or in words, read by a
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def label(best: Path, model: torch.nn.Module, tokenizer: object, text: str) -> str:
+def label(best: Path, model: Any, tokenizer: Any, text: str) -> str:
     """Return the label of a text as the model reads it: worded by the template, without its cue."""
     facts, fit = json.loads((best / "head.json").read_text()), load_file(best / "head.safetensors")
     prompt = json.loads((best / "prompt.json").read_text())
