@@ -115,7 +115,7 @@ class Run:
     def go(self) -> Finished:
         experiment = self._prepared.experiment
         note = self._observer.note
-        model = getattr(experiment.oracle, "model", "the analytic oracle")
+        model = getattr(experiment.oracle, "model", f"the {experiment.oracle.kind} oracle")
         note(f"loading {model} in {experiment.oracle.first_actors} oracle actor(s)")
         for told in (*self._backend.notes(experiment.oracle), *self._prepared.notes):
             note(told)
