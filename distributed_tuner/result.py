@@ -62,6 +62,11 @@ class Result:
         Raises:
             RunDirectoryError: the run was interrupted before any prompt was scored on dev.
         """
+        if not (self.directory / "best" / "prompt.json").exists():
+            raise RunDirectoryError(
+                f"a result has a prompt once one was scored on dev, but this run ({self.status}) had none by its end;"
+                " give it a larger budget, or more time"
+            )
         return returned(self.directory)[0]
 
     @property

@@ -62,16 +62,17 @@ class Recorder:
     def reported(self, plan: TrialPlan, result: Mapping[str, Any]) -> None:
         """Take a trial's report: its new rows as data, its prompt and head where these are new, how it stands."""
         self._last[plan.trial_id] = result
-        for raw in result["rows"]:
-            row = ROW.validate_python(raw)
+        rows = [ROW.validate_python(raw) for raw in result["rows"]]
+        for row in rows:
             self._writer.write(row)
-            self._observer.row(plan.trial_id, row)
         if result.get("head") is not None:
             self._directory.keep_head(plan.trial_id, result["head"])
         if result.get("ensemble") is not None:
             self._directory.keep_ensemble(plan.trial_id, result["ensemble"])
         if result.get("prompt") is not None:
             self._directory.keep_prompt(plan.trial_id, result["prompt"])
+        for row in rows:  # last, since whoever is told may end the run
+            self._observer.row(plan.trial_id, row)
         self._observer.update(plan.trial_id, result["progress"])
         self.poll()
 

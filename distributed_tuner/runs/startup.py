@@ -73,7 +73,7 @@ def settle(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note
         rows = _calibrations(prepared, pool, note)
         suffices = all(row.used == row.dtype for row in rows)
         if not suffices and not (isinstance(config, TransformersOracleConfig) and config.dtype == "auto"):
-            raise _refusal(rows)
+            raise _refusal(rows, getattr(config, "given", False))
         settled = Settled(pool, _recorded(config, pool, tile), rows)
     except BaseException:
         pool.stop()
@@ -202,12 +202,13 @@ def _row(case: Case, calibration: Calibration, dtype: str, used: str) -> Calibra
     )
 
 
-def _refusal(rows: list[CalibrationRow]) -> ModelError:
+def _refusal(rows: list[CalibrationRow], given: bool) -> ModelError:
     worst = min(rows, key=lambda row: math.inf if row.snr is None else row.snr)
     at, larger = "in the first step", ""
     if worst.radius is not None:
         at, larger = f"at {worst.radius_name} {worst.radius:g}", f", or a larger {worst.radius_name}"
+    move = "hand the model in as float32 (model.float())" if given else "set oracle.dtype: auto or float32"
     return ModelError(
         f"loss differences must be at least {LIMIT:g} times their rounding noise, but {worst.dtype} reaches"
-        f" {worst.snr or 0.0:.2g} {at} of {worst.method}; set oracle.dtype: auto or float32{larger}"
+        f" {worst.snr or 0.0:.2g} {at} of {worst.method}; {move}{larger}"
     )

@@ -28,6 +28,7 @@ from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.errors import ConfigError, RunDirectoryError, TaskError
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.tasks.demo import build_demo
+from distributed_tuner.values import Text
 
 GOOD = [f"a {adverb} good {noun}" for adverb in ("really", "quite") for noun in ("film", "plot", "cast", "story")]
 BAD = [f"a {adverb} bad {noun}" for adverb in ("really", "quite") for noun in ("film", "plot", "cast", "story")]
@@ -247,14 +248,15 @@ def test_an_interrupted_run_returns_what_there_is() -> None:
     assert found.predict(TEXTS).shape == (16,)
 
 
-def test_a_run_that_is_interrupted_at_once_has_no_prompt_and_says_so() -> None:
+def test_a_callback_that_stops_at_an_evaluation_keeps_its_prompt() -> None:
     class Interrupt(Callback):
         def on_evaluation(self, event: EvaluationEvent) -> None:
             raise KeyboardInterrupt
 
     found = tuned(callbacks=[Interrupt()])
     assert found.status == "interrupted"
-    assert "interrupted" in repr(found)
+    assert found.history["selected"].tolist() == [True]
+    assert found.predict(TEXTS).shape == (16,)
 
 
 def test_an_error_of_a_callback_ends_the_run_as_what_it_is() -> None:
@@ -315,3 +317,16 @@ def test_a_prompt_that_is_not_shown_to_be_better_is_not_returned() -> None:
     assert found.prompt.words == "Classify the text as 0 or 1."
     assert "tuning is not shown to have helped" in repr(found)
     assert found.predict(texts).shape == (16,)
+
+
+def test_a_result_without_any_prompt_says_why() -> None:
+    class Broken(AnalyticOracle):
+        def evaluate(self, request: Any, timeout: float = 0) -> Any:
+            if any(not isinstance(candidate, Text) for candidate in request.candidates) and not request.fresh:
+                raise KeyboardInterrupt
+            return super().evaluate(request)
+
+    found = tuned(model=Broken(AnalyticOracleConfig()))
+    assert repr(found) == "<Result: interrupted, no prompt was scored>"
+    with pytest.raises(RunDirectoryError, match=r"this run \(interrupted\) had none by its end"):
+        found.predict(TEXTS)
