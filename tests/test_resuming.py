@@ -212,6 +212,7 @@ PLAIN = {
     "description",
 }
 PLAIN |= {"system", "extra_body"}
+PLAIN |= {"settings"}  # of a part of the user's own, whose module is marked
 PLAIN |= {
     "manual_prompt",
     "instructions",

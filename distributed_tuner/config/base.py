@@ -51,7 +51,7 @@ class Names:
 
 SERVER, VARIABLE, FILE, FOLDER = Names("server"), Names("environment variable"), Names("file"), Names("directory")
 MODEL, PROGRAM, CODE = Names("model"), Names("program"), Names("the model's own code")
-OWN_CODE = Names("code of your own")
+OWN_CODE, MODULES = Names("code of your own"), Names("directory of modules")
 
 
 def named(config: Config) -> Iterator[tuple[str, str]]:
@@ -61,5 +61,10 @@ def named(config: Config) -> Iterator[tuple[str, str]]:
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Config):
                 yield from named(part)
-        if value:  # neither None nor False
-            yield from ((mark.what, str(value)) for mark in field.metadata if isinstance(mark, Names))
+        marks = [mark for mark in field.metadata if isinstance(mark, Names)]
+        if marks and value:  # neither None nor False
+            yield from ((mark.what, str(one)) for mark in marks for one in _each(value))
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

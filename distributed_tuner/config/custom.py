@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, JsonValue
 
-from distributed_tuner.config.base import OWN_CODE, Config
+from distributed_tuner.config.base import MODULES, OWN_CODE, Config
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -21,7 +21,7 @@ class CustomPart(Config):
     """The class, as ``package.module:Class``."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of its constructor, beside those that its family's contract names."""
-    folders: tuple[str, ...] = ()
+    folders: Annotated[tuple[str, ...], MODULES] = ()
     """Folders in which its module is looked for, beside the search space's own and the current one. In a run's
     config.json all of them."""
 

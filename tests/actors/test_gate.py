@@ -82,7 +82,7 @@ def test_each_layout_is_asked_for_once(reviews: Path) -> None:
     assert [row.layout for row in rows] == ["prefix", "suffix"]
     for name in ("queries", "forwards", "tokens"):  # as `check` says beforehand
         assert sum(getattr(row.cost, name) for row in rows) == getattr(ready.parity, name) > 0
-    assert any(line.split()[:4] == ["parity", "gate", "-", "30"] for line in projection_lines(ready))
+    assert any(line.split()[:4] == ["sanity", "check", "-", "30"] for line in projection_lines(ready))
 
 
 @pytest.mark.parametrize("enter", [settle, settle_again])
