@@ -10,6 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster import head
+from actors.pool.client import RemoteCodec
 from actors.pool.pool import Pool
 from distributed_tuner import proposers
 from distributed_tuner.config.experiment import Experiment
@@ -39,8 +40,7 @@ class PoolModel:
 
     @functools.cache  # noqa: B019 - the object lives as long as its process
     def words(self) -> tuple[str, ...]:
-        allowed: tuple[str, ...] = ray.get(ray.get_actor(self._dispatcher).vocabulary.remote(TokenSpace()))
-        return allowed
+        return RemoteCodec(ray.get_actor(self._dispatcher)).vocabulary(TokenSpace())
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         try:

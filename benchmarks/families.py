@@ -24,6 +24,7 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.maths.losses import cross_entropy
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Array, Array64, Batch, Example, Layout, Point, PromptSpec, Request, Text
@@ -329,7 +330,7 @@ def measure(name: str, folder: Path, **settings: Any) -> Outcome:
         spec = PromptSpec(LENGTH, "zeros", "", layout, "embedding")
         points = tuple(Point(standard_normal(("family", i), LENGTH * oracle.info.width)) for i in range(2))
         got = oracle.evaluate(Request(points, asked, spec)).example_losses
-        wanted = np.stack([plain.losses(oracle.materialize(point, spec), layout, asked) for point in points])
+        wanted = np.stack([plain.losses(codec_of(oracle).materialize(point, spec), layout, asked) for point in points])
         found[layout] = float(np.abs(got - wanted).max())
         apart = min(apart, float(np.abs(wanted[0] - wanted[1]).max()))
     spec = PromptSpec(LENGTH, "zeros", "", "prefix", "embedding")

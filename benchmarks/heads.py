@@ -37,6 +37,7 @@ from distributed_tuner.config.task import DemoTaskConfig, FileTaskConfig, TaskCo
 from distributed_tuner.maths.intervals import wilson
 from distributed_tuner.oracles import build
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.spec import NO_ROWS
@@ -188,7 +189,7 @@ def main(
     for name in names.split(","):
         for split in map(int, splits.split(",")):
             task = task_of(name, data, split, test_limit)
-            words = oracle.answer_words(task.batch("train", [0]), MOST_WORDS)
+            words = codec_of(oracle).answer_words(task.batch("train", [0]), MOST_WORDS)
             cells += cells_of(name, split, replace(task, answer_words=words), answers)
         print(
             f"\n{name}, {cells[-1].test_rows:,} test rows: mean accuracy over the splits {splits}, with 95 % intervals"
@@ -196,7 +197,9 @@ def main(
         for line in table(["head", "fitted to", "accuracy", "each split"], rows_of(cells, name)):
             print(line)
     task = task_of(names.split(",")[0], data, 0, 1)
-    ratio = cost_ratio(oracle, replace(task, answer_words=oracle.answer_words(task.batch("train", [0]), MOST_WORDS)))
+    ratio = cost_ratio(
+        oracle, replace(task, answer_words=codec_of(oracle).answer_words(task.batch("train", [0]), MOST_WORDS))
+    )
     print(f"\na prefix query with {MOST_WORDS:,} words takes {ratio:.2f} times one with the label words (median)")
     if json_file is not None:
         told = {"cells": [asdict(cell) for cell in cells], "cost_ratio": ratio, "dtype": oracle.info.dtype}

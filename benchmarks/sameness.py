@@ -8,6 +8,7 @@ from distributed_tuner import oracles
 from distributed_tuner.ledger.reader import Ledger, collect
 from distributed_tuner.ledger.rows import FeedbackRow, RestartRow, Row
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.preflight.prepare import prepare
 from distributed_tuner.stages.trial import Trial
@@ -18,7 +19,7 @@ def run_without_ray(path: Path, proposers: Callable[[LossOracle], Any] | None = 
     prepared = prepare(path, [])
     config = prepared.experiment.oracle
     oracle = TiledOracle(oracles.build(config), config.tile)
-    prepared = prepared.with_answer_words(oracle.answer_words)
+    prepared = prepared.with_answer_words(codec_of(oracle).answer_words)
     rows: list[Row] = []
     for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
         asked = None if proposers is None else proposers(oracle)

@@ -204,7 +204,8 @@ def _is_white_box(optimizer: Any) -> bool:
 
 def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: Any) -> dict[str, Any]:
     """Return the tree with the defaults of what was left out."""
-    prompt = tree.setdefault("prompt", {"length": ROWS} if source.soft else {"kind": "text"})
+    rows = {"length": ROWS} if source.knows_words else {"length": ROWS, "init": "zeros"}
+    prompt = tree.setdefault("prompt", rows if source.soft else {"kind": "text"})
     if objective is not None or source.profiles:
         tree.setdefault("objective", {"head": "bias"} if objective is None else _tree(objective))
     if "stages" in tree:

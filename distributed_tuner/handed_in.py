@@ -9,13 +9,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import GivenOracleConfig, OracleBase, OracleConfig
 from distributed_tuner.errors import ConfigError, ModelError
-from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.base import MEMBERS, LossOracle
+from distributed_tuner.oracles.codec import PlainCodec, codec_of
 from distributed_tuner.oracles.cost_model import Counter, GivenCounter, build_counter
 
-ORACLE_PARTS = (
-    *("info", "cost", "evaluate", "materialize", "nearest_tokens", "project", "token_count", "vocabulary"),
-    "answer_words",
-)
 KINDS = "a hub id or directory, a (model, tokenizer) pair of transformers, an oracle's settings, or a LossOracle"
 
 
@@ -24,8 +21,8 @@ class Source:
     """A model that was handed in.
 
     tree: the oracle's settings, as a search space has them. given: it is an object, which cannot be made again from
-    these. build, count: make its oracle and its counter of the settings. soft: it takes soft prompts. profiles: its
-    losses may be those after a head.
+    these. build, count: make its oracle and its counter of the settings. soft: it takes soft prompts. knows_words: it
+    has a codec. profiles: its losses may be those after a head.
     """
 
     tree: dict[str, Any]
@@ -33,6 +30,7 @@ class Source:
     count: Callable[[OracleConfig], Counter] = build_counter
     given: bool = False
     soft: bool = True
+    knows_words: bool = True
     profiles: bool = True
 
 
@@ -117,9 +115,9 @@ def _same(settled: Any, config: Any) -> Any:
 
 
 def _oracle(oracle: Any) -> Source:
-    missing = [name for name in ORACLE_PARTS if not hasattr(oracle, name)]
+    missing = [name for name in MEMBERS if not hasattr(oracle, name)]
     if missing:
-        near = len(missing) < len(ORACLE_PARTS)
+        near = len(missing) < len(MEMBERS)
         lacks = f" It lacks {', '.join(missing)} of the LossOracle protocol." if near else ""
         raise ConfigError(f"a model must be {KINDS}, but got a {type(oracle).__name__}.{lacks}")
     return Source(
@@ -128,5 +126,6 @@ def _oracle(oracle: Any) -> Source:
         count=lambda settled: GivenCounter(oracle),
         given=True,
         soft=oracle.info.soft,
+        knows_words=not isinstance(codec_of(oracle), PlainCodec),
         profiles=False,  # its losses are its own
     )

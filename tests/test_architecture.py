@@ -97,6 +97,7 @@ def test_stages_meet_both_families_through_their_protocols() -> None:
         "distributed_tuner.optimizers.base",
         "distributed_tuner.optimizers.probe",
         "distributed_tuner.oracles.base",
+        "distributed_tuner.oracles.codec",  # of which every oracle has one
         "distributed_tuner.oracles.wrappers.budgeted",  # the protocol with a budget
     }
     for path in modules(CORE / "stages"):

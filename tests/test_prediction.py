@@ -15,6 +15,7 @@ from distributed_tuner.config.head import reads_words
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import HeadError, RunDirectoryError, TaskError
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.preflight.wordings import templates_tried
 from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
 from distributed_tuner.prompts.export import exported, read, write
@@ -85,7 +86,7 @@ def run_in(
     oracle = oracles.build(experiment.oracle)
     plain = tasks.build(experiment.task, folder, templates_tried(experiment)).worded(template, label_words)
     if reads_words(experiment.head):
-        words = oracle.answer_words(plain.batch("train", [0]), 12)
+        words = codec_of(oracle).answer_words(plain.batch("train", [0]), 12)
         head = experiment.head.model_copy(update={"answer_words": words})
         experiment = experiment.model_copy(update={"head": head})
     task = read_by(plain, experiment)
@@ -97,7 +98,7 @@ def run_in(
     train, dev = (oracle.evaluate(Request((candidate,), batch, spec or NO_ROWS)) for batch in batches(reader))
     found = reader.read(train, dev)
     plan = TrialPlan("some-0000", 0, "random_search", {}, experiment)
-    kept = PROMPT if prompt == {"kind": "text"} else oracle.materialize(candidate, spec)
+    kept = PROMPT if prompt == {"kind": "text"} else codec_of(oracle).materialize(candidate, spec)
     scores = {"train_loss": 1.0, "dev_loss": found.dev_loss, "dev_metric": 0.5, "test_metric": None}
     write(exported(plan, task, kept, [], scores, found.state), folder / "run" / "best")
     write_json(folder / "run" / "config.json", {"trials": [plan.to_json()], "root": str(folder)})

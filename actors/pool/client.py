@@ -5,14 +5,15 @@ A dispatcher that dies is started again by Ray. Its answers are the same then, s
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from actors.pool.messages import PUT, Recent, pack
 from distributed_tuner.errors import OracleTimeout, TunerError
+from distributed_tuner.oracles.codec import PromptCodec
 from distributed_tuner.values import (
     Array,
     Batch,
@@ -26,6 +27,9 @@ from distributed_tuner.values import (
     Text,
     TokenSpace,
 )
+
+P = ParamSpec("P")
+Told = TypeVar("Told")
 
 AGAIN_SECONDS = 0.3  # between two questions to a dispatcher that is being started again
 
@@ -43,11 +47,15 @@ class RemoteOracle:
         self._priority = priority
         self._put = Recent(PUT)
         self._costs: dict[tuple[int, Batch, PromptSpec, bool], Cost] = {}
-        self._vocabularies: dict[TokenSpace, tuple[str, ...]] = {}
+        self._codec = RemoteCodec(dispatcher)
 
     @property
     def info(self) -> OracleInfo:
         return self._info
+
+    @property
+    def codec(self) -> "RemoteCodec":
+        return self._codec
 
     def for_client(self, client_id: str, priority: float = 1.0) -> "RemoteOracle":
         """Return the same pool for another asker."""
@@ -79,31 +87,38 @@ class RemoteOracle:
                 if left <= 0:
                     raise OracleTimeout(f"no answer within {timeout:.1f} s; the dispatcher was away") from None
 
+
+class RemoteCodec:
+    """The prompt codec of a pool's model, asked through the dispatcher. Vocabularies are remembered."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+        self._vocabularies: dict[TokenSpace, tuple[str, ...]] = {}
+
     def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        nothing = Batch((), (), "train")
-        rows: Array = _get(self._dispatcher.materialize.remote(pack(Request((candidate,), nothing, prompt))))
-        return rows
+        return self._ask(PromptCodec.materialize, candidate, prompt)
 
     def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        tokens: list[tuple[str, float]] = _get(self._dispatcher.nearest_tokens.remote(rows, layout))
-        return tokens
+        return self._ask(PromptCodec.nearest_tokens, rows, layout)
 
     def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        texts: list[str] = _get(self._dispatcher.project.remote(list(rows), layout, space))
-        return texts
+        return self._ask(PromptCodec.project, rows, layout, space)
 
     def token_count(self, text: str) -> int:
-        count: int = _get(self._dispatcher.token_count.remote(text))
-        return count
+        return self._ask(PromptCodec.token_count, text)
 
     def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        words: tuple[str, ...] = _get(self._dispatcher.answer_words.remote(batch, count))
-        return words
+        return self._ask(PromptCodec.answer_words, batch, count)
 
     def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
         if space not in self._vocabularies:
-            self._vocabularies[space] = _get(self._dispatcher.vocabulary.remote(space))
+            self._vocabularies[space] = self._ask(PromptCodec.vocabulary, space)
         return self._vocabularies[space]
+
+    def _ask(self, method: Callable[Concatenate[PromptCodec, P], Told], *arguments: P.args, **named: P.kwargs) -> Told:
+        """Ask the pool for what a method of its codec returns."""
+        told: Told = _get(self._dispatcher.ask.remote(method.__name__, *arguments, **named))
+        return told
 
 
 def _get(ref: Any) -> Any:

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.metrics import PoolMetrics, run_of
 from actors.pool.failures import cause_of
-from actors.pool.messages import FETCHED, Packed, Recent, unpack, unpack_whole
+from actors.pool.messages import FETCHED, Packed, Recent, unpack
 from actors.pool.scaling_policy import Lately, needed, wanted
 from actors.pool.tile_scheduler import TileScheduler, TileTask
 from actors.pool.worker_group import Worker, WorkerGroup
@@ -36,14 +36,10 @@ from distributed_tuner.oracles.tiling import Cut, cut, merge
 from distributed_tuner.runs.pool import Statistics
 from distributed_tuner.values import (
     Answer,
-    Array,
-    Batch,
     Cost,
     Evaluation,
-    Layout,
     OracleInfo,
     Sampling,
-    TokenSpace,
 )
 
 log = logging.getLogger(__name__)
@@ -235,36 +231,9 @@ class Dispatcher:
             other.fail(_CutAnew())
 
     # ------------------------------------------------------------------------------------------------ questions
-    async def materialize(self, packed: Packed) -> Array:
-        """Return the rows (L, D) of the request's first candidate."""
-        request = await unpack_whole(packed, self._fetched)
-        rows: Array = await self._on_any("materialize", request.candidates[0], request.prompt)
-        return rows
-
-    async def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        """Return each row's nearest token and its cosine."""
-        tokens: list[tuple[str, float]] = await self._on_any("nearest_tokens", rows, layout)
-        return tokens
-
-    async def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        """Return each prompt's text."""
-        texts: list[str] = await self._on_any("project", rows, layout, space)
-        return texts
-
-    async def token_count(self, text: str) -> int:
-        """Return how many tokens a text has."""
-        count: int = await self._on_any("token_count", text)
-        return count
-
-    async def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        """Return the allowed tokens."""
-        tokens: tuple[str, ...] = await self._on_any("vocabulary", space)
-        return tokens
-
-    async def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        """Return words whose scores may be asked for with a batch."""
-        words: tuple[str, ...] = await self._on_any("answer_words", batch, count)
-        return words
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """Answer a question to the model's codec: what its ``method`` returns. ``RemoteCodec`` has it typed."""
+        return await self._on_any("ask", method, *arguments)
 
     async def write(self, instruction: str, sampling: Sampling) -> Answer:
         """Have the model answer an instruction in words.

@@ -82,13 +82,6 @@ async def unpack(packed: Packed, kept: Recent) -> Request:
     return Request(_received(packed.candidates, packed.ids, nothing), batch, prompt, packed.gradient, packed.fresh)
 
 
-async def unpack_whole(packed: Packed, kept: Recent) -> Request:
-    """Return the request as it was."""
-    bare = await unpack(packed, kept)
-    vectors = [await _fetched(ref, kept) for ref in packed.refs]
-    return replace(bare, candidates=_received(packed.candidates, packed.ids, vectors))
-
-
 async def _fetched(ref: Any, kept: Recent) -> Any:
     if not isinstance(ref, ray.ObjectRef):
         return ref

@@ -13,19 +13,14 @@ from actors.pool.messages import Opener, Reply, Tiles, reply
 from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig, VllmOracleConfig
 from distributed_tuner.errors import TunerError
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.generation import writer
 from distributed_tuner.oracles.local.device_memory import free_bytes, within_memory
 from distributed_tuner.values import (
     Answer,
-    Array,
-    Batch,
-    Candidate,
-    Layout,
     OracleInfo,
-    PromptSpec,
     Request,
     Sampling,
-    TokenSpace,
 )
 
 
@@ -81,29 +76,9 @@ class OracleWorker:
         except TunerError as error:
             return error.with_traceback(None)  # its frames would hold the computation's tensors
 
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        """Return the rows (L, D) of a candidate."""
-        return self._oracle.materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        """Return each row's nearest token and its cosine."""
-        return self._oracle.nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        """Return each prompt's text."""
-        return self._oracle.project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        """Return how many tokens a text has."""
-        return self._oracle.token_count(text)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        """Return the allowed tokens."""
-        return self._oracle.vocabulary(space)
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        """Return words whose scores may be asked for with a batch."""
-        return self._oracle.answer_words(batch, count)
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Answer a question to the model's codec: what its ``method`` returns."""
+        return getattr(codec_of(self._oracle), method)(*arguments)
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         """Have the model answer an instruction in words.

@@ -26,6 +26,7 @@ from distributed_tuner.ledger.digest import digest
 from distributed_tuner.ledger.rows import CostRow, CurvatureRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.maths.curvature import Array64, step_size
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.preflight.prepare import Prepared, prepare, prepare_again
 from distributed_tuner.prompts.export import read
 from distributed_tuner.prompts.spec import prompt_spec
@@ -178,7 +179,7 @@ class _Measuring:
         landscape = self._landscape(experiment, task)
         start = np.zeros(landscape.dim)
         spec = prompt_spec(experiment.prompt, task)
-        base = self._pool.oracle.materialize(Point(start.astype(np.float32)), spec)
+        base = codec_of(self._pool.oracle).materialize(Point(start.astype(np.float32)), spec)
         unit = self._pool.oracle.info.embedding_std if spec.scale == "embedding" else 1.0
         trained = ((rows - base).astype(np.float64) / unit).reshape(-1)
         places = (("the start", start), ("the trained prompt", trained))

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.heads import HEADS, MOST_WORDS
 from benchmarks.peers.job import Shipped
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.prompts.export import ROWS, stored
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.prompts.tensors import read_tensors
@@ -58,7 +59,7 @@ def shown_in(task: Task, shipped: Shipped) -> tuple[int, ...]:
 def accuracies(task: Task, shipped: Shipped, oracle: LossOracle) -> tuple[float, float]:
     """Return the test accuracy of what is shipped: by its label words, and by a head fitted to train and dev."""
     task = worded(task, shipped)
-    task = replace(task, answer_words=oracle.answer_words(task.batch("train", [0]), MOST_WORDS))
+    task = replace(task, answer_words=codec_of(oracle).answer_words(task.batch("train", [0]), MOST_WORDS))
     reader = Reader(task, HEAD)
     candidate, spec = asked_of(shipped)
     answers = [oracle.evaluate(Request((candidate,), reader.batch(split), spec)) for split in ("train", "dev", "test")]

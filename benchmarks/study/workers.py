@@ -22,6 +22,7 @@ from distributed_tuner import oracles
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TunerError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.tile_size import most_candidates
 from distributed_tuner.oracles.wrappers.cached import CachedOracle
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
@@ -78,7 +79,7 @@ def carry_out(job: Job, out: Path) -> list[Row]:
     """Do what is left of one job in this process; return its rows."""
     kept = _kept(job, out)
     oracle, asked = _tiled(job.oracle), _remembering(job.oracle, str((out / ANSWERS).resolve()))
-    job = replace(job, prepared=job.prepared.with_answer_words(oracle.answer_words))
+    job = replace(job, prepared=job.prepared.with_answer_words(codec_of(oracle).answer_words))
     if job.method != UNTUNED:
         return tuned_rows(job, oracle, ask_untuned(job, asked), kept)
     rows = untuned_rows(job, asked)

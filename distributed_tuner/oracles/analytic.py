@@ -58,7 +58,7 @@ class AnalyticOracle:
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
         self._config = config
-        self._recipes = Recipes(embedding_std=1.0)
+        self._codec = AnalyticCodec(config.seed, config.width)
         self._maps: dict[tuple[int, int], Array] = {}
         self._curvatures: dict[int, tuple[Array64, Array64]] = {}
         self._flats: dict[Hashable, Evaluation] = {}
@@ -67,6 +67,10 @@ class AnalyticOracle:
     @property
     def info(self) -> OracleInfo:
         return self._info
+
+    @property
+    def codec(self) -> "AnalyticCodec":
+        return self._codec
 
     def cost(self, request: Request) -> Cost:
         rows = request.batch.examples
@@ -87,35 +91,6 @@ class AnalyticOracle:
         cost = replace(answer.cost, seconds=time.perf_counter() - began)
         return replace(answer, cost=priced(cost, self._config.price))
 
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        return self._coordinates(candidate, prompt).reshape(prompt.length, self._config.width)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        cosine = _cosine(rows, self._tokens())
-        return [(f"<{int(j)}>", float(c[j])) for c, j in zip(cosine, cosine.argmax(axis=1), strict=True)]
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        ids = _allowed(space)
-        tokens = self._tokens()[ids]
-        texts = []
-        for rows_L_D in rows:
-            if space.distance == "l2":
-                best = ((rows_L_D[:, None] - tokens) ** 2).sum(axis=2).argmin(axis=1)
-            else:
-                cosine = _cosine(rows_L_D, tokens)
-                best = cosine.argmin(axis=1) if space.distance == "published" else cosine.argmax(axis=1)
-            texts.append(" ".join(f"<{ids[j]}>" for j in best))
-        return texts
-
-    def token_count(self, text: str) -> int:
-        return _word_count(text)
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        return ()
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return tuple(f" <{i}>" for i in _allowed(space))
-
     def _computed(self, request: Request) -> Evaluation:
         batch = request.batch
         count = len(request.candidates)
@@ -123,7 +98,7 @@ class AnalyticOracle:
         words = np.array([isinstance(candidate, Text) for candidate in request.candidates], dtype=bool)
         for chosen in (np.flatnonzero(words), np.flatnonzero(~words)):  # coordinates of two sizes
             if chosen.size:
-                x_C_P = np.stack([self._coordinates(request.candidates[i], request.prompt) for i in chosen])
+                x_C_P = np.stack([self._codec.coordinates(request.candidates[i], request.prompt) for i in chosen])
                 logits[chosen] = self._logits(x_C_P, batch)
         gradients = self._gradients(logits, request) if request.gradient else None
         return evaluation(logits, batch, self.cost(request), gradients)
@@ -142,37 +117,12 @@ class AnalyticOracle:
         return self._logistic(x_C_P, batch) if self._config.function == "logistic" else self._quadratic(x_C_P, batch)
 
     def _gradients(self, logits: Array, request: Request) -> Array:
-        x_C_P = np.stack([self._coordinates(candidate, request.prompt) for candidate in request.candidates])
+        x_C_P = np.stack([self._codec.coordinates(candidate, request.prompt) for candidate in request.candidates])
         shift = np.stack([bias_of(logits_E_W, request.batch) for logits_E_W in logits])
         slopes = mean_loss_slopes(logits + shift[:, None], request.batch)
         if self._config.function == "logistic":
             return self._logistic_gradient(slopes, x_C_P.shape[1], request.batch)
         return self._quadratic_gradient(slopes, x_C_P, request.batch)
-
-    def _tokens(self) -> Array64:
-        """Return the rows of the vocabulary, shape (TOP_TOKENS, D)."""
-        return generator(("tokens", self._config.seed)).standard_normal((TOP_TOKENS, self._config.width))
-
-    def _coordinates(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        dim = prompt.length * self._config.width
-        if isinstance(candidate, Text):
-            return self._worded(candidate.text)
-        if isinstance(candidate, Embedded):
-            return self._embedded(candidate.text, prompt.length)
-        return self._recipes.coordinates(candidate, dim, unit=1.0)
-
-    def _embedded(self, text: str, length: int) -> Array:
-        """Return the coordinates of a text, shape (length * D,)."""
-        require_tokens(self.token_count(text), text)
-        ids = [int(name) for name in re.findall(TOKEN, text)]
-        if re.fullmatch(rf"(\s*{TOKEN})+\s*", text) and max(ids) < TOP_TOKENS:
-            return self._tokens()[fit_ids(ids, length)].astype(np.float32).reshape(-1)
-        return standard_normal(("text", self._config.seed, text), length * self._config.width)
-
-    def _worded(self, text: str) -> Array:
-        """Return the coordinates of a prompt in words, shape (D,): zeros without any."""
-        rows = [standard_normal(("word", self._config.seed, word), self._config.width) for word in _words(text.lower())]
-        return np.asarray(np.mean(rows, axis=0) if rows else np.zeros(self._config.width), dtype=np.float32)
 
     def _logistic(self, x_C_P: Array, batch: Batch) -> Array:
         phi_E_F = self._all_features(batch)
@@ -226,6 +176,69 @@ class AnalyticOracle:
             phi[zlib.crc32(word.encode()) % self._config.features] += 1.0
         norm = float(np.linalg.norm(phi))
         return phi / np.float32(norm) if norm else phi
+
+
+class AnalyticCodec:
+    """Random words as a vocabulary, for any text: see ``AnalyticOracle``. Rows are coordinates."""
+
+    def __init__(self, seed: int, width: int) -> None:
+        self._seed, self._width = seed, width
+        self._recipes = Recipes(embedding_std=1.0)
+
+    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        return self.coordinates(candidate, prompt).reshape(prompt.length, self._width)
+
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
+        cosine = _cosine(rows, self._tokens())
+        return [(f"<{int(j)}>", float(c[j])) for c, j in zip(cosine, cosine.argmax(axis=1), strict=True)]
+
+    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
+        ids = _allowed(space)
+        tokens = self._tokens()[ids]
+        texts = []
+        for rows_L_D in rows:
+            if space.distance == "l2":
+                best = ((rows_L_D[:, None] - tokens) ** 2).sum(axis=2).argmin(axis=1)
+            else:
+                cosine = _cosine(rows_L_D, tokens)
+                best = cosine.argmin(axis=1) if space.distance == "published" else cosine.argmax(axis=1)
+            texts.append(" ".join(f"<{ids[j]}>" for j in best))
+        return texts
+
+    def token_count(self, text: str) -> int:
+        return _word_count(text)
+
+    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
+        return ()
+
+    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
+        return tuple(f" <{i}>" for i in _allowed(space))
+
+    def coordinates(self, candidate: Candidate, prompt: PromptSpec) -> Array:
+        """Return x of a candidate, shape (P,); of a prompt in words (D,)."""
+        dim = prompt.length * self._width
+        if isinstance(candidate, Text):
+            return self._worded(candidate.text)
+        if isinstance(candidate, Embedded):
+            return self._embedded(candidate.text, prompt.length)
+        return self._recipes.coordinates(candidate, dim, unit=1.0)
+
+    def _embedded(self, text: str, length: int) -> Array:
+        """Return the coordinates of a text, shape (length * D,)."""
+        require_tokens(self.token_count(text), text)
+        ids = [int(name) for name in re.findall(TOKEN, text)]
+        if re.fullmatch(rf"(\s*{TOKEN})+\s*", text) and max(ids) < TOP_TOKENS:
+            return self._tokens()[fit_ids(ids, length)].astype(np.float32).reshape(-1)
+        return standard_normal(("text", self._seed, text), length * self._width)
+
+    def _worded(self, text: str) -> Array:
+        """Return the coordinates of a prompt in words, shape (D,): zeros without any."""
+        rows = [standard_normal(("word", self._seed, word), self._width) for word in _words(text.lower())]
+        return np.asarray(np.mean(rows, axis=0) if rows else np.zeros(self._width), dtype=np.float32)
+
+    def _tokens(self) -> Array64:
+        """Return the rows of the vocabulary, shape (TOP_TOKENS, D)."""
+        return generator(("tokens", self._seed)).standard_normal((TOP_TOKENS, self._width))
 
 
 def _each(rows: Array, by: Array) -> Array:

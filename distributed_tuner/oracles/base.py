@@ -1,7 +1,7 @@
 """The contract of a loss oracle, and the few things that every oracle computes in the same way."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -18,21 +18,18 @@ from distributed_tuner.values import (
     Array,
     Array64,
     Batch,
-    Candidate,
     Cost,
     Evaluation,
     Half,
-    Layout,
     LossName,
     OracleInfo,
-    PromptSpec,
     Request,
     Text,
-    TokenSpace,
 )
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+MEMBERS = ("info", "cost", "evaluate")  # of a LossOracle
 GRADIENT_QUERIES = 3  # what a candidate with its gradient counts as: the backward pass costs about two forward ones
 
 
@@ -42,7 +39,8 @@ class LossOracle(Protocol):
     An oracle never changes a request and keeps nothing of it that would change a later answer. A failed example is a
     NaN loss, not an exception; exceptions are for requests that cannot be answered at all (``ModelError``).
 
-    One of your own is made with its settings alone: ``distributed_tuner.oracles.custom.Oracle`` has all but the scores.
+    One that knows its model's tokenizer and embeddings has a ``codec`` as well (codec.py). One of your own is made with
+    its settings alone: ``distributed_tuner.oracles.custom.Oracle`` has all but the scores.
     """
 
     @property
@@ -64,37 +62,6 @@ class LossOracle(Protocol):
                 late instead).
             ModelError: prompt and text do not fit into the model's context; the oracle gives no gradients.
             TaskError: the label words cannot be told apart by their tokens.
-        """
-        ...
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        """Return the rows that a soft candidate stands for, shape (L, D), float32."""
-        ...
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        """Return the nearest vocabulary token of each row (for "add": of filler plus row), and their cosine."""
-        ...
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        """Return each prompt's text V^-1(rows), rows (L, D): the nearest allowed token of every row, joined.
-
-        For "add", the token is that of filler plus row.
-        """
-        ...
-
-    def token_count(self, text: str) -> int:
-        """Return how many tokens a text has as a soft prompt, before it is fitted to its rows."""
-        ...
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        """Return the allowed tokens as they stand in a text, each with its leading space if it has one."""
-        ...
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        """Return ``count`` words, the label words counted but left out, whose scores may be asked for with a batch.
-
-        They follow from the model and the batch's label words and cue alone; fewer where there are fewer, none where
-        the scores of label words alone can be had.
         """
         ...
 

@@ -18,6 +18,7 @@ from distributed_tuner.config.oracle import (
 )
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, priced
+from distributed_tuner.oracles.codec import PlainCodec, codec_of
 from distributed_tuner.oracles.local.row_limits import every_row_whole
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
@@ -343,7 +344,8 @@ class GivenCounter:
         self._oracle = oracle
         self.width = oracle.info.width
         self.soft = oracle.info.soft
-        self.has_tokenizer = oracle.info.vocabulary > 0
+        self._knows_words = not isinstance(codec_of(oracle), PlainCodec)
+        self.has_tokenizer = self._knows_words and oracle.info.vocabulary > 0
 
     def cost(self, request: Request) -> Cost:
         return self._oracle.cost(request)
@@ -361,7 +363,12 @@ class GivenCounter:
         return ""
 
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
-        return None
+        if prompt.length and prompt.init != "zeros" and not self._knows_words:
+            raise ModelError(
+                f"the rows of a soft prompt begin at those of words with prompt.init: {prompt.init}, but"
+                f" {self._oracle.info.model} has no codec to make any; set prompt.init: zeros, or give it a codec"
+                " (docs/extending.md)"
+            )
 
     def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
         return [None] * (len(batch.label_words) + len(words))
@@ -369,8 +376,8 @@ class GivenCounter:
     def require_embedded(self, prompt: PromptSpec) -> None:
         if not self.has_tokenizer:
             raise ModelError(
-                f"a restart puts soft prompts into words, but {self._oracle.info.model} has no vocabulary; set"
-                " prompt.kind: text, or leave restart stages out"
+                f"a restart puts soft prompts into words, but {self._oracle.info.model} has no vocabulary; give it a"
+                " codec (docs/extending.md), set prompt.kind: text, or leave restart stages out"
             )
 
 

@@ -3,7 +3,6 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,27 +10,18 @@ import numpy as np
 from distributed_tuner.config.oracle import CustomOracleConfig
 from distributed_tuner.custom import imported, made, promised, require_methods
 from distributed_tuner.errors import ModelError, PartError
-from distributed_tuner.oracles.base import LossOracle, counted, evaluation, priced, require_label_words
+from distributed_tuner.oracles.base import MEMBERS, LossOracle, counted, evaluation, priced, require_label_words
+from distributed_tuner.oracles.codec import METHODS, PromptCodec, codec_of
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
-from distributed_tuner.prompts.recipes import Recipes
 from distributed_tuner.values import (
     Array,
-    Batch,
     Candidate,
     Cost,
-    Embedded,
     Evaluation,
-    Layout,
     OracleInfo,
     PromptSpec,
     Request,
     Text,
-    TokenSpace,
-)
-
-PROTOCOL = (
-    *("info", "cost", "evaluate", "materialize"),
-    *("nearest_tokens", "project", "token_count", "vocabulary", "answer_words"),
 )
 
 
@@ -40,8 +30,11 @@ class Oracle(ABC):
 
     **An oracle of your own** (docs/extending.md) is made with its settings alone, in the driver, in the dispatcher and
     in every oracle actor: load what is large at the first ``score``, not in the constructor. It may derive from this
-    class, or be any class that does what ``distributed_tuner.oracles.base.LossOracle`` says. It answers the same
-    request with the same bits, and changes nothing by which a later answer would differ.
+    class, or be any class that has the three members of ``distributed_tuner.oracles.base.LossOracle``. It answers the
+    same request with the same bits, and changes nothing by which a later answer would differ.
+
+    It knows no words unless it has a ``codec``, which does what ``distributed_tuner.oracles.codec.PromptCodec`` says:
+    restart stages on soft prompts and heads that read more than the label words need one.
 
     width: D, of a soft prompt's row; 0: it takes prompts in words alone. The rows of a soft prompt are the coordinates
     that are searched, (L, D), and begin at zero: set ``prompt.init: zeros`` and ``prompt.scale: paper``.
@@ -65,7 +58,7 @@ class Oracle(ABC):
 
     def rows(self, candidate: Candidate, prompt: PromptSpec) -> Array:
         """Return the rows (L, D) of a soft candidate, float32."""
-        return self.materialize(candidate, prompt)
+        return codec_of(self).materialize(candidate, prompt)
 
     # ------------------------------------------------------------------------------------------------ the protocol
     @property
@@ -89,24 +82,6 @@ class Oracle(ABC):
         scores = np.asarray(self.score(request), dtype=np.float32)
         cost = replace(self.cost(request), seconds=time.perf_counter() - began)
         return evaluation(scores, request.batch, cost)
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        if isinstance(candidate, Text | Embedded):
-            raise ModelError(f"{type(self).__name__} has no rows for words; set prompt.init: zeros")
-        x = Recipes(embedding_std=1.0).coordinates(candidate, prompt.length * self.width, unit=1.0)
-        return x.reshape(prompt.length, self.width)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        return []
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        raise ModelError(f"{type(self).__name__} has no vocabulary, so that no rows can be put into words")
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return ()
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        return ()
 
 
 class GuardedOracle(WrappedOracle):
@@ -137,10 +112,13 @@ def build_custom(config: CustomOracleConfig) -> LossOracle:
     """Make an oracle of the user's own.
 
     Raises:
-        ConfigError: it cannot be imported or made, or lacks a method of ``LossOracle``.
+        ConfigError: it cannot be imported or made, or lacks a method of ``LossOracle``, or its codec one of
+            ``PromptCodec``.
     """
     oracle = made(config, imported(config), {})
-    require_methods(config, oracle, PROTOCOL, LossOracle)
+    require_methods(config, oracle, MEMBERS, LossOracle)
+    if getattr(oracle, "codec", None) is not None:
+        require_methods(config, oracle.codec, METHODS, PromptCodec)
     if not isinstance(oracle.info, OracleInfo):
         raise PartError(f"info of {config.import_path} must be an OracleInfo, but is {oracle.info!r}; mend it there")
     return GuardedOracle(oracle, config)

@@ -14,6 +14,7 @@ from distributed_tuner.errors import OracleMemoryError, TunerError
 from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import Row
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.generation import writer
 from distributed_tuner.oracles.local.device_memory import free_bytes, within_memory
 from distributed_tuner.oracles.tile_size import shrunk, spelled
@@ -193,7 +194,7 @@ class _Tuned:
         return self._oracle.info.model
 
     def words(self) -> tuple[str, ...]:
-        return self._oracle.vocabulary(TokenSpace())
+        return codec_of(self._oracle).vocabulary(TokenSpace())
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         return writer(self._oracle).write(instruction, sampling)

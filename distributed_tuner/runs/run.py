@@ -18,6 +18,7 @@ from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.preflight.prepare import SPLITS, Prepared
 from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
 from distributed_tuner.prompts.export import ExportedPrompt, exported, write
@@ -307,7 +308,7 @@ class Run:
     def _nearest(self, plan: TrialPlan, task: Task, prompt: Array | str, oracle: LossOracle) -> list[tuple[str, float]]:
         if isinstance(prompt, str):
             return []
-        return oracle.nearest_tokens(prompt, prompt_spec(plan.experiment.prompt, task).layout)
+        return codec_of(oracle).nearest_tokens(prompt, prompt_spec(plan.experiment.prompt, task).layout)
 
     def _try_export(self, oracle: LossOracle) -> None:
         """Export; a pool that is gone costs the export, not the report."""

@@ -13,6 +13,7 @@ from distributed_tuner.config.oracle import OracleConfig, Tile, TransformersOrac
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.rows import CalibrationRow, CostRow, ParityRow
 from distributed_tuner.oracles.checks.precision import LIMIT, Calibration, calibrate
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.tile_size import (
     candidate_bytes,
     choose_candidates,
@@ -54,7 +55,7 @@ class Settled:
         does not list is not known. Else the oracle's own choice.
         """
         if not self.tops:
-            return self.pool.oracle.answer_words(batch, count)
+            return codec_of(self.pool.oracle).answer_words(batch, count)
         likeliest = sorted(self.tops, key=lambda token: (-self.tops[token], token))
         return tuple(likeliest[: count - len(batch.label_words)])
 

@@ -14,6 +14,7 @@ import numpy as np
 from distributed_tuner.config.prompt import PromptConfig, TextPromptConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.prompts.spec import prompt_spec, start_text
 from distributed_tuner.stages.coordinates import coordinates
 from distributed_tuner.tasks.base import Task
@@ -120,11 +121,12 @@ class SoftSpace:
         return self.start if isinstance(candidate, Text) else coordinates(model, candidate, self.spec)
 
     def texts(self, model: LossOracle, candidates: Sequence[Candidate], tokens: TokenSpace) -> list[str]:
-        rows = [model.materialize(candidate, self.spec) for candidate in candidates]
-        return model.project(rows, self.spec.layout, tokens)
+        codec = codec_of(model)
+        rows = [codec.materialize(candidate, self.spec) for candidate in candidates]
+        return codec.project(rows, self.spec.layout, tokens)
 
     def is_too_long(self, model: LossOracle, text: str) -> bool:
-        return model.token_count(text) > self.spec.length
+        return codec_of(model).token_count(text) > self.spec.length
 
     def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
         return ()
@@ -133,7 +135,7 @@ class SoftSpace:
         return ()
 
     def kept(self, model: LossOracle, candidate: Candidate) -> Array | str:
-        return candidate.text if isinstance(candidate, Text) else model.materialize(candidate, self.spec)
+        return candidate.text if isinstance(candidate, Text) else codec_of(model).materialize(candidate, self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ class WordSpace:
     def vocabulary(self, model: LossOracle) -> tuple[str, ...]:
         if self.allowed == "task":
             return self.task_words
-        return self._chosen(model.vocabulary(TokenSpace("printable" if self.allowed == "printable" else "words")))
+        space = TokenSpace("printable" if self.allowed == "printable" else "words")
+        return self._chosen(codec_of(model).vocabulary(space))
 
     def words_beforehand(self, has_tokenizer: bool) -> tuple[str, ...]:
         return self.task_words if self.allowed == "task" else self._chosen(STAND_INS if has_tokenizer else ())

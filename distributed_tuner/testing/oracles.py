@@ -13,6 +13,7 @@ from distributed_tuner.config.oracle import CustomOracleConfig, Price, Tile
 from distributed_tuner.custom import path_of
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import PromptCodec, codec_of
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.stages.coordinates import coordinates
@@ -71,6 +72,11 @@ class Member:
     layouts: tuple[str, ...] = LAYOUTS
 
     @property
+    def codec(self) -> PromptCodec:
+        """What the oracle knows of rows and words."""
+        return codec_of(self.oracle)
+
+    @property
     def around(self) -> int:
         """Tokens that a masked model reads beside the words: two special ones and the mask."""
         return 3 if self.masked else 0
@@ -112,7 +118,7 @@ def spec_for_texts(member: Member, layout: Layout) -> PromptSpec:
 
 def is_discrete(member: Member, spec: PromptSpec, space: TokenSpace, seed: str = "rows") -> str:
     rows = standard_normal((seed,), spec.length * member.oracle.info.width).reshape(spec.length, -1)
-    return member.oracle.project([rows], spec.layout, space)[0]
+    return member.codec.project([rows], spec.layout, space)[0]
 
 
 class OracleSuite:
@@ -229,8 +235,8 @@ class OracleSuite:
         plus, minus = member.candidates()[:2]
         assert isinstance(plus, Perturbation)
         assert isinstance(minus, Perturbation)
-        centre = member.oracle.materialize(Point(plus.center.vector), spec)
-        up, down = (member.oracle.materialize(candidate, spec) for candidate in (plus, minus))
+        centre = member.codec.materialize(Point(plus.center.vector), spec)
+        up, down = (member.codec.materialize(candidate, spec) for candidate in (plus, minus))
         assert up.shape == (spec.length, member.oracle.info.width)
         np.testing.assert_allclose((up + down) / 2, centre, atol=1e-5)
         unit = member.oracle.info.embedding_std if scale == "embedding" else 1.0
@@ -242,7 +248,7 @@ class OracleSuite:
         spec = member.spec()
         told = member.oracle.evaluate(member.request())
         explicit = replace(spec, init="zeros", text="", scale="paper")
-        points = tuple(Point(member.oracle.materialize(c, spec).reshape(-1)) for c in member.candidates())
+        points = tuple(Point(member.codec.materialize(c, spec).reshape(-1)) for c in member.candidates())
         again = member.oracle.evaluate(Request(points, MIXED, explicit))
         np.testing.assert_allclose(again.logits, told.logits, atol=1e-5, rtol=1e-5)
 
@@ -281,7 +287,7 @@ class VocabularySuite(OracleSuite):
 
     def test_nearest_tokens_name_one_token_a_row(self, member: Member) -> None:
         rows = standard_normal(("rows",), 3 * member.oracle.info.width).reshape(3, -1)
-        found = member.oracle.nearest_tokens(rows)
+        found = member.codec.nearest_tokens(rows)
         assert len(found) == 3
         assert all(isinstance(token, str) and 0 < cosine <= 1.0001 for token, cosine in found)
 
@@ -301,35 +307,35 @@ class VocabularySuite(OracleSuite):
     def test_rows_in_words_are_read_back(self, member: Member, layout: Layout, space: TokenSpace) -> None:
         spec = spec_for_texts(member, layout)
         text = is_discrete(member, spec, space)
-        assert member.oracle.token_count(text) == spec.length
-        rows = member.oracle.materialize(Embedded(text), spec)
+        assert member.codec.token_count(text) == spec.length
+        rows = member.codec.materialize(Embedded(text), spec)
         assert rows.shape == (spec.length, member.oracle.info.width)
-        assert rows.tobytes() == member.oracle.materialize(Embedded(text), spec).tobytes()
-        assert member.oracle.project([rows], spec.layout, space) == [text]
+        assert rows.tobytes() == member.codec.materialize(Embedded(text), spec).tobytes()
+        assert member.codec.project([rows], spec.layout, space) == [text]
 
     @pytest.mark.parametrize("space", [*SPACES, TokenSpace("published", "published")])
     def test_prompts_are_put_into_words_each_by_itself(self, member: Member, space: TokenSpace) -> None:
         width = member.oracle.info.width
         prompts = [standard_normal(("p", i), 3 * width).reshape(3, width) for i in range(4)]
-        together = member.oracle.project(prompts, "prefix", space)
-        assert together == [member.oracle.project([rows], "prefix", space)[0] for rows in prompts]
-        assert member.oracle.project([], "prefix", space) == []
-        assert len(set(member.oracle.vocabulary(TokenSpace()))) > 10
+        together = member.codec.project(prompts, "prefix", space)
+        assert together == [member.codec.project([rows], "prefix", space)[0] for rows in prompts]
+        assert member.codec.project([], "prefix", space) == []
+        assert len(set(member.codec.vocabulary(TokenSpace()))) > 10
 
     def test_tokens_of_words_make_a_text(self, member: Member) -> None:
-        tokens = member.oracle.vocabulary(TokenSpace())
+        tokens = member.codec.vocabulary(TokenSpace())
         assert all(token.startswith(" ") and token.strip() for token in tokens)
-        assert member.oracle.token_count("".join(tokens[:7])) == 7
-        assert member.oracle.token_count("") == 0
+        assert member.codec.token_count("".join(tokens[:7])) == 7
+        assert member.codec.token_count("") == 0
 
     def test_a_text_without_tokens_is_no_prompt(self, member: Member) -> None:
         with pytest.raises(ModelError, match="must have at least one token"):
-            member.oracle.materialize(Embedded(""), member.spec())
+            member.codec.materialize(Embedded(""), member.spec())
 
     def test_tiles_leave_words_alone(self, member: Member) -> None:
         tiled = TiledOracle(member.oracle, Tile(candidates=2, examples=3))
         text = is_discrete(member, member.spec(), TokenSpace())
-        rows = tiled.materialize(Embedded(text), member.spec())
-        assert tiled.project([rows], "prefix", TokenSpace()) == [text]
-        assert tiled.token_count(text) == SPEC.length
-        assert tiled.vocabulary(TokenSpace()) == member.oracle.vocabulary(TokenSpace())
+        rows = codec_of(tiled).materialize(Embedded(text), member.spec())
+        assert codec_of(tiled).project([rows], "prefix", TokenSpace()) == [text]
+        assert codec_of(tiled).token_count(text) == SPEC.length
+        assert codec_of(tiled).vocabulary(TokenSpace()) == member.codec.vocabulary(TokenSpace())

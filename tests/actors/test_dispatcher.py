@@ -215,11 +215,11 @@ def test_what_an_actor_refuses_arrives_as_our_error() -> None:
         raise raised(ModelError("a text must have a token"))
 
     actor = FakeActor()
-    actor.project = SimpleNamespace(remote=refusing)  # type: ignore[attr-defined]
+    actor.ask = SimpleNamespace(remote=refusing)  # type: ignore[attr-defined]
 
     async def body(dispatcher: Dispatcher) -> None:
         with pytest.raises(ModelError, match=r"^a text must have a token$") as caught:
-            await dispatcher.project([], "prefix", TokenSpace())
+            await dispatcher.ask("project", [], "prefix", TokenSpace())
         assert type(caught.value) is ModelError
 
     with_pool([actor], body)

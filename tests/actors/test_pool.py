@@ -27,6 +27,7 @@ from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.reader import Ledger
 from distributed_tuner.oracles.analytic import AnalyticOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.runs.evaluation import evaluate
 from distributed_tuner.values import Batch, Embedded, Example, PromptSpec, Request, TokenSpace
 
@@ -162,17 +163,19 @@ def test_texts_and_rows_go_through_the_pool_as_they_are() -> None:
     texts = (Embedded("<3> <5> <8>"), Embedded("of its own"))
     pool = Pool.start(config, "texts")
     try:
-        rows = [pool.oracle.materialize(text, spec) for text in texts]
+        rows = [codec_of(pool.oracle).materialize(text, spec) for text in texts]
         for got, text in zip(rows, texts, strict=True):
-            assert got.tobytes() == local.materialize(text, spec).tobytes()
+            assert got.tobytes() == codec_of(local).materialize(text, spec).tobytes()
         for space in (TokenSpace(), TokenSpace("published", "published")):
-            assert pool.oracle.project(rows, "prefix", space) == local.project(rows, "prefix", space)
-            assert pool.oracle.vocabulary(space) == local.vocabulary(space)
-        assert [pool.oracle.token_count(text.text) for text in texts] == [3, 3]
+            assert codec_of(pool.oracle).project(rows, "prefix", space) == codec_of(local).project(
+                rows, "prefix", space
+            )
+            assert codec_of(pool.oracle).vocabulary(space) == codec_of(local).vocabulary(space)
+        assert [codec_of(pool.oracle).token_count(text.text) for text in texts] == [3, 3]
         asked = Request(texts, batch, spec)
         assert pool.oracle.evaluate(asked).logits.tobytes() == local.evaluate(asked).logits.tobytes()
         assert pool.oracle.cost(asked) == local.cost(asked)
         with pytest.raises(ModelError, match=r"^a text must have at least one token"):
-            pool.oracle.materialize(Embedded(""), spec)
+            codec_of(pool.oracle).materialize(Embedded(""), spec)
     finally:
         pool.stop()

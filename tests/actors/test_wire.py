@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.pool.messages import Opener, Packed, Recent, pack, read_reply, reply, tiles_of, unpack, unpack_whole
+from actors.pool.messages import Opener, Packed, Recent, pack, read_reply, reply, tiles_of, unpack
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.values import (
@@ -65,7 +65,7 @@ def told(candidate: Candidate, bare: bool = False) -> Any:
 @pytest.mark.parametrize(("gradient", "fresh"), [(False, False), (True, False), (False, True)])
 def test_a_request_arrives_as_it_was(gradient: bool, fresh: bool) -> None:
     request = Request(CANDIDATES, BATCH, PROMPT, gradient, fresh)
-    got = asyncio.run(unpack_whole(packed(request), Recent(2)))
+    (got,) = Opener().open(tiles_of(packed(request), cut(request, Tile(candidates=100, examples=100))))
     assert (got.batch, got.prompt, got.gradient, got.fresh) == (BATCH, PROMPT, gradient, fresh)
     assert [told(one) for one in got.candidates] == [told(one) for one in CANDIDATES]
 

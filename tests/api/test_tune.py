@@ -25,7 +25,7 @@ from distributed_tuner import (
 )
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
-from distributed_tuner.errors import ConfigError, RunDirectoryError, TaskError
+from distributed_tuner.errors import ConfigError, ModelError, RunDirectoryError, TaskError
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.values import Text
@@ -205,8 +205,21 @@ def test_an_oracle_that_lacks_methods_is_told_which() -> None:
 
         def evaluate(self, request: Any, timeout: float = 0) -> None: ...
 
-    with pytest.raises(ConfigError, match=r"got a Half\. It lacks cost, materialize, .* of the LossOracle protocol"):
+    with pytest.raises(ConfigError, match=r"got a Half\. It lacks cost of the LossOracle protocol"):
         tuned(model=Half())
+
+
+def test_an_oracle_of_three_members_is_tuned_from_zero() -> None:
+    class Three:
+        def __init__(self) -> None:
+            self._oracle = AnalyticOracle(AnalyticOracleConfig())
+            self.info = self._oracle.info
+            self.cost, self.evaluate = self._oracle.cost, self._oracle.evaluate
+
+    found = tuned(model=Three())
+    assert found.prompt.nearest_tokens == []
+    with pytest.raises(ModelError, match=r"prompt\.init: text, but .* has no codec"):
+        tuned(model=Three(), prompt={"length": 4, "init": "text"})
 
 
 # ---------------------------------------------------------------------------------------------------------- callbacks

@@ -34,6 +34,7 @@ from benchmarks.peers.reading import accuracies, asked_of, shown_in, worded
 from benchmarks.peers.server import CountingServer
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.oracles import build
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.prompts.export import ExportedPrompt, write_peft
 from distributed_tuner.prompts.spec import NO_ROWS
@@ -198,7 +199,7 @@ def oracle(tiny_llama: Path) -> tuple[TiledOracle, TransformersOracleConfig]:
 def task(oracle: tuple[TiledOracle, TransformersOracleConfig]) -> Task:
     """Return a task of the tiny model's own words."""
     found = task_of("demo", Path(), 0, 8)
-    words = oracle[0].vocabulary(TokenSpace("words"))[:2]
+    words = codec_of(oracle[0]).vocabulary(TokenSpace("words"))[:2]
 
     def cut(examples: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(replace(example, label=i % 2) for i, example in enumerate(examples[:8]))
@@ -331,7 +332,7 @@ def test_rows_of_an_adapter_are_read_in_front_of_the_text(
     write_peft(ExportedPrompt(rows, "prefix", "tiny", "peft", "adamw", [], {}, {}), tmp_path)
     shipped = Shipped(adapter=str(tmp_path))
     candidate, spec = asked_of(shipped)
-    np.testing.assert_array_equal(oracle[0].materialize(candidate, spec), rows)
+    np.testing.assert_array_equal(codec_of(oracle[0]).materialize(candidate, spec), rows)
     assert all(0 <= accuracy <= 1 for accuracy in accuracies(task, shipped, oracle[0]))
 
 

@@ -13,6 +13,7 @@ from distributed_tuner import oracles
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile, TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.wrappers.cached import CachedOracle
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.values import Batch, Objective, Point, Request, Text
@@ -24,7 +25,7 @@ every = pytest.mark.parametrize("architecture", MODELS)
 
 def wide(oracle: LossOracle, count: int = 20) -> Batch:
     batch = MIXED
-    return replace(batch, answer_words=oracle.answer_words(batch, count))
+    return replace(batch, answer_words=codec_of(oracle).answer_words(batch, count))
 
 
 def points(oracle: LossOracle, count: int = 3) -> tuple[Point, ...]:
@@ -38,11 +39,13 @@ def points(oracle: LossOracle, count: int = 3) -> tuple[Point, ...]:
 def test_the_words_follow_from_model_and_task_alone(tiny_oracle: Callable[..., LossOracle], architecture: str) -> None:
     oracle = tiny_oracle(architecture)
     batch = MIXED
-    words = oracle.answer_words(batch, 12)
+    words = codec_of(oracle).answer_words(batch, 12)
     assert len(words) == len(set(words)) == 12 - len(batch.label_words)
     assert not set(words) & set(batch.label_words)
-    assert words == oracle.answer_words(replace(batch, examples=batch.examples[:1]), 12)
-    assert words[:5] == oracle.answer_words(batch, 5 + len(batch.label_words)), "more words go on where fewer end"
+    assert words == codec_of(oracle).answer_words(replace(batch, examples=batch.examples[:1]), 12)
+    assert words[:5] == codec_of(oracle).answer_words(batch, 5 + len(batch.label_words)), (
+        "more words go on where fewer end"
+    )
     assert oracle.info.answer_words > 0
 
 
@@ -106,7 +109,7 @@ def test_words_that_are_no_single_token_are_refused(tiny_oracle: Callable[..., L
 
 def test_an_oracle_of_label_words_alone_says_so() -> None:
     oracle = oracles.build(AnalyticOracleConfig(kind="analytic"))
-    assert oracle.answer_words(MIXED, 10) == () and oracle.info.answer_words == 0
+    assert codec_of(oracle).answer_words(MIXED, 10) == () and oracle.info.answer_words == 0
     with pytest.raises(ModelError, match="label words alone"):
         oracle.evaluate(Request((Text("a"),), replace(MIXED, answer_words=(" film",)), SPEC))
 

@@ -43,7 +43,7 @@ class NoisyOracle(AnalyticOracle):
         return Evaluation(losses, answer.example_losses, answer.logits, answer.cost)
 
     def _loss(self, candidate: Candidate, prompt: PromptSpec) -> float:
-        x = self.materialize(candidate, prompt).reshape(-1)
+        x = self.codec.materialize(candidate, prompt).reshape(-1)
         return 2.0 + float(x.mean()) + self.noise * float(generator((x.tobytes().hex(),)).standard_normal())
 
 
@@ -81,7 +81,7 @@ def test_a_difference_below_the_noise_is_swamped_however_small(rho: float) -> No
 def test_a_difference_that_rounding_has_eaten_whole_is_swamped_though_no_noise_is_seen() -> None:
     class Coarse(NoisyOracle):
         def _loss(self, candidate: Candidate, prompt: PromptSpec) -> float:
-            x: Array = self.materialize(candidate, prompt).astype(np.float16)
+            x: Array = self.codec.materialize(candidate, prompt).astype(np.float16)
             return float(np.abs(x).mean())
 
     found = calibrate(Coarse(0.0), MIXED, SPEC, pairs(4, 1e-9))

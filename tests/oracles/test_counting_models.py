@@ -16,6 +16,7 @@ from distributed_tuner.config.oracle import AnalyticOracleConfig, Price, Transfo
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError, ModelError, TaskError
 from distributed_tuner.oracles import build
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.cost_model import build_counter
 from distributed_tuner.oracles.local import loading
 from distributed_tuner.oracles.local.backbone import Trunk
@@ -79,7 +80,7 @@ def test_a_text_that_cannot_be_rows_is_refused_before_anything_is_loaded(
     spec = replace(SPEC, layout=layout)
     askers = (
         lambda: build_counter(tiny_config(architecture)).require_embedded(spec),
-        lambda: tiny_oracle(architecture).materialize(Embedded("good film"), spec),
+        lambda: codec_of(tiny_oracle(architecture)).materialize(Embedded("good film"), spec),
     )
     for ask in askers:
         if architecture in MASKED_ARCHITECTURES and layout == "add":

@@ -15,6 +15,7 @@ import torch
 from benchmarks.families import FAMILIES, LENGTH, ORIGINAL, WINDOW, Family, batch, make, measure, tokenizer
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.cost_model import build_counter
 from distributed_tuner.oracles.local.cpu_linear import pack_linears, unpack_linears
 from distributed_tuner.oracles.local.oracle import TransformersOracle
@@ -96,7 +97,7 @@ def test_whole_rows_in_many_passes(name: str, folder: Callable[[str], Path], mon
     oracle = TransformersOracle(settings(folder(name)))
     points = tuple(Point(standard_normal(("x", i), LENGTH * oracle.info.width)) for i in range(5))
     asked = batch(FAMILIES[name])
-    rows = oracle._to_device(np.stack([oracle.materialize(point, SPEC) for point in points]))
+    rows = oracle._to_device(np.stack([codec_of(oracle).materialize(point, SPEC) for point in points]))
     with torch.inference_mode():
         wanted = oracle._whole.soft(rows, asked, SPEC)
         monkeypatch.setattr("distributed_tuner.oracles.local.whole_rows.TOKENS", {"cpu": 40})

@@ -10,6 +10,7 @@ from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, batch_
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import GRADIENT_QUERIES, LossOracle, value_and_grad
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import (
@@ -149,7 +150,7 @@ def test_every_soft_recipe_has_the_gradient_of_its_point(member: Member) -> None
     )
     spec = member.spec(scale="paper")
     explicit = replace(spec, init="zeros", text="")
-    points = tuple(Point(member.oracle.materialize(recipe, spec).reshape(-1)) for recipe in recipes)
+    points = tuple(Point(codec_of(member.oracle).materialize(recipe, spec).reshape(-1)) for recipe in recipes)
     found = gradients_of(member.oracle, Request(recipes, MIXED, spec))
     expected = gradients_of(member.oracle, Request(points, MIXED, explicit))
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

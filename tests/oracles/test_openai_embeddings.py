@@ -14,6 +14,7 @@ from tiny_models import MIXED, SPEC, batch_of, make_tokenizer, plain_logits, pla
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig, TransformersOracleConfig, VllmOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.cost_model import build_counter
 from distributed_tuner.oracles.served.openai import OpenAIOracle
 from distributed_tuner.prompts.spec import NO_ROWS
@@ -59,7 +60,7 @@ def test_soft_candidates_where_the_server_takes_embeddings(
     spec = PromptSpec(5, "vocab", "", layout, "paper")
     point = Point(np.random.default_rng(1).standard_normal(5 * 32).astype(np.float32))
     answer = oracle.evaluate(request((point,), MIXED, spec))
-    wanted = plain_logits(model, tokenizer, oracle.materialize(point, spec), layout, MIXED)
+    wanted = plain_logits(model, tokenizer, codec_of(oracle).materialize(point, spec), layout, MIXED)
     difference = answer.logits[0] - wanted
     assert np.abs(difference - difference.mean(axis=1, keepdims=True)).max() < 0.1  # bfloat16 on the way
 

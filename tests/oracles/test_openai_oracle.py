@@ -10,6 +10,7 @@ from tiny_models import MIXED, SPEC, batch_of, make_tokenizer
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.cost_model import build_counter
 from distributed_tuner.oracles.served.openai import OpenAIOracle
 from distributed_tuner.oracles.served.rate_limit import Rate
@@ -149,11 +150,11 @@ def test_a_chat_answers_with_the_bare_word(make: Make, server: CompletionsServer
 
 def test_tokens_and_words_need_a_tokenizer(make: Make, tokenizer_directory: str) -> None:
     blind, seeing = make(), make(tokenizer=tokenizer_directory)
-    assert blind.vocabulary(TokenSpace()) == ()
-    assert " film" in seeing.vocabulary(TokenSpace())
-    assert seeing.token_count("good film") == 2
+    assert codec_of(blind).vocabulary(TokenSpace()) == ()
+    assert " film" in codec_of(seeing).vocabulary(TokenSpace())
+    assert codec_of(seeing).token_count("good film") == 2
     with pytest.raises(ModelError, match=r"set oracle\.tokenizer"):
-        blind.token_count("good film")
+        codec_of(blind).token_count("good film")
 
 
 # --------------------------------------------------------------------------------------------------- label words
@@ -176,7 +177,7 @@ def test_what_cannot_be_asked(make: Make, tokenizer_directory: str) -> None:
     with pytest.raises(ModelError, match="no gradients"):
         make().evaluate(Request(TEXTS, BATCH, NO_ROWS, gradient=True))
     with pytest.raises(ModelError, match="takes no embeddings"):
-        make().materialize(TEXTS[0], SPEC)
+        codec_of(make()).materialize(TEXTS[0], SPEC)
     with pytest.raises(TaskError, match="text or a cue"):
         make().evaluate(request(batch=batch_of(["a good film", ""], cue="")))
 

@@ -10,6 +10,7 @@ from completions_server import Asked, CompletionsServer, Reply, answered
 from tiny_models import batch_of, make_tokenizer
 
 from distributed_tuner.config.head import CentroidHeadConfig, HeadConfig, NeighboursHeadConfig, VocabularyHeadConfig
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.served.openai import OpenAIOracle
 from distributed_tuner.oracles.wrappers.cached import CachedOracle
 from distributed_tuner.prompts.spec import NO_ROWS
@@ -100,8 +101,8 @@ def test_a_server_that_tells_of_any_token_is_asked_for_those_of_the_words(
 ) -> None:
     tokenizer = make_tokenizer(True)
     oracle, plain = make(tokenizer=tokenizer_directory), batch_of(["a good film"])
-    words = oracle.answer_words(plain, 8)
-    assert len(words) == 6 and words == oracle.answer_words(plain, 8)
+    words = codec_of(oracle).answer_words(plain, 8)
+    assert len(words) == 6 and words == codec_of(oracle).answer_words(plain, 8)
     batch = replace(plain, answer_words=words)
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (*batch.label_words, *words)]
     server.answer = lambda asked: answered(asked, {f"token_id:{token}": -1.0 - i for i, token in enumerate(ids)})
@@ -110,4 +111,4 @@ def test_a_server_that_tells_of_any_token_is_asked_for_those_of_the_words(
     scores = -1.0 - np.arange(8)
     assert found.features is not None
     np.testing.assert_allclose(found.features[0, 0], scores - scores.mean(), atol=2e-3)
-    assert make().answer_words(plain, 8) == ()
+    assert codec_of(make()).answer_words(plain, 8) == ()

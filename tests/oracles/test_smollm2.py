@@ -15,6 +15,7 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.optimizers import build as build_optimizer
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.local import gguf, loading
 from distributed_tuner.preflight.prepare import prepare
 from distributed_tuner.seeds import standard_normal
@@ -102,7 +103,7 @@ def test_soft_prompts_agree_with_the_plain_forward(
     points = [Point(scale * standard_normal(("x",), LENGTH * 576)) for scale in (0.0, 0.5)]
     answer = oracle.evaluate(Request(tuple(points), batch, spec))
     for logits, point in zip(answer.logits, points, strict=True):
-        expected = plain_logits(*plain, oracle.materialize(point, spec), layout, batch)
+        expected = plain_logits(*plain, codec_of(oracle).materialize(point, spec), layout, batch)
         np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-5)
 
 
@@ -114,8 +115,8 @@ def test_a_text_prompt_agrees_with_the_plain_forward(oracle: LossOracle, plain: 
 
 def test_a_tokens_nearest_token_is_itself(oracle: LossOracle, task: Task) -> None:
     spec = replace(spec_of(task, "prefix"), text="billing, shipping, technical or account.", length=4)
-    rows = oracle.materialize(Point(np.zeros(4 * 576, dtype=np.float32)), spec)
-    assert "".join(token for token, _ in oracle.nearest_tokens(rows)).strip() == "technical or account."
+    rows = codec_of(oracle).materialize(Point(np.zeros(4 * 576, dtype=np.float32)), spec)
+    assert "".join(token for token, _ in codec_of(oracle).nearest_tokens(rows)).strip() == "technical or account."
 
 
 def test_words_are_read_back_and_rows_of_words_are_their_tokens(
@@ -124,17 +125,17 @@ def test_words_are_read_back_and_rows_of_words_are_their_tokens(
     model, tokenizer = plain
     embedding = model.get_input_embeddings().weight.detach().numpy()
     spec, space = spec_of(task, "suffix"), TokenSpace()
-    assert len(oracle.vocabulary(space)) > 20_000
+    assert len(codec_of(oracle).vocabulary(space)) > 20_000
     prompts = [standard_normal(("rows", i), LENGTH * 576).reshape(LENGTH, 576) for i in range(50)]
-    for text in oracle.project(prompts, "suffix", space):
+    for text in codec_of(oracle).project(prompts, "suffix", space):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert len(ids) == oracle.token_count(text) == LENGTH
-        rows = oracle.materialize(Embedded(text), spec)
+        assert len(ids) == codec_of(oracle).token_count(text) == LENGTH
+        rows = codec_of(oracle).materialize(Embedded(text), spec)
         np.testing.assert_array_equal(rows, embedding[ids])
-        assert oracle.project([rows], "suffix", space) == [text]
+        assert codec_of(oracle).project([rows], "suffix", space) == [text]
     text = " Route this message to a team"
-    rows = oracle.materialize(Embedded(text), spec)
-    assert oracle.project([rows + 0.01 * prompts[0]], "suffix", space) == [text]
+    rows = codec_of(oracle).materialize(Embedded(text), spec)
+    assert codec_of(oracle).project([rows + 0.01 * prompts[0]], "suffix", space) == [text]
 
 
 def test_a_few_steps_of_zot_lower_the_training_loss(oracle: LossOracle, task: Task) -> None:

@@ -13,6 +13,7 @@ from tiny_models import MIXED, SPEC, plain_logits, plain_text_logits
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.values import Array, Center, Embedded, Perturbation, Point, Request, Text, TokenSpace
 
@@ -44,7 +45,9 @@ def test_sequences_are_the_plain_ones(
     lines = SoftLines(tiny_config(architecture, bos), "float32")
     model, tokenizer = plain(architecture, bos)
     candidate = point(lines)
-    wanted = plain_logits(model, tokenizer, lines.materialize(candidate, replace(SPEC, layout=layout)), layout, MIXED)
+    wanted = plain_logits(
+        model, tokenizer, lines.rows.materialize(candidate, replace(SPEC, layout=layout)), layout, MIXED
+    )
     assert np.abs(logits_of(model, lines, candidate, layout) - wanted).max() < 1e-4
 
 
@@ -74,14 +77,16 @@ def test_rows_tokens_and_counts_are_the_transformers_oracles(
     assert lines.dtype == info.dtype
     center = Center("c", point(lines).vector)
     for candidate in (point(lines), Embedded("good movie"), Perturbation(center, (1, 2), -1, 0.5)):
-        rows = lines.materialize(candidate, spec)
-        assert np.array_equal(rows, oracle.materialize(candidate, spec))
-        assert lines.nearest_tokens(rows, layout) == oracle.nearest_tokens(rows, layout)
-        assert lines.project([rows], layout, TokenSpace()) == oracle.project([rows], layout, TokenSpace())
+        rows = lines.rows.materialize(candidate, spec)
+        assert np.array_equal(rows, codec_of(oracle).materialize(candidate, spec))
+        assert lines.rows.nearest_tokens(rows, layout) == codec_of(oracle).nearest_tokens(rows, layout)
+        assert lines.rows.project([rows], layout, TokenSpace()) == codec_of(oracle).project(
+            [rows], layout, TokenSpace()
+        )
         request = Request((candidate, Text("a film")), MIXED, spec)
         assert lines.cost(request) == oracle.cost(request)
-    assert lines.vocabulary(TokenSpace()) == oracle.vocabulary(TokenSpace())
-    assert lines.token_count("good movie") == oracle.token_count("good movie")
+    assert lines.rows.vocabulary(TokenSpace()) == codec_of(oracle).vocabulary(TokenSpace())
+    assert lines.rows.token_count("good movie") == codec_of(oracle).token_count("good movie")
 
 
 def test_a_cost_counts_the_rows_of_the_sequences(tiny_config: Configured) -> None:

@@ -22,6 +22,7 @@ from tiny_models import (
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
 from distributed_tuner.values import Batch, Point, PromptSpec, Request, Text
@@ -45,7 +46,7 @@ def assert_parity(oracle: LossOracle, plain: tuple[Any, Any], layout: str, batch
     candidates = points(oracle, 3)
     got = oracle.evaluate(Request(candidates, batch, spec)).logits
     for logits, candidate in zip(got, candidates, strict=True):
-        expected = plain_logits(*plain, oracle.materialize(candidate, spec), layout, batch)
+        expected = plain_logits(*plain, codec_of(oracle).materialize(candidate, spec), layout, batch)
         np.testing.assert_allclose(logits, expected, atol=TOLERANCE)
     assert np.abs(got[0] - got[1]).max() > 0.01  # a prompt that is not evaluated would agree with anything
 

@@ -10,6 +10,7 @@ from tiny_models import ARCHITECTURES, MASKED_ARCHITECTURES, MIXED, SPEC, filler
 
 from distributed_tuner.errors import ModelError, OracleError
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.values import (
     Array,
     Center,
@@ -24,7 +25,7 @@ from distributed_tuner.values import (
 
 
 def base(oracle: LossOracle, spec: PromptSpec) -> Array:
-    return oracle.materialize(Point(np.zeros(spec.length * oracle.info.width, dtype=np.float32)), spec)
+    return codec_of(oracle).materialize(Point(np.zeros(spec.length * oracle.info.width, dtype=np.float32)), spec)
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -69,13 +70,13 @@ def test_a_unit_step_is_the_embeddings_standard_deviation(pair: tuple[Any, ...])
     assert oracle.info.embedding_std == pytest.approx(embedding.std(ddof=1), rel=1e-5)
     for scale, step in (("paper", 1.0), ("embedding", embedding.std(ddof=1))):
         spec = replace(SPEC, scale=scale)
-        np.testing.assert_allclose(oracle.materialize(one, spec) - base(oracle, spec), step, rtol=1e-4)
+        np.testing.assert_allclose(codec_of(oracle).materialize(one, spec) - base(oracle, spec), step, rtol=1e-4)
 
 
 def test_a_token_is_nearest_to_itself(pair: tuple[Any, ...]) -> None:
     oracle, embedding, tokenizer = pair
     ids = [tokenizer.convert_tokens_to_ids(t) for t in ("Ġgreat", "film")]
-    found = oracle.nearest_tokens(embedding[ids] * np.float32(3))
+    found = codec_of(oracle).nearest_tokens(embedding[ids] * np.float32(3))
     assert [token for token, _ in found] == [" great", "film"]
     np.testing.assert_allclose([cosine for _, cosine in found], 1.0, atol=1e-5)
 
@@ -87,7 +88,7 @@ def test_a_text_init_without_text_is_refused(tiny_oracle: Callable[..., LossOrac
 
 def test_a_text_has_no_rows(tiny_oracle: Callable[..., LossOracle]) -> None:
     with pytest.raises(OracleError, match="text candidate has no prompt coordinates"):
-        tiny_oracle("llama").materialize(Text("Classify"), SPEC)
+        codec_of(tiny_oracle("llama")).materialize(Text("Classify"), SPEC)
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -109,7 +110,7 @@ def test_an_embedded_text_has_the_bits_of_init_text(
     spec = replace(SPEC, length=length, scale=scale)
     started = base(oracle, spec)
     for init in ("text", "zeros", "vocab"):
-        rows = oracle.materialize(
+        rows = codec_of(oracle).materialize(
             Embedded(spec.text), replace(spec, init=init, text="" if init != "text" else spec.text)
         )
         assert rows.tobytes() == started.tobytes()
@@ -120,7 +121,7 @@ def test_a_text_is_embedded_as_the_published_code_does(pair: tuple[Any, ...]) ->
     words, long = "good film", "good film bad movie was it an good"
 
     def rows_of(text: str, length: int) -> Array:
-        rows: Array = oracle.materialize(Embedded(text, published=True), replace(SPEC, length=length))
+        rows: Array = codec_of(oracle).materialize(Embedded(text, published=True), replace(SPEC, length=length))
         return rows
 
     ids = tokenizer(words + " a" * 10)["input_ids"]
@@ -136,10 +137,10 @@ def test_an_embedded_text_takes_the_place_of_the_tokens_that_rows_are_added_to(
     oracle, (model, tokenizer) = tiny_oracle("llama", bos), plain("llama", bos)
     embedding = model.get_input_embeddings().weight.detach().numpy()
     spec = replace(SPEC, layout="add", init="zeros", text="", length=4)
-    rows = oracle.materialize(Embedded("Classify the movie review"), spec)
+    rows = codec_of(oracle).materialize(Embedded("Classify the movie review"), spec)
     under = [*tokenizer("")["input_ids"], *filler_ids(4, len(embedding))]
     ids = tokenizer("Classify the movie review", add_special_tokens=False)["input_ids"]
     np.testing.assert_allclose(rows + embedding[under[:4]], embedding[ids], atol=1e-6)
     got = oracle.evaluate(Request((Embedded("Classify the movie review"),), MIXED, spec)).logits[0]
     np.testing.assert_allclose(got, plain_logits(model, tokenizer, rows, "add", MIXED), atol=1e-5, rtol=1e-5)
-    assert oracle.project([rows], "add", TokenSpace("all")) == ["Classify the movie review"]
+    assert codec_of(oracle).project([rows], "add", TokenSpace("all")) == ["Classify the movie review"]

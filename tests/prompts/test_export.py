@@ -13,6 +13,7 @@ from distributed_tuner import oracles
 from distributed_tuner.config.head import LabelWordsHeadConfig, VocabularyHeadConfig
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.prompts.export import ExportedPrompt, read, text_of, write, write_peft, write_safetensors
 from distributed_tuner.prompts.head_export import ExportedHead, read_head, write_head
 from distributed_tuner.prompts.spec import NO_ROWS
@@ -132,7 +133,7 @@ def assert_peft_agrees(model_name: str, plain: tuple[Any, Any], batch: Batch, sp
     config = TransformersOracleConfig(kind="transformers", model=model_name, dtype="float32", device="cpu", threads=1)
     oracle = oracles.build(config)
     point = Point(standard_normal(("peft",), spec.length * oracle.info.width))
-    rows = oracle.materialize(point, spec)
+    rows = codec_of(oracle).materialize(point, spec)
     write_peft(replace(PROMPT, rows=rows, model=model_name), out)
     answer = oracle.evaluate(Request((point,), batch, spec))
     np.testing.assert_allclose(peft_logits(*plain, out, batch), answer.logits[0], atol=1e-4)

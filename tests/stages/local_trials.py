@@ -13,6 +13,7 @@ from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import OracleTimeout
 from distributed_tuner.ledger.rows import EvalRow, FeedbackRow, MeasureRow, RestartRow, Row, ScreenRow, StepRow
 from distributed_tuner.oracles.base import evaluation, priced
+from distributed_tuner.oracles.codec import PromptCodec, codec_of
 from distributed_tuner.oracles.tiling import cut
 from distributed_tuner.proposers.base import Ask, Proposer
 from distributed_tuner.stages.state_classes import STATE_CLASSES
@@ -22,16 +23,11 @@ from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Answer,
     Array,
-    Batch,
-    Candidate,
     Cost,
     Evaluation,
     Example,
-    Layout,
     OracleInfo,
-    PromptSpec,
     Request,
-    TokenSpace,
 )
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -131,23 +127,9 @@ class TimedOracle:
         answer = self._oracle.evaluate(request)
         return evaluation(self.spoil(request, answer.logits.copy()), request.batch, cost, answer.gradients)
 
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        return self._oracle.materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        return self._oracle.nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        return self._oracle.project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        return self._oracle.token_count(text)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return self._oracle.vocabulary(space)
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        return self._oracle.answer_words(batch, count)
+    @property
+    def codec(self) -> PromptCodec:
+        return codec_of(self._oracle)
 
 
 @dataclass

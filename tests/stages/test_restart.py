@@ -23,6 +23,7 @@ from local_trials import (
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.errors import ProposerError
 from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.stages.exploit import Exploit
@@ -84,7 +85,8 @@ def test_a_better_proposal_is_adopted_and_the_search_starts_from_it() -> None:
     prompt = prompt_spec(made.prompt, trial._task)
     assert evaluation.batch.split == "train"
     assert np.array_equal(
-        oracle.materialize(evaluation.candidates[0], prompt), oracle.materialize(Embedded("judge each review"), prompt)
+        codec_of(oracle).materialize(evaluation.candidates[0], prompt),
+        codec_of(oracle).materialize(Embedded("judge each review"), prompt),
     )
 
 
@@ -300,7 +302,8 @@ def test_what_a_restart_adopted_stands_after_another_that_adopts_nothing() -> No
         prompt = prompt_spec(made.prompt, each._task)
         assert evaluation.batch.split == "train" and len(evaluation.candidates) == 1
         assert np.allclose(
-            oracle.materialize(evaluation.candidates[0], prompt), oracle.materialize(Embedded("judge film"), prompt)
+            codec_of(oracle).materialize(evaluation.candidates[0], prompt),
+            codec_of(oracle).materialize(Embedded("judge film"), prompt),
         )
 
 

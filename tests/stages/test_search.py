@@ -20,6 +20,7 @@ from local_trials import (
     steps_of,
 )
 
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.stages.search import SearchStage
 from distributed_tuner.stages.selection import Selected, is_better
 from distributed_tuner.values import Array, Point, Request
@@ -265,8 +266,8 @@ def test_waypoints_have_the_losses_of_their_own_prompts(stage: dict[str, Any], e
     best = min(known, key=lambda point: point.loss)
     assert best in trial._stage.trajectory.chosen(2)
     last = trial._stage.trajectory.chosen(2)[-1].candidate
-    expected = oracle.materialize(trial._stage.current, spec)
-    assert np.array_equal(oracle.materialize(last, spec), expected)
+    expected = codec_of(oracle).materialize(trial._stage.current, spec)
+    assert np.array_equal(codec_of(oracle).materialize(last, spec), expected)
 
 
 def test_nothing_is_recorded_where_nothing_reads_it() -> None:

@@ -13,6 +13,7 @@ from distributed_tuner.config.proposer import LocalProposerConfig
 from distributed_tuner.errors import ModelError, ProposerError
 from distributed_tuner.maths.losses import cross_entropy, hinge
 from distributed_tuner.oracles.base import LossOracle
+from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.generation import writer
 from distributed_tuner.proposers.base import Ask
 from distributed_tuner.proposers.local import LocalProposer
@@ -117,11 +118,13 @@ def test_it_serves_rows_and_tokens_as_the_transformers_oracle(
     plain = transformers_oracle(DTYPE)
     spec = spec_of(task, "prefix")
     for candidate in candidates(engine.info.width):
-        rows: Array = engine.materialize(candidate, spec)
-        assert np.array_equal(rows, plain.materialize(candidate, spec))
-    rows = engine.materialize(Embedded("Route the message"), spec)
-    assert engine.project([rows], "prefix", TokenSpace()) == plain.project([rows], "prefix", TokenSpace())
-    assert engine.token_count("Route the message") == plain.token_count("Route the message")
+        rows: Array = codec_of(engine).materialize(candidate, spec)
+        assert np.array_equal(rows, codec_of(plain).materialize(candidate, spec))
+    rows = codec_of(engine).materialize(Embedded("Route the message"), spec)
+    assert codec_of(engine).project([rows], "prefix", TokenSpace()) == codec_of(plain).project(
+        [rows], "prefix", TokenSpace()
+    )
+    assert codec_of(engine).token_count("Route the message") == codec_of(plain).token_count("Route the message")
     info = engine.info
     assert info.extra["engine"].startswith("vllm ")
     assert (info.device, info.dtype, info.soft, info.context) == ("cpu", DTYPE, True, 1023)
@@ -178,8 +181,8 @@ def test_the_scores_of_more_words_than_one_request_tells_are_the_transformers_or
     task: Task, engine: LossOracle, transformers_oracle: Transformers
 ) -> None:
     batch = task.batch("train", range(FEW))
-    words = engine.answer_words(batch, 150)
-    assert words == transformers_oracle(DTYPE).answer_words(batch, 150) and len(words) == 146
+    words = codec_of(engine).answer_words(batch, 150)
+    assert words == codec_of(transformers_oracle(DTYPE)).answer_words(batch, 150) and len(words) == 146
     assert engine.info.answer_words == 128
     request = Request((Text(task.manual_prompt),), replace(batch, answer_words=words), spec_of(task, "prefix"))
     found, wanted = engine.evaluate(request), transformers_oracle(DTYPE).evaluate(request)

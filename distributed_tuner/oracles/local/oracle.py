@@ -28,7 +28,7 @@ from distributed_tuner.oracles.local.packed_rows import PackedRows
 from distributed_tuner.oracles.local.row_limits import context_of, reach_of
 from distributed_tuner.oracles.local.whole_rows import WholeRows
 from distributed_tuner.oracles.tokens.encoding import Encoder
-from distributed_tuner.oracles.tokens.prompt_embeddings import AnswersByRows, PromptRows
+from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import (
     Array,
     Batch,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TransformersOracle(AnswersByRows):
+class TransformersOracle:
     """Answers loss queries of one model on one device. Not thread-safe: one request at a time.
 
     ``model`` and ``tokenizer`` may be given as objects; else they are loaded as ``config`` says. A model becomes the
@@ -82,6 +82,10 @@ class TransformersOracle(AnswersByRows):
     def info(self) -> OracleInfo:
         return self._info
 
+    @property
+    def codec(self) -> PromptRows:
+        return self._rows
+
     def cost(self, request: Request) -> Cost:
         return priced(self._encoder.cost(request), self._config.price)
 
@@ -97,7 +101,7 @@ class TransformersOracle(AnswersByRows):
             if soft:
                 self._require_rows()
                 self._encoder.require_fit(batch, spec)
-                rows = np.stack([self.materialize(request.candidates[i], spec) for i in soft])
+                rows = np.stack([self._rows.materialize(request.candidates[i], spec) for i in soft])
                 if request.gradient:
                     scores, gradients = self._with_gradients(rows, batch, spec, label_ids)
                 else:

@@ -12,7 +12,7 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from distributed_tuner.errors import ModelError, OracleTimeout
 from distributed_tuner.oracles.base import answer, counted, priced
 from distributed_tuner.oracles.served.answer_words import generated_scores
 from distributed_tuner.oracles.served.checks import Checks, Forward
+from distributed_tuner.oracles.served.codec import ServedCodec
 from distributed_tuner.oracles.served.http_client import NAMED_BY_ID, TOKEN_IDS, HttpClient, Prompt, Told
 from distributed_tuner.oracles.served.logprobs import LabelTokens, Scored, failed, refused, top_logprobs
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
@@ -34,18 +35,12 @@ from distributed_tuner.oracles.served.rate_limit import Sleep
 from distributed_tuner.oracles.served.text_prompts import MOST_TOLD, NO_SOFT, ServedText, Source
 from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.values import (
-    Array,
-    Batch,
-    Candidate,
     Cost,
     Evaluation,
     Example,
-    Layout,
     OracleInfo,
-    PromptSpec,
     Request,
     Text,
-    TokenSpace,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +67,7 @@ class OpenAIOracle:
         self._text = ServedText(config)
         embeddings = config.embeddings if config.prompt_embeds else None
         self._soft = None if embeddings is None else SoftLines(Source(embeddings), context=self._text.context)
+        self._codec = ServedCodec(self._text, None if self._soft is None else self._soft.rows)
         self._thread = LoopThread("openai-oracle")
         self._refusals = 0
         self._checks = Checks(self._endpoint.where(), self._client.shown, self._client.told_of)
@@ -87,6 +83,10 @@ class OpenAIOracle:
     @property
     def info(self) -> OracleInfo:
         return self._info
+
+    @property
+    def codec(self) -> ServedCodec:
+        return self._codec
 
     def cost(self, request: Request) -> Cost:
         return self._text.cost(request)
@@ -107,24 +107,6 @@ class OpenAIOracle:
         cost = priced(cost, self._config.price, output=usage.written, cached=usage.cached)
         found = answer(scores.reshape(shape), request.batch, cost, counts=counts)
         return replace(found, remarks=remarks, tops=summed(forward.tops for forward in forwards))
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        return self._embeddings().materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        return self._embeddings().nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        return self._embeddings().project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        return self._text.token_count(text)
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        return self._text.answer_words(batch, count)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return self._text.vocabulary(space) if self._soft is None else self._soft.vocabulary(space)
 
     def close(self) -> None:
         """Close the connections. The oracle answers no more."""

@@ -23,7 +23,7 @@ from distributed_tuner.oracles.local.loading import (
 )
 from distributed_tuner.oracles.local.row_limits import context_of
 from distributed_tuner.oracles.tokens.encoding import Encoder
-from distributed_tuner.oracles.tokens.prompt_embeddings import AnswersByRows, PromptRows
+from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import (
     Batch,
     Candidate,
@@ -41,7 +41,7 @@ WEIGHTS = "model.safetensors"
 SCALES = ("embedding_multiplier", "scale_emb")  # settings of models that multiply embeddings on their way in
 
 
-class SoftLines(AnswersByRows):
+class SoftLines:
     """Makes sequences (T, D) of a causal model in ``dtype``, the dtype that the engine computes in.
 
     ``source`` names the model: any oracle's settings that have ``model``, ``revision`` and ``trust_remote_code``.
@@ -141,7 +141,7 @@ class SoftLines(AnswersByRows):
 
         if isinstance(candidate, Text):
             return [self._embed(self.ids(candidate, example)) for example in examples]
-        rows_L_D = torch.from_numpy(self.materialize(candidate, prompt)).to(self._table.dtype)
+        rows_L_D = torch.from_numpy(self._rows.materialize(candidate, prompt)).to(self._table.dtype)
         return [self._rows.sequence(rows_L_D[None], example, prompt.layout)[0] for example in examples]
 
     def _embed(self, ids: Any) -> "Tensor":

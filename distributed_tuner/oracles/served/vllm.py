@@ -15,7 +15,7 @@ from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.generation import instruction_ids, require_room
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.oracles.served.vllm_engine import MOST_LABELS, Sequenced, VllmEngine
-from distributed_tuner.oracles.tokens.prompt_embeddings import AnswersByRows
+from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import (
     Answer,
     Candidate,
@@ -28,7 +28,7 @@ from distributed_tuner.values import (
 )
 
 
-class VllmOracle(AnswersByRows):
+class VllmOracle:
     """Answers loss queries of one causal model. Not thread-safe: one request at a time.
 
     Raises:
@@ -39,7 +39,6 @@ class VllmOracle(AnswersByRows):
         self._config = config
         self._engine = VllmEngine(config)
         self._lines = SoftLines(config, self._engine.dtype, self._engine.context)
-        self._rows = self._lines.rows
         lines, engine = self._lines, self._engine
         self._info = OracleInfo(
             model=config.model,
@@ -56,6 +55,10 @@ class VllmOracle(AnswersByRows):
     @property
     def info(self) -> OracleInfo:
         return self._info
+
+    @property
+    def codec(self) -> PromptRows:
+        return self._lines.rows
 
     def cost(self, request: Request) -> Cost:
         return priced(self._lines.cost(request), self._config.price)

@@ -23,7 +23,7 @@ FILLER = 1000  # the papers' filler prompt is the tokens 1000, 1001, ... (algori
 
 
 class PromptRows:
-    """The rows that soft candidates stand for, and the tokens that rows are near to.
+    """The prompt codec of one embedding matrix: the rows that candidates stand for, the tokens that rows are near to.
 
     ``embed`` returns the embeddings (..., D) of token ids as the model makes them, ``table_V_D`` is its matrix E.
     """
@@ -51,7 +51,7 @@ class PromptRows:
         x_L_D = self._recipes.coordinates(candidate, base_L_D.size, unit).reshape(base_L_D.shape)
         return base_L_D + np.float32(unit) * x_L_D
 
-    def nearest_tokens(self, rows: Array, layout: Layout) -> list[tuple[str, float]]:
+    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
         """Return the nearest vocabulary token of each row (for "add": of filler plus row), and their cosine."""
         ids, cosines = nearest(self._embed, np.arange(self.size), self._standing([rows], layout), "cosine")
         return [(self._tokenizer.decode([int(i)]), float(c)) for i, c in zip(ids, cosines, strict=True)]
@@ -179,27 +179,3 @@ def _spread(embed: "Callable[[Any], Tensor]", table_V_D: "Tensor") -> float:
             block = embed(ids).double()
             total, squares = total + float(block.sum()), squares + float(block.square().sum())
     return math.sqrt(max(0.0, squares - total * total / count) / (count - 1))
-
-
-class AnswersByRows:
-    """What an oracle (base.py) answers without its layers: from ``_rows`` alone."""
-
-    _rows: PromptRows
-
-    def materialize(self, candidate: Candidate, prompt: PromptSpec) -> Array:
-        return self._rows.materialize(candidate, prompt)
-
-    def nearest_tokens(self, rows: Array, layout: Layout = "prefix") -> list[tuple[str, float]]:
-        return self._rows.nearest_tokens(rows, layout)
-
-    def project(self, rows: Sequence[Array], layout: Layout, space: TokenSpace) -> list[str]:
-        return self._rows.project(rows, layout, space)
-
-    def token_count(self, text: str) -> int:
-        return self._rows.token_count(text)
-
-    def vocabulary(self, space: TokenSpace) -> tuple[str, ...]:
-        return self._rows.vocabulary(space)
-
-    def answer_words(self, batch: Batch, count: int) -> tuple[str, ...]:
-        return self._rows.answer_words(batch, count)
