@@ -56,7 +56,7 @@ stages:
       - {kind: nevergrad, optimizer: TwoPointsDE, intrinsic_dim: 8, num_workers: 8}
 budget: {queries: 240}
 """
-HEADINGS = ("fault", "expected", "same", "rows lost", "made again", "over budget", "s longer", "told")
+HEADINGS = ("fault", "expected", "same", "rows lost", "made again", "over budget", "s longer", "events")
 
 
 @dataclass(frozen=True, slots=True)
