@@ -214,9 +214,9 @@ def test_no_other_name_needs_a_package_or_brings_a_traceback() -> None:
             infinite.append(name)
     assert len(nevergrad.optimizers.registry) == 542
     assert len(by_budget) == 4
-    told = DOCS.read_text(encoding="utf-8").split("\ntrial of ")[1].split("cannot be resumed")[0]
+    told = DOCS.read_text(encoding="utf-8").split("A trial of ")[1].split("cannot be resumed")[0]
     assert others <= set(re.findall(r"`(\w+)`", told))  # some differ now and then only
-    assert [f"`{name}` goes on with infinite coordinates" in DOCS.read_text() for name in infinite] == [True]
+    assert [f"`{name}` proposes infinite coordinates" in DOCS.read_text() for name in infinite] == [True]
     assert missing == {name: package for name, package in needs().items() if find_spec(package) is None}
 
 
