@@ -107,6 +107,12 @@ def test_stages_meet_both_families_through_their_protocols() -> None:
                 assert known, f"{name_of(path)} imports {name}"
 
 
+def test_a_trial_knows_its_stages_by_their_contract_alone() -> None:
+    kinds = {f"distributed_tuner.stages.{name}" for name in ("search", "restart", "screen", "auto_settings")}
+    known = {name.rpartition(".")[0] for name in imports(CORE / "stages" / "trial.py")}
+    assert "distributed_tuner.stages.opening" in known and not known & kinds
+
+
 def test_what_runs_an_optimizer_names_none() -> None:
     """A new kind is a config class, a file and a case of ``build``; what runs it meets the unions and the contract."""
     config, family = "distributed_tuner.config.optimizer", "distributed_tuner.optimizers"

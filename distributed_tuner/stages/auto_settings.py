@@ -4,7 +4,7 @@ One request, paid from the trial's budget like a step. What is asked and what th
 optimizer's family (``optimizers.probe``); when a survey is due, and what its settings change, of the trial.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,15 +15,19 @@ from distributed_tuner.optimizers.probe import Measured, Probe
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.stage import Stage
+from distributed_tuner.stages.trial_state import TrialState
 from distributed_tuner.values import Batch, Candidate, Cost, PromptSpec, Request
 
 
-class SurveyStage:
+class SurveyStage(Stage):
     """One survey of one stage. ``advance`` makes it and returns its row; ``settings`` then holds what was found.
 
     optimizer: its settings, some of them still "auto". start: the prompt that the probe asks around. keep: what must be
     left in the budget for the search. ``best``: what the stages before selected.
     """
+
+    prepares: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -45,11 +49,23 @@ class SurveyStage:
         self._oracle = oracle
         self._accounting = accounting
         self._keep = keep
-        self.current = start
-        self.selected = best
-        self.done = False
-        self.reason = ""
+        self._start = start
+        self._best = best
         self.settings: dict[str, float] = {}
+
+    @property
+    def selected(self) -> Selected | None:
+        """What the stages before selected."""
+        return self._best
+
+    @property
+    def current(self) -> Candidate:
+        """The prompt that is asked around."""
+        return self._start
+
+    def hand_over(self, state: TrialState, place: int) -> None:
+        """Leave what was measured in the place of "auto"."""
+        state.surveyed[place] = self.settings
 
     def advance(self) -> list[Row]:
         """Ask, and say what follows from the answer. Where nothing can be measured, the settings are the defaults."""

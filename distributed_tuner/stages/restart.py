@@ -24,8 +24,10 @@ from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.stages.trial_memory import Memory
+from distributed_tuner.stages.trial_state import TrialState
 from distributed_tuner.stages.validation import Validator, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Cost, Embedded, Evaluation, Request, Start, TokenSpace
@@ -44,7 +46,7 @@ class Adopted:
     source: Literal["proposal", "donor"]
 
 
-class RestartStage:
+class RestartStage(Stage):
     """One restart stage of one trial.
 
     ``incumbent`` is the prompt that the trial comes with. ``boundary``: after its first part the stage waits until
@@ -84,9 +86,6 @@ class RestartStage:
         self._exploit: Exploit | None = None
         self._problem = ""
         self.adopted: Adopted | None = None
-        self.exhausted = False
-        self.done = False
-        self.reason = ""
 
     # ------------------------------------------------------------------------------------------------ what others see
     @property
@@ -112,6 +111,12 @@ class RestartStage:
         """The schedule has the trial restart."""
         self._exploit = exploit
         self._part = "ask"
+
+    def hand_over(self, state: TrialState, place: int) -> None:
+        """Leave the prompt that was adopted; without one, what a restart stage right before it adopted still stands."""
+        state.current, state.trajectory = self.current, Trajectory()
+        if self.adopted is not None:
+            state.adopted = self.adopted.place
 
     def advance(self) -> list[Row]:
         """Do the next part. Sets ``done`` and ``reason`` when the stage has ended."""

@@ -95,6 +95,14 @@ class StageSchedule:
         """Tell whether a restart stage must evaluate its prompt itself, since no stage follows that would."""
         return stage + 1 == len(self.stages) or isinstance(self.stages[stage + 1], RestartStageConfig)
 
+    def restarts_until(self, stage: int) -> int:
+        """Return how many restart stages there are up to a stage, itself included."""
+        return sum(isinstance(config, RestartStageConfig) for config in self.stages[: stage + 1])
+
+    def searches_after(self, stage: int) -> bool:
+        """Tell whether a stage with an optimizer follows."""
+        return any(not isinstance(config, RestartStageConfig) for config in self.stages[stage + 1 :])
+
     # ------------------------------------------------------------------------------------------------ parts
     def _share(self, stage: int, before: Cost) -> BudgetConfig:
         """Return the limits within which a stage must stay, so that the later ones have theirs.

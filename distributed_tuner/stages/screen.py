@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from distributed_tuner.config.stage import ScreenStageConfig
 from distributed_tuner.errors import BudgetExhausted, ModelError, TaskError
@@ -25,7 +25,9 @@ from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.trial_memory import Memory
+from distributed_tuner.stages.trial_state import Found, TrialState
 from distributed_tuner.stages.validation import Validator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Example, Request, Text
@@ -49,22 +51,15 @@ class Screened:
     metric: float = math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a trial goes on with behind its screen; ``template`` and ``label_words`` empty where they are the task's."""
-
-    instruction: str
-    template: str = ""
-    label_words: tuple[str, ...] = ()
-
-
-class ScreenStage:
+class ScreenStage(Stage):
     """One screen of one trial, a part a call of ``advance``; ``found`` then holds what the search starts from.
 
     looks: who evaluates a finalist, by the reader of its wording, given what was selected before. keep: what must be
     left in the budget for the search. proposer: who is asked where one is configured. best: the trial's best prompt so
     far.
     """
+
+    prepares: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -90,7 +85,7 @@ class ScreenStage:
         self._keep = keep
         self._proposer = proposer
         self._memory = memory or Memory()
-        self.selected = best
+        self._selected = best
         self._part: Part = "instructions"
         self._proposals: tuple[str, ...] = ()
         self._scored: tuple[Screened, ...] = ()
@@ -98,8 +93,11 @@ class ScreenStage:
         self._winner: Screened | None = None
         self._notes: tuple[str, ...] = ()
         self._cost = Cost()
-        self.done = False
-        self.reason = ""
+
+    @property
+    def selected(self) -> Selected | None:
+        """The trial's best prompt so far."""
+        return self._selected
 
     @property
     def current(self) -> Candidate:
@@ -118,6 +116,10 @@ class ScreenStage:
         alone = [one.text for one in like if one.text and not one.shown]
         instruction = alone[0] if alone else self._task.manual_prompt
         return Found(instruction, self._other_template(winner.template), self._other_words(winner))
+
+    def hand_over(self, state: TrialState, place: int) -> None:
+        """Leave the wording and the instruction that the search starts from."""
+        state.screened, state.current = self.found, None
 
     def advance(self) -> list[Row]:
         """Do the next part. Sets ``done`` and ``reason`` when the screen has ended."""
@@ -160,7 +162,7 @@ class ScreenStage:
         self._proposals = tuple(state["proposals"])
         self._scored, self._notes = tuple(state["scored"]), tuple(state["notes"])
         self._finalists, self._winner = state.get("finals", ((), None))  # none in states of before there were any
-        self._cost, self.selected = state["cost"], state["selected"]
+        self._cost, self._selected = state["cost"], state["selected"]
         self.done, self.reason = state["end"]
 
     # ------------------------------------------------------------------------------------------------ parts
@@ -235,7 +237,7 @@ class ScreenStage:
             rows.append(row)
             self._finalists += (one,)
             if row.selected:
-                self.selected, self._winner = validator.selected, one
+                self._selected, self._winner = validator.selected, one
         return rows
 
     # ------------------------------------------------------------------------------------------------ scores

@@ -24,14 +24,16 @@ from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
+from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.trajectory import Trajectory
+from distributed_tuner.stages.trial_state import Left, TrialState
 from distributed_tuner.stages.validation import Validator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Request
 
 
-class SearchStage:
+class SearchStage(Stage):
     """One search or gradient stage of one trial. ``advance`` does one step or one evaluation and returns their rows.
 
     ``optimizer`` is ready for its next ask; ``trajectory``, if there is one, is filled with the prompts of its way.
@@ -63,8 +65,6 @@ class SearchStage:
         self.optimizer = optimizer
         self.trajectory = trajectory
         self._validator = Validator(reader, space, oracle, accounting, config.select, best, archive=archive)
-        self.done = False
-        self.reason = ""
         self._step = 0
         self._since_eval = 0
         self._evaluated = -1
@@ -83,6 +83,12 @@ class SearchStage:
     def current(self) -> Candidate:
         """What the optimizer recommends now."""
         return self.optimizer.recommend()
+
+    def hand_over(self, state: TrialState, place: int) -> None:
+        """Leave the optimizer to the next round, and its way to a restart stage."""
+        state.current, state.trajectory = self.current, self.trajectory or Trajectory()
+        state.left[place] = Left(self.optimizer.state_dict(), state.horizon)
+        state.memory.incumbent_loss = None
 
     def advance(self) -> list[Row]:
         """Do the next step or evaluation. Sets ``done`` and ``reason`` when the stage has ended."""

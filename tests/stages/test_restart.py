@@ -82,7 +82,7 @@ def test_a_better_proposal_is_adopted_and_the_search_starts_from_it() -> None:
     assert best.text == "judge each review" and best.loss < restart.incumbent_loss
     kinds = [[isinstance(candidate, Embedded) for candidate in request.candidates] for request in oracle.asked]
     evaluation = oracle.asked[kinds.index([False, True, True, True]) + 1]  # the first thing that the search does then
-    prompt = prompt_spec(made.prompt, trial._task)
+    prompt = prompt_spec(made.prompt, trial._setup.task)
     assert evaluation.batch.split == "train"
     assert np.array_equal(
         codec_of(oracle).materialize(evaluation.candidates[0], prompt),
@@ -345,7 +345,7 @@ def test_a_trial_goes_on_with_the_same_bits_from_any_moment(optimizer: str) -> N
 
 def again(trial: Trial) -> Scripted:
     """Return a proposer that goes on where that of a trial is."""
-    proposer: Any = trial._proposers
+    proposer: Any = trial._factory.proposers
     asked = len(proposer(None).asked)
     return Scripted([ANSWER, "next film word"][min(asked, 1) :])
 
@@ -429,7 +429,7 @@ def test_a_restart_survives_a_checkpoint_with_its_settings() -> None:
 def test_feedback_examples_are_neither_train_nor_dev() -> None:
     made = experiment()
     trial = make_trial(made, proposer=Scripted([ANSWER]))
-    task = trial._task
+    task = trial._setup.task
     batches: list[Batch] = [task.batch(split) for split in ("train", "feedback", "dev", "test")]
     uids = [example.uid for batch in batches for example in batch.examples]
     assert len(uids) == len(set(uids))

@@ -257,7 +257,7 @@ def test_waypoints_have_the_losses_of_their_own_prompts(stage: dict[str, Any], e
         trial.advance()
     assert isinstance(trial._stage, SearchStage) and trial._stage.trajectory is not None
     points = trial._stage.trajectory.recorded
-    batch, spec = trial._task.batch("train"), trial._space.spec
+    batch, spec = trial._setup.task.batch("train"), trial._setup.space.spec
     known = [point for point in points if math.isfinite(point.loss)]
     assert len(known) == 6
     for point in known:

@@ -339,6 +339,19 @@ def test_an_interruption_does_not_count_as_elapsed_time() -> None:
     assert again.elapsed() == pytest.approx(first.elapsed() + 0.125)
 
 
+def test_a_state_from_before_there_were_screens_and_ensembles_is_taken_up() -> None:
+    experiment = make_experiment(OPTIMIZERS["zot"], budget={"queries": 40})
+    first = make_trial(experiment)
+    for _ in range(4):
+        first.advance()
+    state = travelled(first.state_dict())
+    older = {name: value for name, value in state.items() if name not in ("archive", "screened")}
+    again, same = make_trial(experiment), make_trial(experiment)
+    again.load_state_dict(older)
+    same.load_state_dict(state)
+    assert [row.loss for row in steps_of(run(again))] == [row.loss for row in steps_of(run(same))]
+
+
 def test_another_index_has_noise_of_its_own() -> None:
     from distributed_tuner.stages.trial import Trial
 
