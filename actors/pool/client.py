@@ -31,11 +31,13 @@ from distributed_tuner.values import (
 P = ParamSpec("P")
 Told = TypeVar("Told")
 
+COSTS = 1000  # that a trial remembers: random mini-batches and new texts have costs of their own
 AGAIN_SECONDS = 0.3  # between two questions to a dispatcher that is being started again
 
 
 class RemoteOracle:
-    """Answers through the dispatcher. Costs are remembered, since trials ask for the same ones at every step.
+    """Answers through the dispatcher. Costs are remembered, since trials ask for the same ones at every step: soft
+    candidates cost alike, texts by their tokens. The dispatcher counts, so that no trial loads a tokenizer.
 
     asker: on whose behalf it asks. Each asker gets a fair share of the pool. priority: how large beside other shares.
     """
@@ -46,7 +48,7 @@ class RemoteOracle:
         self._client_id = client_id
         self._priority = priority
         self._put = Recent(PUT)
-        self._costs: dict[tuple[int, Batch, PromptSpec, bool], Cost] = {}
+        self._costs = Recent(COSTS)
         self._codec = RemoteCodec(dispatcher)
 
     @property
@@ -62,15 +64,10 @@ class RemoteOracle:
         return RemoteOracle(self._dispatcher, self._info, client_id, priority)
 
     def cost(self, request: Request) -> Cost:
-        if any(isinstance(candidate, Text) for candidate in request.candidates):
-            cost: Cost = _get(self._dispatcher.cost.remote(pack(request, self._put)))
-            return cost
-        key = (len(request.candidates), request.batch, request.prompt, request.gradient)
-        if key not in self._costs:
-            if len(self._costs) > 1000:  # random mini-batches
-                self._costs.clear()
-            self._costs[key] = _get(self._dispatcher.cost.remote(pack(request, self._put)))
-        return self._costs[key]
+        texts = tuple(one.text if isinstance(one, Text) else None for one in request.candidates)
+        key = (texts, request.batch, request.prompt, request.gradient)
+        cost: Cost = self._costs.get_or(key, lambda: _get(self._dispatcher.cost.remote(pack(request, self._put))))
+        return cost
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         packed = pack(request, self._put)

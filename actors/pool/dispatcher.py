@@ -32,7 +32,7 @@ from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeout
 from distributed_tuner.oracles.cost_model import Counter, build_counter
 from distributed_tuner.oracles.tile_size import shrunk, spelled
-from distributed_tuner.oracles.tiling import Cut, cut, merge
+from distributed_tuner.oracles.tiling import Cut, cut, merge, tile_count
 from distributed_tuner.runs.pool import Statistics
 from distributed_tuner.values import (
     Answer,
@@ -177,7 +177,7 @@ class Dispatcher:
         until = time.monotonic() + timeout
         await self._ready()
         request = await unpack(packed, self._fetched)
-        planned = max(1, len(cut(request, self._planned)))
+        planned = max(1, tile_count(request, self._planned))
         while True:
             size = self._tile
             cuts = cut(request, size)

@@ -31,17 +31,15 @@ class Cut:
 
 
 def cut(request: Request, tile: Tile) -> list[Cut]:
-    """Return the tiles of a request, candidates outermost.
+    """Return the tiles of a request, candidates outermost."""
+    candidates, examples = _sides(request, tile)
+    return [Cut(some, rows) for some in candidates for rows in examples]
 
-    The gradient of a profiled objective hangs on all examples at once, which are not parted then.
-    """
-    even, examples = even_candidates(tile), len(request.batch.examples)
-    parted = request.batch.objective.plain or not request.gradient
-    return [
-        Cut(candidates, some)
-        for candidates in _ranges(len(request.candidates), even)
-        for some in _ranges(examples, tile.examples if parted else max(1, examples))
-    ]
+
+def tile_count(request: Request, tile: Tile) -> int:
+    """Return how many tiles a request has: as many devices may be busy with it."""
+    candidates, examples = _sides(request, tile)
+    return len(candidates) * len(examples)
 
 
 def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evaluation:
@@ -93,6 +91,17 @@ def _merged_gradients(request: Request, cuts: list[Cut], answers: list[Evaluatio
         first, last = piece.examples
         merged[slice(*piece.candidates)] += part * ((last - first) / len(request.batch.examples))
     return merged.astype(np.float32)
+
+
+def _sides(request: Request, tile: Tile) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the ranges of candidates and of examples whose pairs are the tiles.
+
+    The gradient of a profiled objective hangs on all examples at once, which are not parted then.
+    """
+    count = len(request.batch.examples)
+    parted = request.batch.objective.plain or not request.gradient
+    examples = _ranges(count, tile.examples if parted else max(1, count))
+    return _ranges(len(request.candidates), even_candidates(tile)), examples
 
 
 def _ranges(count: int, size: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from tiny_models import SPEC, batch_of
 from distributed_tuner.config.oracle import AnalyticOracleConfig, Tile
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.oracles.local.packing import BUCKET, plan_rows
-from distributed_tuner.oracles.tiling import Cut, cut, merge
+from distributed_tuner.oracles.tiling import Cut, cut, merge, tile_count
 from distributed_tuner.values import Center, Perturbation, Request
 
 LENGTHS = st.lists(st.integers(1, 150), min_size=1, max_size=40)
@@ -79,6 +79,7 @@ def test_tiles_cover_everything_once_and_keep_pairs_together(pairs: int, rows: i
         assert piece.prompt == request.prompt
         assert piece.batch == replace(request.batch, examples=request.batch.examples[slice(*tile.examples)])
     assert (covered == 1).all()
+    assert tile_count(request, Tile(candidates=wide, examples=tall)) == len(tiles)
 
 
 def test_tiles_follow_from_sizes_alone() -> None:

@@ -14,7 +14,7 @@ from distributed_tuner.errors import OracleTimeout
 from distributed_tuner.ledger.rows import EvalRow, FeedbackRow, MeasureRow, RestartRow, Row, ScreenRow, StepRow
 from distributed_tuner.oracles.base import evaluation, priced
 from distributed_tuner.oracles.codec import PromptCodec, codec_of
-from distributed_tuner.oracles.tiling import cut
+from distributed_tuner.oracles.tiling import tile_count
 from distributed_tuner.proposers.base import Ask, Proposer
 from distributed_tuner.stages.state_classes import STATE_CLASSES
 from distributed_tuner.stages.trial import Trial
@@ -122,7 +122,7 @@ class TimedOracle:
         self.clock.now += min(self.seconds, timeout)
         if self.seconds > timeout:
             raise OracleTimeout("too late")
-        tiles = len(cut(request, self.experiment.oracle.tile))
+        tiles = tile_count(request, self.experiment.oracle.tile)
         cost = priced(replace(self.cost(request), seconds=self.seconds * tiles), self.experiment.oracle.price)
         answer = self._oracle.evaluate(request)
         return evaluation(self.spoil(request, answer.logits.copy()), request.batch, cost, answer.gradients)

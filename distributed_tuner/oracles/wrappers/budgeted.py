@@ -7,7 +7,7 @@ from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.errors import BudgetExhausted, OracleTimeout
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.oracles.tiling import cut
+from distributed_tuner.oracles.tiling import tile_count
 from distributed_tuner.values import Cost, Evaluation, Request
 
 
@@ -45,7 +45,7 @@ class BudgetedOracle:
         asked = _counted(self._oracle.cost(request), queries)
         self.require(asked + (keep or Cost()))
         device_usd = self._config.price.usd_per_device_hour / 3600
-        tiles = len(cut(request, self._config.tile))
+        tiles = tile_count(request, self._config.tile)
         timeout = self._tracker.deadline(asked, self._elapsed(), device_usd * tiles)
         try:
             answer = self._oracle.evaluate(request, timeout)
