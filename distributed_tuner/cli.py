@@ -48,7 +48,7 @@ app = typer.Typer(
     help="Tune prompts of frozen language models on a pool of Ray actors. Without a command: run the quickstart.",
 )
 
-analyze_app = typer.Typer(help="Experiments of the theory's, made again here: figures, numbers and a conclusion.")
+analyze_app = typer.Typer(help="Experiments of the theory, made again here: figures, numbers and a conclusion.")
 app.add_typer(analyze_app, name="analyze")
 
 Space = Annotated[Path, typer.Argument(help="Search space, a YAML file.")]
@@ -245,16 +245,15 @@ def export(
     return 0
 
 
-@analysis
-def trainable_optimizer(out: Out = None, quick: Quick = False, seed: Seed = 0) -> int:
-    """The Trainable Optimizer beside SGD, momentum and Adam: losses, their spread, the estimators' errors."""
-    from distributed_tuner.analysis import page
-    from distributed_tuner.analysis.trainable_optimizer import compare
-    from distributed_tuner.storage import delivered
-
-    with delivered(out or "runs/trainable-optimizer", page.MARK) as place:
-        page.begin(place.path)
-        return _show(compare(quick=quick, seed=seed, note=print), place)
+@analyze_app.command(hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def trainable_optimizer() -> None:
+    """Name the command that has it."""
+    print(
+        "error: the Trainable Optimizer's comparison is a benchmark of the repository; in a checkout, run python -m"
+        " benchmarks.reproductions.trainable_optimizer",
+        file=sys.stderr,
+    )
+    raise typer.Exit(2)
 
 
 @analysis

@@ -73,6 +73,10 @@ def test_the_core_knows_no_ray_and_no_actors() -> None:
     assert [one for one in offenders(CORE, FRONT_DOORS) if not one.startswith(exported)] == []
 
 
+def test_nothing_that_is_installed_imports_the_benchmarks() -> None:
+    assert [*offenders(CORE, ("benchmarks",)), *offenders(ROOT / "actors", ("benchmarks",))] == []
+
+
 @pytest.mark.parametrize("folder", ["distributed_tuner", "actors", "benchmarks", "tests"])
 def test_nobody_imports_the_entry_point_but_its_tests(folder: str) -> None:
     found = offenders(ROOT / folder, ("tune",))

@@ -392,8 +392,13 @@ def test_a_folder_with_other_things_is_left_alone(refused: Refused, space: Calla
 def test_an_analysis_leaves_other_things_alone(refused: Refused, workplace: Path) -> None:
     (workplace / "runs").mkdir()
     (workplace / "runs" / "notes.txt").write_text("keep")
-    for name in ("effective-dimension", "trainable-optimizer"):
-        holds(refused("analyze", name, "--out", "runs"), "an earlier one, but runs holds something else", "--out")
+    told = refused("analyze", "effective-dimension", "--out", "runs")
+    holds(told, "an earlier one, but runs holds something else", "--out")
+
+
+def test_the_comparison_of_a_paper_is_a_benchmark(refused: Refused) -> None:
+    for options in ([], ["--quick", "--seed", "3"]):
+        holds(refused("analyze", "trainable-optimizer", *options), "python -m benchmarks.reproductions")
 
 
 def test_an_analysis_that_needs_gradients_of_a_black_box(

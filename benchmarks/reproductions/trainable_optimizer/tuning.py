@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from distributed_tuner.analysis.methods import Method, is_discrete
-from distributed_tuner.analysis.problems import Problem, dim
-from distributed_tuner.analysis.runs import Course, Runs, Setting, run, spread, watched
+from benchmarks.reproductions.trainable_optimizer.methods import Method, is_discrete
+from benchmarks.reproductions.trainable_optimizer.problems import Problem, dim
+from benchmarks.reproductions.trainable_optimizer.runs import Course, Runs, Setting, run, spread, watched
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import Array64
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distributed_tuner.analysis.methods import RIVALS, VARIANTS
-from distributed_tuner.analysis.standings import Cells, Standing, against, comparisons
+from benchmarks.reproductions.trainable_optimizer.methods import RIVALS, VARIANTS
+from benchmarks.reproductions.trainable_optimizer.ranking import Cells, Standing, against, comparisons
 from distributed_tuner.values import Array64
 
 NAMES = {"a_off": "the A-off control", "sgd": "SGD", "momentum": "tuned momentum", "adam": "Adam"}

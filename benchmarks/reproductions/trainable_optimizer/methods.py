@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from distributed_tuner.analysis.problems import Problem, largest
+from benchmarks.reproductions.trainable_optimizer.problems import Problem, largest
 from distributed_tuner.maths import trainable
 from distributed_tuner.optimizers.trainable import FULL_LIMIT
 from distributed_tuner.values import Array

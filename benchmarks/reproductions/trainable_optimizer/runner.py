@@ -1,4 +1,4 @@
-"""All contests of an analysis: problems by name, their methods spread over processes of one thread each."""
+"""Runner of all contests: problems by name, their methods spread over processes of one thread each."""
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import get_context
 
-from distributed_tuner.analysis.contest import About, Contest, Entry, Plan, about, enter
-from distributed_tuner.analysis.convex import logistic
-from distributed_tuner.analysis.methods import Method, methods
-from distributed_tuner.analysis.networks import Convolutional, Perceptron, digits
-from distributed_tuner.analysis.problems import Problem
-from distributed_tuner.analysis.prompts import prompt_tuning
+from benchmarks.reproductions.trainable_optimizer.convex import logistic
+from benchmarks.reproductions.trainable_optimizer.methods import Method, methods
+from benchmarks.reproductions.trainable_optimizer.networks import Convolutional, Perceptron, digits
+from benchmarks.reproductions.trainable_optimizer.problems import Problem
+from benchmarks.reproductions.trainable_optimizer.prompts import prompt_tuning
+from benchmarks.reproductions.trainable_optimizer.tuning import About, Contest, Entry, Plan, about, enter
 
 PENALTY, BATCH = 0.01, 16
 PROMPT_ROWS, PROMPT_SHOTS, PROMPT_BATCH = 4, 8, 4
@@ -27,7 +27,7 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "convolutional": lambda seed: Convolutional(digits(seed), BATCH),
     "prompt": partial(prompt_tuning, PROMPT_ROWS, PROMPT_SHOTS, PROMPT_BATCH),
 }
-"""What makes each problem from the analysis' seed; cheap ones first."""
+"""What makes each problem from the comparison's seed; cheap ones first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
-from distributed_tuner.analysis import contests, page, trainable_optimizer
-from distributed_tuner.analysis.contest import Plan
-from distributed_tuner.analysis.contests import PROBLEMS, hold
+from benchmarks.reproductions.trainable_optimizer import __main__ as command
+from benchmarks.reproductions.trainable_optimizer import comparison, runner
+from benchmarks.reproductions.trainable_optimizer.comparison import FULL, QUICK, compare
+from benchmarks.reproductions.trainable_optimizer.methods import methods
+from benchmarks.reproductions.trainable_optimizer.runner import PROBLEMS, hold
+from benchmarks.reproductions.trainable_optimizer.runs import Course
+from benchmarks.reproductions.trainable_optimizer.tuning import Plan
+from distributed_tuner.analysis import page
 from distributed_tuner.analysis.findings import Findings
-from distributed_tuner.analysis.methods import methods
-from distributed_tuner.analysis.runs import Course
-from distributed_tuner.analysis.trainable_optimizer import FULL, QUICK, compare
 from distributed_tuner.errors import ModelError
 
 LABELS = [method.label for method in methods()]
@@ -25,8 +28,8 @@ TIMES = ["ms a step", "ms of update"]
 
 @pytest.fixture(name="told")
 def small_quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(trainable_optimizer, "QUICK", SMALL)
-    monkeypatch.setattr(trainable_optimizer, "workers", lambda: 1)
+    monkeypatch.setattr(comparison, "QUICK", SMALL)
+    monkeypatch.setattr(comparison, "workers", lambda: 1)
     return []
 
 
@@ -56,7 +59,7 @@ def test_all_methods_are_in_all_tables(told: list[str], tmp_path: Path) -> None:
 
 def test_the_seed_names_the_numbers(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     problem = "logistic-breast-cancer-penalty"
-    monkeypatch.setattr(trainable_optimizer, "QUICK", {problem: SMALL[problem]})
+    monkeypatch.setattr(comparison, "QUICK", {problem: SMALL[problem]})
     first, again, other = (compare(quick=True, seed=seed, note=told.append) for seed in (3, 3, 4))
     for name, rows in tables_of(first).items():
         pd.testing.assert_frame_equal(
@@ -76,7 +79,7 @@ def test_a_model_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     def missing(seed: int) -> Any:
         raise ModelError("there is no model")
 
-    monkeypatch.setitem(contests.PROBLEMS, "prompt", missing)
+    monkeypatch.setitem(runner.PROBLEMS, "prompt", missing)
     with pytest.raises(ModelError, match="there is no model"):
         hold({"prompt": SMALL["convolutional"]}, 0, print, 1)
 
@@ -89,3 +92,17 @@ def test_processes_share_the_work_and_change_nothing() -> None:
         for name, entry in one.entries.items():
             assert entry.runs.final.tolist() == other.entries[name].runs.final.tolist()
             assert entry.runs.errors.tolist() == other.entries[name].runs.errors.tolist()
+
+
+def test_the_command_writes_its_page(told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.main(out=str(tmp_path / "out"), quick=True)
+    said = capsys.readouterr().out
+    assert "Training A " in said and f"analysis: {tmp_path / 'out' / page.PAGE}" in said
+    assert (tmp_path / "out" / page.PAGE).exists()
+
+
+def test_the_command_leaves_other_things_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("keep")
+    with pytest.raises(typer.Exit):
+        command.main(out=str(tmp_path), quick=True)
+    assert "holds something else" in capsys.readouterr().err

@@ -1,19 +1,19 @@
-"""The Trainable Optimizer's comparison: its variants, the A-off control and tuned baselines on real problems.
+"""The comparison: the Trainable Optimizer's variants, the A-off control and tuned baselines on real problems.
 
-Problems and methods meet in ``contest`` and ``contests``; ``verdicts`` says what follows. Here is how much is done.
+Problems and methods meet in ``tuning`` and ``runner``; ``conclusions`` says what follows. Here is how much is done.
 """
 
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 
-from distributed_tuner.analysis.contest import Contest, Plan
-from distributed_tuner.analysis.contests import hold
-from distributed_tuner.analysis.exhibits import ablations, charts, duels, results
+from benchmarks.reproductions.trainable_optimizer.conclusions import conclude
+from benchmarks.reproductions.trainable_optimizer.plots import ablations, charts, duels, results
+from benchmarks.reproductions.trainable_optimizer.ranking import standing
+from benchmarks.reproductions.trainable_optimizer.runner import hold
+from benchmarks.reproductions.trainable_optimizer.runs import Course
+from benchmarks.reproductions.trainable_optimizer.tuning import Contest, Plan
 from distributed_tuner.analysis.findings import Findings
-from distributed_tuner.analysis.runs import Course
-from distributed_tuner.analysis.standings import standing
-from distributed_tuner.analysis.verdicts import conclude
 
 NAME, TITLE = "trainable-optimizer", "The Trainable Optimizer beside SGD, momentum and Adam"
 MOST_WORKERS = 4

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from distributed_tuner.analysis.contest import Contest
-from distributed_tuner.analysis.methods import VARIANTS
+from benchmarks.reproductions.trainable_optimizer.methods import VARIANTS
+from benchmarks.reproductions.trainable_optimizer.tuning import Contest
 from distributed_tuner.values import Array64
 
 LEVEL = 0.05

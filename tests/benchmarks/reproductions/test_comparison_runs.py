@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from noisy_bowl import NoisyBowl
 
-from distributed_tuner.analysis.contest import Plan, enter, tune
-from distributed_tuner.analysis.methods import Method, is_discrete, methods
-from distributed_tuner.analysis.problems import batches
-from distributed_tuner.analysis.runs import Course, Runs, Setting, run, spread, watched
+from benchmarks.reproductions.trainable_optimizer.methods import Method, is_discrete, methods
+from benchmarks.reproductions.trainable_optimizer.problems import batches
+from benchmarks.reproductions.trainable_optimizer.runs import Course, Runs, Setting, run, spread, watched
+from benchmarks.reproductions.trainable_optimizer.tuning import Plan, enter, tune
 from distributed_tuner.maths.trainable import rate
 
 METHODS = {method.name: method for method in methods()}
@@ -120,7 +120,7 @@ def test_tuning_finds_the_best_of_other_settings() -> None:
 
 
 def test_every_method_has_as_many_tuning_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed_tuner.analysis import contest
+    from benchmarks.reproductions.trainable_optimizer import tuning
 
     counts = []
 
@@ -128,7 +128,7 @@ def test_every_method_has_as_many_tuning_runs(monkeypatch: pytest.MonkeyPatch) -
         counts.append(sum(len(keys) for _, keys in jobs))
         return run(problem, method, jobs, *rest)
 
-    monkeypatch.setattr(contest, "run", counted)
+    monkeypatch.setattr(tuning, "run", counted)
     spent = plan((0.1, 0.3), options=4, tuning_seeds=2, course=COURSE)
     for method in METHODS.values():
         tune(NoisyBowl(), method, spent, 0)

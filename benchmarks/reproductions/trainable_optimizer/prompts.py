@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed_tuner.analysis.problems import Picks
+from benchmarks.reproductions.trainable_optimizer.problems import Picks
 from distributed_tuner.maths.losses import predictions
 from distributed_tuner.oracles.base import LossOracle, value_and_grad
 from distributed_tuner.seeds import Key

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.reproductions.trainable_optimizer.convex import logistic, minimum
+from benchmarks.reproductions.trainable_optimizer.networks import Convolutional, Digits, Perceptron, digits
+from benchmarks.reproductions.trainable_optimizer.problems import Problem, batches, dim, largest, spans
+from benchmarks.reproductions.trainable_optimizer.prompts import PromptTuning, prompt_tuning
 from distributed_tuner import oracles, tasks
-from distributed_tuner.analysis.convex import logistic, minimum
-from distributed_tuner.analysis.networks import Convolutional, Digits, Perceptron, digits
-from distributed_tuner.analysis.problems import Problem, batches, dim, largest, spans
-from distributed_tuner.analysis.prompts import PromptTuning, prompt_tuning
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.seeds import standard_normal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from distributed_tuner.analysis.problems import Picks, spans
+from benchmarks.reproductions.trainable_optimizer.problems import Picks, spans
 from distributed_tuner.seeds import Key, generator, seed_of
 from distributed_tuner.values import Array, Array64
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 
-from distributed_tuner.analysis.methods import Method, Options
-from distributed_tuner.analysis.problems import Problem, batches, spans
+from benchmarks.reproductions.trainable_optimizer.methods import Method, Options
+from benchmarks.reproductions.trainable_optimizer.problems import Problem, batches, spans
 from distributed_tuner.maths.schedules import cosine_annealing
 from distributed_tuner.maths.trainable import rate
 from distributed_tuner.seeds import Key

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed_tuner.analysis.problems import Picks
+from benchmarks.reproductions.trainable_optimizer.problems import Picks
 from distributed_tuner.seeds import Key, standard_normal
 from distributed_tuner.values import Array, Array64
 

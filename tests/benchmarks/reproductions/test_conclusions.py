@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distributed_tuner.analysis.methods import VARIANTS
-from distributed_tuner.analysis.standings import Standing, against, compare_pair, comparisons
-from distributed_tuner.analysis.verdicts import conclude
+from benchmarks.reproductions.trainable_optimizer.conclusions import conclude
+from benchmarks.reproductions.trainable_optimizer.methods import VARIANTS
+from benchmarks.reproductions.trainable_optimizer.ranking import Standing, against, compare_pair, comparisons
 from distributed_tuner.seeds import generator
 from distributed_tuner.values import Array64
 

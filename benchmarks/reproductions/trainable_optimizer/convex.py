@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from distributed_tuner.analysis.problems import Picks
+from benchmarks.reproductions.trainable_optimizer.problems import Picks
 from distributed_tuner.seeds import Key, seed_of
 from distributed_tuner.values import Array, Array64
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distributed_tuner.analysis.contest import Contest, Entry
+from benchmarks.reproductions.trainable_optimizer.conclusions import VARIANT_NAMES
+from benchmarks.reproductions.trainable_optimizer.methods import RIVALS, VARIANTS, is_discrete
+from benchmarks.reproductions.trainable_optimizer.ranking import Standing, comparisons
+from benchmarks.reproductions.trainable_optimizer.runs import spread
+from benchmarks.reproductions.trainable_optimizer.tuning import Contest, Entry
 from distributed_tuner.analysis.findings import Chart, Curve, Table
-from distributed_tuner.analysis.methods import RIVALS, VARIANTS, is_discrete
-from distributed_tuner.analysis.runs import spread
-from distributed_tuner.analysis.standings import Standing, comparisons
-from distributed_tuner.analysis.verdicts import VARIANT_NAMES
 from distributed_tuner.values import Array64
 
 RIVAL_LABELS = {"a_off": "A off", "sgd": "SGD", "momentum": "momentum", "adam": "Adam"}

@@ -1,0 +1,1 @@
+"""Reproductions: comparisons of papers whose methods the package has, made again."""
