@@ -1,4 +1,4 @@
-"""The address of a Ray cluster that a run joins: who named it, and whether anybody is there."""
+"""The address of a Ray cluster that a run joins: its source, and whether a server answers there."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from distributed_tuner.errors import ClusterError
 
 VARIABLE = "RAY_ADDRESS"
 CLIENT, CLIENT_PORT = "ray://", 10001
-ANSWER_SECONDS = 5.0  # for whoever listens there to say so
+ANSWER_SECONDS = 5.0  # for a server there to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class Address:
         try:
             socket.create_connection((host, port), ANSWER_SECONDS).close()
         except OSError as error:
-            raise self.refused(f"nobody listens there: {error.strerror or error}") from None
+            raise self.refused(f"no server listens there: {error.strerror or error}") from None
         if not _speaks_grpc(host, port):
-            raise self.refused("whoever listens there is no Ray")
+            raise self.refused("the server there is not Ray")
 
     def refused(self, why: str) -> ClusterError:
         """Return the error of a cluster that cannot be joined."""
         own = f"unset {VARIABLE}" if self.source == VARIABLE else "leave --address out"
         return ClusterError(
             f"a run joins the cluster that {self.source} names, but {self.text!r} cannot be joined"
-            f" ({' '.join(why.split())}); start it, or mend the address, HOST:6379 on its machines and ray://HOST:10001"
-            f" elsewhere; {own} to have the run start a Ray of its own"
+            f" ({' '.join(why.split())}); start it, or correct the address, HOST:6379 on its machines and ray://HOST:10001"
+            f" elsewhere; {own} and the run starts its own Ray"
         )
 
     def _place(self) -> tuple[str, int]:

@@ -34,7 +34,7 @@ def cluster(oracle: OracleConfig, asked: str | None, note: Callable[[str], None]
         ClusterError: nobody is at the address, or Ray cannot be started here.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots: nobody reads them
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots, which are never read
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner at any verbosity
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", str(oracle.nice))  # Ray's own 15 leaves a run what others leave

@@ -83,7 +83,7 @@ PROPOSER_CALLS = Metric(
 RESTARTS = Metric(
     "prompt_tuner_restarts",
     "counter",
-    "Restart stages by what was adopted: a proposal, a donor's prompt, or none.",
+    "Restart stages by what was adopted: a proposal, a source trial's prompt, or none.",
     ("run", "adopted"),
 )
 
@@ -104,7 +104,7 @@ def run_of(dispatcher: str) -> str:
 
 
 class Occupancy:
-    """How much of their time actors have something to do. Pure but for the clock."""
+    """Busy fraction of the workers. Pure, except for the clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -162,7 +162,7 @@ def _made(metric: Metric) -> Any:
 
 
 class PoolMetrics:
-    """What a dispatcher tells of its pool. Calls cost microseconds; none waits or fails because nobody scrapes."""
+    """Metrics of a dispatcher's pool. Calls cost microseconds, and never wait or fail without a scraper."""
 
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._recorded = _Recorded(run, POOL)
@@ -202,7 +202,7 @@ class PoolMetrics:
 
 
 class TrialMetrics:
-    """What the driver tells of its trials."""
+    """The driver's metrics of its trials."""
 
     def __init__(self, run: str) -> None:
         self._recorded = _Recorded(run, TRIAL)

@@ -14,7 +14,7 @@ from distributed_tuner.callbacks import Callback
 from distributed_tuner.config.task import label_key
 from distributed_tuner.values import Array64
 
-LABEL = "label of the row"  # the column of labels beside those of the texts
+LABEL = "label of the row"  # the column of labels, next to those of the texts
 
 
 class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -27,13 +27,13 @@ INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
-    """The commands. What was typed and is none of theirs is told without what looks like a key."""
+    """The commands. Usage errors hide words of the command line that look like a key."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if isinstance(error, typer.BadParameter.__bases__[0]):  # typer's usage errors, for which it has no name
+            if isinstance(error, typer.BadParameter.__bases__[0]):  # typer's usage errors have no public name
                 from distributed_tuner.shown import masked, plain
 
                 usage: Any = error
@@ -48,28 +48,24 @@ app = typer.Typer(
     help="Tune prompts of frozen language models on a pool of Ray actors. Without a command: run the quickstart.",
 )
 
-analyze_app = typer.Typer(help="Experiments of the theory, made again here: figures, numbers and a conclusion.")
+analyze_app = typer.Typer(help="Reproduce experiments of the theory: figures, numbers and a conclusion.")
 app.add_typer(analyze_app, name="analyze")
 
 Space = Annotated[Path, typer.Argument(help="Search space, a YAML file.")]
-Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="By the prompts that the run has found to be best read together.")
-]
+Ensemble = Annotated[bool, typer.Option("--ensemble", help="Use the ensemble of prompts that the run has found.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the space; may be repeated."),
 ]
-Out = Annotated[
-    str | None, typer.Option(help="Where to, a directory or an s3:// or gs:// URI; runs/NAME when left out.")
-]
+Out = Annotated[str | None, typer.Option(help="Output directory, or an s3:// or gs:// URI; default: runs/NAME.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer seeds and steps: under two minutes.")]
-Seed = Annotated[int, typer.Option(help="Names all random numbers.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join: auto or ray://HOST:PORT.")]
 RunDir = Annotated[str, typer.Argument(help="Directory or URI of a run.")]
 
 
 def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that makes commands: their errors become one line and an exit status, never a traceback."""
+    """Return a decorator that makes commands: errors become one line and an exit status, never a traceback."""
 
     def command(function: Callable[..., int]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -87,7 +83,7 @@ def register(to: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., No
             except OSError as error:
                 if error.errno not in FULL:
                     raise
-                print(f"error: no room to write to: {error}; make some, then try again", file=sys.stderr)
+                print(f"error: the disk is full: {error}; free some space, then try again", file=sys.stderr)
                 status = 1
             raise typer.Exit(status)
 
@@ -109,16 +105,14 @@ def quickstart(context: typer.Context) -> None:
 
 @command
 def run(
-    space: Annotated[
-        Path | None, typer.Argument(help="Search space, a YAML file; the quickstart's when left out.")
-    ] = None,
+    space: Annotated[Path | None, typer.Argument(help="Search space, a YAML file; default: the quickstart.")] = None,
     overrides: Overrides = None,
     out: Annotated[
         str | None,
-        typer.Option(help="Run directory, or an s3:// or gs:// URI that every node reaches; runs/NAME when left out."),
+        typer.Option(help="Run directory, or an s3:// or gs:// URI that every node reaches; default: runs/NAME."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in the run directory or at the URI.")
+        bool, typer.Option("--resume", help="Continue the interrupted run in the run directory or at the URI.")
     ] = False,
     address: Address = None,
 ) -> int:
@@ -151,14 +145,14 @@ def run(
             print(f"\nreport: {directory.shown(finished.report)}")
         if finished.status == "interrupted":
             again = [*_program(), "run", *([str(space)] if space else []), "--out", directory.name, "--resume"]
-            print(f"interrupted; go on with: {shlex.join(again)}", file=sys.stderr)
+            print(f"interrupted; continue with: {shlex.join(again)}", file=sys.stderr)
     found = finished.summary["best"]["trial_id"] is not None
     return {"done": 0 if found else 1, "interrupted": INTERRUPTED}.get(finished.status, 1)
 
 
 @command
 def check(space: Space, overrides: Overrides = None) -> int:
-    """Validate a search space and project what it will cost, before anything is spent."""
+    """Validate a search space and project its cost, before anything is spent."""
     from distributed_tuner.oracles.local.device_memory import free_bytes
     from distributed_tuner.oracles.pool_size import usable_cores
     from distributed_tuner.preflight.prepare import prepare
@@ -208,7 +202,7 @@ def evaluate(
 def predict(
     run_dir: RunDir,
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the columns of the task's template.")],
-    out: Annotated[Path | None, typer.Option(help="A new .csv or .jsonl file; beside FILE when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new .csv or .jsonl file; default: next to FILE.")] = None,
     ensemble: Ensemble = False,
 ) -> int:
     """Label new rows with the prompt and head that a run returned."""
@@ -226,10 +220,8 @@ def predict(
 @command
 def export(
     run_dir: RunDir,
-    format: Annotated[Literal["peft", "safetensors", "text"], typer.Option("--format", help="What to write.")],
-    out: Annotated[
-        str | None, typer.Option(help="Where to, a directory or a URI; RUN_DIR/export when left out.")
-    ] = None,
+    format: Annotated[Literal["peft", "safetensors", "text"], typer.Option("--format", help="File format.")],
+    out: Annotated[str | None, typer.Option(help="Output directory or URI; default: RUN_DIR/export.")] = None,
 ) -> int:
     """Write the best prompt in one format."""
     from distributed_tuner.prompts.export import read, write_peft, write_safetensors, write_text
@@ -261,16 +253,16 @@ def effective_dimension(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="Search space, or run directory or URI with a trained prompt; the paper's figures when left out."
+            help="Search space, or run directory or URI with a trained prompt; default: the paper's figures."
         ),
     ] = None,
     out: Out = None,
     quick: Quick = False,
     seed: Seed = 0,
-    forward_only: Annotated[bool, typer.Option("--forward-only", help="From losses alone, as of a black box.")] = False,
+    forward_only: Annotated[bool, typer.Option("--forward-only", help="Use losses only, no gradients.")] = False,
     address: Address = None,
 ) -> int:
-    """How many dimensions a zeroth-order search feels: curvature of the loss, and what it says of n and step size."""
+    """Estimate the effective dimension of the loss at a prompt, and what follows for n and the step size."""
     from distributed_tuner.analysis import page
     from distributed_tuner.storage import delivered
 
@@ -289,7 +281,7 @@ def effective_dimension(
 
 @contextmanager
 def _found(source: str | None) -> Iterator[Path | None]:
-    """Give what an analysis starts from as a local path: a search space, or a run; one at a URI is fetched."""
+    """Yield the source of an analysis as a local path: a search space, or a run; a run at a URI is downloaded."""
     from distributed_tuner.runs.directory import opened
     from distributed_tuner.storage import is_uri
 
@@ -323,7 +315,7 @@ def _print(line: str) -> None:
 
 
 def _program() -> list[str]:
-    """Return the words by which the commands were called."""
+    """Return the command as the user called it."""
     return ["python", "tune.py"] if Path(sys.argv[0]).name == "tune.py" else ["distributed-tuner"]
 
 

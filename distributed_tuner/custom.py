@@ -161,7 +161,7 @@ def _require_found(part: CustomPart, name: str, folders: Sequence[str]) -> None:
     if spec is None:
         raise ConfigError(
             f"import_path names a module that Python finds, but there is no module {name!r} (of {part.import_path}),"
-            f" neither installed nor in {', '.join(folders)}; put it beside the search space, or name its folder in"
+            f" neither installed nor in {', '.join(folders)}; put it next to the search space, or name its folder in"
             " folders"
         )
     for folder in () if spec.origin is None else Path(spec.origin).parents:
@@ -212,8 +212,8 @@ def made(part: CustomPart, build: Callable[..., Any], given: Mapping[str, Any]) 
     """
     if taken := sorted(given.keys() & part.settings.keys()):
         raise ConfigError(
-            f"settings are arguments beside those that a run gives, but {part.import_path} is given {', '.join(taken)}"
-            " already; rename it in settings and in the constructor"
+            f"settings are arguments in addition to those of the run, but {part.import_path} is"
+            f" given {', '.join(taken)} already; rename it in settings and in the constructor"
         )
     signature = _signature(build)
     if signature is not None:

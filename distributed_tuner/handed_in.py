@@ -50,7 +50,7 @@ def source_of(model: Any, tokenizer: Any = None) -> Source:
     if isinstance(model, str):
         if "://" in model:
             raise ConfigError(
-                f"a server needs its model's name beside its URL, but only {model!r} was given; write"
+                f"a server needs its model's name in addition to its URL, but only {model!r} was given; write"
                 f" Server(model=..., base_url={model!r})"
             )
         return Source({"kind": "transformers", "model": model})

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Later(ModuleType):
-    """Stands for a module until ``settle``; whoever has imported it by then has the module itself behind it.
+    """Placeholder of a module until ``settle``; imports made before then reach the module itself.
 
     ``stand_ins``: names that an importer takes from it at once, as annotations or for classes that it may want to make.
     """
@@ -28,7 +28,7 @@ class Later(ModuleType):
         return getattr(import_module(self.__name__), name)
 
     def settle(self) -> None:
-        """Leave the place to the module itself, for whoever imports it from here on."""
+        """Replace it by the module itself, for later imports."""
         self._stand_ins = {}
         package, _, child = self.__name__.rpartition(".")
         if sys.modules.get(self.__name__) is self:

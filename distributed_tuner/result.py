@@ -31,7 +31,7 @@ from distributed_tuner.values import Array64
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL = "label"  # the column of labels that are given beside their texts
+LABEL = "label"  # the column of labels that are given with their texts
 
 
 class Result:
@@ -51,7 +51,7 @@ class Result:
         """The run directory. A temporary one, gone with the result, unless ``out`` was given: see ``save``."""
         self._oracle_of = oracle
         self._values = values or {}
-        self._folder = folder  # is removed when nobody holds it any more
+        self._folder = folder  # is removed when it is no longer referenced
 
     # ------------------------------------------------------------------------------------------------ what it is
     @cached_property

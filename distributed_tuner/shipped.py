@@ -1,4 +1,4 @@
-"""The search spaces that come with the package: beside it in a checkout, within it where it is installed."""
+"""Search spaces of the package: next to it in a checkout, within it when installed."""
 
 from pathlib import Path
 

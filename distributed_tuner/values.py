@@ -36,7 +36,7 @@ class Center:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Perturbation:
-    """``center + sign * radius * z(key)`` with z standard normal: a ZOT candidate, a few bytes beside its centre."""
+    """``center + sign * radius * z(key)`` with z standard normal: a ZOT candidate of a few bytes plus its centre."""
 
     center: Center
     key: Key
@@ -46,7 +46,7 @@ class Perturbation:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A random map R^K -> R^P, made again from ``seed`` beside the model (BBT, Sun et al. 2022).
+    """A random map R^K -> R^P, made again from ``seed`` next to the model (BBT, Sun et al. 2022).
 
     ``distribution`` "normal" has entries N(0, s^2) with s = alpha * std(E) / (sqrt(K) * sigma), E the embedding
     matrix; "uniform" is U(-1/sqrt(K), 1/sqrt(K)), the linear-layer default of the published runs.
@@ -297,7 +297,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was written, as it came, and what it took. ``usd`` at the prices of the settings of whoever wrote it.
+    """Generated text and its cost. ``usd``: at the prices in the settings of its model.
 
     ``note``: why nothing was, where that is known.
     """

@@ -452,10 +452,10 @@ def test_a_resumed_run_whose_space_was_edited(
     result = tune(*resume, "--set", "budget.queries=200")
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
-    holds(line, "--set is not what there/config.json was begun with: budget.queries was 80 and is 200", "undo the edit")
+    holds(line, "--set differs from there/config.json: budget.queries was 80 and is 200", "undo the edit")
     space(seed=1)
     line = tune(*resume).stderr
-    holds(line, "mine.yaml is not what there/config.json was begun with: seed was left out and is 1")
+    holds(line, "mine.yaml differs from there/config.json: seed was left out and is 1")
 
     space()
     for given in (resume, ["run", "--out", "there", "--resume"]):

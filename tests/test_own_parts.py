@@ -94,7 +94,7 @@ def test_the_examples_are_sound(check: Check) -> None:
 
 def test_a_module_may_lie_in_a_folder_that_is_named(check: Check) -> None:
     message = refused(lambda: check("head", HEAD, "CentredHead", folder="elsewhere"))
-    assert "put it beside the search space, or name its folder in folders" in message
+    assert "put it next to the search space, or name its folder in folders" in message
     assert check("head", HEAD, "CentredHead", folder="elsewhere", folders=["elsewhere"])
 
 
@@ -142,7 +142,7 @@ def test_tune_takes_classes_with_their_settings() -> None:
 @pytest.mark.parametrize(
     ("source", "name", "told"),
     [
-        (None, "Mine", "put it beside the search space"),
+        (None, "Mine", "put it next to the search space"),
         ("import no_such_package", "Mine", "imports 'no_such_package', which this Python does not have; install that"),
         ("1 / 0", "Mine", "raised ZeroDivisionError"),
         ("def f(:", "Mine", "raised SyntaxError"),

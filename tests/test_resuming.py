@@ -91,7 +91,7 @@ def test_what_was_set_need_not_be_set_again_and_is_told(space: Path) -> None:
     assert "begun with --set budget.queries=80" in require_unedited(directory, space, [])
     assert "--set" not in require_unedited(directory, space, ["budget.queries=80"])
     assert require_unedited(directory, space, ["budget={queries: 80}", "name=mine"]), "another way to say the same"
-    with pytest.raises(ConfigError, match=r"--set is not what .* budget\.queries was 80 and is 200"):
+    with pytest.raises(ConfigError, match=r"--set differs from .*: budget\.queries was 80 and is 200"):
         require_unedited(directory, space, ["budget.queries=200"])
 
 

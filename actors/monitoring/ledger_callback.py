@@ -10,7 +10,7 @@ from distributed_tuner.runs.recorder import Recorder
 
 
 class TuneRecorder(tune.Callback):  # type: ignore[misc]
-    """Tells a recorder what Tune tells of its trials, which run ``plans``.
+    """Forwards Tune's reports of its trials, which run ``plans``, to a recorder.
 
     How trials have ended is the recorder's to say: Tune calls every trial terminated that it has had to stop.
     """

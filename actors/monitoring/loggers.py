@@ -36,7 +36,7 @@ Scalar: TypeAlias = bool | int | float | str
 Say: TypeAlias = Callable[[str | None, str, str], None]
 
 
-# ---------------------------------------------------------------------------------------------------- what is told
+# --------------------------------------------------------------------------------------------------------- reports
 def flat(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a trial's report: how it stands, and its latest step. No text, nothing that is not finite.
 
@@ -159,7 +159,7 @@ class LoggedTrial:
 
 @dataclass(slots=True)
 class _Outbox:
-    """Carries out calls one after the other in a thread. Whoever puts one in neither waits nor fails."""
+    """Executes calls one after the other in a thread. Callers neither wait nor fail."""
 
     name: str
     most: int
@@ -304,7 +304,7 @@ class TrialLogger(tune.Callback):  # type: ignore[misc]
             problem = self._outbox.problems.get()
             if not self._complained:
                 self._complained = True
-                self._say(None, "logger", f"{self._kind} takes no reports ({problem}); the run goes on without it")
+                self._say(None, "logger", f"{self._kind} accepts no reports ({problem}); the run continues without it")
 
 
 # ---------------------------------------------------------------------------------------------------- from settings

@@ -99,7 +99,7 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------------ beginning
     async def _ready(self) -> None:
-        """Begin to serve with the first call, whichever it is: after a restart nobody calls ``start``."""
+        """Begin to serve with the first call of any method: after a restart ``start`` is not called."""
         if self._begun is None:
             self._begun = asyncio.create_task(self._begin())
         await asyncio.shield(self._begun)
@@ -114,7 +114,7 @@ class Dispatcher:
             self._members.info = memory.info
             self._event(
                 "dispatcher_restart",
-                f"the dispatcher died and is restarted; it goes on with {len(known)} oracle actor(s). What it counted"
+                f"the dispatcher died and is restarted; it continues with {len(known)} oracle actor(s). What it counted"
                 " in its last seconds (device seconds, tiles, events) is missing from the totals",
             )
         self._members.begin(self._supervisor, known)
@@ -278,7 +278,7 @@ class Dispatcher:
                 if others and (not asked or self._config.may_ask_twice):
                     one = others[losses % len(others)]
                     asked[asyncio.ensure_future(_answer_of(one, method, arguments))] = one
-                if not asked:  # nobody is up
+                if not asked:  # no worker is up
                     await asyncio.sleep(TICK_SECONDS)
                     continue
                 done, _ = await asyncio.wait(asked, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -328,7 +328,7 @@ class Dispatcher:
         self._members.fit(most, {member.node for member in late})
 
     def _show(self) -> None:
-        """Tell whoever watches how the pool stands."""
+        """Update the metrics of the pool."""
         counted = self._counted()
         self._metrics.update(
             up=counted.up,

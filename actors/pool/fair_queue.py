@@ -39,7 +39,7 @@ class FairQueue(Generic[T]):
         return self._count + len(self._first)
 
     def put(self, client_id: str, items: Sequence[T], priority: float = 1.0) -> None:
-        """Add the items of one request. ``priority``: above 0; the asker's share beside those of others."""
+        """Add the items of one request. ``priority``: above 0; the client's share relative to others."""
         if not items:
             return
         if client_id not in self._lines:
@@ -76,7 +76,7 @@ class FairQueue(Generic[T]):
         return taken
 
     def drop(self, unwanted: Callable[[T], bool]) -> None:
-        """Forget items that nobody waits for any longer."""
+        """Remove items whose callers no longer wait."""
         self._first = deque(item for item in self._first if not unwanted(item))
         for client_id, line in list(self._lines.items()):
             kept = [deque(item for item in request if not unwanted(item)) for request in line.requests]

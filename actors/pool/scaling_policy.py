@@ -21,7 +21,7 @@ def wanted(limits: Elastic, now_needed: int, lately_needed: int) -> int:
 
 
 class Lately:
-    """The largest number of the last ``seconds``: what a pool that has been busy is not yet idle of."""
+    """Sliding maximum over the last ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

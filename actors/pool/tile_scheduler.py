@@ -26,7 +26,7 @@ LONG_TILE_SECONDS = 0.2  # longer tiles go one at a time: the gap is nothing to 
 CALL_SECONDS = 0.2  # of short tiles, several of one request share a call that takes so long
 CALL_TILES = 16  # most tiles of a call
 TILE_TRIES = 6  # losses of one tile after which its request fails
-REMARKS = {"refused_example": 50}  # that are told of each kind; of others the first
+REMARKS = {"refused_example": 50}  # most messages of each kind; of other kinds one
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +51,7 @@ class TileTask:
         return (c1 - c0) * (e1 - e0)
 
     def fail(self, error: TunerError) -> None:
-        """Let whoever waits see an error, unless there is an answer."""
+        """Set an error for the waiting caller, unless there is an answer."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -104,7 +104,7 @@ class TileScheduler:
 
     @property
     def waiting(self) -> int:
-        """Pieces that nobody has."""
+        """Tiles that no worker has."""
         return len(self._queue)
 
     @property
@@ -123,11 +123,11 @@ class TileScheduler:
         self.assign()
 
     def forget(self, tile_tasks: Iterable[TileTask]) -> None:
-        """Send nothing of a request that nobody waits for."""
+        """Drop the tiles of a request that was cancelled."""
         self._queue.drop(set(tile_tasks).__contains__)
 
     def assign(self) -> None:
-        """Give what waits to actors with room, the least busy first."""
+        """Assign waiting tiles to workers with room, the least busy first."""
         median = self._durations.median
         limit = IN_FLIGHT if median is None or median < LONG_TILE_SECONDS else 1
         while len(self._queue):
@@ -178,7 +178,7 @@ class TileScheduler:
                 self._lost(tile_task)
             if isinstance(error, RayActorError):
                 self._members.lost(member, life)
-        except Exception as error:  # nobody foresaw it, and who waits for an answer must hear of it
+        except Exception as error:  # unexpected, and the waiting caller must see it
             for tile_task in tile_tasks:
                 tile_task.fail(cause_of(error))
             raise
@@ -203,7 +203,7 @@ class TileScheduler:
                 self._receive(tile_task, read_reply(answer), member)
 
     def _receive(self, tile_task: TileTask, answer: Evaluation, member: Worker) -> None:
-        """Count an answer. What is no number is asked for once more: the device may be at fault, or the candidate."""
+        """Count an answer. A NaN answer is retried once: the cause may be the device or the candidate."""
         if tile_task.answer.done() or tile_task.doubted or not self._twice or not np.isnan(answer.logits).any():
             self._count(tile_task, answer)
             return
@@ -213,8 +213,8 @@ class TileScheduler:
             self._told_of_nan = True
             self._tell(
                 "not_a_number",
-                f"{member.name} answered with a loss that is no number; the tile is asked for once more, as are later"
-                " ones, and what is no number again counts as failed",
+                f"{member.name} returned NaN; the tile is retried once, then counted as failed; later NaN answers are"
+                " treated the same without a message",
             )
         self._again(tile_task)
 
@@ -278,7 +278,7 @@ class TileScheduler:
         self.members_changed()
 
     def members_changed(self) -> None:
-        """See to what waits, and to what is late, with the actors that there are now."""
+        """Assign waiting tiles and duplicate late ones, on the present workers."""
         for call in self._calls:
             if call.late and any(one is not call.member and not one.leaving for one in self._members.up):
                 self._double(call)

@@ -111,7 +111,7 @@ def start_oracle(config: OracleConfig, name: str, avoid: Sequence[str] = ()) -> 
 
 
 def _placement(config: OracleConfig, avoid: Sequence[str]) -> dict[str, Any]:
-    """Return what Ray is told of the machines that an actor is for. Without wishes no label is asked for."""
+    """Return Ray's label selector for the machines of a worker; without preferences no label is requested."""
     elsewhere = {NODE: f"!in({','.join(avoid)})"} if avoid else {}
     spot, on_demand = ({"label_selector": {MARKET: market, **elsewhere}} for market in ("spot", "on-demand"))
     match config.market:

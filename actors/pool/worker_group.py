@@ -37,7 +37,7 @@ class Worker:
 
 
 class WorkerGroup:
-    """Keeps a pool as large as it is told to. ``tell``: takes an event's kind and message. ``changed``: called when an
+    """Keeps a pool at the requested size. ``tell``: takes an event's kind and message. ``changed``: called when an
     actor has come up or has gone."""
 
     def __init__(
@@ -143,7 +143,7 @@ class WorkerGroup:
         member.up = False
         if not member.leaving:
             self.restarts += 1
-            self._tell("oracle_restart", f"{member.name} died and is restarted; its tiles go to whoever is free")
+            self._tell("oracle_restart", f"{member.name} died and is restarted; its tiles go to free workers")
         self.beside(self._until_ready(member))
 
     def give_up(self, member: Worker, seconds: float) -> None:
@@ -198,7 +198,7 @@ class WorkerGroup:
         self._changed()
 
     def beside(self, work: Any) -> None:
-        """Do something beside everything else."""
+        """Run something in the background."""
         task = asyncio.ensure_future(_quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

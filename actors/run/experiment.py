@@ -37,7 +37,7 @@ def run(
     command: str,
     observer: Observer | None = None,
 ) -> Finished:
-    """Run every trial and write the whole run directory. ``observer``: who is told; a terminal's progress when left
+    """Run every trial and write the whole run directory. ``observer``: the listener; a terminal's progress when left
     out.
 
     Raises:

@@ -100,7 +100,7 @@ def newest(files: Any, folder: str) -> Found | None:
 
 
 def remove(checkpoints: Iterable[Any]) -> None:
-    """Remove checkpoints that nobody goes on from; one that cannot be removed stays."""
+    """Remove checkpoints that are no longer needed; one that cannot be removed stays."""
     for checkpoint in checkpoints:
         try:
             checkpoint.filesystem.delete_dir(checkpoint.path)

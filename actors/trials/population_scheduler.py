@@ -100,7 +100,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------ Tune's calls
     def on_trial_add(self, controller: Any, trial: Trial) -> None:
-        """Tell a trial of a resumed run what it was told before; one that only died and comes back knows it."""
+        """Send a trial of a resumed run its earlier decision; a trial that was only restarted knows it."""
         name = self._name(trial)
         known = self._known.get(name)
         restart = self._decisions.restart_of(name, known.boundary) if known is not None else None
@@ -270,7 +270,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         return [text for text, counts in zip(self._pool, before, strict=True) if counts]
 
     def _told(self, name: str, decision: Decision) -> str:
-        """Return what a person is told of a restart."""
+        """Return the message about a restart."""
         if decision.donor is None:
             return "restarts from its own prompts: there is no other trial to take after"
         donor, own = (self._shown_loss(one) for one in (decision.donor, name))

@@ -103,7 +103,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         trial = self._trial
         if trial.waiting and self._asked:  # Tune calls again: the scheduler said to continue
             rows.extend(row.model_dump() for row in trial.go_on())
-        patience = REPORT_SECONDS if self._stepped else 0.0  # the first step is told at once
+        patience = REPORT_SECONDS if self._stepped else 0.0  # the first step is reported at once
         until = time.monotonic() + patience
         while not (trial.done or trial.waiting) and (not rows or time.monotonic() < until):
             rows.extend(row.model_dump() for row in trial.advance())

@@ -102,7 +102,7 @@ def _told_beside(
 
 
 def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past: Past) -> Any:
-    """Return Tune's scheduler for the run's schedule; a population's is told all that has been before."""
+    """Return Tune's scheduler for the run's schedule; a population's gets the history of the run."""
     schedule = prepared.experiment.schedule
     plans = prepared.plans
     if isinstance(schedule, PopulationScheduleConfig):

@@ -21,7 +21,7 @@ class LoopThread:
         self._end = weakref.finalize(self, _end, self._loop, stop)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = math.inf) -> T:
-        """Return the coroutine's result; it is cancelled when nobody waits for it any longer.
+        """Return the coroutine's result; it is cancelled when its caller stops waiting.
 
         Raises:
             TimeoutError: there is none within ``timeout`` seconds.

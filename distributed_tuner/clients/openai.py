@@ -192,7 +192,7 @@ class Connection:
         return f"Connection({self._settings.base_url or OPENAI_URL})"
 
     async def send(self, api: str, body: Mapping[str, Any]) -> Received:
-        """Send once. ``body``: the request but for the model, its prompt or messages among it.
+        """Send once. ``body``: the request without the model, with its prompt or messages.
 
         Raises:
             Unusable: what came is no JSON object, breaks off, or is too long.

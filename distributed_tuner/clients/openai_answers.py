@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-MOST_TOKENS = 2**53  # that usage may tell of; what is more is no number of tokens
+MOST_TOKENS = 2**53  # in a usage; a larger number is not a number of tokens
 READ = 4000  # characters of a refusal that are looked at
 RETRIED = (408, 409, 425, 429)  # and what is 500 or more
 PER_PROMPT = (400, 413, 422)  # refusals that may be about a prompt
@@ -39,7 +39,7 @@ class Unusable(Exception):
 
 
 class Unreached(Exception):
-    """Nobody answered."""
+    """There was no answer."""
 
 
 class Refused(Exception):

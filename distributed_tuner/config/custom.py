@@ -20,7 +20,7 @@ class CustomPart(Config):
     import_path: Annotated[str, OWN_CODE] = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     """The class, as ``package.module:Class``."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
-    """Keyword arguments of its constructor, beside those that its family's contract names."""
+    """Keyword arguments of its constructor, in addition to those of its family's contract."""
     folders: Annotated[tuple[str, ...], MODULES] = ()
     """Folders in which its module is looked for, beside the search space's own and the current one. In a run's
     config.json all of them."""

@@ -6,7 +6,7 @@ from distributed_tuner.config.base import Config
 
 
 class EnsembleConfig(Config):
-    """The best prompts of a trial with their heads, whose log-probabilities are averaged, beside the single prompt.
+    """The best prompts of a trial with their heads; their log-probabilities are averaged.
 
     No query steers or selects for it: members are evaluations that are paid for. It is measured once on test, for the
     best trial of every split, which costs as many forwards a row as it has members.

@@ -31,17 +31,17 @@ class Experiment(Config):
     oracle: OracleConfig
     """The frozen model. The same for all trials."""
     prompt: PromptConfig = SoftPromptConfig()
-    """What is tuned."""
+    """The prompt that is tuned."""
     head: HeadConfig = AutoHeadConfig()
     """How answers are read into labels, of the manual prompt and of tuned ones alike."""
     objective: ObjectiveConfig = ObjectiveConfig()
-    """What the stages are told of a candidate."""
+    """The loss of a candidate that searches minimise."""
     significance: float | None = Field(0.1, gt=0, lt=1)
     """A tuned prompt is returned only where it is better than the manual prompt, read by the same head: by a paired t
     test of their losses on dev, at this level. None: whatever dev says. Of prompts that ``select: cross_validation``
     selected alone."""
     ensemble: EnsembleConfig | None = None
-    """Several prompts read together, shown beside the single one that is returned; none: it is alone."""
+    """Several prompts combined, reported next to the single one that is returned; None: no ensemble."""
     screen: ScreenStageConfig | None = None
     """What comes before the first stage; written as the first of ``stages``, of kind ``screen``."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
@@ -57,10 +57,9 @@ class Experiment(Config):
     max_concurrent_trials: int = Field(8, ge=1)
     """Trials that run at a time; they share the oracle actors. The same for all trials."""
     priority: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """A trial's share of the oracle actors beside those of others: at 2 it gets twice the forwards of one at 1, as long
-    as both wait."""
+    """A trial's share of the oracle workers: with 2 it gets twice the forwards of a trial with 1 while both wait."""
     loggers: tuple[LoggerConfig, ...] = ()
-    """Who is told of the trials beside the ledger. The same for all trials."""
+    """Metric loggers, in addition to the ledger. The same for all trials."""
 
     @model_validator(mode="before")
     @classmethod

@@ -54,7 +54,7 @@ class VocabularyHeadConfig(Config):
     words: int = Field(1600, ge=10, le=MOST_WORDS)
     """V: how many words are asked for; the label words are the first, the others a sample of the vocabulary."""
     answer_words: AnswerWords = None
-    """The words beside the label words, each one token; chosen once a run where none are given."""
+    """Words in addition to the label words, each one token; by default chosen once a run."""
     strength: Strength = "auto"
     """Of the L2 penalty, in units of the mean feature; "auto": by closed-form leave-one-out."""
 
@@ -141,14 +141,14 @@ HeadConfig: TypeAlias = Annotated[
 
 
 def reads_words(head: HeadConfig) -> TypeGuard[WordyHeadConfig]:
-    """Tell whether a head reads answer words beside the label words."""
+    """Whether a head reads answer words in addition to the label words."""
     if isinstance(head, CustomHeadConfig):
         return head.words > 0
     return isinstance(head, VocabularyHeadConfig | NeighboursHeadConfig | CentroidHeadConfig)
 
 
 class ObjectiveConfig(Config):
-    """What search, gradient and restart stages are told of a candidate: the loss that is left after its best head."""
+    """Objective of search, gradient and restart stages: the loss of a candidate after its best head."""
 
     reads: ClassVar[tuple[Read, ...]] = (
         Read(("score",), "head", where=("bias", "vocabulary")),

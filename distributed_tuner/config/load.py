@@ -31,7 +31,7 @@ class _SpaceLoader(yaml.SafeLoader):
                 )
             if key in seen:
                 raise ConfigError(
-                    f"a key may stand once, but {key!r} stands twice ({_where(key_node.start_mark)}); remove one"
+                    f"a key may occur once, but {key!r} occurs twice ({_where(key_node.start_mark)}); remove one"
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=True)

@@ -24,7 +24,7 @@ AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class OptimizerSettings(Config):
-    """What every optimizer's settings share, and all that a run reads of them beside ``kind``.
+    """Settings common to all optimizers, and all that a run reads of them in addition to ``kind``.
 
     A new kind has it from here, and says anew what is otherwise with it.
     """
@@ -126,10 +126,11 @@ class ZotConfig(OptimizerSettings):
     kind: Literal["zot"] = "zot"
     """Names this optimizer."""
     points: AtLeastOne | Auto = 1
-    """n: random directions per step; each costs two queries. "auto": as many as hardly cost more queries than one."""
+    """n: random directions per step; each costs two queries. "auto": the largest n whose query
+    cost for equal progress is within 10 % of n = 1."""
     rho: Positive | Auto = 0.1
-    """Perturbation radius: candidates are ``x +- rho z``, z standard normal. "auto": where noise of the losses and
-    their curvature together disturb a slope least."""
+    """Perturbation radius: candidates are ``x +- rho z``, z standard normal. "auto": the radius at which noise
+    of the losses and their curvature together disturb a slope least."""
     learning_rate: Positive | Auto = 0.1
     """gamma_max: the step size at the start of the schedule. "auto": n / ((D_e + n + 1) L), the theory's."""
     clip: float = Field(default=100.0, ge=0)
@@ -265,7 +266,7 @@ class NevergradConfig(LatentSettings):
 
     @property
     def plans_ahead(self) -> bool:
-        return True  # many members go by the budget that they are told
+        return True  # many members plan by their budget
 
     @property
     def is_discrete(self) -> bool:
@@ -307,7 +308,7 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
 
     @property
     def plans_ahead(self) -> bool:
-        return True  # it may: it is told how many steps are planned
+        return True  # it may: it knows how many steps are planned
 
     @property
     def is_discrete(self) -> bool:

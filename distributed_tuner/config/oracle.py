@@ -23,7 +23,7 @@ class Price(Config):
 
 
 class Tile(Config):
-    """How a request is cut. Part of the numbers: the same tiles give the same bits, whoever computes them."""
+    """How a request is cut. Part of the numbers: the same tiles give the same bits on any worker."""
 
     candidates: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     """Candidates a tile; rounded down to an even number, so that both signs of a pair share a tile. "auto": chosen once

@@ -51,7 +51,9 @@ class ServerConfig(Config):
                 raise ValueError("answers are read whole, so extra_body may say no more of stream than false")
             if (owner := cls.set_elsewhere.get(name)) is not None:
                 advice = f"set {owner}" if owner else "leave it out"
-                raise ValueError(f"extra_body adds fields that nobody else sets, but {name!r} is one of them; {advice}")
+                raise ValueError(
+                    f"extra_body adds fields that no other setting sets, but {name!r} is one of them; {advice}"
+                )
         if any(SECRET_NAME.search(name) or masked(value) != value for name, value in _texts(body)):
             raise ValueError("extra_body is written down with the run, so no field of it may be or look like a key")
         return body

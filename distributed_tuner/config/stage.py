@@ -73,9 +73,9 @@ class ScreenStageConfig(Config):
 
     kind: Literal["screen"] = "screen"
     instructions: tuple[str, ...] = ()
-    """Yours, tried beside the task's manual prompt."""
+    """Instructions of the user, tried in addition to the task's manual prompt."""
     proposer: ProposerConfig | None = None
-    """Who is asked once for more, and shown how those before did; none: nobody."""
+    """The proposer that is asked once for more instructions, with the scores so far; None: no proposals."""
     proposals: int = Field(3, ge=1)
     """How many of its instructions are tried."""
     templates: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ class BaseTaskConfig(Config):
     """Label in the data -> word that the model should say, both as they are written. The order gives the label
     indices."""
     description: str | None = Field(default=None, min_length=1)
-    """What the task is, in a few words: proposers are told it."""
+    """The task in a few words, for proposers."""
     manual_prompt: str | None = None
     """The instruction that a person would write: the start of text prompts and the baseline of the report."""
     shots: int = Field(default=16, ge=1)

@@ -1,4 +1,4 @@
-"""Settings that were written and that no trial reads: refused, as a key that nobody knows is.
+"""Settings that were written and that no trial reads: refused, like unknown keys.
 
 What a part says of its own settings stands with it (``Config.reads``); what only the whole can know stands here. A
 setting that has its default is none that anybody misses, so that ``null`` or the default take one back.
@@ -175,4 +175,4 @@ WHOLES = (
         "says what a search in words may take, and there is none: leave it out, or add one to stages",
     ),
 )
-"""Settings whose use hangs on other parts."""
+"""Settings whose use depends on other parts."""

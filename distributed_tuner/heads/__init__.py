@@ -84,7 +84,7 @@ def _own(config: CustomHeadConfig, classes: int) -> Head:
 
 
 def restore(config: HeadConfig, classes: int, state: Mapping[str, Array64], words: int | None = None) -> Head:
-    """Return a fitted head from what its ``state_dict`` told. ``words``: how many it reads, where that is known.
+    """Return a fitted head from its ``state_dict``. ``words``: the number of words that it reads, if known.
 
     Raises:
         HeadError: it is another head's.

@@ -32,11 +32,11 @@ class Head(ABC):
     (E,) into a dict of float64 arrays, the state), ``_predict`` (rows into probabilities (E, W), by
     ``self._fitted(name)``) and ``_leave_one_out`` (the probabilities (E, W) of each row by a head that was fitted to
     the others). ``shapes`` names the arrays that predicting needs, by the letters W, V, N and 1; ``words_needed`` asks
-    for words beside the label words. A row's features are known up to a constant: nothing may hang on it.
+    for words in addition to the label words. A row's features are known up to a constant: nothing may depend on it.
     """
 
     words_needed: ClassVar[bool] = False
-    """Does it read words beside the label words?"""
+    """Whether it reads words in addition to the label words."""
     least_rows: ClassVar[int] = 0
     """Rows of each class that a fit needs at least."""
     shapes: ClassVar[Mapping[str, str]] = {}
@@ -82,7 +82,7 @@ class Head(ABC):
         return {name: value.copy() for name, value in self._state.items()}
 
     def load_state_dict(self, state: Mapping[str, Array64], words: int | None = None) -> None:
-        """Take in what ``state_dict`` of a head of the same settings told. ``words``: V, where it is known.
+        """Load the ``state_dict`` of a head with the same settings. ``words``: V, where it is known.
 
         Raises:
             HeadError: it is another head's.

@@ -56,7 +56,7 @@ class Curve:
         return kept
 
     def _make_room(self) -> None:
-        """Put the older rows together, but for the newest quarter, which a resumed trial may write again."""
+        """Merge the older rows, except the newest quarter, which a resumed trial may write again."""
         rows = self._rows()
         older, newer = rows[: -MOST // 4], rows[-MOST // 4 :]
         if len(older) > MOST // 4:

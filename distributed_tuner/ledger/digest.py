@@ -176,7 +176,7 @@ class Digest:
         self.warnings: dict[Hashable, EventRow] = {}
         """Of proposers: each trial's first failure, and every one that was given up."""
         self.data_warnings: dict[str, None] = {}
-        """What in the data flatters or spoils the numbers, in the order it was told."""
+        """Warnings about the data, in order of report."""
         self.talks: dict[Hashable, ExchangeRow] = {}
         self._sessions = Sessions()
         self._tables: dict[type[Any], dict[Hashable, Any]] = {}

@@ -438,7 +438,7 @@ class EnsembleRow(_Row):
 
 
 class StageRow(_Row):
-    """A stage of a trial ends. What it paid for is told by the rows before, and is no cost of this one."""
+    """End of a stage of a trial. Its costs are in the rows before, not in this one."""
 
     type: Literal["stage"] = "stage"
     trial_id: str
@@ -494,7 +494,7 @@ class RunEndRow(_Row):
     tiles: Count
     retries: Count
     counts: dict[str, Count] = Field(default_factory=dict)
-    """What else the oracles' answers told, summed by name: ``cached_forwards``, ``absent_labels``, ..."""
+    """Other counts in the oracles' answers, summed by name: ``cached_forwards``, ``absent_labels``, ..."""
 
 
 Row: TypeAlias = Annotated[

@@ -132,7 +132,7 @@ class LedgerWriter:
             os.ftruncate(self._file, whole)
         self.trouble = StorageError(
             f"the ledger must keep every row, but {len(self._waiting)} could not be written to {self.path}"
-            f" ({error.strerror or error}); what is there is whole: make room, then go on with --resume"
+            f" ({error.strerror or error}); what is there is whole: make room, then continue with --resume"
         )
 
     def _tell(self) -> None:

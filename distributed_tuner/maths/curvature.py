@@ -49,12 +49,12 @@ def quadratic(product: Product, v: Array64) -> float:
 
 
 def second_difference(plus: float, minus: float, middle: float, h: float) -> float:
-    """Return ``[f(x + h v) + f(x - h v) - 2 f(x)] / h^2``, which is v' H v but for O(h^2): losses alone."""
+    """Return ``[f(x + h v) + f(x - h v) - 2 f(x)] / h^2``, which is v' H v up to O(h^2), from losses only."""
     return (plus + minus - 2.0 * middle) / h**2
 
 
 def gradient_difference(plus: Array64, minus: Array64, h: float) -> Array64:
-    """Return ``[grad f(x + h v) - grad f(x - h v)] / (2 h)``, which is H v but for O(h^2)."""
+    """Return ``[grad f(x + h v) - grad f(x - h v)] / (2 h)``, which is H v up to O(h^2)."""
     return (plus - minus) / (2.0 * h)
 
 

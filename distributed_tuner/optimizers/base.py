@@ -58,15 +58,16 @@ class Optimizer(ABC):
     """
 
     kind: ClassVar[str]
-    """Names it in states and messages; the class's name where it is not given."""
+    """Its name in states and messages; default: the name of the class."""
     white_box: ClassVar[bool] = False
-    """Is it told gradients? Then a step asks for one candidate, and ``tell`` gets its gradient too."""
+    """Whether it uses gradients. If True, a step asks for one candidate, and ``tell`` also gets its gradient."""
     losses_are_of_the_start: ClassVar[bool] = False
-    """Are a step's losses those of where it begins, or around it, and not of what it recommends afterwards?"""
+    """True if a step's losses measure x before the update (ZOT, gradient descent), False if they measure the
+    recommended candidate (CMA)."""
     replays: ClassVar[bool] = False
-    """Is its state what it was told, so that it is restored by being asked and told again?"""
+    """Whether its state is the history of losses, so that it is restored by replaying ``ask`` and ``tell``."""
     is_discrete: ClassVar[bool] = False
-    """Does it search prompts in words? Then ``dim`` is the most words of a prompt, and a place is a text."""
+    """Whether it searches text prompts. If True, ``dim`` is the maximum number of words, and a place is a text."""
     probe: ClassVar[Callable[..., Probe] | None] = None
     """Of an optimizer of your own: makes what measures its settings that are "auto", called with the keyword arguments
     ``start``, ``key``, ``unit`` (how long a standard deviation of the embeddings is) and its settings."""
@@ -92,7 +93,7 @@ class Optimizer(ABC):
         """
         if self._pending is not None:
             raise ConfigError(
-                f"every ask is told before the next one; {self.kind} still waits for {len(self._pending)} losses: "
+                f"every ask needs a tell before the next one; {self.kind} still waits for {len(self._pending)} losses: "
                 "tell them (NaN for queries that failed)"
             )
         with promised(self.kind, "propose candidates", self.steps_told):

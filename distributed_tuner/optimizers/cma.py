@@ -89,7 +89,7 @@ class Cma(Optimizer):
         )
 
     def _further_options(self, noise: StepNoise) -> dict[str, Any]:
-        """Return options of pycma's beside those that the settings are: none, where no variant adds some."""
+        """Return pycma options in addition to those from the settings; empty unless a variant adds some."""
         return {}
 
     @property
@@ -178,7 +178,7 @@ class Cma(Optimizer):
     def _load(self, state: dict[str, Any]) -> None:
         self._space = LatentSpace.restored(state["space"], self._config.intrinsic_dim, self.key)
         self._options = {name: float(state["options"][name]) for name in self._options}
-        self._step_size = str(state.get("step_size", self._config.step_size))  # not told by older versions
+        self._step_size = str(state.get("step_size", self._config.step_size))  # older versions do not write it
         self._es = self._new_strategy()
         put(self._es, state["strategy"])
         self._best_K = np.array(state["best"], dtype=np.float64)

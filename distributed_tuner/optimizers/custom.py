@@ -16,7 +16,7 @@ from distributed_tuner.values import Array64, Candidate, Embedded, Latent, Pertu
 
 
 def own_optimizer(config: CustomOptimizerConfig | CustomFirstOrderConfig, given: Mapping[str, Any]) -> Optimizer:
-    """Make an optimizer of the user's own. ``given``: the constructor's arguments beside ``config.settings``.
+    """Build a user's own optimizer. ``given``: the constructor's arguments in addition to ``config.settings``.
 
     Raises:
         ConfigError: its class is not what its stage and its settings say, or cannot be made.

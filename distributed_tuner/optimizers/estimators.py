@@ -54,7 +54,7 @@ def diagonal_many(
     target = torch._foreach_addcmul(g, slope, w, value=-1)
     error = torch._foreach_sub(intercept, target)
     torch._foreach_lerp_(intercept, target, beta)
-    divisor = target  # used up, as the error will be: two lists beside the state are all the memory that a step takes
+    divisor = target  # used up, as the error will be: a step takes only two lists in addition to the state
     torch._foreach_copy_(divisor, w)
     torch._foreach_mul_(divisor, w)
     torch._foreach_add_(divisor, 1.0)

@@ -73,7 +73,7 @@ class FirstOrder(Optimizer):
         }
 
     def _learning_rate(self) -> float:
-        """Return gamma of the step that is being told; the first step runs at the full rate."""
+        """Return gamma of the current step; the first step runs at the full rate."""
         rate, floor = self._settings.learning_rate, self._settings.floor
         match self._settings.schedule:
             case "linear":

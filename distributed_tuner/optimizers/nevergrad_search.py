@@ -23,12 +23,12 @@ from distributed_tuner.seeds import Key, seed_of
 from distributed_tuner.values import Array, Array64, Candidate
 
 SAME = 1e-6  # of the marks of a step that is taken again: other machines round otherwise
-UNKNOWN_WORST = 1e3  # told for failures before any finite loss: above any cross-entropy of a handful of label words
+UNKNOWN_WORST = 1e3  # loss of failures before any finite loss: above any cross-entropy of a handful of label words
 
 
 @dataclass(slots=True)
 class Stretch:
-    """Steps that a search took under one key. told: the losses of each. marks: a number for each step's candidates."""
+    """Steps of a search under one key. told: the losses of each. marks: a number for each step's candidates."""
 
     key: Key
     workers: int
@@ -72,7 +72,7 @@ class NevergradSearch(Optimizer):
 
     def _start_search(self, config: NevergradConfig, key: Key, step: int, steps: int) -> None:
         require_member(config.optimizer, config.num_workers)
-        # The threads of members that wrap scipy go on between our calls, and warn of settings that nobody chose.
+        # The threads of scipy-based members run between our calls, and warn of settings that the user did not choose.
         warnings.filterwarnings("ignore", module=r"scipy\.")
         self._built, self._begun, self._horizon, self._origin_key = config, step, steps, key
         self.__dict__.pop("_ng", None)
@@ -161,7 +161,7 @@ class NevergradSearch(Optimizer):
                 except RuntimeError:
                     if not self._asked:
                         raise
-                    break  # the open generation must be told first
+                    break  # the open generation must get its losses first
 
     def _mark(self) -> float:
         """Return a number that other candidates would not have."""

@@ -50,7 +50,7 @@ class Span:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Span":
-        """Return the span that ``save`` told of."""
+        """Return the span that ``save`` wrote."""
         span = cls(state["start"])
         span._keys = [tuple(key) for key in state["keys"]]
         span.gram = np.array(state["gram"], dtype=np.float64).reshape(len(span), len(span))

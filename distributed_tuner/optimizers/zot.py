@@ -85,7 +85,7 @@ class Zot(Optimizer):
         }
 
     def _learning_rate(self) -> float:
-        """Return gamma of the step that is being told; the first step runs at the full rate."""
+        """Return gamma of the current step; the first step runs at the full rate."""
         if self._config.schedule == "constant":
             return self._gamma
         return cosine_annealing(self.steps_told, self._steps, self._gamma, self._config.floor)

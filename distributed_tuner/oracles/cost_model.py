@@ -116,7 +116,7 @@ class Counter(Protocol):
 
 
 class TextualCounter:
-    """What all that count with a model's tokenizer share. ``context``: a limit of tokens beside the model's own."""
+    """Base of cost models with a model's tokenizer. ``context``: a limit of tokens in addition to the model's own."""
 
     soft = True
     has_tokenizer = True
@@ -222,7 +222,7 @@ class TokenCounter(TextualCounter):
 
 
 class VllmCounter(TextualCounter):
-    """Counts for a vLLM engine, which computes every row whole but for what its prefix cache holds: no calibration."""
+    """Counts for a vLLM engine, which computes every row whole, except for its prefix cache: no calibration."""
 
     rounds = False
 

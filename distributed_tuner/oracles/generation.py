@@ -1,4 +1,4 @@
-"""Models that write: an instruction in, an answer in words out. What is alike for whoever makes the tokens."""
+"""Text generation: an instruction in, an answer in words out; the part common to all backends."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -73,7 +73,7 @@ def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evalu
 
 
 def summed(tops: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return what several answers told of tokens (``Evaluation.tops``)."""
+    """Merge the listed tokens of several answers (``Evaluation.tops``)."""
     total: dict[str, float] = {}
     for one in tops:
         for token, chance in one.items():

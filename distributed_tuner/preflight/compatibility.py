@@ -269,7 +269,7 @@ def _check_mlflow(index: int, logger: MlflowLoggerConfig) -> None:
     uri = logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
     if not uri.startswith(("http", "databricks")) and not _is_installed("sqlalchemy"):
         raise ConfigError(
-            f"loggers.{index}: without a server MLflow keeps what it is told in a database, which needs sqlalchemy and"
+            f"loggers.{index}: without a server MLflow keeps its data in a database, which needs sqlalchemy and"
             " alembic, but this Python does not have them; pip install mlflow, or set tracking_uri to a server's URL"
         )
 

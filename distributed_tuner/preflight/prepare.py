@@ -64,7 +64,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What a trial will cost: ``search`` within its budget, ``measurement`` beside it; seconds are device seconds."""
+    """Projected cost of a trial: ``search`` within its budget, ``measurement`` outside it; in device seconds."""
 
     plans: tuple[StagePlan, ...]
     search: Cost
@@ -115,7 +115,7 @@ class Prepared:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be told of how the model computes."""
+        """Warnings about how the model computes."""
         slow = next((projection.slow for projection in self.projections if projection.slow), None)
         return [note for note in (self._text_cache_note, slow) if note]
 
@@ -216,7 +216,7 @@ class Prepared:
         if self.auto_head and experiment.objective.head != "vocabulary":
             return BiasHeadConfig(kind="bias")
         raise ModelError(
-            f"head: {head.kind} reads other words than the label words, but the oracle tells of none; set head: bias"
+            f"head: {head.kind} reads words other than the label words, but the oracle returns none; set head: bias"
             " (and objective.head, where it is vocabulary), or a larger oracle.top_logprobs"
         )
 
@@ -385,8 +385,8 @@ def _require_races(prepared: Prepared) -> None:
     if raced and all(block >= rows for block, rows in raced):
         block, rows = raced[0]
         raise ConfigError(
-            f"race_block is smaller than train, but it is {block} and train has {rows} rows, so that nobody would be"
-            f" raced; set {max(1, rows // 4)}, say, or leave it out"
+            f"race_block is smaller than train, but it is {block} and train has {rows} rows, so that no candidate"
+            f" would be raced; set {max(1, rows // 4)}, say, or leave it out"
         )
 
 

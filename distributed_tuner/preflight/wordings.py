@@ -22,7 +22,7 @@ CUES = ("\nLabel:{label_word}", "\nAnswer:{label_word}", " All in all:{label_wor
 
 
 def templates_tried(experiment: Experiment) -> tuple[str, ...]:
-    """Return the templates, or cues alone, that a screen tries beside the task's own: the user's first."""
+    """Return the templates, or cues alone, that a screen tries in addition to the task's own: the user's first."""
     screen = experiment.screen
     if screen is None:
         return ()
@@ -63,7 +63,7 @@ def _require(other: Task, verbalizers: Sequence[Sequence[str]], counter: Counter
 
 
 def _verbalizers(task: Task, experiment: Experiment, counter: Counter) -> tuple[tuple[str, ...], ...]:
-    """Return the label words that are tried beside the task's own; of words that share a token one stands for all."""
+    """Return label words to try in addition to the task's own; one for each group that shares tokens."""
     screen = experiment.screen
     assert screen is not None
     if reads_words(experiment.head) or experiment.oracle.kind not in WORDS_TOLD:

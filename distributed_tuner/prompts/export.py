@@ -1,4 +1,4 @@
-"""Taking the prompt away: safetensors with JSON beside it, a PEFT prompt-tuning adapter, its nearest tokens as text.
+"""Export of the prompt: safetensors with JSON, a PEFT prompt-tuning adapter, its nearest tokens as text.
 
 ``write`` and ``read`` are a pair: what comes back is what went in. The adapter exists for prompts that stand in front
 of the text, since PEFT's prompt tuning can only prepend.

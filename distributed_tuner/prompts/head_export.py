@@ -1,4 +1,4 @@
-"""The head beside the prompt: what was fitted, as safetensors, and what it reads, as JSON.
+"""Export of the head: its fitted arrays, as safetensors, and the words that it reads, as JSON.
 
 With it and any program that tells the scores of the named words behind the prompt, a label is a matter of a few lines
 of numpy: docs/heads.md has them.
@@ -115,7 +115,7 @@ def read_head(directory: Path) -> ExportedHead | None:
             config = config.model_copy(update={"answer_words": told.words[len(told.label_words) :]})
         heads.restore(config, len(told.labels), state, len(told.words))
     except TunerError as error:
-        raise HeadError(f"the head beside the prompt cannot be read: {error}") from None
+        raise HeadError(f"the exported head cannot be read: {error}") from None
     return ExportedHead(config, told.words, told.labels, told.label_words, told.model, state, told.label_rule)
 
 

@@ -1,4 +1,4 @@
-"""Prompt coordinates from a candidate's recipe, computed beside the model.
+"""Prompt coordinates from a candidate's recipe, computed next to the model.
 
 Projections are made once, kept while in use.
 """

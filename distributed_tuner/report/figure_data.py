@@ -98,7 +98,7 @@ def test_cost_data(summary: Mapping[str, Any]) -> Dots:
 def _marks(
     digest: Digest, summary: Mapping[str, Any], by: By, bands: Iterable[tuple[str, Band]]
 ) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
-    """Return where restarts adopted a prompt, on the lines of ``bands``; what lies beside a line is left out."""
+    """Return where restarts adopted a prompt, on the lines of ``bands``; points off a line are left out."""
     methods = {trial["trial_id"]: trial["method"] for trial in summary["trials"]}
     places: dict[str, set[float]] = {}
     for row in digest.restarts:

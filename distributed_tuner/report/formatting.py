@@ -115,7 +115,7 @@ def ensemble(line: Mapping[str, Any]) -> str:
 
 
 def reading(line: Mapping[str, Any]) -> str:
-    """Return what a row costs that an ensemble reads, beside the single prompt; nothing where it is not known."""
+    """Return the cost of a row for an ensemble and for the single prompt; empty if it is not known."""
     many, single = line["a_row"], line["single"]
     if many is None or single is None:
         return ""

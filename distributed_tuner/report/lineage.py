@@ -91,7 +91,7 @@ def lineage_data(digest: Digest, summary: Mapping[str, Any]) -> Lineages:
 
 
 def _numbers(lived: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Number the lineages, but for those of a trial's own start that stayed in their lane."""
+    """Number the lineages, except those of a trial's own start that stayed in their lane."""
     where: dict[str, set[str]] = {}
     for name, lineage in lived:
         where.setdefault(lineage, set()).add(name)

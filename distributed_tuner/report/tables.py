@@ -246,7 +246,7 @@ def calibration(digest: Digest) -> str | None:
     worst = min(digest.calibrations, key=lambda row: math.inf if row.snr is None else row.snr)
     ratio = "no rounding noise" if worst.snr is None else f"signal-to-noise {worst.snr:.2g}"
     swamped = worst.snr is not None and worst.snr < worst.limit
-    outcome = f"below {worst.limit:g}, so {worst.used}" if swamped else "kept"
+    outcome = f"below {worst.limit:g}, so {worst.used}" if swamped else "passed"
     return f"{worst.where}: {ratio}, {outcome}"
 
 
@@ -270,7 +270,7 @@ def _budgeted(costs: Mapping[str, Any], field: str) -> Any:
 
 
 def _count_lines(counts: Mapping[str, int]) -> list[CostLine]:
-    """Return what the oracles' answers told beside their cost, of trials and measuring together."""
+    """Return the counts in the oracles' answers, for trials and measurement together."""
     unknown = formatting.UNKNOWN
     return [
         CostLine(
@@ -281,7 +281,7 @@ def _count_lines(counts: Mapping[str, int]) -> list[CostLine]:
 
 
 def _proposer_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLine]:
-    """Return what proposers cost, beside any budget, against limits of their own."""
+    """Return the cost of proposers, which have their own limits outside the budgets."""
     lines = []
     for name, field, label, spell in (
         ("calls", "proposer_calls", "Requests to proposers", formatting.count),

@@ -80,7 +80,7 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def projection_lines(prepared: "Prepared") -> Iterator[str]:
     """Yield what each trial will cost, and the sum."""
-    yield f"{prepared.experiment.name}: {len(prepared.plans)} trial(s), sound at both ends of every range"
+    yield f"{prepared.experiment.name}: {len(prepared.plans)} trial(s), valid at both ends of every range"
     yield ""
     yield f"{'trial':<24}{'steps':>7}{'queries':>9}{'forwards':>11}{'tokens':>13}{'seconds':>10}{'USD':>10}"
     for plan, projection in zip(prepared.plans, prepared.projections, strict=True):

@@ -67,7 +67,7 @@ class RunDirectory(Place):
         return self.path / "population.json"
 
     def keep_decisions(self, decisions: Decisions) -> None:
-        """Write down what a population's schedule has decided, and have it at the run's URI before anybody acts on it:
+        """Write down what a population's schedule has decided, and upload it to the run's URI before it is acted on:
         trials write their checkpoints there by themselves."""
         write_json(self.population, decisions.to_json())
         if self.mirror is not None:
@@ -177,7 +177,7 @@ class RunDirectory(Place):
             raise RunDirectoryError(_taken(self.name, what))
 
     def create(self) -> None:
-        """Make the directory, which must be new. Ledger and report hold prompts and data: nobody else may enter it."""
+        """Make the directory, which must be new. Ledger and report hold prompts and data, so it is private."""
         self.require_new()
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 

@@ -34,7 +34,7 @@ def measure_baselines(
     writer: LedgerWriter,
     observer: Observer,
 ) -> None:
-    """Score the manual prompt of every split as it is, and its answers read by the run's head, but for what the ledger
+    """Score the manual prompt of every split as it is, and with the run's head, except for scores that the ledger
     has already."""
     done = {(row.split_seed, row.what, row.split) for row in ledger.catch_up().measures}
     asked = _Asked(oracle)
@@ -51,7 +51,7 @@ def measure_baselines(
 
 
 def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWriter, observer: Observer) -> None:
-    """Score a bag of words on the rows of every split, but for what the ledger has already.
+    """Score a bag of words on the rows of every split, except those that the ledger has already.
 
     It asks no model, and comes last: scikit-learn takes longer to import than a trial to begin.
     """
@@ -143,7 +143,7 @@ def measure(
     split_seed: int,
     trial_id: str,
 ) -> MeasureRow:
-    """Score a trial's selected prompt on test beside any budget, read by its head."""
+    """Score a trial's selected prompt on test with its head, outside the budgets."""
     task, batch = reader.task, reader.batch("test")
     answer = oracle.evaluate(Request((candidate,), batch, spec))
     loss, scores = reader.measure(state, answer, batch)
@@ -163,7 +163,7 @@ def measure(
 def measure_ensemble(
     oracle: LossOracle, members: Sequence[tuple[Reader, ExportedPrompt]], split_seed: int, trial_id: str
 ) -> MeasureRow:
-    """Score a trial's ensemble on test beside any budget, each member read by its own head."""
+    """Score a trial's ensemble on test, each member with its own head, outside the budgets."""
     found = [chances_of(prompt, reader, oracle) for reader, prompt in members]
     task = members[0][0].task
     together = read_together([chances for chances, _ in found], labels_of(task.batch("test")), task.metrics)

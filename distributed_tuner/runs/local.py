@@ -104,7 +104,7 @@ class LocalPool:
         return told
 
     def stop(self) -> None:
-        """Nothing ends: the oracle is whoever's built it."""
+        """Do nothing: the oracle belongs to its builder."""
 
 
 class LocalBackend:
@@ -144,7 +144,7 @@ class LocalBackend:
                 recorder.completed(plan)
 
     def over(self) -> None:
-        """There is nobody else to be told."""
+        """Do nothing: there is no other process."""
 
 
 def reports(trial: Trial) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from distributed_tuner.ledger.rows import Row
 
 
 class Observer(Protocol):
-    """Is told what happens, in order, by the one process that writes the ledger. Entered while trials run."""
+    """Listener of a run's events, in order, called by the process that writes the ledger. Entered while trials run."""
 
     def __enter__(self) -> object: ...
 

@@ -163,5 +163,5 @@ def _writer(
 
 
 def default_out(file: Path) -> Path:
-    """Return where predictions go when nothing is said: beside the file, as JSONL for JSONL and else as CSV."""
+    """Return the default output of predictions: next to the file, JSONL for JSONL, else CSV."""
     return file.parent / f"{file.stem}.predicted{'.jsonl' if file.suffix.lower() == '.jsonl' else '.csv'}"

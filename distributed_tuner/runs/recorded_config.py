@@ -110,15 +110,15 @@ class Recorded(_Whole):
         names = [trial.trial_id for trial in self.trials]
         twice = next((name for name in names if names.count(name) > 1), None) if len({*names}) < len(names) else None
         if twice is not None:
-            raise ValueError(f"a trial's name may stand once, but {twice!r} stands twice")
+            raise ValueError(f"a trial's name may occur once, but {twice!r} occurs twice")
         return self
 
     @property
     def metric(self) -> str:
-        """The primary metric's name; "metric" where it is not told."""
+        """The primary metric's name; "metric" if it is not recorded."""
         return self.task.metric or self.task_metric or "metric"
 
     @property
     def settings(self) -> RecordedSettings:
-        """The experiment's settings; none where they are not told."""
+        """The experiment's settings; None if they are not recorded."""
         return self.experiment or RecordedSettings()

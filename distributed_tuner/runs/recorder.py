@@ -71,7 +71,7 @@ class Recorder:
             self._directory.keep_ensemble(plan.trial_id, result["ensemble"])
         if result.get("prompt") is not None:
             self._directory.keep_prompt(plan.trial_id, result["prompt"])
-        for row in rows:  # last, since whoever is told may end the run
+        for row in rows:  # last, because a listener may end the run
             self._observer.row(plan.trial_id, row)
         self._observer.update(plan.trial_id, result["progress"])
         self.poll()
@@ -104,7 +104,7 @@ class Recorder:
         unfinished = [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]
         for trial_id in unfinished:
             if trial_id in self._attempts:
-                self._end(trial_id, "interrupted", "stopped by a person; --resume goes on from its last checkpoint")
+                self._end(trial_id, "interrupted", "stopped by the user; --resume continues from its last checkpoint")
         if unfinished:
             return "interrupted"
         return "failed" if set(self._ended.values()) == {"failed"} else "done"

@@ -21,7 +21,7 @@ from distributed_tuner.runs.directory import RunDirectory
 
 MOST_SHOWN = 3
 """Differences that a message names."""
-ELSEWHERE = f"go on with the version that wrote it (this one is {__version__}), or start a new run"
+ELSEWHERE = f"continue with the version that wrote it (this one is {__version__}), or start a new run"
 
 
 class _Record(BaseModel):
@@ -176,8 +176,9 @@ def _require_equal(begun: Any, asked: Any, what: str, where: str) -> None:
     told = "; ".join(f"{path} was {old} and is {new}" for path, old, new in apart[:MOST_SHOWN])
     more = f" ({len(apart) - MOST_SHOWN} more)" if len(apart) > MOST_SHOWN else ""
     raise ConfigError(
-        f"a resumed run goes on as it began, but {what} is not what {where} was begun with: {told}{more}; undo the"
-        " edit, leave the search space out to take all settings from the run, or start a new run with another --out"
+        f"a resumed run continues with the settings that it began with, but {what} differs from {where}:"
+        f" {told}{more}; undo the edit, leave the search space out to take all settings from the run, or start a new"
+        " run with another --out"
     )
 
 

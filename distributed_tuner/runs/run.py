@@ -178,7 +178,7 @@ class Run:
                     counts=dict(settled.before.counts + statistics.counts),
                 )
             )
-            if status == "interrupted":  # whoever stops a job gives it seconds, and the model may be slow
+            if status == "interrupted":  # a stopped job has only seconds, and the model may be slow
                 self._try_report()
             self._try_export(oracle)
             report = self._try_report()
@@ -193,7 +193,7 @@ class Run:
         return (settle_again if self._resume else settle)(self._prepared, self._backend.start, self._observer.note)
 
     def _hear(self, pool: OraclePool) -> Statistics:
-        """Return what the pool has to tell. A tile that has become smaller is in config.json before anyone is told."""
+        """Return the pool's events. A smaller tile is in config.json before its event is reported."""
         statistics = pool.statistics()
         oracle = self._prepared.experiment.oracle
         if statistics.tile not in (None, oracle.tile):

@@ -65,7 +65,7 @@ def told(row: ParityRow) -> str:
 
 
 def _plain(pool: OraclePool, skipped: list[str]) -> Plain:
-    """Return the plain path; where there is one that cannot be taken, ``skipped`` is told."""
+    """Return the plain path; ``skipped`` is called if there is one that cannot be used."""
     config = plain_config(pool.config, pool.oracle.info)
 
     def plain(request: Request) -> Array | None:
@@ -91,12 +91,12 @@ def _notes(config: OracleConfig, found: Parity) -> list[str]:
         unkept = "" if config.cache is None else ", so that no answers are kept (oracle.cache)"
         notes.append(f"the endpoint is noisy: asked again, losses differ by up to {found.repeated:.2g}{unkept}")
     if absent := found.counts.get("absent_examples"):
-        notes.append(f"{absent} answers told of no label word{_told(found, 'other_answer')}")
+        notes.append(f"{absent} answers had no label word{_told(found, 'other_answer')}")
     if absent := found.counts.get("absent_labels"):
         notes.append(f"{absent} label words were absent from the answers' top logprobs, so that losses are bounds")
     if short := found.counts.get("short_answers"):
         notes.append(
-            f"{short} of these answers told of fewer tokens than the oracle.top_logprobs that were asked for; where a"
+            f"{short} of these answers listed fewer tokens than oracle.top_logprobs; where a"
             " server tells of the written token alone, oracle.scores: generated (task.loss: zero_one) says as much"
         )
     if unmatched := found.counts.get("unmatched_answers"):

@@ -37,8 +37,8 @@ Note = Callable[[str], None]
 class Settled:
     """The pool that the run works with, its settings, and what was measured to find them and to pass the sanity check.
 
-    ``before``: what a pool did that was stopped again. ``tops``: tokens beside the label words that a server's answers
-    told of at the sanity check, with the sum of their probabilities.
+    ``before``: statistics of a pool that was stopped again. ``tops``: tokens other than the label words that a server
+    listed in its answers at the sanity check, with the sum of their probabilities.
     """
 
     pool: OraclePool
@@ -174,7 +174,7 @@ def _calibrations(prepared: Prepared, pool: OraclePool, note: Note) -> list[Cali
     used = "float32" if measured[-1][1].swamped else dtype
     rows = [_row(case, calibration, dtype, used) for case, calibration in measured]
     for (_, calibration), row in zip(measured, rows, strict=True):
-        outcome = f"below {LIMIT:g}, rounding swamps the difference" if calibration.swamped else "kept"
+        outcome = f"below {LIMIT:g}, rounding swamps the difference" if calibration.swamped else "passed"
         note(
             f"{row.where}: loss difference {calibration.signal:.2g}, rounding noise {calibration.noise:.2g},"
             f" signal-to-noise {calibration.snr:.2g}: {outcome}"

@@ -11,7 +11,7 @@ from distributed_tuner.schedule.population import Decision, Standing
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """What a trial is told to do at a boundary. place: of the donor's prompt, encoded, empty without one. pool: the
+    """Decision for a trial at a boundary. place: of the source trial's prompt, encoded, empty without one. pool: the
     texts that it is shown."""
 
     id: str
@@ -39,11 +39,11 @@ class Decisions:
         return self.decided.get(trial_id, {}).get(boundary)
 
     def restart_of(self, trial_id: str, boundary: int) -> Restart | None:
-        """Return what a trial was told to do at a boundary; None where it was told nothing, or that is long ago."""
+        """Return the decision for a trial at a boundary; None if there was none, or it is too old."""
         return self.restarts.get(trial_id, {}).get(boundary)
 
     def order(self, trial_id: str, restart: Restart) -> None:
-        """Note what a trial is told to do."""
+        """Record the decision for a trial."""
         recent = {at: one for at, one in self.restarts.get(trial_id, {}).items() if at >= restart.boundary - 1}
         self.restarts[trial_id] = recent | {restart.boundary: restart}
 

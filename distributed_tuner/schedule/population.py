@@ -70,7 +70,7 @@ def _decisions(
     key: Key,
 ) -> dict[str, Decision]:
     by_id = {one.trial_id: one for one in standings}
-    if len(by_id) == 1:  # nobody to take after, nobody to be better than: the trial alternates alone
+    if len(by_id) == 1:  # a population of one alternates without a source trial
         return {trial_id: Decision(go_on=False) for trial_id in deciding}
     ranked = sorted((one for one in standings if one.has_loss or one.trial_id in deciding), key=_rank)
     count = moved(len(ranked), quantile) if sum(one.has_loss for one in ranked) > 1 else 0
@@ -91,7 +91,7 @@ def _rank(one: Standing) -> tuple[float, str]:
 
 
 def _restart(laggard: Standing, leaders: Sequence[Standing], explore: Mapping[str, Bounds], key: Key) -> Decision:
-    """Draw a donor and explore its settings. A leader that is no better than the laggard is nobody to take after."""
+    """Draw a source trial and explore its settings; None if it is not better than the restarting trial."""
     better = [one for one in leaders if one.has_loss and _rank(one)[0] < _rank(laggard)[0]]
     if not better:
         return Decision(go_on=True)

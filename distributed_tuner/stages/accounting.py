@@ -27,7 +27,7 @@ class Accounting:
         return {"cost": CostRow.of(cost), "spent": CostRow.of(self.spent()), "elapsed": self.elapsed()}
 
     def given_up(self, before: Cost, rows: Iterable[Row]) -> Cost | None:
-        """Return what was paid since ``before`` and is told by none of ``rows``: requests that had no answer."""
+        """Return the cost since ``before`` that is in none of ``rows``: requests without an answer."""
         paid = StepRow | EvalRow | FeedbackRow | RestartRow | SurveyRow | ScreenRow
         told = sum((row.cost.value() for row in rows if isinstance(row, paid)), before)
         lost = self.spent() - told

@@ -51,7 +51,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """What several prompts read together are worth. loss: mean over the rows that any of them tells of."""
+    """Score of an ensemble. loss: mean over the rows that any member predicts."""
 
     loss: float
     metrics: dict[str, float]
@@ -97,7 +97,7 @@ class Archive:
             self.chosen = chosen
 
     def news(self, trial_id: str, task: Task) -> list[Row]:
-        """Return the row that tells of the ensemble, where it is another than was told of last."""
+        """Return the ledger row of the ensemble if it has changed since the last row."""
         chosen, told = self.chosen, self._told
         self._told = chosen
         if chosen is told or not (chosen or told):
@@ -140,12 +140,12 @@ def _labels(task: Task) -> npt.NDArray[np.int64]:
 
 
 def _known(out: Array64) -> npt.NDArray[np.bool_]:
-    """Tell which rows (N,) a member tells of: those that do not stand in its prompt."""
+    """Return the mask (N,) of rows that a member predicts: those that its prompt does not show."""
     return np.asarray(np.isfinite(out).all(axis=-1))
 
 
 def size_of_least_loss(outs: Sequence[Array64], labels: npt.NDArray[np.int64]) -> int:
-    """Return how many of the first members have the least loss together, on the rows that the first tells of."""
+    """Return the number of first members with the lowest joint loss, on the rows that the first one predicts."""
     rows = _known(outs[0])
     found = [
         float(losses_of(mean_log_probabilities(np.stack(outs[:count])[:, rows]), labels[rows]).mean())

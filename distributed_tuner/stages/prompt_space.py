@@ -35,7 +35,7 @@ class PromptSpace(Protocol):
 
     @property
     def dim(self) -> int:
-        """What optimizers are told of a prompt's size."""
+        """The size of a prompt for optimizers."""
         ...
 
     @property

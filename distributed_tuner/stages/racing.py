@@ -55,7 +55,7 @@ class Racing:
             return None
         lacking = max(0, self._race.mu - int(self._complete.sum()))
         exact = [i for i in runners if i in self._race.exact]
-        if (lacking or exact) and self._seen_C.any():  # no threshold yet: whoever is ahead, then the most promising
+        if (lacking or exact) and self._seen_C.any():  # no threshold yet: the leading ones, then the most promising
             means_C = self._means_seen()
             runners = sorted(runners, key=lambda i: (-self._seen_C[i], means_C[i], i))
             runners = [i for place, i in enumerate(runners) if place < lacking or i in exact]
@@ -85,7 +85,7 @@ class Racing:
         return int((~self._complete & ~self._failed_C).sum())
 
     def losses(self) -> Array64:
-        """Return what the optimizer is told once the race is over, shape (C,).
+        """Return the losses for the optimizer once the race is over, shape (C,).
 
         Complete candidates have the mean over all examples, failed ones NaN. A candidate that stopped has the mean over
         the examples it saw, and in any case more than the threshold: an estimate, behind all that must be exact.
@@ -138,7 +138,7 @@ class Racing:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Raced:
-    """How a race ended: losses (C,) to be told, what was spent, and how many candidates stopped early."""
+    """Result of a race: losses (C,) for the optimizer, cost, and the number of candidates that stopped early."""
 
     losses: Array64
     cost: Cost

@@ -105,7 +105,7 @@ class RestartStage(Stage):
 
     def go_on(self) -> list[Row]:
         """The schedule leaves the trial its prompt; return the row that says so."""
-        return self._end("the schedule lets it go on with its own prompt")
+        return self._end("the schedule lets it continue with its own prompt")
 
     def take_over(self, exploit: Exploit) -> None:
         """The schedule has the trial restart."""
@@ -222,7 +222,7 @@ class RestartStage(Stage):
         )
 
     def _judged(self, problem: str) -> list[Row]:
-        """Count stages without a proposal; tell of the first, and of the one after which the proposer is given up."""
+        """Count stages without a proposal; warn at the first, and at the one after which the proposer is given up."""
         memory, limit = self._memory, self._config.proposer.give_up_after
         if self._proposals:
             memory.failures = 0

@@ -217,7 +217,7 @@ class ScreenStage(Stage):
         ]
 
     def _validate(self) -> list[Row]:
-        """Evaluate the finalists: all in one part, for until then nobody knows the wording that goes with the best."""
+        """Evaluate the finalists, all in one part: the wording of the best is not known before."""
         self.done, self.reason = True, "screened"
         rows: list[Row] = []
         for number, one in enumerate(finalists(self._best(), self._config.finalists)):

@@ -142,7 +142,7 @@ class SearchStage(Stage):
         return rows
 
     def _given_up(self, before: Cost, rows: list[Row]) -> list[Row]:
-        """Return a row for what was paid without an answer, so that the ledger tells of all that was spent."""
+        """Return a row for the cost of requests without an answer, so that the ledger has all costs."""
         lost = self._accounting.given_up(before, rows)
         if lost is None:
             return []

@@ -1,4 +1,4 @@
-"""Classes that may be in a trial's saved state, beside plain data and arrays."""
+"""Classes that may be in a trial's saved state, in addition to plain data and arrays."""
 
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.ensemble import Member

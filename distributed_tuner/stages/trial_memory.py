@@ -17,6 +17,6 @@ class Memory:
     incumbent_loss: float | None = None
     """Feedback loss of the prompt that the last restart stage left, until a search moves away from it."""
     cut_told: bool = False
-    """Has a proposal too long been told of?"""
+    """Whether a warning of too long a proposal was logged."""
     told: bool = False
-    """Has a failure been told of?"""
+    """Whether a failure was logged."""

@@ -27,7 +27,7 @@ def private_folder(parent: Path) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(errno.EPERM, "it must be a folder of ours that nobody else may enter", str(folder))
+        raise PermissionError(errno.EPERM, "it must be your own folder, closed to other users", str(folder))
     return folder
 
 

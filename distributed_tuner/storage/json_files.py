@@ -12,7 +12,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Told(BaseModel):
-    """What is read of a JSON file: checked, and open to what other versions write beside it."""
+    """Validated content of a JSON file; fields of other versions are allowed."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True, allow_inf_nan=False)
 

@@ -28,7 +28,7 @@ class LeaseLost(RunDirectoryError):
 
 
 class Lease:
-    """The right to write below a URI. ``say`` is told when somebody else has to be waited for."""
+    """Exclusive write lease on an object-store prefix. ``say``: takes a message when another run holds it."""
 
     def __init__(self, remote: Remote, say: Callable[[str], None]) -> None:
         self._remote = remote
@@ -70,7 +70,7 @@ class Lease:
         if not self._remote.exists(self._name):
             raise LeaseLost(
                 f"another run has taken over {self._remote.uri}, since this one was not heard of for"
-                f" {STALE_SECONDS:g} seconds; let that one go on"
+                f" {STALE_SECONDS:g} seconds; let that one continue"
             )
         self._put()
 

@@ -27,7 +27,7 @@ FIRST = ("config.json", LEDGER)
 
 
 class Mirror:
-    """Keeps the files of ``folder`` at ``remote`` as well. ``say`` is told of what a person should know."""
+    """Keeps the files of ``folder`` at ``remote`` as well. ``say``: takes warnings."""
 
     def __init__(self, folder: Path, remote: Remote, say: Callable[[str], None] = print) -> None:
         self.folder = folder
@@ -142,7 +142,7 @@ class Mirror:
         if self._trouble is not None:
             raise StorageError(
                 f"the end of the run could not be sent to {self.remote.uri} ({brief(self._trouble)}); its files are in"
-                f" {self.folder} on this machine, and --resume here goes on from them"
+                f" {self.folder} on this machine, and --resume here continues from them"
             )
 
     def _is_serving(self) -> bool:
@@ -164,7 +164,7 @@ class Mirror:
             self._idle.notify_all()
 
     def _try_to_send(self) -> None:
-        """Send; tell of trouble when it begins and when it ends."""
+        """Upload; report a failure when it begins and when it ends."""
         try:
             self.send()
         except LeaseLost as error:
@@ -172,7 +172,7 @@ class Mirror:
             self.on_lost()
         except OSError as error:
             if self._trouble is None:
-                self._say(f"{self.remote.uri} cannot be written ({brief(error)}); trying again, the run goes on")
+                self._say(f"{self.remote.uri} cannot be written ({brief(error)}); retrying, the run continues")
             self._trouble = error
         else:
             if self._trouble is not None:

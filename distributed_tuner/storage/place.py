@@ -24,7 +24,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a part of the path is a file: choose another place",
     errno.EEXIST: "a file, or a link that leads nowhere, is in its place: choose another one",
-    errno.EISDIR: "a folder stands where a file should be: move it away, or choose another place",
+    errno.EISDIR: "there is a folder instead of a file: move it away, or choose another place",
     errno.ELOOP: "its links lead in a circle: remove them, or choose another place",
     errno.ENOENT: "nothing can be made there, or it was removed meanwhile: choose another place",
 }
@@ -101,7 +101,7 @@ def delivered(place: str, mark: str | None = None) -> Iterator[Place]:
         there = [found.name for found in remote.found()] if mark is not None else []
     if there and mark not in there:
         raise RunDirectoryError(
-            f"what is written needs a place of its own, but {uri} holds something else ({there[0]}); give another one"
+            f"output needs a directory of its own, but {uri} holds something else ({there[0]}); give another one"
             " with --out"
         )
     with tempfile.TemporaryDirectory(prefix="prompt-tuner-") as folder:

@@ -68,7 +68,7 @@ def decode(data: bytes, name: str, classes: Sequence[type] = ()) -> Any:
     except (ValueError, TypeError, LookupError, RecursionError, MemoryError, struct.error) as error:
         raise StateError(
             f"a saved state must be a whole file that this version wrote, but {name} is not ({error or repr(error)});"
-            " remove it to go on from the state before it, or start a new run"
+            " remove it to continue from the state before it, or start a new run"
         ) from None
 
 

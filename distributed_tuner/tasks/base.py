@@ -31,9 +31,9 @@ class Task:
     test: tuple[Example, ...]
     feedback: tuple[Example, ...] = ()
     objective: Objective = LABEL_WORDS
-    """What is told of candidates on train and feedback, which steer."""
+    """Objective on train and feedback, which steer."""
     answer_words: tuple[str, ...] = ()
-    """Words beside the label words that the head reads."""
+    """Words in addition to the label words that the head reads."""
     template: str = ""
     """What the rows are worded by."""
     others: tuple["Task", ...] = ()

@@ -92,7 +92,7 @@ def _check_use(template: Template, columns: Sequence[str], label: str) -> None:
 def _checked(
     config: OwnTaskConfig, templates: Sequence[Template], columns: Sequence[str], table: Table
 ) -> tuple[repeats.Rows, list[str]]:
-    """Return the rows of a table, and what there is to be told of them."""
+    """Return the rows of a table, and warnings about them."""
     for column in columns:
         table.need(column, "text")
     for template in templates:

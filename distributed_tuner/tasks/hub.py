@@ -74,14 +74,14 @@ def _index(spec: HubTask, label: str) -> int | None:
 
 
 def _are_numbers(spec: HubTask) -> bool:
-    """Tell whether the label names are numbers (Yelp's are "1" and "2"), and so cannot be told from indices."""
+    """Whether the label names are numbers (Yelp's are "1" and "2"), and so cannot be distinguished from indices."""
     return all(name.isdigit() for name in spec.label_names)
 
 
 def _labelled(
     config: HubTaskConfig, spec: HubTask, templates: Sequence[Template], table: Table
 ) -> tuple[Labelled, list[str]]:
-    """Return the rows with their labels, and what there is to be told of them."""
+    """Return the rows with their labels, and warnings about them."""
     connective = spec.clean == "connective" and "question" in table.columns
     for template in templates:
         template.check_columns((*table.columns, "connective") if connective else table.columns, table.source)

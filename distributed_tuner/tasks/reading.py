@@ -36,7 +36,7 @@ def resolve(path: str, root: Path) -> Path | None:
 
 
 def read(path: str, root: Path) -> Table:
-    """Read the file at ``path``; relative paths are looked up beside the settings file first.
+    """Read the file at ``path``; relative paths are looked up next to the settings file first.
 
     Raises TaskError where the file is missing, empty, of an unknown kind, or cannot be read.
     """

@@ -78,7 +78,7 @@ class Member:
 
     @property
     def around(self) -> int:
-        """Tokens that a masked model reads beside the words: two special ones and the mask."""
+        """Tokens that a masked model reads in addition to the words: two special ones and the mask."""
         return 3 if self.masked else 0
 
     def spec(self, layout: Layout = "prefix", **more: Any) -> PromptSpec:

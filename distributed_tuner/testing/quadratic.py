@@ -38,7 +38,7 @@ def sphere(x: Array) -> float:
 
 
 def answer(optimizer: Optimizer, points: Sequence[Array], losses: Sequence[float] | Array64) -> None:
-    """Tell the losses of ``points``; a white box is told gradients of the sphere as well."""
+    """Tell the losses of ``points``; a white box also gets gradients of the sphere."""
     if optimizer.white_box:
         optimizer.tell(losses, np.stack([2.0 * (point - np.float32(0.5)) for point in points]))
     else:

@@ -48,7 +48,7 @@ def web_server() -> Iterator[int]:
 def test_where_nobody_listens(text: str) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        with pytest.raises(ClusterError, match="nobody listens there: Connection refused") as told:
+        with pytest.raises(ClusterError, match="no server listens there: Connection refused") as told:
             Address(text.format(closed=closed.getsockname()[1]), "RAY_ADDRESS").require_there()
     assert told.value.exit_code == 2
 
@@ -56,7 +56,7 @@ def test_where_nobody_listens(text: str) -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
 def test_where_somebody_else_listens(web_server: int, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(address, "ANSWER_SECONDS", 1.0)
-    with pytest.raises(ClusterError, match="whoever listens there is no Ray"):
+    with pytest.raises(ClusterError, match="the server there is not Ray"):
         Address(text.format(port=web_server), "--address").require_there()
 
 
@@ -68,7 +68,7 @@ def test_where_somebody_else_listens(web_server: int, monkeypatch: pytest.Monkey
         ("here:there", "no host and port"),
         ("here:99999", "no host and port"),
         (":6379", "no host and port"),
-        ("no-such-host.invalid:6379", "nobody listens there"),
+        ("no-such-host.invalid:6379", "no server listens there"),
     ],
 )
 def test_what_is_no_address(text: str, says: str) -> None:

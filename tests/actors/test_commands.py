@@ -101,7 +101,7 @@ def test_ctrl_c_saves_the_run_and_resume_ends_it_as_if_nothing_had_been(
     stdout, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 130, stderr
-    assert stderr.splitlines() == [f"interrupted; go on with: python tune.py run {long_space} --out {out} --resume"]
+    assert stderr.splitlines() == [f"interrupted; continue with: python tune.py run {long_space} --out {out} --resume"]
     assert_plain(stdout)
     assert raw_rows(directory, "run_end")[-1]["status"] == "interrupted"
     assert json.loads(directory.summary.read_text())["status"] == "interrupted"
@@ -157,7 +157,7 @@ def test_sigterm_to_all_processes_ends_a_run_as_one_to_its_driver_does(reviews: 
             os.kill(pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
-    assert stderr.startswith("interrupted; go on with: ")
+    assert stderr.startswith("interrupted; continue with: ")
     assert raw_rows(directory, "run_end")[-1]["status"] == "interrupted"
     assert "interrupted" in directory.report.read_text()
     assert (directory.best / "prompt.json").exists()

@@ -203,7 +203,7 @@ def test_a_head_that_was_left_open_reads_label_words_where_there_are_no_others(r
 
 
 def test_where_no_answer_names_a_label_one_is_shown(reviews: Path) -> None:
-    with pytest.raises(ModelError, match=r"none of .* answers told of any of .*\(began 'Sure'\); set words that"):
+    with pytest.raises(ModelError, match=r"none of .* answers had any of .*\(began 'Sure'\); set words that"):
         listed(reviews, {}, labels=False)
 
 

@@ -147,7 +147,7 @@ def test_a_job_is_stopped_and_another_upload_ends_it_as_if_nothing_had_been(
     logs = jobs.get_job_logs(first)
     assert info.status == "STOPPED", logs
     assert "dev loss" in logs and "zot-0000" in logs
-    assert "interrupted; go on with: python tune.py run" in logs
+    assert "interrupted; continue with: python tune.py run" in logs
     assert raw_rows(directory, "run_end")[-1]["status"] == "interrupted", logs
     assert {row["status"] for row in raw_rows(directory, "trial_end")} == {"interrupted"}
     assert json.loads(directory.summary.read_text())["status"] == "interrupted"

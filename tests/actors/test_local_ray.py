@@ -133,7 +133,7 @@ def test_a_folder_for_sessions_that_is_not_ours_alone_is_refused(
     else:
         place.mkdir()
         place.chmod(0o777)
-    with pytest.raises(PermissionError, match="nobody else may enter"):
+    with pytest.raises(PermissionError, match="closed to other users"):
         sessions_folder()
 
 

@@ -62,7 +62,7 @@ def report(*rows: dict[str, Any], queries: int = 40, dev_loss: float = 0.65) -> 
     return {"progress": progress, "rows": list(rows), "dev_loss": dev_loss, "done": False, **more}
 
 
-# ---------------------------------------------------------------------------------------------------- what is told
+# --------------------------------------------------------------------------------------------------------- reports
 def test_a_report_becomes_flat_finite_numbers_and_no_text() -> None:
     evaluation = {"type": "evaluation", "text": "a prompt in words", "spent": {"usd": 0.75}}
     measure = {"type": "measure", "split": "test", "loss": 0.5, "metric": 0.875}
@@ -224,7 +224,7 @@ def test_what_fails_is_said_once_without_its_secrets_and_goes_on(beside: Beside,
     beside.end()
     (_, kind, first), (_, _, last) = beside.said
     assert kind == "logger"
-    assert first.startswith("fake takes no reports (ConnectionError: no route to http://server/api second line)")
+    assert first.startswith("fake accepts no reports (ConnectionError: no route to http://server/api second line)")
     assert re.fullmatch(r"fake: \d reports are missing there; the ledger has everything", last)
 
 

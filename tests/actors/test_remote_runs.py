@@ -170,7 +170,7 @@ def test_a_run_at_a_uri_is_stopped_resumed_and_read_by_every_command(
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stdout + stderr
-    assert stderr.startswith("interrupted; go on with: ") and place in stderr
+    assert stderr.startswith("interrupted; continue with: ") and place in stderr
     assert f"report: {store.uri('mine/report.html')}" in stdout
     assert {"config.json", "ledger.jsonl", "report.html", "summary.json"} <= set(store.names("mine"))
     assert json.loads(store.read("mine/summary.json"))["status"] == "interrupted"

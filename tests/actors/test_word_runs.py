@@ -47,7 +47,7 @@ def test_the_best_prompt_is_told_kept_and_scores_the_same_again(done: Done) -> N
     assert evaluate(done.directory.path, "test")["accuracy"] == pytest.approx(best["test_metric"], abs=1e-12)
     assert evaluate(done.directory.path, "dev")["accuracy"] == pytest.approx(best["dev_metric"], abs=1e-12)
     page = done.directory.report.read_text()
-    assert "In words, in front of the text" in page and f'<p class="quote">{best["text"]}</p>' in page
+    assert "Text prompt, before the example's text" in page and f'<p class="quote">{best["text"]}</p>' in page
 
 
 def test_words_are_exported_as_text_and_refused_as_rows(done: Done, tmp_path: Path) -> None:

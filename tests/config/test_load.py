@@ -74,7 +74,7 @@ def test_label_words_are_read_as_they_are_written(space: Path) -> None:
     tree = load_space(space, [f"task.label_words={WORDS}", "task.label_words.no=off", "task.label_words.2=null"])
     assert tree["task"]["label_words"] == AS_WRITTEN | {"no": "off", "2": "null"}
     assert load_space(space, ["task.label_words=null"])["task"]["label_words"] is None
-    with pytest.raises(ConfigError, match="'no' stands twice"):
+    with pytest.raises(ConfigError, match="'no' occurs twice"):
         parse("label_words: {no: a, 'no': b}")
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_set_inside_a_distribution(space: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "holds"),
     [
-        ("name: a\nseed: 0\nname: b\n", ["'name' stands twice", "line 3, column 1"]),
+        ("name: a\nseed: 0\nname: b\n", ["'name' occurs twice", "line 3, column 1"]),
         ("name: a\ntask: {kind: demo\n", ["must be YAML", "line 3"]),
         ("name: a\n{{x}}: 1\n", ["a key must be a word", "line 2, column 2"]),
         ("{[1]: 2}", ["a key must be a word", "line 1, column 2"]),
@@ -150,7 +150,7 @@ def test_what_is_no_space_is_refused_with_its_place(space: Path, text: str, hold
 
 def test_a_duplicate_key_deep_inside_is_refused(space: Path) -> None:
     space.write_text(SPACE.replace("rho: 0.1", "rho: 0.1, rho: 0.2"), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"'rho' stands twice"):
+    with pytest.raises(ConfigError, match=r"'rho' occurs twice"):
         load_space(space)
 
 

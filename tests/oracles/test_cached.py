@@ -315,7 +315,7 @@ def test_a_directory_that_cannot_be_read_is_told_once_and_left_aside(
     assert len(inner.asked) == 9
     assert [answer.counts.get("cache_failures", 0) for answer in answers] == [1, 0, 0]
     (record,) = caplog.records
-    assert "goes on without" in record.getMessage()
+    assert "continues without it" in record.getMessage()
 
 
 def test_a_directory_that_breaks_in_mid_run_costs_nothing_but_the_cache(

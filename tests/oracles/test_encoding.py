@@ -148,7 +148,7 @@ def test_a_blank_example_is_refused_even_behind_a_special_token(encoder: Encoder
 
 def test_text_after_the_label_word_is_refused_for_causal_models(encoder: Encoder) -> None:
     batch = Batch((Example("a", "it rained", " so it was", 0, tail=" ."),), (" wet", " dry"), "train")
-    with pytest.raises(TaskError, match=r"nothing after the label word, but the template goes on with ' \.'"):
+    with pytest.raises(TaskError, match=r"nothing after the label word, but the template continues with ' \.'"):
         encoder.label_ids(batch)
 
 

@@ -183,7 +183,7 @@ def test_the_plain_path_must_agree(off: float) -> None:
 
 
 def test_answers_without_any_label_word_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"none of \d+ answers told of any of \[' terrible', ' great'\].*top_logprobs"):
+    with pytest.raises(ModelError, match=r"none of \d+ answers had any of \[' terrible', ' great'\].*top_logprobs"):
         gate(Bent(lambda _, logits: np.full_like(logits, np.nan)))
 
 

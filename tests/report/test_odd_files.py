@@ -105,7 +105,7 @@ def test_an_odd_config_is_one_line_that_names_the_place(written: Callable[..., P
 
 
 def test_a_trial_that_stands_twice_is_refused(written: Callable[..., Path]) -> None:
-    with pytest.raises(TunerError, match="'zot-0000' stands twice"):
+    with pytest.raises(TunerError, match="'zot-0000' occurs twice"):
         write_report(written(config=CONFIG | {"trials": CONFIG["trials"] * 2}))  # type: ignore[operator]
 
 

@@ -368,8 +368,8 @@ def test_calibration_is_measurement_and_the_report_tells_of_its_worst() -> None:
     totals = summarize(ledger, CONFIG)["totals"]
     assert (totals["queries"], totals["measurement"]["queries"]) == (0, 48)
     assert ledger.sessions[0].cost.queries == 48
-    assert tables.calibration(ledger) == "bfloat16 at rho 0.1 (zot): signal-to-noise 26, kept"
-    assert tables.calibration(Digest(rows[1:])) == "bfloat16 at rho 0.5 (zot): no rounding noise, kept"
+    assert tables.calibration(ledger) == "bfloat16 at rho 0.1 (zot): signal-to-noise 26, passed"
+    assert tables.calibration(Digest(rows[1:])) == "bfloat16 at rho 0.5 (zot): no rounding noise, passed"
     swamped = Digest([*rows, calibration(1e-5, 0.42, "float32")])
     assert tables.calibration(swamped) == "bfloat16 at rho 1e-05 (zot): signal-to-noise 0.42, below 3, so float32"
     assert tables.calibration(Digest([])) is None

@@ -228,7 +228,9 @@ def test_a_race_with_nobody_to_stop_is_refused(tmp_path: Path) -> None:
     )
     prepare(path, [])
     prepare(path, ["optimizer.race_block=!grid [4, 16]"])
-    with pytest.raises(ConfigError, match="it is 16 and train has 16 rows, so that nobody would be raced; set 4, say"):
+    with pytest.raises(
+        ConfigError, match="it is 16 and train has 16 rows, so that no candidate would be raced; set 4, say"
+    ):
         prepare(path, ["optimizer.race_block=16"])
 
 

@@ -50,7 +50,7 @@ QUICK: Mapping[str, Plan] = {
 
 
 def compare(*, quick: bool, seed: int, note: Callable[[str], None]) -> Findings:
-    """Hold the contests and return what they show; ``note`` is told a line for each problem and method.
+    """Hold the contests and return what they show; ``note``: takes a line for each problem and method.
 
     The same numbers for the same seed, times aside, on any number of cores. ``quick`` is shorter in all and leaves
     prompt tuning out.

@@ -100,10 +100,10 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[Done]:
 
 
 def _alone() -> None:
-    """Prepare a process for work beside others: threads that wait for each other would only take turns."""
+    """Limit a process to one thread, because several processes share the cores."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that waits tells of an interrupt
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting process reports an interrupt
     torch.set_num_threads(1)
 
 

@@ -36,7 +36,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is told of a problem. optimum: its smallest training loss, where that is known."""
+    """Results of a problem. optimum: its smallest training loss, if known."""
 
     name: str
     title: str
@@ -81,7 +81,7 @@ class Contest:
 
 
 def about(problem: Problem) -> About:
-    """Return what is told of a problem."""
+    """Return the results of a problem."""
     return About(problem.name, problem.title, dim(problem), problem.examples, problem.batch_size, problem.optimum)
 
 

@@ -72,8 +72,8 @@ def settle(
     notes = []
     if known["unlike_ids"]:
         notes.append(
-            "the model reads its tokens' ids beside their embeddings: given as embeddings, as here, a text has other"
-            " scores"
+            "the model reads its tokens' ids in addition to their embeddings: given as embeddings, as here, a text has"
+            " other scores"
         )
     if known["why"]:
         encoder.reach = 0

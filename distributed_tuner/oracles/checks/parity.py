@@ -71,7 +71,7 @@ class Parity:
 
 
 def canaries(text: str, spec: PromptSpec, width: int, embedding_std: float) -> Canaries:
-    """Return the prompts that are scored: two in words, and where the prompt has rows, its start and two beside it.
+    """Return the prompts that are scored: two texts, and for a soft prompt its start and two points near it.
 
     The model's embeddings have ``width`` numbers and the standard deviation ``embedding_std``.
     """
@@ -103,7 +103,7 @@ def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, p
     if not np.isfinite(losses).any():
         said = f" ({first.remarks[-1][1]})" if first.remarks else ""
         raise ModelError(
-            f"the model must score the label words, but none of {losses.size} answers told of any of"
+            f"the model must score the label words, but none of {losses.size} answers had any of"
             f" {list(batch.label_words)}{said}; set words that it would write (task.label_words), or a manual prompt"
             " that asks for one of them alone; where probabilities are read, a larger oracle.top_logprobs, or"
             " oracle.scores: generated"

@@ -14,7 +14,7 @@ from distributed_tuner.config.oracle import (
 from distributed_tuner.errors import ModelError, OracleError, TunerError
 from distributed_tuner.values import Array, OracleInfo, Request
 
-MOST_PARAMETERS = 2e9  # more would take too long, and too much memory, beside the one that serves
+MOST_PARAMETERS = 2e9  # a larger one would take too long, and too much memory next to the served one
 THREADS = 2
 SECONDS = 600.0
 

@@ -71,7 +71,7 @@ class Trunk:
         self.whole = why_whole(model.config)
         """Why rows cannot share a sequence; empty where they may."""
         self.reads_ids = reads_ids(model.config)
-        """Layers read the tokens' ids beside their embeddings."""
+        """Whether layers read the tokens' ids in addition to their embeddings."""
         self.no_rows = ""
         """Why the model takes no rows that are no token's; empty where it does."""
         self.mixes = False
@@ -136,7 +136,7 @@ class Trunk:
 
     def alone(self, embeds_B_T_D: "Tensor", place: int, added_B_T_D: "Tensor | None" = None) -> "Tensor":
         """Return what ``label_logits`` reads at a place of sequences of one length (B, ...), by the model's own forward
-        pass: nothing of it is replaced but for linear layers."""
+        pass: nothing of it is replaced except linear layers."""
         import torch
 
         seen = torch.ones(embeds_B_T_D.shape[:2], dtype=torch.long, device=self.device)

@@ -216,7 +216,7 @@ def fastest(trunk: Any) -> Linear:
     key = [*processor, str(largest.dtype), inner, hidden, torch.get_num_threads()]
     try:
         cache_directory().mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_directory() / "linear.lock"):  # whoever comes first measures for all
+        with FileLock(cache_directory() / "linear.lock"):  # the first process measures for all
             known: Linear | None = recall("linear", key)
             if known not in LINEARS:
                 known = _measured(inner, hidden, largest.dtype)

@@ -144,7 +144,7 @@ def why_whole(model_config: Any) -> str:
 
 
 def reads_ids(model_config: Any) -> bool:
-    """Tell whether a model's layers read the tokens' ids beside their embeddings (Gemma's per-layer embeddings)."""
+    """Whether a model's layers read the tokens' ids in addition to their embeddings (Gemma's per-layer embeddings)."""
     text = model_config.get_text_config()
     return bool(getattr(text, "hidden_size_per_layer_input", 0) and getattr(text, "vocab_size_per_layer_input", 0))
 

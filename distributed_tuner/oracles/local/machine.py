@@ -60,7 +60,7 @@ def _no_gpu() -> bool:
 
 @functools.cache
 def processor_key() -> Any:
-    """Return what a CPU's abilities follow from, and torch's use of them beside numpy's; None where it is unknown."""
+    """Return an identifier of the CPU's features and of torch's and numpy's use of them; None if unknown."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Cache of measurements of this machine: small files beside the converted models.
+"""Cache of measurements of this machine: small files next to the converted models.
 
 An answer is kept under everything that it follows from, so that it never has to be doubted; a file that is torn, or
 that cannot be written, is no answer.

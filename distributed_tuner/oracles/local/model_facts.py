@@ -53,7 +53,7 @@ class ModelFacts:
     whole: str
     """Why no rows share a sequence; empty where they may."""
     reads_ids: bool
-    """Its layers read the tokens' ids beside their embeddings."""
+    """Whether its layers read the tokens' ids in addition to their embeddings."""
     rows: int
     """Of its embeddings."""
     width: int
@@ -138,7 +138,7 @@ class GivenModel:
 
 
 def _key(source: ModelSource) -> Any:
-    """Return what tokenizer and configuration follow from; None where it cannot be told."""
+    """Return an identifier of tokenizer and configuration; None if it cannot be determined."""
     where = Path(locate(source.model))
     if source.trust_remote_code or not where.is_dir():
         return None

@@ -47,5 +47,5 @@ def _rope_switches(text: Any) -> Iterator[int]:
 
 
 def every_row_whole(why: str) -> str:
-    """Return what is told of a model whose rows cannot share a sequence."""
+    """Return the warning for a model whose rows cannot share a sequence."""
     return f"the model computes every row whole, which takes longer: {why}"

@@ -104,7 +104,7 @@ def _first(items: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """Return a logarithm of a probability; None where nothing is told.
+    """Return a logarithm of a probability; None if there is none.
 
     Raises:
         Unusable: it is something else.
@@ -126,7 +126,7 @@ def _number(value: Any) -> float | None:
 # ------------------------------------------------------------------------------------------------------- the labels
 @dataclass(frozen=True, slots=True)
 class LabelTokens:
-    """The tokens that stand for the label words, in label order, and for answer words beside them.
+    """Tokens of the label words, in label order, and of further answer words.
 
     ``ids`` and ``texts`` where a tokenizer knows them: each label's token, and how servers may write it, best first.
     Without, tokens are matched with the words: the word itself, the word but for spaces, and then the longest token

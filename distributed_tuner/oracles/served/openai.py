@@ -166,7 +166,7 @@ class OpenAIOracle:
     async def _forward(
         self, prompt: Prompt, example: Example, labels: LabelTokens, estimate: Usage, fresh: bool
     ) -> Forward:
-        """Ask for one example's scores. What an answer took is what the server told, else what was reckoned.
+        """Ask for one example's scores. The cost is what the server reports, else an estimate.
 
         ``fresh``: tell what else answers begin with.
 
@@ -191,7 +191,7 @@ class OpenAIOracle:
     def _read(
         self, choice: Mapping[str, Any], example: Example, labels: LabelTokens
     ) -> tuple[Scored, dict[str, float]]:
-        """Return what an answer says, and what it says beside.
+        """Return the scores of an answer, and its other tokens.
 
         Raises:
             Unusable: nothing can be read from it.
@@ -205,7 +205,7 @@ class OpenAIOracle:
         return generated_scores(written(choice), labels.words, example.cue, cut=cut_short(choice)), {}
 
     def _settings(self, labels: LabelTokens, output: int) -> dict[str, Any]:
-        """Return what is asked of the model, beside the prompt."""
+        """Return the request's fields other than the prompt."""
         config = self._config
         settings: dict[str, Any] = {"max_tokens": output, "temperature": 0.0}
         if config.scores == "generated":
@@ -242,5 +242,5 @@ def _require_sound(url: str, embeds: bool) -> None:
     if embeds and not is_private(url):
         raise ModelError(
             f"embeddings go to a server over https or on this machine alone, but oracle.base_url is {url!r}, whose"
-            " traffic anybody on the way can read and change; use https, or a tunnel to localhost"
+            " traffic others on the way can read and change; use https, or a tunnel to localhost"
         )

@@ -21,7 +21,7 @@ UNKNOWN_CONTEXT = 2**31  # tokens; the server knows better
 SPECIAL_TOKENS = 8  # that a server may add to a prompt
 CHAT_TOKENS = 128  # that a chat template may add, a system prompt of its own among them
 WRITTEN = 16  # tokens of an answer in words, with what stands around a label word; or more for a long one
-MOST_TOLD = 128  # tokens that vLLM tells of in one request, whatever their rank
+MOST_TOLD = 128  # tokens whose scores vLLM returns in one request, whatever their rank
 KEPT_LINES = 2**14  # whose tokens were counted
 NO_SOFT = (
     "this server takes no embeddings, hence no soft prompts; set prompt.kind: text, or, for a vLLM server with"
@@ -115,8 +115,8 @@ class ServedText:
         if any(example.tail for example in batch.examples):
             after = next(example.tail for example in batch.examples if example.tail)
             raise TaskError(
-                f"a server's model reads nothing after the label word, but the template goes on with {after!r}; end it"
-                " with {label_word}"
+                f"a server's model reads nothing after the label word, but the template continues with {after!r};"
+                " end it with {label_word}"
             )
         words = tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
         if self._tokenizer is None or self._config.scores == "generated":

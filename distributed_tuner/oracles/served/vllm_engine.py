@@ -29,7 +29,7 @@ MOST_LABELS = 128  # tokens that vLLM gives the logits of in one request
 CPU_BLOCK = 32  # tokens of a block of the prefix cache: what vLLM's CPU kernels like, and not longer than a prompt
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process
-    "VLLM_NO_USAGE_STATS": "1",  # nothing is told to anybody
+    "VLLM_NO_USAGE_STATS": "1",  # no usage statistics
     "VLLM_LOGGING_LEVEL": "ERROR",  # warnings come by the tensor
 }
 

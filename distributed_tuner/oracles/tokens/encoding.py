@@ -163,7 +163,7 @@ class Encoder:
         if any(example.tail for example in batch.examples) and not self.masked:
             after = next(example.tail for example in batch.examples if example.tail)
             raise TaskError(
-                f"a causal model reads nothing after the label word, but the template goes on with {after!r}; end it"
+                f"a causal model reads nothing after the label word, but the template continues with {after!r}; end it"
                 " with {label_word}, or leave out task.model_family: masked"
             )
         cue = batch.examples[0].cue if batch.examples else ""
@@ -236,7 +236,7 @@ class Encoder:
         )
 
     def lengths(self, batch: Batch, layout: Layout) -> list[int]:
-        """Return each example's tokens beside the prompt rows, cue and special tokens included, in a layout."""
+        """Return each example's tokens without the prompt rows, cue and special tokens included, in a layout."""
         if self.masked:
             return [len(self.line_masked(example, batch).ids) for example in batch.examples]
         match layout:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PUBLISHED_IDS = range(4, 15000)  # of the published code: without RoBERTa's special tokens and its rarer words
-BLOCK_BYTES = 64 * 2**20  # what a search takes beside the embedding matrix and the rows
+BLOCK_BYTES = 64 * 2**20  # memory of a search in addition to the embedding matrix and the rows
 BYTES_A_VALUE = 3 * 4  # a block's embeddings and its scores: as they are, in float32, and once more on the way
 NO_TEXT = "\ufffd"  # what a part of a character is decoded to
 

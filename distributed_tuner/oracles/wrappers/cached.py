@@ -65,7 +65,7 @@ class CachedOracle(WrappedOracle):
         self._identity = identity(config, oracle.info)
         self._directory = directory
         self._answers: Any = None
-        self._failures = 0  # not told yet
+        self._failures = 0  # not reported yet
         try:
             self._answers = diskcache.Cache(directory, timeout=LOCK_SECONDS, disk=_BytesDisk)
         except FAILURES as error:
@@ -143,8 +143,8 @@ class CachedOracle(WrappedOracle):
         self._answers = None
         self._failures += 1
         log.warning(
-            "answers are kept in oracle.cache: %s, but it cannot be used (%s: %s); the oracle goes on without. Delete"
-            " the directory, or name another",
+            "answers are kept in oracle.cache: %s, but it cannot be used (%s: %s); the oracle continues without it."
+            " Delete the directory, or name another",
             self._directory,
             type(error).__name__,
             error,

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 class TiledOracle(WrappedOracle):
     """Wraps an oracle so that requests are cut as the dispatcher cuts them. What answers have to tell is logged, each
-    sort once but for examples that are refused."""
+    sort once, except for examples that are refused."""
 
     def __init__(self, oracle: LossOracle, tile: Tile) -> None:
         super().__init__(oracle)
