@@ -33,6 +33,16 @@ class Head(ABC):
     ``self._fitted(name)``) and ``_leave_one_out`` (the probabilities (E, W) of each row by a head that was fitted to
     the others). ``shapes`` names the arrays that predicting needs, by the letters W, V, N and 1; ``words_needed`` asks
     for words in addition to the label words. A row's features are known up to a constant: nothing may depend on it.
+
+    Example: a bias that repairs a wrong label prior.
+
+    >>> import numpy as np
+    >>> from distributed_tuner.config.head import BiasHeadConfig
+    >>> from distributed_tuner.heads import build
+    >>> features = np.array([[3.0, 0.0], [2.0, 0.0], [0.5, 0.0], [0.0, 0.0]])  # all for label 0, or undecided
+    >>> head = build(BiasHeadConfig(kind="bias"), classes=2).fit(features, [0, 0, 1, 1])
+    >>> head.predict(features).argmax(axis=1).tolist()
+    [0, 0, 1, 1]
     """
 
     words_needed: ClassVar[bool] = False
@@ -47,9 +57,15 @@ class Head(ABC):
         self._state: dict[str, Array64] = {}
 
     def fit(self, features: Features, labels: npt.ArrayLike, references: Features | None = None) -> Self:
-        """Fit to rows (E, V) and their labels (E,), and return the head.
+        """Fit to labelled rows.
 
-        ``references``: answers (R, V) to texts without content, for heads that go by these alone.
+        Args:
+            features: scores of the answer words, shape (E, V), log-probabilities up to a constant of the row.
+            labels: label indices, shape (E,), from 0 to W - 1.
+            references: answers (R, V) to texts without content, for heads that are fitted to these alone.
+
+        Returns:
+            The head itself.
 
         Raises:
             HeadError: there are too few rows of a class, or no references where they are needed.
@@ -61,18 +77,32 @@ class Head(ABC):
         return self
 
     def predict(self, features: Features) -> Array64:
-        """Return label probabilities (E, W).
+        """Predict label probabilities.
+
+        Args:
+            features: scores of the answer words, shape (E, V).
+
+        Returns:
+            Probabilities, shape (E, W), above 0, rows with sum 1; NaN in a row with a feature that is not finite.
 
         Raises:
-            HeadError: the head is not fitted, or to rows of another width.
+            HeadError: the head is not fitted, or was fitted to rows of another width.
         """
         return self._of_finite(features, lambda x: self._predict(x))
 
     def leave_one_out(self, features: Features, labels: npt.ArrayLike, references: Features | None = None) -> Array64:
-        """Return label probabilities (E, W), each row's by a head that was fitted to all others.
+        """Predict each row by a head that is fitted to all others.
+
+        Args:
+            features: scores of the answer words, shape (E, V).
+            labels: label indices, shape (E,).
+            references: as in ``fit``.
+
+        Returns:
+            Probabilities, shape (E, W), as those of ``predict``.
 
         Raises:
-            HeadError: as of ``fit``.
+            HeadError: as in ``fit``.
         """
         x, y = self._rows(features, labels)
         return self._of_finite(features, lambda _: self._leave_one_out(x, y, references))

@@ -40,7 +40,22 @@ class LossOracle(Protocol):
     NaN loss, not an exception; exceptions are for requests that cannot be answered at all (``ModelError``).
 
     One that knows its model's tokenizer and embeddings has a ``codec`` as well (codec.py). One of your own is made with
-    its settings alone: ``distributed_tuner.oracles.custom.Oracle`` has all but the scores.
+    its settings alone: ``distributed_tuner.oracles.custom.Oracle`` has everything except the scores.
+
+    Example: the loss of one prompt of zeros on the 32 train examples of the demo task.
+
+    >>> import numpy as np
+    >>> from distributed_tuner import Analytic
+    >>> from distributed_tuner.config.task import DemoTaskConfig
+    >>> from distributed_tuner.oracles.analytic import AnalyticOracle
+    >>> from distributed_tuner.tasks.demo import build_demo
+    >>> from distributed_tuner.values import Point, PromptSpec, Request
+    >>> oracle, train = AnalyticOracle(Analytic()), build_demo(DemoTaskConfig(shots=8)).batch("train")
+    >>> prompt = PromptSpec(length=8, init="zeros", text="", layout="prefix", scale="embedding")
+    >>> zeros = Point(np.zeros(8 * oracle.info.width, dtype=np.float32))
+    >>> answer = oracle.evaluate(Request((zeros,), train, prompt))
+    >>> answer.logits.shape, answer.cost.queries, answer.cost.forwards
+    ((1, 32, 4), 1, 32)
     """
 
     @property
@@ -49,19 +64,33 @@ class LossOracle(Protocol):
         ...
 
     def cost(self, request: Request) -> Cost:
-        """Return what the request will cost: exact queries, forwards and tokens, dollars by the token; no seconds."""
+        """Compute the cost of a request beforehand.
+
+        Args:
+            request: C candidates on a batch of E examples.
+
+        Returns:
+            Exact queries (C; a gradient counts as three), forwards and tokens, US dollars by the token; no seconds.
+        """
         ...
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
-        """Return losses, lower is better, in the order of the request's candidates and examples.
+        """Score every candidate of a request on every example of its batch.
 
-        A white box also answers requests for gradients: of each candidate's mean loss by its coordinates.
+        Args:
+            request: C candidates on a batch of E examples. A white box also takes requests for gradients, of each
+                candidate's mean loss by its coordinates.
+            timeout: wall-clock seconds.
+
+        Returns:
+            Losses (C,), lower is better, and label-word logits (C, E, W), in the order of the candidates and examples;
+            ``cost.seconds`` is device time.
 
         Raises:
             OracleTimeout: no answer within ``timeout`` wall-clock seconds (an oracle that cannot be interrupted answers
                 late instead).
             ModelError: prompt and text do not fit into the model's context; the oracle gives no gradients.
-            TaskError: the label words cannot be told apart by their tokens.
+            TaskError: the label words cannot be distinguished by their tokens.
         """
         ...
 
