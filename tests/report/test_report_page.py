@@ -98,7 +98,7 @@ def test_an_interrupted_run_without_config_or_prompt_still_has_a_page(
     (other / "ledger.jsonl").write_bytes(b"".join(rows[:150]) + rows[150][:20])
     page = Page(write_report(other))
     assert "line 151 is torn" in caplog.text
-    assert "it is still going, or it died" in page.text
+    assert "This run is still running or was killed" in page.text
     assert "None was saved." in page.text
     assert json.loads((other / "summary.json").read_text())["status"] == "unfinished"
 
@@ -165,7 +165,7 @@ def test_trials_show_what_was_saved_where_one_was_raced(run_dir: Path) -> None:
         writer.write(raced.model_copy(update={"metrics": {"queries_saved": 1234.0, "forwards_saved": 39488.0}}))
     page = Page(write_report(run_dir))
     assert "Queries Saved Tokens" in page.text
-    assert "Saved are the queries that racing spared" in page.text
+    assert "Saved: the queries that racing saved" in page.text
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["totals"]["queries_saved"] == 1234
     place = tables.trial_columns(summary).index("Saved")
