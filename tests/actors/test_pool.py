@@ -1,13 +1,11 @@
 """The pool of oracle actors: the same bits for any number of actors, whoever dies."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tuner_runs import (
     CMA,
-    RANDOM,
     ZOT,
     Done,
     killing,
@@ -124,24 +122,6 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     assert_budgets_hold(done, 1500)
     assert len(raw_rows(done.directory, "trial")) == 2
     assert done.summary["trials"][0]["queries"] <= 1500
-
-
-@pytest.mark.extended  # of losses that are no numbers the suites without Ray tell
-def test_candidates_whose_loss_is_not_a_number_are_counted_and_never_chosen(
-    reviews: Path, llama: dict[str, Any], tmp_path: Path
-) -> None:
-    wild = [{**RANDOM, "sigma": 1e38}, {**ZOT, "rho": 1e38}]
-    path = write_space(
-        space(llama, wild, prompt={"length": 4, "layout": "prefix", "scale": "paper"}), reviews, "nan.yaml"
-    )
-    done = run_space(path, tmp_path / "run")
-    assert done.status == "done"
-    assert sum(step.failed for step in done.ledger.steps) > 0
-    text = done.directory.ledger.read_text() + done.directory.summary.read_text()
-    assert "NaN" not in text
-    assert "Infinity" not in text
-    assert math.isfinite(done.summary["best"]["train_loss"])
-    assert math.isfinite(evaluate(done.directory.path, "test")["loss"])
 
 
 def assert_no_row_is_written_twice(done: Done) -> None:
