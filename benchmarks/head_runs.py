@@ -76,7 +76,8 @@ def settings(
     search = {"kind": "search", "optimizer": {**BBT, "step_size": step_size}, "eval_every": 100}
     stages: list[dict[str, Any]] = [search]
     if variant == "screen":
-        stages = [SCREEN, {"kind": "search", "steps": 1, "optimizer": {"kind": "random_search", "popsize": 1}}]
+        one_step = {"kind": "random_search", "name": "screen", "popsize": 1}
+        stages = [SCREEN, {"kind": "search", "steps": 1, "optimizer": one_step}]
     given = [
         f"ensemble={{size: {ENSEMBLE}}}",
         f"stages={json.dumps(stages)}",
