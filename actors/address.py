@@ -13,7 +13,7 @@ ANSWER_SECONDS = 5.0  # for a server there to answer
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What was given, and by what: ``--address`` or the environment's ``RAY_ADDRESS``."""
+    """Given address, and its source: ``--address`` or the environment's ``RAY_ADDRESS``."""
 
     text: str
     source: str

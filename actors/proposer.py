@@ -88,7 +88,7 @@ ProposerActor = ray.remote(ProposerWorker)
 
 
 class RemoteProposer:
-    """What trials hold of a proposer: its protocol, through the actor."""
+    """Client of a proposer for trials: its protocol, through the actor."""
 
     def __init__(self, actor: Any, label: str) -> None:
         self._actor = actor

@@ -12,7 +12,7 @@ import errno
 from distributed_tuner.shown import masked, plain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the file system says where it takes no more."""
+"""Error numbers of a full file system."""
 
 
 class TunerError(Exception):
@@ -65,7 +65,7 @@ class StateError(TunerError, ValueError):
 
 
 class StorageError(TunerError, OSError):
-    """What a run writes down cannot be kept: a full disk, a store that cannot be reached."""
+    """Output of a run cannot be written: a full disk, a store that cannot be reached."""
 
     exit_code = 1
 

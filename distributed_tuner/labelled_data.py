@@ -19,7 +19,7 @@ CUE = "\nLabel:{label_word}"
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How labelled data shall be worded and drawn; None: as is usual."""
+    """Wording and draw of labelled data; None: the defaults."""
 
     text: tuple[str, ...]
     label: str

@@ -71,7 +71,7 @@ class Result:
 
     @property
     def head(self) -> ExportedHead:
-        """What reads the answers into label probabilities: its settings, its words, and what was fitted.
+        """The head, which turns answers into label probabilities: its settings, its words, and its fitted arrays.
 
         Raises:
             RunDirectoryError: there is none, in runs of versions before there were heads.
@@ -90,7 +90,7 @@ class Result:
 
     @property
     def status(self) -> str:
-        """How the run ended: "done" or "interrupted"."""
+        """Status of the run: "done" or "interrupted"."""
         return str(self.summary["status"])
 
     @property

@@ -9,7 +9,7 @@ _KEY = re.compile(
     """,
     re.VERBOSE,
 )
-"""What providers begin their keys with, and any 20 or more letters and digits in a row."""
+"""Pattern of keys: providers' prefixes, and 20 or more letters and digits in a row."""
 
 
 def plain(text: str) -> str:

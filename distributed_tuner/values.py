@@ -96,7 +96,7 @@ class Text:
 
 Candidate: TypeAlias = Perturbation | Latent | Point | Embedded | Text
 Start: TypeAlias = Array | str
-"""Where a search begins: coordinates (P,) of a soft prompt, or words."""
+"""Start point of a search: coordinates (P,) of a soft prompt, or words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +130,13 @@ class Example:
 
     @property
     def name(self) -> str:
-        """What messages call it: its uid, and the place of its row where that is known."""
+        """Name in messages: its uid, and the place of its row if known."""
         return f"{self.uid} ({self.where})" if self.where else self.uid
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a candidate's loss is: that of the label words, or what is left of it after the head that fits it best.
+    """Loss of a candidate: that of the label words, or the loss that is left after the best head.
 
     ``score``: on the rows that the head is fitted to, or each row by a head without it. ``strength``: of the L2 penalty
     of ``head`` "bias", which is part of the loss.
@@ -192,7 +192,7 @@ class PromptSpec:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Request:
-    """What an oracle is asked: every candidate on every example of the batch.
+    """Request to an oracle: every candidate on every example of the batch.
 
     ``gradient``: the gradients of the candidates' losses as well, which only a white box gives. ``fresh``: computed
     anew whatever is kept from before, and not kept.
@@ -208,7 +208,7 @@ class Request:
 # --------------------------------------------------------------------------------------------------- answers
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a request costs. ``tokens`` are prompt plus text tokens of every forward, as an API would bill them."""
+    """Cost of a request. ``tokens`` are prompt plus text tokens of every forward, as an API would bill them."""
 
     queries: int = 0
     forwards: int = 0
@@ -243,7 +243,7 @@ class Evaluation:
     finite. example_losses: (C, E). logits: (C, E, W) label-word logits, float32. features: (C, E, V) scores of label
     words and answer words, less their mean in each row, where answer words were asked for. cost: ``seconds`` is device
     time, summed over tiles. gradients: (C, P) of the losses by the prompt coordinates, float32, where they were asked
-    for. counts: what else is to be told of the answer, summed over a run by name: ``cached_forwards``,
+    for. counts: further counts, summed over a run by name: ``cached_forwards``,
     ``absent_labels``, ... kept: (C,) True for candidates whose whole answer was kept from before, so that they are no
     query; None: there is none. remarks: what a person should read of it, by kind. tops: of a fresh request to a server
     that lists its likeliest tokens: those that stand for no label word, and the sum of their probabilities.
@@ -266,7 +266,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class OracleInfo:
-    """What the rest needs to know of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E.
+    """Facts of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E.
 
     ``soft``: it takes soft candidates. A server that reads text alone does not, and its width and vocabulary are 0.
     ``answer_words``: the scores of how many words at a position cost no more than those of the label words; 0: those of
@@ -288,7 +288,7 @@ class OracleInfo:
 # --------------------------------------------------------------------------------------------------- writing
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a model writes: ``max_tokens`` at most, at a temperature (0: greedily), what is random by ``seed``."""
+    """Sampling settings: at most ``max_tokens``, a temperature (0: greedy), a random ``seed``."""
 
     max_tokens: int
     temperature: float

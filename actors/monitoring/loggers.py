@@ -146,7 +146,7 @@ class LoggedTrial:
 
     @property
     def evaluated_params(self) -> dict[str, Scalar]:
-        """What TensorBoard's table of settings shows."""
+        """Settings for TensorBoard's table."""
         return self.config
 
     def init_local_path(self) -> None:

@@ -58,7 +58,7 @@ class _CutAnew(OracleError):
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What a dispatcher must know when it is started again."""
+    """State of a dispatcher for its restart."""
 
     planned: Tile
     tile: Tile

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class _Line(Generic[T]):
-    """What one asker waits for: its requests, which take turns. ``clock``: the cost that it was served over its
+    """Queue of one client: its requests, which take turns. ``clock``: the cost that it was served over its
     priority, and the start that it was given."""
 
     clock: float

@@ -128,7 +128,7 @@ def _candidate(sent: Sent, centers: Sequence[Center]) -> Candidate:
 # ------------------------------------------------------------------------------------------------------- tiles
 @dataclass(frozen=True, eq=False, slots=True)
 class Tiles:
-    """What an oracle actor is sent: tiles of one request, each its candidates and a range of the batch's examples."""
+    """Message to an oracle worker: tiles of one request, each its candidates and a range of the batch's examples."""
 
     tile_tasks: tuple[tuple[tuple[Sent, ...], tuple[int, int]], ...]
     ids: tuple[str, ...]

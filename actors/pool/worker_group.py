@@ -70,7 +70,7 @@ class WorkerGroup:
 
     @property
     def number_up(self) -> int:
-        """How many actors answer."""
+        """Number of workers that answer."""
         return sum(one.up for one in self._members.values())
 
     def with_room(self, limit: int) -> list[Worker]:

@@ -27,7 +27,7 @@ STATE_FILE = "trial.state"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a checkpoint holds.
+    """Content of a checkpoint.
 
     state: the trial. reports: the rows of its last reports, for a ledger that was lost before they reached it. report:
     the rest of the last one. prompt: the selected prompt as it was reported last.
@@ -71,7 +71,7 @@ class Found:
 
     @property
     def number(self) -> int:
-        """Which of its trial's it is, from 0."""
+        """Its number among the trial's checkpoints, from 0."""
         return number_of(self.checkpoint)
 
 

@@ -35,7 +35,7 @@ def silent(*said: Any) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Known:
-    """What a trial reported last. place: of its prompt at its last boundary. since: when that was reported."""
+    """Last report of a trial. place: of its prompt at its last boundary. since: when that was reported."""
 
     boundary: int
     waiting: bool

@@ -23,7 +23,7 @@ from distributed_tuner.stages.ensemble import chosen_of
 from distributed_tuner.storage.json_files import read_json
 
 TUNE_NAME = "trials"
-"""What Tune calls every run's trials: a folder in which each has one of its own, by its name."""
+"""Tune's name of every run's trials: a folder in which each has one of its own, by its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ LOSS_STEP = 0.5  # ... between losses, whose second difference loses twice as ma
 
 @dataclass(frozen=True, slots=True)
 class Curvature:
-    """What is known of H at one point.
+    """Measurements of H at one point.
 
     norm: largest |eigenvalue|, by Lanczos from inside; of a black box ||H||_F, which is at least that. ritz: Lanczos's
     values, none of a black box.

@@ -284,7 +284,7 @@ async def _content(response: Any, longest: int) -> bytes:
 
 # ------------------------------------------------------------------------------------------------------- settings
 class Adapted:
-    """What a server or a model does not take of a request's settings, as its refusals tell.
+    """Settings that a server or a model does not accept, by its refusals.
 
     What may be left out is: fields that not every server knows (``extras``, each with those that go with it),
     temperature, seed; ``max_tokens`` goes by its newer name. What no refusal has named is left out for good only when

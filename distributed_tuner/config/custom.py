@@ -14,7 +14,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 class CustomPart(Config):
-    """What every part of the user's own has; ``distributed_tuner.custom`` imports and makes it."""
+    """Settings common to users' own parts; ``distributed_tuner.custom`` imports and builds them."""
 
     kind: Literal["custom"] = "custom"
     import_path: Annotated[str, OWN_CODE] = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")

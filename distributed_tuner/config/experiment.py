@@ -33,7 +33,7 @@ class Experiment(Config):
     prompt: PromptConfig = SoftPromptConfig()
     """The prompt that is tuned."""
     head: HeadConfig = AutoHeadConfig()
-    """How answers are read into labels, of the manual prompt and of tuned ones alike."""
+    """Head that turns answers into labels, for the manual prompt and for tuned ones alike."""
     objective: ObjectiveConfig = ObjectiveConfig()
     """The loss of a candidate that searches minimise."""
     significance: float | None = Field(0.1, gt=0, lt=1)
@@ -43,15 +43,15 @@ class Experiment(Config):
     ensemble: EnsembleConfig | None = None
     """Several prompts combined, reported next to the single one that is returned; None: no ensemble."""
     screen: ScreenStageConfig | None = None
-    """What comes before the first stage; written as the first of ``stages``, of kind ``screen``."""
+    """Screen before the first stage; written as the first of ``stages``, of kind ``screen``."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
-    """What a trial does, in order; the budget is shared by its stages."""
+    """Stages of a trial, in order; they share the budget."""
     rounds: int = Field(1, ge=1)
-    """How often it does them. A restart stage at the very end is left out where a search would have to follow it."""
+    """Repetitions of the stages. A restart stage at the very end is left out where a search would have to follow it."""
     budget: BudgetConfig = BudgetConfig()
     """Hard limits of a trial."""
     schedule: ScheduleConfig = NoScheduleConfig(kind="none")
-    """How trials compete. The same for all trials."""
+    """Schedule by which trials compete. The same for all trials."""
     samples: int = Field(1, ge=1)
     """Draws of the random values for each combination of the grids. The same for all trials."""
     max_concurrent_trials: int = Field(8, ge=1)

@@ -13,7 +13,7 @@ AnswerWords: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)] | None
 
 MOST_WORDS = 20_000
 SAMPLED = Read(("words",), "answer_words", where=(None,))
-"""How many words are sampled, where they are."""
+"""``words``, the number of sampled words, is read only without ``answer_words``."""
 
 
 class AutoHeadConfig(Config):

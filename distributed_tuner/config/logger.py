@@ -15,9 +15,9 @@ class TensorboardLoggerConfig(Config):
     """TensorBoard's event files, in the run directory under ``tensorboard``."""
 
     package: ClassVar[str] = "tensorboardX"
-    """What Python imports."""
+    """Module to import."""
     distribution: ClassVar[str] = "tensorboardX"
-    """What pip installs."""
+    """Package for pip."""
 
     kind: Literal["tensorboard"]
 
@@ -26,9 +26,9 @@ class MlflowLoggerConfig(Config):
     """An MLflow tracking server, or its files."""
 
     package: ClassVar[str] = "mlflow"
-    """What Python imports."""
+    """Module to import."""
     distribution: ClassVar[str] = "mlflow-skinny"
-    """What pip installs."""
+    """Package for pip."""
 
     kind: Literal["mlflow"]
     tracking_uri: Annotated[str | None, SERVER] = Field(None, min_length=1)
@@ -42,9 +42,9 @@ class WandbLoggerConfig(Config):
     """Weights & Biases. The key comes from WANDB_API_KEY or ``wandb login``."""
 
     package: ClassVar[str] = "wandb"
-    """What Python imports."""
+    """Module to import."""
     distribution: ClassVar[str] = "wandb"
-    """What pip installs."""
+    """Package for pip."""
 
     kind: Literal["wandb"]
     project: str | None = Field(None, min_length=1)

@@ -140,12 +140,12 @@ class ZotConfig(OptimizerSettings):
     bias_correction: bool = True
     """Divide the running mean by ``1 - beta^t``, so that early steps are not too small."""
     estimator: EstimatorConfig = MomentumEstimatorConfig()
-    """What the steps go along: the running mean ("momentum"), or a trained estimate in its place, which has rates of
+    """Direction of the steps: the running mean ("momentum"), or a trained estimate in its place, which has rates of
     its own and reads neither ``momentum`` nor ``bias_correction``."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """How the step size goes down over the planned steps."""
+    """Schedule of the step size over the planned steps."""
     floor: float = Field(default=0.1, ge=0, le=1)
-    """Where the cosine ends, as a ratio of ``learning_rate``."""
+    """Final value of the cosine, as a ratio of ``learning_rate``."""
     batch_size: int = Field(default=64, ge=1)
     """Training examples per step, the same for all its queries; all of them where there are fewer."""
 
@@ -168,7 +168,7 @@ class SurrogateConfig(OptimizerSettings):
 
 
 class LatentSettings(OptimizerSettings):
-    """What searches in a random low-dimensional subspace share (BBT, Sec. 3)."""
+    """Settings common to searches in a random low-dimensional subspace (BBT, Sec. 3)."""
 
     radius_setting: ClassVar[str | None] = "sigma"
     reads: ClassVar[tuple[Read, ...]] = (Read(("alpha",), "projection", where=("normal",)),)
@@ -198,7 +198,7 @@ class CmaConfig(LatentSettings):
     bound: float = Field(default=0.0, ge=0)
     """Keep every latent coordinate within [-bound, bound]; 0 means no bound."""
     step_size: Literal["csa", "tpa"] = "csa"
-    """How sigma is adapted. "csa": by the length of the mean's path (cumulative step-size adaptation), as pycma did it
+    """Rule that adapts sigma. "csa": by the length of the mean's path (cumulative step-size adaptation), as pycma did
     in any number of dimensions when BBT was published; "tpa": by the ranks of two candidates before and behind the last
     step (two-point adaptation), which pycma 4.5 by itself takes from 300 dimensions on."""
     recommend: Literal["mean", "best"] = "best"
@@ -300,7 +300,7 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
     kind: Literal["custom"] = "custom"
     """Names this optimizer."""
     space: Literal["coordinates", "words"] = "coordinates"
-    """What it searches: coordinates of soft prompts, or texts."""
+    """Search space: coordinates of soft prompts, or texts."""
 
     @property
     def label(self) -> str:
@@ -344,7 +344,7 @@ OptimizerConfig: TypeAlias = Annotated[
 
 
 class FirstOrderSettings(OptimizerSettings):
-    """What first-order optimizers share."""
+    """Settings common to first-order optimizers."""
 
     reads: ClassVar[tuple[Read, ...]] = (Read(("floor",), "schedule", where=("linear", "cosine")),)
 
@@ -353,9 +353,9 @@ class FirstOrderSettings(OptimizerSettings):
     clip: float = Field(default=1.0, ge=0)
     """Largest L2 norm of a gradient, over the whole prompt; 0 turns clipping off."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the step size goes down over the planned steps."""
+    """Schedule of the step size over the planned steps."""
     floor: float = Field(default=0.0, ge=0, le=1)
-    """Where the schedule ends, as a ratio of ``learning_rate``."""
+    """Final value of the schedule, as a ratio of ``learning_rate``."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled decay of the coordinates towards the prompt's base rows."""
     batch_size: int | None = Field(default=None, ge=1)

@@ -10,7 +10,7 @@ from distributed_tuner.config.server import ServerConfig
 
 
 class Price(Config):
-    """What answering costs. Prices are the user's to give; the defaults say "not priced"."""
+    """Prices of answers, given by the user; the defaults mean "not priced"."""
 
     usd_per_device_hour: float = Field(0.0, ge=0)
     """US dollars for an hour of one oracle actor's device, charged on the seconds that it computes."""
@@ -23,7 +23,7 @@ class Price(Config):
 
 
 class Tile(Config):
-    """How a request is cut. Part of the numbers: the same tiles give the same bits on any worker."""
+    """Size of the tiles of a request. Affects the numbers: the same tiles give the same bits on any worker."""
 
     candidates: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     """Candidates a tile; rounded down to an even number, so that both signs of a pair share a tile. "auto": chosen once
@@ -56,7 +56,7 @@ def _kind_of_pool(value: Any) -> str:
 
 
 class OracleBase(Config):
-    """What every oracle pool has."""
+    """Settings common to all oracle pools."""
 
     may_ask_twice: ClassVar[bool] = True
     """Whether a tile that takes long may be given to another actor as well."""
@@ -64,7 +64,7 @@ class OracleBase(Config):
     """Whether it gives gradients."""
 
     auto_threads: ClassVar[int] = 1
-    """What threads: auto stands for."""
+    """The value of ``threads: auto``."""
     many_actors: ClassVar[bool] = True
     """Whether actors: auto may be more than one."""
 
@@ -84,14 +84,14 @@ class OracleBase(Config):
     """CPU threads of one actor, and the CPUs that Ray sets aside for it. Part of the numbers. "auto": one, since more
     wait for each other at every product, and for long where other processes want the cores."""
     nice: int = Field(0, ge=0, le=19)
-    """How much the processes of a Ray that the run starts yield to others, beyond the driver: what is added to its nice
+    """Niceness of the processes of a Ray that the run starts, relative to the driver: what is added to its nice
     value. A cluster that is joined has its own."""
     gpus: float = Field(0.0, ge=0)
     """GPUs that Ray sets aside for one actor."""
     tile: Tile = Tile()
     """The size of a tile."""
     price: Price = Price()
-    """What answering costs."""
+    """Prices of answers."""
     cache: Annotated[str | None, FOLDER] = Field(None, min_length=1)
     """Directory on this machine's disk that keeps the answers to text candidates, for this run and later ones. A kept
     answer is free. None: nothing is kept."""
@@ -141,7 +141,7 @@ class TransformersOracleConfig(OracleBase):
     """Weights and activations. "auto": bfloat16 where the device multiplies it fast and the calibration at the start of
     a run finds that its rounding does not swamp the differences of losses, else float32; recorded in config.json."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model lives. "auto": the first GPU that Ray gives the actor, else the CPU."""
+    """Device of the model. "auto": the first GPU that Ray gives the worker, else the CPU."""
     compile: bool = False
     """Compile the model's layers with torch.compile: minutes at the start, on a GPU for fewer and longer kernels. On a
     CPU it gains less than the packed weights, which it excludes (see docs/performance.md)."""
@@ -269,7 +269,7 @@ class OpenAIOracleConfig(OracleBase, ServerConfig):
     """"logprobs": a label word's score is its logarithmic probability; "generated": the label that is written scores 1
     and the others 0, for servers that tell no probabilities. The loss is 1 - accuracy then (task.loss: zero_one)."""
     top_logprobs: int = Field(20, ge=1)
-    """How many tokens' probabilities the server is asked for; OpenAI's chat allows 20, its completions 5."""
+    """Number of listed tokens per answer; OpenAI's chat allows 20, its completions 5."""
     max_tokens: int | None = Field(None, ge=1)
     """Most tokens that the model may write to a prompt. None: one, or with ``scores: generated`` as many as the longest
     label word may take. A model that reasons first needs hundreds; the budget reckons with them."""
@@ -295,7 +295,7 @@ class OpenAIOracleConfig(OracleBase, ServerConfig):
     breaker_failures: int = Field(20, ge=1)
     """Failed attempts in a row, over all requests of an actor, after which the server is left alone for a while."""
     breaker_seconds: float = Field(30.0, gt=0)
-    """How long it is left alone before one request tries it again."""
+    """Pause before one request tries the server again."""
 
     @model_validator(mode="after")
     def _soft_candidates_need_embeddings(self) -> Self:

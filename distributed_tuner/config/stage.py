@@ -18,7 +18,7 @@ Select: TypeAlias = Annotated[Literal["cross_validation", "metric_then_loss", "m
 
 
 class TunedStage(Config):
-    """What stages with an optimizer share."""
+    """Settings common to stages with an optimizer."""
 
     eval_every: int = Field(100, ge=1)
     """Queries between two evaluations: the recommended prompt is scored on all of train and dev (two queries)."""
@@ -36,7 +36,7 @@ class SearchStageConfig(TunedStage):
 
     kind: Literal["search"] = "search"
     optimizer: OptimizerConfig
-    """Who proposes the candidates."""
+    """Optimizer that proposes the candidates."""
 
 
 class GradientStageConfig(TunedStage):
@@ -44,17 +44,17 @@ class GradientStageConfig(TunedStage):
 
     kind: Literal["gradient"] = "gradient"
     optimizer: FirstOrderConfig
-    """Who takes the steps."""
+    """Optimizer that takes the steps."""
 
 
 class TokenSpaceConfig(Config):
-    """How prompt rows become words (V^-1)."""
+    """Projection of prompt rows to words (V^-1)."""
 
     vocabulary: Literal["words", "printable", "all", "published"] = "words"
     """Allowed tokens: "words" that begin a word and can be read back, "printable", "all", or "published" (ids 4 to
     14999)."""
     distance: Literal["cosine", "l2", "published"] = "cosine"
-    """What is nearest; "published": the least similar token, as the published code has it."""
+    """Distance; "published": the least similar token, as in the published code."""
 
 
 class ScreenStageConfig(Config):
@@ -77,7 +77,7 @@ class ScreenStageConfig(Config):
     proposer: ProposerConfig | None = None
     """The proposer that is asked once for more instructions, with the scores so far; None: no proposals."""
     proposals: int = Field(3, ge=1)
-    """How many of its instructions are tried."""
+    """Number of its instructions that are tried."""
     templates: tuple[str, ...] = ()
     """Other templates for the same columns, or only what stands between the text and the label word, as in
     "\\nSentiment:{label_word}"; each is tried behind the best instructions."""
@@ -88,7 +88,7 @@ class ScreenStageConfig(Config):
     """Whether neutral ones are tried as well: instructions made of the task's description and label words, cues, and
     the labels' own names as label words where ``verbalizers`` may be given."""
     demonstrations: tuple[Annotated[int, Field(ge=1)], ...] = (4, 8)
-    """How many train rows, with their labels, are put in front; each number is tried behind the best instructions."""
+    """Numbers of train rows with labels in the prompt; each is tried behind the best instructions."""
     orders: int = Field(2, ge=1)
     """Draws of the rows and their order for each number."""
     instructions_kept: int = Field(2, ge=1)
@@ -109,7 +109,7 @@ class RestartStageConfig(Config):
     name: str | None = Field(None, pattern=LABEL)
     """Label in tables and reports; the proposer's kind when left out."""
     proposer: ProposerConfig
-    """Who proposes."""
+    """The proposer."""
     proposals: int = Field(3, ge=1)
     """M: proposals that are scored."""
     trajectory: int = Field(5, ge=0)
@@ -120,10 +120,10 @@ class RestartStageConfig(Config):
     adopt: Literal["better", "always"] = "better"
     """Whether the best proposal must beat the incumbent on the same examples."""
     state: Literal["reset", "keep", "inject"] = "reset"
-    """What an adopted prompt does to the optimizer: "reset" begins afresh there, "keep" moves it there with its
+    """Effect of an adopted prompt on the optimizer: "reset" begins afresh there, "keep" moves it there with its
     momentum or covariance, "inject" (cma) hands it in as one more solution of the next generation."""
     tokens: TokenSpaceConfig = TokenSpaceConfig()
-    """How prompt rows become words."""
+    """Projection of prompt rows to words."""
     reproduce_paper: bool = False
     """As the published code does it, defects included: the first nine distinct prompts of the stage, the least similar
     tokens, feedback from dev, the first proposal adopted unscored, the optimizer left as it is."""

@@ -78,13 +78,13 @@ class BaseTaskConfig(Config):
     feedback: int = Field(default=0, ge=0)
     """Of these, examples per class that are held out from train: restart stages score texts on them."""
     split_seed: int = Field(default=0, ge=0)
-    """Which few-shot draw; the papers average over three."""
+    """Seed of the few-shot draw; the papers average over three."""
     loss: LossName | None = None
     """`cross_entropy` over the label words' logits, or `hinge` with margin 2."""
     label_rule: LabelRule | None = None
     """`single`: label words must be one token each. `first`: the first token stands for the word."""
     metric: tuple[MetricName, ...] | None = None
-    """What is reported; the first one selects."""
+    """Reported metrics; the first one selects."""
     test_limit: int | None = Field(default=None, ge=1)
     """At most so many test examples, spread over the classes; the same ones for every `split_seed`. None: all."""
     model_family: ModelFamily = "causal"
@@ -111,7 +111,7 @@ class DemoTaskConfig(BaseTaskConfig):
 
 
 class OwnTaskConfig(BaseTaskConfig):
-    """What tasks of your own data share: their columns, and how these are worded."""
+    """Settings common to tasks of the user's own data: columns and wording."""
 
     text: str | tuple[str, ...] = Field(min_length=1)
     """Column or columns that hold the text."""

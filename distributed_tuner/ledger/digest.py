@@ -77,7 +77,7 @@ class Selected(NamedTuple):
 
 @dataclass(slots=True)
 class TrialDigest:
-    """What the rows of one trial come to.
+    """Totals of the rows of one trial.
 
     ``spent`` is the largest of the cumulative costs, for rows of one moment may come in any order. ``start`` and
     ``end`` are the latest. ``least`` and ``most``: of the losses of candidates, as far as steps tell of them.
@@ -166,7 +166,7 @@ def _order(cost: CostRow) -> tuple[int, int, int]:
 
 
 class Digest:
-    """What a ledger has come to so far. Rows are added in the order they were written; of rows that were written twice,
+    """Totals of a ledger so far. Rows are added in the order they were written; of rows that were written twice,
     as after a resume, the later one counts."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
@@ -198,7 +198,7 @@ class Digest:
 
     @property
     def end(self) -> RunEndRow | None:
-        """How the last session ended; None when it died or is still going."""
+        """Status of the last session; None if it was killed or is still running."""
         sessions = self.sessions
         return sessions[-1].end if sessions else None
 

@@ -97,7 +97,7 @@ class Ledger:
 
     @property
     def end(self) -> RunEndRow | None:
-        """How the last session ended; None when it died or is still going."""
+        """Status of the last session; None if it was killed or is still running."""
         return self.sessions[-1].end if self.sessions else None
 
 

@@ -57,7 +57,7 @@ class _Frozen(BaseModel):
 
 
 class CostRow(_Frozen):
-    """What something cost. ``seconds`` are device seconds, summed over tiles; a query is one candidate on one batch."""
+    """Cost. ``seconds`` are device seconds, summed over tiles; a query is one candidate on one batch."""
 
     queries: Count = 0
     forwards: Count = 0
@@ -77,7 +77,7 @@ class CostRow(_Frozen):
 
 class _Row(_Frozen):
     time: Moment = Field(default_factory=time.time)
-    """When the row was made, in unix seconds."""
+    """Time of the row, in unix seconds."""
 
 
 class RunRow(_Row):
@@ -116,7 +116,7 @@ class StepRow(_Row):
     their estimates."""
     best_loss: Score
     failed: Count
-    """How many candidates had no finite loss."""
+    """Number of candidates without a finite loss."""
     cost: CostRow
     spent: CostRow
     """Cumulative cost of the trial, this row included."""
@@ -199,7 +199,7 @@ class ExchangeRow(_Row):
     texts: list[str]
     """Proposals that were found in the answer."""
     cut: Count = 0
-    """How many of them have more tokens than the prompt has rows, and are cut there."""
+    """Number of them with more tokens than the prompt has rows, which are cut there."""
     problem: str = ""
     """Why there is no answer, or none that can be used; empty where there is."""
     input_tokens: Count = 0
@@ -255,7 +255,7 @@ class MeasureRow(_Row):
 
 
 class CalibrationRow(_Row):
-    """What the calibration of precision measured before the first trial, of one method's first step.
+    """Calibration of precision before the first trial, for one method's first step.
 
     Not bought from any budget. Losses are those of the train batch that the method's steps are scored on.
     """
@@ -267,7 +267,7 @@ class CalibrationRow(_Row):
     radius: float | None = None
     split_seed: Seed
     dtype: str
-    """What was measured."""
+    """Dtype of the measurement."""
     signal: Score
     """RMS of the difference of the two losses that the method compares."""
     noise: Score
@@ -282,13 +282,13 @@ class CalibrationRow(_Row):
 
     @property
     def where(self) -> str:
-        """What was measured of whom, in words."""
+        """Description of the measurement."""
         at = "" if self.radius is None else f" at {self.radius_name} {self.radius:g}"
         return f"{self.dtype}{at} ({self.method})"
 
 
 class ParityRow(_Row):
-    """What the sanity check before the first trial measured: whether the oracle answers the question that it was asked.
+    """Results of the sanity check before the first trial.
 
     Not bought from any budget. Differences are of losses of the same few prompts on the same few train examples.
     """
@@ -305,12 +305,12 @@ class ParityRow(_Row):
     noisy: bool
     """Asked again, the oracle gave another answer, so that none was kept for later."""
     note: str = ""
-    """What a reader should know; empty where there is nothing."""
+    """Warning; empty if there is none."""
     cost: CostRow
 
 
 class LayoutRow(_Row):
-    """What the race of layouts found before the first trial, of the trials of one split whose layout was "auto".
+    """Race of layouts before the first trial, for the trials of one split with the layout "auto".
 
     Each of these trials has as much less in its budget.
     """
@@ -321,12 +321,12 @@ class LayoutRow(_Row):
     losses: dict[str, Score]
     """The lowest loss on train of each layout."""
     queries: dict[str, Count]
-    """How many prompts of each layout were scored, about as many tokens of each."""
+    """Number of scored prompts of each layout, with about the same number of tokens."""
     cost: CostRow
 
 
 class CurvatureRow(_Row):
-    """What an analysis measured of a loss's Hessian at one point. Not bought from any budget."""
+    """Measurements of a loss's Hessian at one point, by an analysis. Not paid from any budget."""
 
     type: Literal["curvature"] = "curvature"
     point: str
@@ -344,7 +344,7 @@ class CurvatureRow(_Row):
 
 
 class SurveyRow(_Row):
-    """What a trial measured around the start of a stage for the settings that were left to be measured.
+    """Measurements of a trial around the start of a stage, for settings that are "auto".
 
     Bought from the trial's budget, like steps.
     """
@@ -400,27 +400,27 @@ class ScreenedText(_Frozen):
 
 
 class ScreenRow(_Row):
-    """What a trial's screen scored before its first stage, best first. Bought from the trial's budget."""
+    """Scores of a trial's screen before its first stage, best first. Paid from the trial's budget."""
 
     type: Literal["screen"] = "screen"
     trial_id: str
     stage: Count
     texts: list[ScreenedText]
     instruction: str
-    """What the search starts from."""
+    """Start of the search."""
     template: str = ""
-    """What the trial goes on with; empty where it is the task's own."""
+    """Template of the trial; empty if it is the task's own."""
     label_words: list[str] = Field(default_factory=list)
     """Likewise."""
     note: str = ""
-    """What could not be tried; empty where all was."""
+    """Skipped candidates; empty if there were none."""
     cost: CostRow
     spent: CostRow
     elapsed: Seconds
 
 
 class EnsembleRow(_Row):
-    """Which of the prompts that a trial has evaluated are best read together, from here on. Costs nothing.
+    """Ensemble of a trial from here on. Costs nothing.
 
     Dev is read as of ``EvalRow``.
     """
@@ -428,7 +428,7 @@ class EnsembleRow(_Row):
     type: Literal["ensemble"] = "ensemble"
     trial_id: str
     members: Count
-    """How many; 0 where the best prompt alone is better."""
+    """Number of members; 0 if the best prompt alone is better."""
     score: Score = None
     """Mean loss over train and dev, the rows that the best member is scored by as well: each read by heads without it,
     and by members that do not show it."""
@@ -454,7 +454,7 @@ class StageRow(_Row):
     """Of the trial's best prompt so far; None before the first that was selected."""
     dev_metric: Score
     paid: CostRow
-    """What the stage paid; a survey before its search is left out."""
+    """Cost of the stage, without a survey before its search."""
     spent: CostRow
     elapsed: Seconds
 

@@ -196,7 +196,7 @@ def mean_log_probabilities(p: npt.NDArray[Any]) -> Array64:
 # ------------------------------------------------------------------------------------------------- many words
 @dataclass(frozen=True, eq=False, slots=True)
 class Standard:
-    """What features are standardised by: mean and spread (V,) over the rows of a fit."""
+    """Standardisation of features: mean and spread (V,) over the rows of a fit."""
 
     mean: Array64
     spread: Array64

@@ -18,7 +18,7 @@ Array64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a generation's ranks do to its mean.
+    """Effect of a generation's ranks on its mean.
 
     mu_eff: how many parents of equal weight the weighted ones are worth. pull: how far the mean moves along a direction
     that alone decides the ranks, in standard deviations of a candidate along it.

@@ -20,7 +20,7 @@ WORTH = 1.1  # queries for the same progress, over those of one probe a step, th
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was measured around a point.
+    """Measurements around a point.
 
     noise: of one loss. slope: ||g||. bend: RMS of b over directions. trace: tr(H). norm: ||H||_F, which is at least the
     largest |eigenvalue|; noise makes it larger, not smaller.

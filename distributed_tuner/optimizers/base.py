@@ -21,7 +21,7 @@ from distributed_tuner.values import Array, Array64, Candidate, Embedded, Latent
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """How the candidates of a step may be raced: in blocks of so many examples, for the best ``mu`` of them.
+    """Settings for racing the candidates of a step: in blocks of ``block`` examples, for the best ``mu`` of them.
 
     The optimizer needs the exact losses of its best ``mu`` candidates and of those at the places ``exact``, and of the
     others only that they are worse than all of these.
@@ -303,7 +303,7 @@ class Optimizer(ABC):
 
     @property
     def race(self) -> Race | None:
-        """How the candidates may be raced; None where every loss is needed in full."""
+        """Settings for racing the candidates; None if every loss is needed in full."""
         return None
 
     @property

@@ -24,7 +24,7 @@ class Probe(Protocol):
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        """What is asked; as many wherever the search starts."""
+        """Candidates to score; the same number for every start point."""
         ...
 
     def measure(self, losses: Array64) -> Measured | None:

@@ -19,7 +19,7 @@ LEFT = frozenset(
         "_stopdict",  # made anew by every question for it
     }
 )
-"""What a strategy keeps as it was made, by name."""
+"""Names of attributes that a strategy never changes."""
 
 
 def taken(strategy: Any) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _check_restart(experiment: Experiment, index: int, stage: RestartStageConfig
 
 
 def _check_screen(experiment: Experiment, screen: ScreenStageConfig, root: Path) -> None:
-    """What a screen tries must be what its head tells apart."""
+    """Check that a screen's candidates can be distinguished by its head."""
     head, kind = experiment.head, experiment.oracle.kind
     if isinstance(head, ContextualHeadConfig | DomainHeadConfig):
         raise ConfigError(

@@ -40,7 +40,7 @@ class ParityCase:
 
 
 def passes_unasked(config: OracleConfig) -> bool:
-    """Is nothing asked of this oracle?
+    """Whether the sanity check skips this oracle.
 
     A model of transformers computes what the plain pass does: they are compared when it is loaded
     (oracles/checks/packing.py).

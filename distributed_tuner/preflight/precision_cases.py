@@ -22,7 +22,7 @@ QUERIES = 2 * (1 + len(COPIES))  # an ask
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is calibrated: a method at its first step, on one task with one prompt."""
+    """Case of the calibration: a method at its first step, on one task with one prompt."""
 
     optimizer: OptimizerConfig
     seed: int

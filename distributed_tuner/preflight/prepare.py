@@ -70,7 +70,7 @@ class Projection:
     search: Cost
     measurement: Cost
     ensemble: Cost
-    """What the trial's ensemble costs on test at most, where it is measured: of the best trial of every split."""
+    """Maximum cost of the trial's ensemble on test, measured for the best trial of every split."""
     kept_bytes: int
     """Keys and values of train and dev texts that an oracle actor keeps for the suffix layout."""
     slow: str
@@ -110,7 +110,7 @@ class Prepared:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What in the data flatters or spoils the numbers of some trial."""
+        """Warnings about the data of some trial."""
         return tuple(dict.fromkeys(warning for task in self.plain_tasks for warning in task.warnings))
 
     @property
@@ -121,7 +121,7 @@ class Prepared:
 
     @property
     def _text_cache_note(self) -> str | None:
-        """What the suffix layout keeps on the device, and what happens where it does not fit; None without it."""
+        """Cache of the suffix layout on the device, and the effect if it does not fit; None for other layouts."""
         experiment = self.experiment
         needed = max(projection.kept_bytes for projection in self.projections)
         if not needed or experiment.oracle.kind != "transformers":
@@ -235,7 +235,7 @@ class Prepared:
 
     @property
     def fitted_on(self) -> tuple[Split, ...]:
-        """What the head that reads the manual prompt is fitted to."""
+        """Rows to which the manual prompt's head is fitted."""
         return fitted_on(self.experiment)
 
     def baselines(self) -> list[tuple[int, Task]]:

@@ -12,11 +12,11 @@ from distributed_tuner.storage.json_files import Told, read_told
 
 FACTS = "ensemble.json"
 ENSEMBLE = Path("best", "ensemble")
-"""Where a run has its ensemble."""
+"""Folder of a run's ensemble."""
 
 
 class _Facts(Told):
-    """What ensemble.json tells: the folders of the members, best first."""
+    """Content of ensemble.json: the folders of the members, best first."""
 
     members: tuple[str, ...] = Field(default=())
 

@@ -179,7 +179,7 @@ def read(directory: Path) -> ExportedPrompt:
 
 
 class _Facts(Told):
-    """What prompt.json tells."""
+    """Content of prompt.json."""
 
     layout: Layout
     model: str

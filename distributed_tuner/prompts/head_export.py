@@ -120,7 +120,7 @@ def read_head(directory: Path) -> ExportedHead | None:
 
 
 class _Facts(Told):
-    """What head.json tells."""
+    """Content of head.json."""
 
     head: HeadConfig
     model: str

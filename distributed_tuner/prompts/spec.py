@@ -9,7 +9,7 @@ from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Example, Layout, PromptSpec
 
 NO_ROWS = PromptSpec(0, "zeros", "", "prefix", "paper")
-"""What a request with text candidates alone says of the soft prompt: there is none."""
+"""The soft prompt of a request with only text candidates: none."""
 
 
 def prompt_spec(config: PromptConfig, task: Task) -> PromptSpec:

@@ -14,7 +14,7 @@ class Ask:
 
     instruction: str
     count: int
-    """How many prompts are wanted."""
+    """Number of prompts wanted."""
     key: Key
 
 
@@ -41,7 +41,7 @@ class Proposer(Protocol):
 
 
 class TunedModel(Protocol):
-    """What a proposer may ask of the model that is being tuned."""
+    """Interface of the tuned model for proposers."""
 
     @property
     def name(self) -> str:

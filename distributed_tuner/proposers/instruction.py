@@ -46,7 +46,7 @@ Shown = tuple[str, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
-    """What an instruction is made of. examples: (text, loss, metric), worst first. most_words: words of a prompt."""
+    """Variables of an instruction. examples: (text, loss, metric), worst first. most_words: words of a prompt."""
 
     description: str
     label_words: tuple[str, ...]

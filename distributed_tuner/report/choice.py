@@ -17,8 +17,8 @@ Kept: TypeAlias = Literal["tuned", "manual_prompt"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is returned. ``p_value``: one-sided, that the tuned prompt's losses on dev are lower than the manual
-    prompt's, both read by the same sort of head; None where that was not weighed."""
+    """Choice of the returned prompt. ``p_value``: one-sided, that the tuned prompt's losses on dev are lower than the
+    manual prompt's, both with the same kind of head; None if that was not tested."""
 
     kept: Kept
     p_value: float | None = None

@@ -137,7 +137,7 @@ def settings(values: Mapping[str, object]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MetricWords:
-    """How one metric is spelled: accuracy and F1 in percent, others as they are."""
+    """Format of a metric: accuracy and F1 in percent, others unchanged."""
 
     name: str
 
@@ -153,7 +153,7 @@ class MetricWords:
 
     @property
     def scale(self) -> float:
-        """What a value is multiplied by before it is shown."""
+        """Factor of the shown value."""
         return 100.0 if self.is_share else 1.0
 
     @property

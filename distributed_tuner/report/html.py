@@ -53,14 +53,14 @@ class Token(Told):
 
 
 class ShownWording(Told):
-    """What stands around a prompt and its text."""
+    """Text around a prompt and its example."""
 
     source: str = ""
     label_words: tuple[str, ...] = ()
 
 
 class ShownPrompt(Told):
-    """What the page shows of ``best/prompt.json``; empty where the run has none.
+    """Content of ``best/prompt.json`` for the page; empty if the run has none.
 
     Nearest tokens are strings, [token, cosine] pairs or objects of these; ``cosines`` may stand beside strings.
     """

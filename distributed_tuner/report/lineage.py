@@ -33,7 +33,7 @@ class Mark(NamedTuple):
     outcome: Literal["none", "proposal", "donor"]
     lineage: int | None
     lines: tuple[str, ...]
-    """What to say of it, as plain text."""
+    """Description, as plain text."""
 
 
 class Arrow(NamedTuple):

@@ -27,7 +27,7 @@ class Tile(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a cell shows and what it is sorted by. ``parts`` are shown instead of the text, each kept on one line."""
+    """Text and sort key of a table cell. ``parts`` are shown instead of the text, each kept on one line."""
 
     text: str
     key: float | str

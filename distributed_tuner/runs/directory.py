@@ -43,7 +43,7 @@ class RunDirectory(Place):
 
     @property
     def summary(self) -> Path:
-        """What the report's numbers are, as JSON."""
+        """The report's numbers, as JSON."""
         return self.path / "summary.json"
 
     @property
@@ -63,7 +63,7 @@ class RunDirectory(Place):
 
     @property
     def population(self) -> Path:
-        """What the schedule of a population has decided, as JSON."""
+        """Decisions of a population's schedule, as JSON."""
         return self.path / "population.json"
 
     def keep_decisions(self, decisions: Decisions) -> None:

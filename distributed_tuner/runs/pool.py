@@ -10,7 +10,7 @@ from distributed_tuner.oracles.base import LossOracle
 
 @dataclass(slots=True)
 class Statistics:
-    """What the pool has done so far. ``busy_seconds``: device seconds of counted tiles. ``counts``: what their answers
+    """Totals of the pool so far. ``busy_seconds``: device seconds of counted tiles. ``counts``: what their answers
     told beside (``Evaluation.counts``). ``tile``: the size in use, None where it is not known. ``up``: actors that
     answer now; ``most_up``: at any time."""
 

@@ -74,7 +74,7 @@ class RecordedTrial(_Whole):
 
 
 class RecordedTask(Told):
-    """What the first trial's task was."""
+    """Task of the first trial."""
 
     name: str | None = None
     metric: str | None = None

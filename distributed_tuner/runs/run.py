@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finished:
-    """How a run ended: "done", "interrupted" or "failed", and where its report is."""
+    """Result of a run: "done", "interrupted" or "failed", and the place of its report."""
 
     status: str
     report: Path
@@ -51,14 +51,14 @@ class Finished:
 
 
 class Backend(Protocol):
-    """Where a run computes: in this process, or on Ray."""
+    """Backend of a run: this process, or Ray."""
 
     lost: tuple[type[Exception], ...]
-    """What is raised where a pool is gone."""
+    """Exceptions of a pool that is gone."""
 
     @property
     def ended(self) -> Mapping[str, str]:
-        """How trials ended before this driver began, by name; empty of a new run."""
+        """Status of trials that ended before this driver began, by name; empty for a new run."""
         ...
 
     def notes(self, oracle: OracleConfig) -> list[str]:

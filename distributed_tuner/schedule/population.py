@@ -16,7 +16,7 @@ FACTORS = (0.8, 1.25)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a trial stands when a decision falls. Failed trials have none.
+    """State of a trial at a decision. Failed trials have none.
 
     boundary: restart stages that it has reached. loss: dev loss of its selected prompt; None, or not finite, where it
     has no prompt. settings: what it explores, by path. ended: it runs no more, but others may still take after it.

@@ -55,7 +55,7 @@ class SurveyStage(Stage):
 
     @property
     def selected(self) -> Selected | None:
-        """What the stages before selected."""
+        """Selection of the stages before."""
         return self._best
 
     @property

@@ -36,7 +36,7 @@ class Member:
 
     @property
     def scores(self) -> dict[str, float | None]:
-        """How it scored alone, as an exported prompt tells."""
+        """Its own scores, as in an exported prompt."""
         found = {"train_loss": self.train_loss, "dev_loss": self.dev_loss, "dev_metric": self.dev_metric}
         return {**{name: one if math.isfinite(one) else None for name, one in found.items()}, "test_metric": None}
 

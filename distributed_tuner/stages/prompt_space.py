@@ -30,7 +30,7 @@ class PromptSpace(Protocol):
 
     @property
     def spec(self) -> PromptSpec:
-        """What requests say of the soft prompt."""
+        """The soft prompt in requests."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class PromptSpace(Protocol):
 
     @property
     def start(self) -> Start:
-        """Where the prompt is before tuning."""
+        """Start point of the prompt."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class PromptSpace(Protocol):
 
     @property
     def most_words(self) -> int:
-        """How many words a proposer may write."""
+        """Maximum number of words of a proposal."""
         ...
 
     def of_text(self, text: str) -> Candidate:

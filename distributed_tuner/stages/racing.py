@@ -23,7 +23,7 @@ FITTED_TO = 1e-9  # how far Newton's method may be from the best bias, in the lo
 
 @dataclass(frozen=True, slots=True)
 class RaceBatch:
-    """What is asked next: candidates, by index, on the examples of one block, a half-open range."""
+    """Next request of a race: candidates, by index, on the examples of one block, a half-open range."""
 
     candidates: tuple[int, ...]
     examples: tuple[int, int]
@@ -81,7 +81,7 @@ class Racing:
 
     @property
     def stopped(self) -> int:
-        """How many candidates stopped early, failed ones left out."""
+        """Number of candidates that stopped early, without failed ones."""
         return int((~self._complete & ~self._failed_C).sum())
 
     def losses(self) -> Array64:

@@ -60,7 +60,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class TrainScore:
-    """What a head leaves of a prompt on train: the mean loss, and the metric that selects."""
+    """Scores of a prompt with its head on train: the mean loss, and the metric that selects."""
 
     loss: float
     metric: float

@@ -81,7 +81,7 @@ class SearchStage(Stage):
 
     @property
     def current(self) -> Candidate:
-        """What the optimizer recommends now."""
+        """The optimizer's current recommendation."""
         return self.optimizer.recommend()
 
     def hand_over(self, state: TrialState, place: int) -> None:

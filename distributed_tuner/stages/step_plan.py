@@ -13,7 +13,7 @@ MOST_STEPS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage will do if nothing stops it early: steps, evaluations, and what they cost together.
+    """Plan of a stage that nothing stops early: steps, evaluations, and their total cost.
 
     ``most`` is the number of steps after which the stage ends however much budget is left, as when steps were raced.
     ``candidates``: those of one step.

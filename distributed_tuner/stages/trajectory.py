@@ -11,7 +11,7 @@ from distributed_tuner.values import Candidate
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Waypoint:
-    """What the optimizer recommended after a step, and the step's loss on train."""
+    """The optimizer's recommendation after a step, and the step's loss on train."""
 
     step: int
     candidate: Candidate

@@ -28,7 +28,7 @@ from distributed_tuner.values import Array, Candidate, Request, Start
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Outcome:
-    """How a trial ended."""
+    """Result of a trial."""
 
     reason: str
 
@@ -87,7 +87,7 @@ class Trial:
 
     @property
     def boundary(self) -> int:
-        """How many restart stages the trial has reached."""
+        """Number of restart stages that the trial has reached."""
         return self._setup.schedule.restarts_until(self._state.stage_index)
 
     @property

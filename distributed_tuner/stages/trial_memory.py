@@ -7,7 +7,7 @@ from distributed_tuner.prompts.pool import PooledText
 
 @dataclass(slots=True)
 class Memory:
-    """What a trial remembers from one restart stage to the next."""
+    """State of a trial from one restart stage to the next."""
 
     pool: tuple[PooledText, ...] = ()
     calls: int = 0

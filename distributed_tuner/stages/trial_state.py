@@ -19,7 +19,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a trial goes on with behind its screen; ``template`` and ``label_words`` empty where they are the task's."""
+    """Result of a trial's screen; ``template`` and ``label_words`` empty where they are the task's."""
 
     instruction: str
     template: str = ""
@@ -28,16 +28,16 @@ class Found:
 
 @dataclass(eq=False, slots=True)
 class TrialState:
-    """What a trial's stages share, saved with it. Places are those in ``experiment.stages``."""
+    """State common to a trial's stages, saved with it. Places are those in ``experiment.stages``."""
 
     stage_index: int = 0
     """In the schedule, over all rounds."""
     opened: Cost = field(default_factory=Cost)
-    """What was spent when the stage began."""
+    """Cost so far when the stage began."""
     horizon: int = 1
     """The steps that the optimizer was made for, over this and later rounds."""
     current: Candidate | None = None
-    """Where the stage before ended; None: at the start."""
+    """End point of the stage before; None: the start."""
     selected: Selected | None = None
     """The best prompt of the stages before."""
     adopted: Start | None = None
@@ -49,7 +49,7 @@ class TrialState:
     """Optimizers of the round before, by place."""
     screened: Found | None = None
     surveyed: dict[int, dict[str, float]] = field(default_factory=dict)
-    """What was measured for "auto", by place."""
+    """Measured values of "auto" settings, by place."""
     settings: dict[str, float] = field(default_factory=dict)
     """Settings that were taken over from other trials, by path."""
     restart_id: str = ""

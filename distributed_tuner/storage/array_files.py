@@ -14,7 +14,7 @@ from distributed_tuner.errors import StateError
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _ODD = (LookupError, TypeError, EOFError, OSError, SyntaxError, RuntimeError, MemoryError, ArithmeticError)
-"""What numpy and zipfile raise of files that are none of theirs, beside ValueError and the two below."""
+"""Exceptions of numpy and zipfile for invalid files, in addition to ValueError and the two below."""
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:

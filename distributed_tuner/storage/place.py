@@ -39,7 +39,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """What a person calls it: the URI, or the path."""
+        """Its shown name: the URI, or the path."""
         return str(self.path) if self.mirror is None else str(self.mirror.remote.uri)
 
     def shown(self, path: Path) -> str:

@@ -12,7 +12,7 @@ OPTIONS = {
     "gs": frozenset({"scheme", "endpoint_override", "location", "retry_limit_seconds"}),
     "s3": frozenset({"scheme", "endpoint_override", "region", "allow_bucket_creation", "tls_ca_file_path"}),
 }
-"""What may stand behind the question mark, by scheme: pyarrow's options that are no secrets."""
+"""Allowed options of a URI, by scheme: those of pyarrow that are not secret."""
 _KEYS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS or `gcloud auth application-default login`",
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the machine's role",

@@ -28,7 +28,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How a row is worded, and what is recommended for the task.
+    """Wording of a row, and recommendations for the task.
 
     ``others``: other templates, which a screen may try. ``fields`` returns how a template's columns are had of a row.
     """

@@ -35,13 +35,13 @@ class Task:
     answer_words: tuple[str, ...] = ()
     """Words in addition to the label words that the head reads."""
     template: str = ""
-    """What the rows are worded by."""
+    """Template of the rows."""
     others: tuple["Task", ...] = ()
     """The same rows in other templates, which a screen may try."""
     verbalizers: tuple[tuple[str, ...], ...] = ()
     """Other label words, in label order, which a screen may try."""
     warnings: tuple[str, ...] = ()
-    """What in the data flatters or spoils the numbers, a sentence each."""
+    """Warnings about the data, a sentence each."""
 
     @property
     def metric(self) -> str:

@@ -1,4 +1,4 @@
-"""What every head promises, asked of each of them."""
+"""Conformance suite of heads."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

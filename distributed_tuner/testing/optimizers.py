@@ -1,4 +1,4 @@
-"""What every optimizer promises, whatever it is."""
+"""Conformance suite of optimizers."""
 
 import pickle
 import random

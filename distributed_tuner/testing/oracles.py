@@ -1,4 +1,4 @@
-"""What every oracle promises, over every member of the family."""
+"""Conformance suite of oracles."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ class Member:
 
     @property
     def codec(self) -> PromptCodec:
-        """What the oracle knows of rows and words."""
+        """The oracle's codec."""
         return codec_of(self.oracle)
 
     @property

@@ -1,4 +1,4 @@
-"""What every proposer promises, whatever it is."""
+"""Conformance suite of proposers."""
 
 import pickle
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What every task promises that brings rows of its own."""
+"""Conformance suite of tasks with their own rows."""
 
 import pickle
 from collections.abc import Mapping

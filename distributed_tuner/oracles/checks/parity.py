@@ -47,7 +47,7 @@ Plain = Callable[[Request], Array | None]
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What was measured: the largest differences over the parity cases, NaN where no two losses were finite.
+    """Measurements: the largest differences over the parity cases, NaN if no two losses were finite.
 
     Of losses, relative to them where they are above 1. repeated: of a request and the same again; together: of a parity
     case alone and among the others, both RMS over examples. plain: of the mean loss and the plain path's; None: it was

@@ -20,7 +20,7 @@ STEPS = 512
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured, in units of the loss.
+    """Measurements, in units of the loss.
 
     signal: RMS over asks of the difference of their two losses, its own rounding noise included. noise: of such a
     difference, sqrt(2) times ``loss_noise``, that of one loss. asks: how many had finite losses; with none of them

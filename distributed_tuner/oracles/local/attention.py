@@ -25,7 +25,7 @@ KNOWN_ARGUMENTS = {"is_causal", "sliding_window", "position_ids", "use_cache", "
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SharedTokens:
-    """What a group shares lies in the sequence itself: ``length`` tokens a group, from ``start`` on."""
+    """Shared keys and values in the sequence itself: ``length`` tokens a group, from ``start`` on."""
 
     start: int
     length: int
@@ -33,7 +33,7 @@ class SharedTokens:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SharedCache:
-    """What a group shares was computed before. keys, values: a layer each (groups, heads, T, d); padded on the right.
+    """Shared keys and values, computed before. keys, values: a layer each (groups, heads, T, d); padded on the right.
 
     ``mask`` (groups, 1, 1, 1, T) is minus infinity at padding; None where nothing is padded.
     """
@@ -45,7 +45,7 @@ class SharedCache:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Places:
-    """Where a block's queries, keys and values lie among the rows (N * W, d) of a layer, and where its answers go.
+    """Indices of a block's queries, keys and values among the rows (N * W, d) of a layer, and of its answers.
 
     A token's W = heads + 2 * kv_heads rows are its queries, keys and values. ``gather``: the rows of queries, keys and
     values as attention wants them. ``scatter`` (tokens * heads,): which row of the answer each query head's is.

@@ -82,9 +82,9 @@ class Trunk:
         if self.masked and hasattr(self._base, "embeddings"):
             self._base.embeddings.register_forward_hook(self._add)
         self.linear: Linear = "plain"
-        """How the layers' products are computed."""
+        """Method of the layers' products."""
         self.fused = 0
-        """How many layers are rewritten (fused_layers.py)."""
+        """Number of rewritten layers (fused_layers.py)."""
         self.laid_out = False
         if not self.whole:
             model.set_attn_implementation(register())

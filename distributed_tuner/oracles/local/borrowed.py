@@ -82,7 +82,7 @@ class BorrowedModel(WrappedOracle):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Ways:
-    """How a model stands: what an oracle changes of it."""
+    """State of a model that an oracle changes."""
 
     training: tuple[bool, ...]
     wants_gradients: tuple[bool, ...]

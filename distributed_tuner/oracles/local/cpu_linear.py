@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Linear: TypeAlias = Literal["plain", "packed", "packed_fused"]
 LINEARS: tuple[Linear, ...] = get_args(Linear)
-"""How products are computed; "packed_fused": packed, and a gated MLP's activation while its product is in the cache."""
+"""Method of products; "packed_fused": packed, and a gated MLP's activation while its product is in the cache."""
 
 ROWS = 1024  # tokens a product is expected to have, which oneDNN picks its layout by
 MEASURED_ROWS, MEASURED_TIMES = 128, 8

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 FORM = 2  # of what is converted
 AS_GPT2 = ("gpt-2", "phi-2")
 BYTE_LEVEL = "gpt2"
-"""What llama.cpp calls byte-level BPE; other vocabularies have no pre-tokenizer."""
+"""llama.cpp's name of byte-level BPE; other vocabularies have no pre-tokenizer."""
 
 
 def convert(gguf: Path, target: Path) -> None:

@@ -30,7 +30,7 @@ MASKED = ("bert", *ROBERTA_LIKE, "albert", "deberta", "deberta-v2", "distilbert"
 
 
 class ModelSource(Protocol):
-    """What a tokenizer, a configuration and weights are found by: the settings of every oracle that has a model."""
+    """Source of tokenizer, configuration and weights: the settings of every oracle that has a model."""
 
     @property
     def model(self) -> str: ...

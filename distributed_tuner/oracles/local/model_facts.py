@@ -110,7 +110,7 @@ class CountedModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """What makes ids of texts, as the model's own tokenizer does."""
+        """Tokenizer that gives the same ids as the model's own."""
         if self._kept is not None:
             return KeptTokenizer(self._kept["tokenizer"])
         loaded: Tokenizer = load_tokenizer(self._source)

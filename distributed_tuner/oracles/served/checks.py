@@ -33,7 +33,7 @@ Remark = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What became of one candidate on one example. ``usage`` includes what answers before the last one took.
+    """Result of one candidate on one example. ``usage`` includes what answers before the last one took.
 
     ``unusable``: why nothing can be read from the answer. ``refused``: why there is none. ``tops``: tokens that stand
     for no label word, with their probabilities.

@@ -9,7 +9,7 @@ from distributed_tuner.values import Array, Batch, Candidate, Layout, PromptSpec
 
 
 class ServedCodec:
-    """What is known here of a served model. ``rows``: of one whose embeddings are named; None: it takes text alone."""
+    """Known facts of a served model. ``rows``: of one whose embeddings are named; None: it takes text alone."""
 
     def __init__(self, text: ServedText, rows: PromptRows | None) -> None:
         self._text = text

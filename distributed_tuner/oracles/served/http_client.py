@@ -39,7 +39,7 @@ Prompt = Callable[[], dict[str, Any]]
 
 @dataclass(slots=True)
 class Told:
-    """What the answers to one question said that they took; None of one that did not say."""
+    """Reported usage of the answers to one question; None for an answer without a report."""
 
     usages: list[Usage | None] = field(default_factory=list)
 

@@ -142,7 +142,7 @@ class LabelTokens:
 
     @property
     def count(self) -> int:
-        """How many words have scores."""
+        """Number of words with scores."""
         return len(self.words) + len(self.others)
 
     def scores(self, top: Mapping[str, float], asked: int = 1) -> Scored:

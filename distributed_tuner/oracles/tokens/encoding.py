@@ -29,7 +29,7 @@ MOST_SHOWN = 40  # characters of a text in a message
 
 
 class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer. ``mask_token`` and its id are None for causal models."""
+    """Used part of a transformers tokenizer. ``mask_token`` and its id are None for causal models."""
 
     mask_token: str | None
     mask_token_id: int | None
@@ -92,7 +92,7 @@ class Encoder:
 
     @cached_property
     def _behind(self) -> tuple[int, ...]:
-        """What the tokenizer puts behind every text."""
+        """Tokens that the tokenizer appends to every text."""
         around, text = (tuple(self._tokenizer(text)["input_ids"]) for text in ("", "a"))
         if len(text) <= len(around):
             return ()
