@@ -197,7 +197,7 @@ def test_a_head_that_was_left_open_reads_label_words_where_there_are_no_others(r
     assert ready.experiment.head.kind == "bias"
     assert all(task.answer_words == () for task in ready.tasks)
     with pytest.raises(
-        ModelError, match="head: knn reads other words than the label words, but the oracle tells of none"
+        ModelError, match="head: knn reads words other than the label words, but the oracle returns none"
     ):
         served(reviews, head="knn").with_answer_words(settled.answer_words)
 

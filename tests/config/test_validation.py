@@ -77,7 +77,7 @@ def test_the_space_that_is_varied_below_is_sound() -> None:
         # kinds
         (
             {"stages": "[{kind: search, optimizer: {kind: zott}}]"},
-            ["stages.0.optimizer.kind must be one of", "zot, cma", "but got 'zott'", "did you mean 'zot'?"],
+            ["stages.0.optimizer.kind must be one of", "zot, surrogate, cma", "but got 'zott'", "did you mean 'zot'?"],
         ),
         ({"oracle": "{kind: tgi}"}, ["oracle.kind must be one of transformers, analytic, vllm", "but got 'tgi'"]),
         ({"task": "{kind: sst3}"}, ["task.kind must be one of", "did you mean 'sst2'?"]),
