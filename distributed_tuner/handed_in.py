@@ -95,7 +95,7 @@ def _transformers(model: Any, tokenizer: Any) -> Source:
         )
     if not callable(tokenizer) or not hasattr(tokenizer, "convert_ids_to_tokens"):
         raise ConfigError(
-            f"the tokenizer must be one of transformers, but got a {type(tokenizer).__name__}; take"
+            f"the tokenizer must be one of transformers, but got {type(tokenizer).__name__}; take"
             " AutoTokenizer.from_pretrained(...)"
         )
     config = config_of(model)
@@ -119,7 +119,7 @@ def _oracle(oracle: Any) -> Source:
     if missing:
         near = len(missing) < len(MEMBERS)
         lacks = f" It lacks {', '.join(missing)} of the LossOracle protocol." if near else ""
-        raise ConfigError(f"a model must be {KINDS}, but got a {type(oracle).__name__}.{lacks}")
+        raise ConfigError(f"a model must be {KINDS}, but got {type(oracle).__name__}.{lacks}")
     return Source(
         written(GivenOracleConfig(kind="given", name=type(oracle).__name__)),
         build=lambda settled: oracle,

@@ -126,3 +126,10 @@ def test_a_search_space_with_a_former_name_is_told_the_present_one(former: str, 
     }
     with pytest.raises(ConfigError, match=f"{former} is called '{present}' in this version; write {present}"):
         experiment_of(tree)
+
+
+def test_a_former_name_given_by_set_is_told_the_present_one() -> None:
+    tree = {"name": "old", "task": {"kind": "demo"}, "oracle": {"kind": "analytic"}, "look_every": 50}
+    search = {"kind": "search", "optimizer": {"kind": "zot"}}
+    with pytest.raises(ConfigError, match="look_every is called 'eval_every' in this version"):
+        experiment_of(tree | {"stages": [search]})

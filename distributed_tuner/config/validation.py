@@ -54,7 +54,8 @@ def _message(error: ValidationError) -> str:
 
 def _unknown_key(location: tuple[Any, ...], path: str) -> str:
     known = sorted(_fields(location[:-1]))
-    if (present := RENAMED.get(str(location[-1]))) in known:
+    present = RENAMED.get(str(location[-1]))
+    if present in known or (present and len(location) == 1):  # at the root where --set found no such name
         return f"{path} is called {present!r} in this version; write {present} in its place"
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"

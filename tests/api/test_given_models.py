@@ -85,7 +85,7 @@ def test_without_a_tokenizer_nothing_can_be_asked() -> None:
     model, _ = plain_llama()
     with pytest.raises(TunerError, match="LlamaForCausalLM object needs its tokenizer"):
         tuned(model)
-    with pytest.raises(TunerError, match="tokenizer must be one of transformers, but got a str"):
+    with pytest.raises(TunerError, match="tokenizer must be one of transformers, but got str"):
         tuned((model, "gpt2"))
 
 
