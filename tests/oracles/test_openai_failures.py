@@ -530,7 +530,7 @@ def test_no_message_log_line_or_repr_holds_the_key(
             seen.append(repr(oracle.evaluate(ONE)))
         except TunerError as error:
             seen += [str(error), repr(error), traceback.format_exc(), repr(pickle.loads(pickle.dumps(error)))]
-        asker = oracle._asker
+        asker = oracle._client
         seen += [repr(oracle), repr(oracle.info), repr(oracle._config), repr(asker), repr(asker._connection)]
     assert {asked.key for asked in server.asked} == {f"Bearer {KEY}"}
     assert len(caplog.records) > 10
