@@ -4,6 +4,7 @@ import os
 import socket
 from dataclasses import dataclass
 
+from actors.ray_internals.private import bootstrap_address
 from distributed_tuner.errors import ClusterError
 
 VARIABLE = "RAY_ADDRESS"
@@ -59,11 +60,9 @@ class Address:
 
     def _place(self) -> tuple[str, int]:
         """Return host and port. Raises ValueError where there are none, ConnectionError where Ray knows of none."""
-        from ray._private import services
-
         text = self.text
         if text == "auto":
-            text = services.canonicalize_bootstrap_address(text) or ""
+            text = bootstrap_address(text)
         client = text.startswith(CLIENT)
         bare = text.removeprefix(CLIENT)
         if "/" in bare:

@@ -11,6 +11,7 @@ from pathlib import Path
 import distributed_tuner
 from actors.address import Address
 from actors.ray_internals.local_ray import few_processes, guard_token, sessions_folder
+from actors.ray_internals.private import enable_clusters
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.errors import FULL, ClusterError
 from distributed_tuner.oracles.local.device_memory import free_bytes
@@ -95,10 +96,8 @@ def stay_on_this_machine() -> None:
 
     Ray's processes read the variable when they start; this one has read it before.
     """
-    from ray._private import ray_constants
-
     os.environ.setdefault(NETWORK, "0")
-    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(NETWORK, True)
+    enable_clusters(NETWORK)
 
 
 def lend_path() -> None:

@@ -77,6 +77,14 @@ def test_nothing_that_is_installed_imports_the_benchmarks() -> None:
     assert [*offenders(CORE, ("benchmarks",)), *offenders(ROOT / "actors", ("benchmarks",))] == []
 
 
+PRIVATE = ("ray._private", "ray._raylet")
+
+
+def test_private_parts_of_ray_are_used_in_one_room() -> None:
+    found = offenders(ROOT / "actors", PRIVATE)
+    assert found and [one for one in found if not one.startswith("actors.ray_internals.")] == []
+
+
 @pytest.mark.parametrize("folder", ["distributed_tuner", "actors", "benchmarks", "tests"])
 def test_nobody_imports_the_entry_point_but_its_tests(folder: str) -> None:
     found = offenders(ROOT / folder, ("tune",))

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ray
-from ray._private.state import state
 
 from actors.pool.worker import start_oracle
+from actors.ray_internals.private import draining_nodes
 from distributed_tuner.config.oracle import OracleConfig
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Supervisor:
 
     def drained(self) -> set[str]:
         """Return the ids of machines that are going away: drained by the autoscaler, or ahead of a spot's end."""
-        return set(state.get_draining_nodes())
+        return draining_nodes()
 
 
 SupervisorActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Supervisor)
