@@ -23,13 +23,13 @@ import typer
 
 from actors.cluster import lend_path
 from benchmarks import machines
-from benchmarks.fault_kinds import DISPATCHER, KEEPER, ORACLE, TRIAL, WORKER_CPUS, Scene
+from benchmarks.fault_kinds import DISPATCHER, ORACLE, SUPERVISOR, TRIAL, WORKER_CPUS, Scene
 from benchmarks.faults import drive
 from benchmarks.sameness import numbers, run_without_ray
 from distributed_tuner.ledger.reader import read
 
-Victim: TypeAlias = Literal["oracle", "dispatcher", "keeper", "trial", "raylet", "driver"]
-WEIGHTS: dict[Victim, float] = {"oracle": 4, "dispatcher": 2, "keeper": 1, "trial": 1, "raylet": 2, "driver": 1}
+Victim: TypeAlias = Literal["oracle", "dispatcher", "supervisor", "trial", "raylet", "driver"]
+WEIGHTS: dict[Victim, float] = {"oracle": 4, "dispatcher": 2, "supervisor": 1, "trial": 1, "raylet": 2, "driver": 1}
 TRIAL_KILLS = 3  # Tune gives a trial up that fails more often
 SETTLE_SECONDS = 60.0  # of a process's life, in which its memory may grow
 SAMPLE_SECONDS = 5.0
@@ -175,7 +175,7 @@ def _strike(victim: Victim, scene: Scene, draw: np.random.Generator) -> bool:
     titles: dict[Victim, str | tuple[str, ...]] = {
         "oracle": ORACLE,
         "dispatcher": DISPATCHER,
-        "keeper": KEEPER,
+        "supervisor": SUPERVISOR,
         "trial": TRIAL,
     }
     try:

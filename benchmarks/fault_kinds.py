@@ -27,7 +27,7 @@ from actors.pool.worker import OracleWorker
 from benchmarks import machines
 from distributed_tuner.errors import OracleMemoryError, TunerError
 
-ORACLE, DISPATCHER, KEEPER = "ray::OracleWorker", "ray::Dispatcher", "ray::Supervisor"
+ORACLE, DISPATCHER, SUPERVISOR = "ray::OracleWorker", "ray::Dispatcher", "ray::Supervisor"
 TRIAL = "ray::ResourceTrainable.train"  # at work: one that has ended may be there still, to run another
 SLOWER = 10
 SLICE = 0.02  # seconds that a slowed process runs at a time
@@ -189,12 +189,12 @@ def _spoilt(answer: Reply | TunerError) -> Reply | TunerError:
 def hosted_by(host: type[OracleWorker]) -> Callable[[], AbstractContextManager[None]]:
     """Return what has pools start such oracle actors."""
 
-    class FlawedKeeper(Supervisor):
+    class FlawedSupervisor(Supervisor):
         def start(self, count: int, avoid: Sequence[str] = ()) -> dict[str, Any]:
             actors.pool.worker.OracleActor = ray.remote(host)  # in the supervisor's process
             return super().start(count, avoid)
 
-    return lambda: patch("actors.pool.pool.KeeperActor", ray.remote(num_cpus=0)(FlawedKeeper))
+    return lambda: patch("actors.pool.pool.SupervisorActor", ray.remote(num_cpus=0)(FlawedSupervisor))
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def full_disk(room: int = ROOM) -> Iterator[None]:
 FAULTS = (
     Fault("oracle killed", "its tiles go to others, it is restarted", killed(ORACLE), event="oracle_restart"),
     Fault("dispatcher killed", "it is restarted, and asked again", killed(DISPATCHER), event="dispatcher_restart"),
-    Fault("supervisor killed", "it is restarted with its oracles", killed(KEEPER), event="oracle_lost"),
+    Fault("supervisor killed", "it is restarted with its oracles", killed(SUPERVISOR), event="oracle_lost"),
     Fault("trial killed", "it goes on from its last checkpoint", killed(TRIAL), event="trial_retry"),
     Fault(
         "raylet of a worker killed",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 
-KINDS = {"OracleHost": "oracles", "Dispatcher": "dispatcher", "Asker": "trials"}
+KINDS = {"OracleWorker": "oracles", "OracleHost": "oracles", "Dispatcher": "dispatcher", "Asker": "trials"}
 TITLE = re.compile(r"ray::(\w+)")  # Ray names a worker's process after its actor
 
 

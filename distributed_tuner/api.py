@@ -31,7 +31,7 @@ from distributed_tuner.storage import is_uri
 
 QUERIES = 500
 ROWS = 16  # of a soft prompt
-LOOKS, LOOK_EVERY = 5, 100  # evaluations that a budget is divided into, and the most queries between two
+EVALUATIONS, EVAL_EVERY = 5, 100  # evaluations that a budget is divided into, and the most queries between two
 COMMAND = "distributed_tuner.tune"
 SOFT: dict[str, Any] = {"kind": "cma", "name": "bbt", "popsize": 20, "alpha": 0.3, "recommend": "mean"}
 WORDS: dict[str, Any] = {"kind": "token_edit"}
@@ -217,7 +217,7 @@ def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: 
     chosen = {"kind": chosen} if isinstance(chosen, str) else chosen
     kind = "gradient" if chosen.get("kind") in FIRST_ORDER or _is_white_box(optimizer) else "search"
     queries = tree["budget"].get("queries") if isinstance(tree["budget"], Mapping) else None
-    every = {"eval_every": min(LOOK_EVERY, max(1, queries // LOOKS))} if isinstance(queries, int) else {}
+    every = {"eval_every": min(EVAL_EVERY, max(1, queries // EVALUATIONS))} if isinstance(queries, int) else {}
     return tree | {"stages": [{"kind": kind, "optimizer": chosen, **every}]}
 
 

@@ -77,7 +77,7 @@ class Dispatcher:
     def __init__(self, config: OracleConfig, supervisor: str, find: Callable[[str], Any] = ray.get_actor) -> None:
         self._config = config
         self._limits = config.pool
-        self._keeper_name, self._find = supervisor, find
+        self._supervisor_name, self._find = supervisor, find
         self._supervisor: Any = None
         self._counter: Counter = build_counter(config)
         self._planned = config.tile  # the size that those who ask reckon with
@@ -105,7 +105,7 @@ class Dispatcher:
         await asyncio.shield(self._begun)
 
     async def _begin(self) -> None:
-        self._supervisor = self._find(self._keeper_name)
+        self._supervisor = self._find(self._supervisor_name)
         known, memory = await self._supervisor.begin.remote(self._config.first_actors)
         if isinstance(memory, _Memory):
             self._planned, self._tile = memory.planned, memory.tile

@@ -39,10 +39,10 @@ class Pool:
         Raises:
             ModelError: the model cannot be loaded.
         """
-        keeper_name, dispatcher_name = f"{name}/supervisor", f"{name}/dispatcher"
-        supervisor = SupervisorActor.options(name=keeper_name, resources=head()).remote(config, name)
+        supervisor_name, dispatcher_name = f"{name}/supervisor", f"{name}/dispatcher"
+        supervisor = SupervisorActor.options(name=supervisor_name, resources=head()).remote(config, name)
         supervisor.begin.remote(config.first_actors)  # they load while the dispatcher starts
-        dispatcher = DispatcherActor.options(name=dispatcher_name, resources=head()).remote(config, keeper_name)
+        dispatcher = DispatcherActor.options(name=dispatcher_name, resources=head()).remote(config, supervisor_name)
         try:
             info = ray.get(dispatcher.start.remote())
         except BaseException as error:

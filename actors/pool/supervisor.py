@@ -29,7 +29,7 @@ class Supervisor:
         self._memory: object = None
 
     def __repr__(self) -> str:
-        return "keeper"
+        return "supervisor"
 
     def begin(self, count: int) -> tuple[dict[str, Any], object]:
         """Return the actors by their names, and what was remembered last; the first call starts ``count`` of them."""

@@ -67,11 +67,11 @@ class _Call:
 
 
 class TileScheduler:
-    """Gives pieces to actors until each has its answer.
+    """Gives tile tasks to actors until each has its answer.
 
-    ``twice``: whether a piece that takes long may be given to another actor as well. ``too_large``: called with a piece
-    that does not fit into memory. ``tell``: takes an event's kind and message. ``counted``: called with the cost of
-    every piece that is counted, and the seconds since it was first sent.
+    ``twice``: whether a tile task that takes long may be given to another actor as well. ``too_large``: called with a
+    tile task that does not fit into memory. ``tell``: takes an event's kind and message. ``counted``: called with the
+    cost of every tile task that is counted, and the seconds since it was first sent.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class TileScheduler:
 
     @property
     def busy(self) -> int:
-        """Actors that have pieces."""
+        """Actors that have tile tasks."""
         return len({call.member for call in self._calls})
 
     @property
@@ -118,7 +118,7 @@ class TileScheduler:
         return {call.member for call in self._calls if call.late and not call.member.leaving}
 
     def add(self, client_id: str, tile_tasks: list[TileTask], priority: float = 1.0) -> None:
-        """Have the pieces of a request computed."""
+        """Have the tile tasks of a request computed."""
         self._queue.put(client_id, tile_tasks, priority)
         self.assign()
 
@@ -131,7 +131,7 @@ class TileScheduler:
         median = self._durations.median
         limit = IN_FLIGHT if median is None or median < LONG_TILE_SECONDS else 1
         while len(self._queue):
-            most = self._pieces_a_call(median)
+            most = self._tasks_a_call(median)
             for member in self._members.with_room(limit):
                 taken = self._queue.take(most, lambda tile_task: self._may_run(tile_task, member))  # noqa: B023
                 if taken:
@@ -141,11 +141,11 @@ class TileScheduler:
                 return
 
     def _may_run(self, tile_task: TileTask, member: Worker) -> bool:
-        """Tell whether an actor may have a piece that another had before."""
+        """Tell whether an actor may have a tile task that another had before."""
         return member not in tile_task.runners and (tile_task.doubted is not member or self._members.number_up == 1)
 
-    def _pieces_a_call(self, median: float | None) -> int:
-        """Return how many pieces of one request may share a call: as many as take little time together, as long as
+    def _tasks_a_call(self, median: float | None) -> int:
+        """Return how many tile tasks of one request may share a call: as many as take little time together, as long as
         there are enough for all actors. A call costs Ray more than most tiles cost the dispatcher."""
         if not median:
             return 1
@@ -165,7 +165,7 @@ class TileScheduler:
         self._spawn(self._run(call))
 
     async def _run(self, call: _Call) -> None:
-        """Have pieces computed, and see to what comes of it."""
+        """Have tile tasks computed, and see to what comes of it."""
         member, life, tile_tasks = call.member, call.member.life, call.tile_tasks
         try:
             tiles = tiles_of(tile_tasks[0].packed, [tile_task.cut for tile_task in tile_tasks], self.fresh)

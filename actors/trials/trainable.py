@@ -205,10 +205,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         restart = self._restart
         here = restart is not None and self._trial.waiting and restart["boundary"] == self._trial.boundary
         if restart is not None and here and restart["id"] != self._trial.restart_id:
-            self._trial.take_over(takeover_of(restart))
+            self._trial.take_over(exploit_of(restart))
 
 
-def takeover_of(restart: dict[str, Any]) -> Exploit:
+def exploit_of(restart: dict[str, Any]) -> Exploit:
     """Return what the scheduler wrote into a trial's config."""
     donor = restart["place"]
     return Exploit(

@@ -112,7 +112,7 @@ def packed(wanted: Request) -> Packed:
 
 
 def dispatcher_of(supervisor: FakeKeeper, config: AnalyticOracleConfig = CONFIG) -> Dispatcher:
-    return Dispatcher(config, "keeper", lambda name: supervisor)
+    return Dispatcher(config, "supervisor", lambda name: supervisor)
 
 
 def with_pool(actors: list[FakeActor], body: Callable[[Dispatcher], Awaitable[Any]], tile: Tile = CONFIG.tile) -> Any:

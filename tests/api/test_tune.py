@@ -205,7 +205,7 @@ def test_an_oracle_that_lacks_methods_is_told_which() -> None:
 
         def evaluate(self, request: Any, timeout: float = 0) -> None: ...
 
-    with pytest.raises(ConfigError, match=r"got a Half\. It lacks cost of the LossOracle protocol"):
+    with pytest.raises(ConfigError, match=r"got Half\. It lacks cost of the LossOracle protocol"):
         tuned(model=Half())
 
 

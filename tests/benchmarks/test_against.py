@@ -205,6 +205,8 @@ import json, sys, time
 from pathlib import Path
 out = Path(sys.argv[sys.argv.index("--out") + 1])
 out.mkdir()
+while time.process_time() < 0.05:  # several ticks of the clock by which processes are charged
+    pass
 with (out / "ledger.jsonl").open("w") as ledger:
     for row in ({"type": "run"}, {"type": "step"}):
         print(json.dumps(row), file=ledger, flush=True)

@@ -42,4 +42,4 @@ def test_no_trial_is_killed_more_often_than_it_may_be() -> None:
         soak.kills.append((0.0, choose(draw, soak)))
     victims = [victim for _, victim in soak.kills]
     assert victims.count("trial") == TRIAL_KILLS
-    assert set(victims) == {"oracle", "dispatcher", "keeper", "trial", "raylet", "driver"}
+    assert set(victims) == {"oracle", "dispatcher", "supervisor", "trial", "raylet", "driver"}

@@ -206,7 +206,7 @@ def _words(encoder: Encoder, most: int) -> str:
 
 
 def _batch(texts: Sequence[str]) -> Batch:
-    examples = tuple(Example(f"parity case-{i}", text, CUE, 0) for i, text in enumerate(texts))
+    examples = tuple(Example(f"parity-{i}", text, CUE, 0) for i, text in enumerate(texts))
     return Batch(examples, (" good", " bad"), "test")
 
 

@@ -236,7 +236,7 @@ class Trunk:
     ) -> None:
         """Choose how a CPU computes products, and rewrite layers where they can be.
 
-        Where the ``parity cases`` get something else then, everything is put back. Rewritten layers take no whole rows.
+        Where the ``canaries`` get something else then, everything is put back. Rewritten layers take no whole rows.
         """
         self.laid_out = True
         self.linear = fastest(self._base) if config.linear == "auto" else config.linear
