@@ -20,6 +20,7 @@ Split: TypeAlias = Literal["train", "feedback", "dev", "test"]
 LossName: TypeAlias = Literal["cross_entropy", "hinge", "zero_one"]
 Layout: TypeAlias = Literal["prefix", "suffix", "add"]
 LabelRule: TypeAlias = Literal["single", "first"]
+Question: TypeAlias = Literal["labels", "targets", "texts"]
 
 
 # --------------------------------------------------------------------------------------------------- candidates
@@ -117,8 +118,8 @@ class TokenSpace:
 class Example:
     """One example as the model reads it: ``text`` then ``cue`` then the label word (then ``tail``, masked models only).
 
-    ``label`` indexes the task's label words. ``uid`` is unique within a task. ``where``: the row that it was made of,
-    for people.
+    ``label`` indexes the task's label words. ``target``: the free text that is wanted where there are none. ``uid`` is
+    unique within a task. ``where``: the row that it was made of, for people.
     """
 
     uid: str
@@ -127,6 +128,7 @@ class Example:
     label: int
     tail: str = ""
     where: str = field(default="", compare=False)
+    target: str = ""
 
     @property
     def name(self) -> str:
@@ -156,10 +158,25 @@ LABEL_WORDS = Objective()
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are generated: at most ``max_new_tokens``, up to any of the ``stop`` strings, which are left out.
+
+    ``temperature`` 0 is greedy; otherwise tokens are sampled, by ``seed``, the candidate and the example alone.
+    """
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ("\n",)
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Examples of one split that are scored together, and how: label words in label order, loss, label-word rule.
 
-    ``objective``: what losses are. ``answer_words``: words beside the label words whose scores are asked for.
+    ``objective``: what losses are. ``answer_words``: words beside the label words whose scores are asked for. Without
+    label words the examples have targets: their log-likelihood is asked for (``per``: the mean over a target's tokens,
+    or the sum of an example's), or, with ``decoding``, texts that the model generates.
     """
 
     examples: tuple[Example, ...]
@@ -169,6 +186,15 @@ class Batch:
     label_rule: LabelRule = "single"
     objective: Objective = LABEL_WORDS
     answer_words: tuple[str, ...] = ()
+    per: Literal["token", "example"] = "token"
+    decoding: Decoding | None = None
+
+    @property
+    def question(self) -> Question:
+        """What is asked of the model: scores of labels, likelihoods of targets, or texts."""
+        if self.label_words:
+            return "labels"
+        return "targets" if self.decoding is None else "texts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +234,17 @@ class Request:
 # --------------------------------------------------------------------------------------------------- answers
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Cost of a request. ``tokens`` are prompt plus text tokens of every forward, as an API would bill them."""
+    """Cost of a request. ``tokens`` are prompt plus text tokens of every forward, as an API would bill them.
+
+    ``output_tokens`` of them were generated.
+    """
 
     queries: int = 0
     forwards: int = 0
     tokens: int = 0
     seconds: float = 0.0
     usd: float = 0.0
+    output_tokens: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -223,6 +253,7 @@ class Cost:
             self.tokens + other.tokens,
             self.seconds + other.seconds,
             self.usd + other.usd,
+            self.output_tokens + other.output_tokens,
         )
 
     def __sub__(self, other: "Cost") -> "Cost":
@@ -232,6 +263,7 @@ class Cost:
             self.tokens - other.tokens,
             self.seconds - other.seconds,
             self.usd - other.usd,
+            self.output_tokens - other.output_tokens,
         )
 
 
@@ -246,7 +278,9 @@ class Evaluation:
     for. counts: further counts, summed over a run by name: ``cached_forwards``,
     ``absent_labels``, ... kept: (C,) True for candidates whose whole answer was kept from before, so that they are no
     query; None: there is none. remarks: what a person should read of it, by kind. tops: of a fresh request to a server
-    that lists its likeliest tokens: those that stand for no label word, and the sum of their probabilities.
+    that lists its likeliest tokens: those that stand for no label word, and the sum of their probabilities. texts:
+    (C)(E), what the model generated where that was asked for; None is a failed example. Of targets and texts the
+    logits have W = 0.
 
     A row of logits that is NaN is a failed example, and fails its candidate. One that is minus infinity tells nothing,
     because the server refused it, or the answer names no label: all label words fit it alike, and it is never right.
@@ -262,6 +296,7 @@ class Evaluation:
     features: Half | None = None
     remarks: tuple[tuple[str, str], ...] = ()
     tops: Mapping[str, float] = field(default_factory=dict)
+    texts: tuple[tuple[str | None, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
