@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from distributed_tuner.callbacks import Callback, EndEvent, EvaluationEvent, RestartEvent, StepEvent
     from distributed_tuner.classifier import PromptClassifier
     from distributed_tuner.config.budget import BudgetConfig as Budget
-    from distributed_tuner.config.optimizer import AdamWConfig as AdamW
+    from distributed_tuner.config.first_order import AdamWConfig as AdamW
+    from distributed_tuner.config.first_order import SgdConfig as Sgd
     from distributed_tuner.config.optimizer import CmaConfig as Cma
     from distributed_tuner.config.optimizer import NevergradConfig as Nevergrad
     from distributed_tuner.config.optimizer import RandomSearchConfig as RandomSearch
-    from distributed_tuner.config.optimizer import SgdConfig as Sgd
     from distributed_tuner.config.optimizer import TokenEditConfig as TokenEdit
     from distributed_tuner.config.optimizer import ZotConfig as Zot
     from distributed_tuner.config.oracle import AnalyticOracleConfig as Analytic
@@ -88,8 +88,8 @@ _PLACES = {
     "RandomSearch": "config.optimizer.RandomSearchConfig",
     "Nevergrad": "config.optimizer.NevergradConfig",
     "TokenEdit": "config.optimizer.TokenEditConfig",
-    "AdamW": "config.optimizer.AdamWConfig",
-    "Sgd": "config.optimizer.SgdConfig",
+    "AdamW": "config.first_order.AdamWConfig",
+    "Sgd": "config.first_order.SgdConfig",
     "LossOracle": "oracles.base.LossOracle",
     "Optimizer": "optimizers.base.Optimizer",
     "Head": "heads.base.Head",

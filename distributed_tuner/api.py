@@ -20,7 +20,8 @@ from distributed_tuner.labelled_data import Wishes, labelled_data
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
-from distributed_tuner.preflight.prepare import Prepared, prepare_plans
+from distributed_tuner.preflight.prepare import prepare_plans
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.result import Result
 from distributed_tuner.runs.directory import RunDirectory, kept
 from distributed_tuner.runs.evaluation import returned

@@ -84,8 +84,8 @@ def written(config: BaseModel) -> dict[str, Any]:
 
 
 def _transformers(model: Any, tokenizer: Any) -> Source:
-    from distributed_tuner.oracles.cost_model import TokenCounter
     from distributed_tuner.oracles.local.borrowed import BorrowedModel, config_of
+    from distributed_tuner.oracles.local.cost_model import TokenCounter
     from distributed_tuner.oracles.local.model_facts import GivenModel
 
     if tokenizer is None:

@@ -127,20 +127,22 @@ def test_a_trial_knows_its_stages_by_their_contract_alone() -> None:
 
 def test_what_runs_an_optimizer_names_none() -> None:
     """A new kind is a config class, a file and a case of ``build``; what runs it meets the unions and the contract."""
-    config, family = "distributed_tuner.config.optimizer", "distributed_tuner.optimizers"
-    unions = {f"{config}.{name}" for name in ("OptimizerConfig", "FirstOrderConfig", "OptimizerSettings")}
+    config, first_order = "distributed_tuner.config.optimizer", "distributed_tuner.config.first_order"
+    family = "distributed_tuner.optimizers"
+    unions = {f"{config}.OptimizerConfig", f"{config}.OptimizerSettings", f"{first_order}.FirstOrderConfig"}
     contract = {family, *(f"{family}.{name}" for name in ("build", "build_probe", "Optimizer"))}
+    elsewhere = (f"{family}.base.", f"{family}.probe.")
     rooms = [ROOT / "actors", *(CORE / name for name in ("stages", "schedule", "preflight", "runs"))]
     found = [
         f"{name_of(path)} -> {name}"
         for room in rooms
         for path in modules(room)
         for name in imports(path)
-        if name.startswith((config, family)) and not name.startswith((f"{family}.base.", f"{family}.probe."))
+        if name.startswith((config, first_order, family)) and not name.startswith(elsewhere)
         if name not in unions | contract
     ]
     assert found == [
-        "actors.run.analysis -> distributed_tuner.config.optimizer.AdamWConfig"
+        "actors.run.analysis -> distributed_tuner.config.first_order.AdamWConfig"
     ]  # an experiment with AdamW
 
 

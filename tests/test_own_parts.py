@@ -21,7 +21,8 @@ from distributed_tuner.config.oracle import CustomOracleConfig
 from distributed_tuner.config.proposer import CustomProposerConfig
 from distributed_tuner.errors import ConfigError, PartError, ProposerError, TunerError
 from distributed_tuner.oracles.cost_model import build_counter
-from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.proposers.custom import NoModel
 from distributed_tuner.testing.oracles import SPEC

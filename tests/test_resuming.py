@@ -14,7 +14,8 @@ from distributed_tuner.config.base import Names
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.task import FileTaskConfig
 from distributed_tuner.errors import ConfigError, RunDirectoryError
-from distributed_tuner.preflight.prepare import Prepared, prepare, prepare_again
+from distributed_tuner.preflight.prepare import prepare, prepare_again
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.directory import RunDirectory, write_json
 from distributed_tuner.runs.resuming import reached, require_unedited
 

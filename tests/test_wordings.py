@@ -13,7 +13,8 @@ from distributed_tuner import oracles
 from distributed_tuner.errors import ConfigError, ModelError, TaskError
 from distributed_tuner.oracles.base import LossOracle, evaluation
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
-from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.report.text import projection_lines
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.tasks.base import Task

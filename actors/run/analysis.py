@@ -18,7 +18,7 @@ from distributed_tuner.analysis.effective_dimension import FULL, QUICK, Run, Siz
 from distributed_tuner.analysis.findings import Findings
 from distributed_tuner.analysis.landscape import Curvature, Landscape, curvature_at, forward_curvature_at
 from distributed_tuner.config.experiment import Experiment
-from distributed_tuner.config.optimizer import AdamWConfig, FirstOrderConfig
+from distributed_tuner.config.first_order import AdamWConfig, FirstOrderConfig
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.stage import GradientStageConfig
 from distributed_tuner.errors import ConfigError
@@ -27,7 +27,8 @@ from distributed_tuner.ledger.rows import CostRow, CurvatureRow, RunEndRow, RunR
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.maths.curvature import Array64, step_size
 from distributed_tuner.oracles.codec import codec_of
-from distributed_tuner.preflight.prepare import Prepared, prepare, prepare_again
+from distributed_tuner.preflight.prepare import prepare, prepare_again
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.prompts.export import read
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.runs.directory import RunDirectory

@@ -17,7 +17,7 @@ from actors.trials.tuner import build_tuner
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.writer import LedgerWriter
-from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.runs.pool import OraclePool

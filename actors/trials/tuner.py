@@ -19,7 +19,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.ledger.reader import read_rows
-from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.schedule.history import scored_before
 

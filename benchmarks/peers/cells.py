@@ -18,7 +18,7 @@ from benchmarks.peers.server import CountingServer
 from distributed_tuner.config.stage import ScreenStageConfig
 from distributed_tuner.errors import TunerError
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.stages.screen import instructions
+from distributed_tuner.stages.screen_prompts import instructions
 from distributed_tuner.tasks.base import Task
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,8 @@ from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import draw_trials, validate
 from distributed_tuner.config.stage import RestartStageConfig
 from distributed_tuner.errors import ConfigError, TunerError
-from distributed_tuner.preflight.prepare import Prepared, prepare_plans
+from distributed_tuner.preflight.prepare import prepare_plans
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.tasks.base import Task
 
 UNTUNED = "untuned"

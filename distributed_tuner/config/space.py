@@ -11,6 +11,7 @@ import numpy as np
 
 from distributed_tuner.config.distributions import Choice, Distribution, Grid, LogUniform, RandInt, Uniform
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.head import HeadConfig
 from distributed_tuner.config.prompt import started_from
 from distributed_tuner.config.renamed import with_present_names
 from distributed_tuner.config.unread import require_read
@@ -59,6 +60,10 @@ class TrialPlan:
         """Return the plan as it goes on from what a screen has found."""
         prompt = started_from(self.experiment.prompt, instruction)
         return replace(self, experiment=self.experiment.model_copy(update={"prompt": prompt}))
+
+    def with_head(self, head: HeadConfig) -> "TrialPlan":
+        """Return the plan with another head."""
+        return replace(self, experiment=self.experiment.model_copy(update={"head": head}))
 
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> "TrialPlan":

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from distributed_tuner.config.base import LABEL, Config, Read
-from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
+from distributed_tuner.config.first_order import FirstOrderConfig
+from distributed_tuner.config.optimizer import OptimizerConfig
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.config.task import LabelWords
 

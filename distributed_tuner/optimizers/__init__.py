@@ -12,19 +12,21 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from distributed_tuner.config.optimizer import (
+from distributed_tuner.config.first_order import (
     AdamWConfig,
-    CmaConfig,
     CustomFirstOrderConfig,
-    CustomOptimizerConfig,
     FirstOrderConfig,
+    SgdConfig,
+    TrainableConfig,
+)
+from distributed_tuner.config.optimizer import (
+    CmaConfig,
+    CustomOptimizerConfig,
     NevergradConfig,
     OptimizerConfig,
     RandomSearchConfig,
-    SgdConfig,
     SurrogateConfig,
     TokenEditConfig,
-    TrainableConfig,
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError

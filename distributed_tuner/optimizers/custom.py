@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distributed_tuner.config.optimizer import CustomFirstOrderConfig, CustomOptimizerConfig
+from distributed_tuner.config.first_order import CustomFirstOrderConfig
+from distributed_tuner.config.optimizer import CustomOptimizerConfig
 from distributed_tuner.custom import made, promised, require_methods, subclass
 from distributed_tuner.errors import ConfigError, PartError
 from distributed_tuner.optimizers.base import Optimizer

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, assert_never
 
 import numpy as np
 
-from distributed_tuner.config.optimizer import AdamWConfig, FirstOrderSettings, SgdConfig, TrainableConfig
+from distributed_tuner.config.first_order import AdamWConfig, FirstOrderSettings, SgdConfig, TrainableConfig
 from distributed_tuner.maths import first_order
 from distributed_tuner.maths.schedules import cosine_annealing, linear_decay
 from distributed_tuner.maths.zot import clip_by_norm, norm

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from distributed_tuner import heads, optimizers
+from distributed_tuner.config.first_order import FirstOrderConfig
 from distributed_tuner.config.head import CustomHeadConfig
-from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig
+from distributed_tuner.config.optimizer import OptimizerConfig
 from distributed_tuner.errors import ConfigError, HeadError, OptimizerError, PartError
 from distributed_tuner.optimizers import Optimizer
 from distributed_tuner.optimizers.base import promised

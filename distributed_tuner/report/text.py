@@ -8,7 +8,7 @@ from distributed_tuner.report.significance import nothing_learnt, reference
 from distributed_tuner.values import Cost
 
 if TYPE_CHECKING:
-    from distributed_tuner.preflight.prepare import Prepared
+    from distributed_tuner.preflight.prepared import Prepared
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from distributed_tuner.ledger.digest import Follower
 from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle, labels_of
-from distributed_tuner.preflight.prepare import SPLITS, Prepared
+from distributed_tuner.preflight.prepared import SPLITS, Prepared
 from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.runs.directory import RunDirectory

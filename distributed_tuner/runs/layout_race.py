@@ -15,7 +15,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.ledger.rows import CostRow, LayoutRow
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.stages.reading import read_by
 from distributed_tuner.tasks.base import Task

@@ -20,7 +20,7 @@ from distributed_tuner.oracles.local.device_memory import free_bytes, within_mem
 from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import cut, merge
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
-from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.runs.pool import OraclePool, Statistics

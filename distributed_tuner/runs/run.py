@@ -19,7 +19,7 @@ from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, Run
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.codec import codec_of
-from distributed_tuner.preflight.prepare import SPLITS, Prepared
+from distributed_tuner.preflight.prepared import SPLITS, Prepared
 from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
 from distributed_tuner.prompts.export import ExportedPrompt, exported, write
 from distributed_tuner.prompts.spec import framed, prompt_spec

@@ -18,7 +18,7 @@ from distributed_tuner.oracles.checks.reference_forward import plain_config, pla
 from distributed_tuner.oracles.local.loading import load_tokenizer
 from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.preflight.parity_cases import parity_cases
-from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.pool import OraclePool
 from distributed_tuner.values import Array, Request
 

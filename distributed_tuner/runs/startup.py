@@ -22,7 +22,7 @@ from distributed_tuner.oracles.tile_size import (
     spelled,
 )
 from distributed_tuner.preflight.precision_cases import Case, cases
-from distributed_tuner.preflight.prepare import Prepared
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.pool import OraclePool, Statistics
 from distributed_tuner.runs.sanity_check import pass_sanity_check
 from distributed_tuner.stages.prompt_space import prompt_space

@@ -14,7 +14,7 @@ from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.prompts.spec import NO_ROWS, unframed
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.reading import Reader, settled_head
-from distributed_tuner.stages.screen import longest_prompt, screen_queries, screened_batch, wordings
+from distributed_tuner.stages.screen_prompts import longest_prompt, screen_queries, screened_batch, wordings
 from distributed_tuner.stages.step_plan import StagePlan, fits, plan_stage
 from distributed_tuner.stages.validation import batches, eval_cost
 from distributed_tuner.tasks.base import Task

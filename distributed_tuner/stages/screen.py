@@ -15,26 +15,32 @@ from typing import Any, ClassVar, Literal
 from distributed_tuner.config.stage import ScreenStageConfig
 from distributed_tuner.errors import BudgetExhausted, ModelError, TaskError
 from distributed_tuner.ledger.rows import EventRow, Row, ScreenedText, ScreenRow
-from distributed_tuner.oracles.base import evaluation
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
-from distributed_tuner.seeds import Key, generator
+from distributed_tuner.seeds import Key
 from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.proposing import ask
 from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.screen_prompts import (
+    PROPOSED_WORDS,
+    demonstrated,
+    drawn,
+    instructions,
+    read_as,
+    screened_batch,
+)
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.trial_memory import Memory
 from distributed_tuner.stages.trial_state import Found, TrialState
 from distributed_tuner.stages.validation import Validator
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, Candidate, Cost, Evaluation, Example, Request, Text
+from distributed_tuner.values import Candidate, Cost, Request, Text
 
 Part = Literal["instructions", "proposer", "proposals", "templates", "demonstrations", "evaluate"]
 PROPOSER_SHOWN = 8  # instructions, with how they did
-PROPOSED_WORDS = 30  # that an instruction of a proposer may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,87 +344,3 @@ def finalists(best: Sequence[Screened], count: int) -> list[Screened]:
         ranked.append((ranks[len(one.shown)], one))
         ranks[len(one.shown)] += 1
     return [one for _, one in sorted(ranked, key=lambda found: (found[0], found[1].score))][:count]
-
-
-def screened_batch(reader: Reader) -> Batch:
-    """Return train as a screen asks for it: with the scores of all label words that it may read."""
-    batch, task = reader.batch("train"), reader.task
-    words = dict.fromkeys(word for words in task.verbalizers for word in words if word not in task.label_words)
-    return replace(batch, answer_words=tuple(words)) if words else batch
-
-
-def read_as(answer: Evaluation, batch: Batch, words: Sequence[str]) -> Evaluation:
-    """Return the answer to a batch as if it had been asked for with other label words, of those whose scores it has."""
-    known = (*batch.label_words, *batch.answer_words)
-    told = answer.logits if answer.features is None else answer.features
-    scores = told[..., [known.index(word) for word in words]].astype("float32")
-    return evaluation(scores, replace(batch, label_words=tuple(words), answer_words=()), answer.cost)
-
-
-def instructions(config: ScreenStageConfig, task: Task) -> list[str]:
-    """Return the instructions that are tried, each once: the manual prompt, the user's, and neutral patterns."""
-    words = [word.strip() for word in task.label_words]
-    listed = f"{', '.join(words[:-1])} or {words[-1]}"
-    patterns = [
-        "",
-        f"Classify the text as {listed}.",
-        f"{task.description[:1].upper()}{task.description[1:]}: {listed}.",
-        f"Read the text and answer with one word: {listed}.",
-        f"Which of these fits the text best: {listed}?",
-        f"Each text below is labelled {listed}.",
-    ]
-    tried = [task.manual_prompt, *config.instructions, *(patterns if config.patterns else ())]
-    return list(dict.fromkeys(tried))
-
-
-def drawn(task: Task, number: int, key: Key) -> tuple[int, ...]:
-    """Return places in train of rows to show, as even over the labels as can be, in random order.
-
-    None where fewer than two rows of some label would be left to fit a head to.
-    """
-    stream = generator(key)
-    by_label: dict[int, list[int]] = {}
-    for place, example in enumerate(task.train):
-        by_label.setdefault(example.label, []).append(place)
-    pools = [stream.permutation(places).tolist() for _, places in sorted(by_label.items())]
-    start = int(stream.integers(len(pools)))
-    shown: list[int] = []
-    for turn in range(number):
-        pool = pools[(start + turn) % len(pools)]
-        if len(pool) <= 2:
-            return ()
-        shown.append(pool.pop())
-    return tuple(int(i) for i in stream.permutation(shown))
-
-
-def demonstrated(instruction: str, examples: Sequence[Example], task: Task) -> str:
-    """Return an instruction with examples and their labels behind it, as the model reads them."""
-    shown = [f"{e.text}{e.cue}{task.label_words[e.label]}{e.tail}" for e in examples]
-    return "\n\n".join([*([instruction] if instruction else []), *shown]) + "\n"
-
-
-def screen_queries(config: ScreenStageConfig, task: Task) -> int:
-    """Return the most queries that a screen asks, its evaluations left out."""
-    first = len(instructions(config, task)) + (0 if config.proposer is None else config.proposals)
-    kept = min(first, config.instructions_kept)
-    behind = min(first * (1 + len(task.others)), config.instructions_kept)
-    return first + kept * len(task.others) + behind * len(config.demonstrations) * config.orders
-
-
-def longest_prompt(config: ScreenStageConfig, task: Task) -> str:
-    """Return a prompt about as long as any that is tried, to plan with."""
-    instruction = longest_instruction(config, task)
-    number = max((*config.demonstrations, 0))
-    longest = sorted(task.train, key=lambda example: len(example.text), reverse=True)[:number]
-    return demonstrated(instruction, longest, task) if longest else instruction
-
-
-def longest_instruction(config: ScreenStageConfig, task: Task) -> str:
-    """Return an instruction about as long as any that is tried, to plan with."""
-    proposed = [] if config.proposer is None else [" ".join(["prompt"] * PROPOSED_WORDS)]
-    return max([*instructions(config, task), *proposed], key=len)
-
-
-def wordings(task: Task) -> list[Task]:
-    """Return the task in each of its templates, with each of its verbalizers."""
-    return [task.worded(one.template, words) for one in (task, *task.others) for words in ((), *task.verbalizers)]

@@ -8,17 +8,14 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import pytest
 
-from distributed_tuner.config.optimizer import (
+from distributed_tuner.config.first_order import (
     AdamWConfig,
     CustomFirstOrderConfig,
-    CustomOptimizerConfig,
     FirstOrderConfig,
-    OptimizerConfig,
-    RandomSearchConfig,
     SgdConfig,
     TrainableConfig,
-    ZotConfig,
 )
+from distributed_tuner.config.optimizer import CustomOptimizerConfig, OptimizerConfig, RandomSearchConfig, ZotConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, TextPromptConfig
 from distributed_tuner.config.task import DemoTaskConfig
 from distributed_tuner.custom import path_of

@@ -16,7 +16,8 @@ from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle, evaluation
 from distributed_tuner.oracles.checks.parity import Parity
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
-from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.report.text import projection_lines
 from distributed_tuner.runs import sanity_check
 from distributed_tuner.runs.startup import settle, settle_again

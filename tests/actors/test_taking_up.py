@@ -12,7 +12,8 @@ from actors.trials.trainable import TuneTrial
 from distributed_tuner import oracles
 from distributed_tuner.ledger.rows import ROW, StepRow
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
-from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.preflight.prepared import Prepared
 
 NAME = "checkpoint_{:06d}"
 

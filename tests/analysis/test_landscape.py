@@ -10,7 +10,7 @@ from tiny_models import MIXED, SPEC
 
 from distributed_tuner.analysis.descents import first_order_way, gradient_descent, zo_descent
 from distributed_tuner.analysis.landscape import Landscape, curvature_at, forward_curvature_at
-from distributed_tuner.config.optimizer import SgdConfig
+from distributed_tuner.config.first_order import SgdConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.maths.curvature import Array64
 from distributed_tuner.optimizers import build

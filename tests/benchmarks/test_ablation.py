@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.ablation import ARMS, SPACE, line, settings
 from benchmarks.data_tasks import TASKS
-from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.preflight.prepared import Prepared
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,8 @@ from benchmarks.study.settings import Study, read_study
 from benchmarks.study.untuned import ask_untuned
 from benchmarks.study.workers import ANSWERS, JOBS, carry_out, done_rows, settle
 from distributed_tuner import optimizers, oracles
-from distributed_tuner.config.optimizer import (
-    AdamWConfig,
-    CmaConfig,
-    RandomSearchConfig,
-    SgdConfig,
-    TrainableConfig,
-    ZotConfig,
-)
+from distributed_tuner.config.first_order import AdamWConfig, SgdConfig, TrainableConfig
+from distributed_tuner.config.optimizer import CmaConfig, RandomSearchConfig, ZotConfig
 from distributed_tuner.errors import ConfigError, ModelError
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.storage.serialization import encode

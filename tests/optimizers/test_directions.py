@@ -11,7 +11,8 @@ from distributed_tuner.config.estimator import (
     TrainableRankOneConfig,
     TrainedEstimatorConfig,
 )
-from distributed_tuner.config.optimizer import TrainableConfig, ZotConfig
+from distributed_tuner.config.first_order import TrainableConfig
+from distributed_tuner.config.optimizer import ZotConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import Optimizer, TrainableOptimizer, build
 from distributed_tuner.optimizers.directions import FULL_LIMIT, build_direction

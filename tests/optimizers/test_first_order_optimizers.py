@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distributed_tuner.config.optimizer import AdamWConfig, FirstOrderConfig, SgdConfig
+from distributed_tuner.config.first_order import AdamWConfig, FirstOrderConfig, SgdConfig
 from distributed_tuner.optimizers import Optimizer, build
 from distributed_tuner.values import Array, Point
 

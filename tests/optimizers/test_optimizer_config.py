@@ -9,7 +9,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from distributed_tuner.config.base import Config
-from distributed_tuner.config.optimizer import FirstOrderConfig, OptimizerConfig, TokenEditConfig, ZotConfig
+from distributed_tuner.config.first_order import FirstOrderConfig
+from distributed_tuner.config.optimizer import OptimizerConfig, TokenEditConfig, ZotConfig
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.optimizers import build
 

@@ -3,17 +3,14 @@
 import pytest
 
 from distributed_tuner.config.estimator import TrainableDiagonalConfig, TrainableFullConfig, TrainableRankOneConfig
+from distributed_tuner.config.first_order import AdamWConfig, FirstOrderConfig, SgdConfig, TrainableConfig
 from distributed_tuner.config.optimizer import (
-    AdamWConfig,
     CmaConfig,
-    FirstOrderConfig,
     NevergradConfig,
     OptimizerConfig,
     RandomSearchConfig,
-    SgdConfig,
     SurrogateConfig,
     TokenEditConfig,
-    TrainableConfig,
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError

@@ -12,7 +12,8 @@ from tiny_models import TEXTS, save_tiny
 
 from distributed_tuner import oracles
 from distributed_tuner.oracles.base import LossOracle
-from distributed_tuner.preflight.prepare import Prepared, prepare
+from distributed_tuner.preflight.prepare import prepare
+from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.layout_race import race_layouts, told
 from distributed_tuner.values import Request
 

@@ -11,7 +11,8 @@ from local_trials import make_experiment, make_task
 from tiny_models import save_tiny
 
 from distributed_tuner import optimizers
-from distributed_tuner.config.optimizer import CmaConfig, OptimizerSettings, RandomSearchConfig, SgdConfig, ZotConfig
+from distributed_tuner.config.first_order import SgdConfig
+from distributed_tuner.config.optimizer import CmaConfig, OptimizerSettings, RandomSearchConfig, ZotConfig
 from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.errors import ConfigError, ModelError, OptimizerError
 from distributed_tuner.optimizers import Optimizer

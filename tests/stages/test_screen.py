@@ -31,11 +31,10 @@ from distributed_tuner.report import formatting
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.schedule import StageSchedule
-from distributed_tuner.stages.screen import (
-    Screened,
+from distributed_tuner.stages.screen import Screened, finalists
+from distributed_tuner.stages.screen_prompts import (
     demonstrated,
     drawn,
-    finalists,
     instructions,
     longest_prompt,
     read_as,
