@@ -230,7 +230,7 @@ class TrialMetrics:
         self._recorded.add(USD, usd, spent_on="proposals")
 
     def restart(self, adopted: str) -> None:
-        """A restart stage has ended with a proposal, a donor's prompt, or none adopted."""
+        """A restart stage has ended with a proposal, a source trial's prompt, or none adopted."""
         self._recorded.add(RESTARTS, 1, adopted=adopted)
 
     def _set(self, metric: Metric, trial: str, value: float) -> None:

@@ -65,7 +65,7 @@ class RestartEvent:
     Attributes:
         trial_id: the trial.
         stage: the stage's number, from 0.
-        adopted: "proposal", "donor" or "none".
+        adopted: "proposal", "source_trial" or "none".
         text: the adopted prompt in words; empty where none was adopted.
         scored: the prompts that were scored, each with its loss (None where it failed).
         reason: why nothing was adopted; empty where something was.

@@ -14,13 +14,17 @@ from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.ledger.digest import digest
 from distributed_tuner.ledger.reader import read
+from distributed_tuner.ledger.rows import ROW, RestartRow
+from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.report.html import write_report
 from distributed_tuner.report.summary import summarize
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.evaluation import evaluate
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.resuming import require_unedited, trials_of
+from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.stages.exploit import Exploit
+from distributed_tuner.stages.restart import Adopted
 from distributed_tuner.storage.serialization import decode, encode
 
 STORED = Path(__file__).parent / "stored_run"
@@ -95,19 +99,53 @@ def test_it_is_resumed_with_a_search_space_in_present_names(tmp_path: Path, run:
 def test_its_saved_state_is_restored(tmp_path: Path) -> None:
     saved = Saved.read(STORED)
     assert saved.state and isinstance(saved.reports, list)
+    assert "sync_point" in saved.report and "boundary" not in saved.report
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """What is ``Exploit`` today."""
+
+    id: str
+    donor: str | None
+    settings: dict[str, float]
+    place: str | None
+    pool: tuple[PooledText, ...]
 
 
 def test_data_of_a_renamed_class_is_read_under_its_former_name() -> None:
-    @dataclass(frozen=True)
-    class Takeover:
-        id: str
-        donor: str | None
-        settings: dict[str, float]
-        place: str | None
-        pool: tuple[str, ...]
+    pool = (PooledText("a", 1.0, 0.5, "donor", "zot-0000", 1),)  # type: ignore[arg-type]  # its source's former name
+    held = {"exploit": Takeover("a/1", "b", {"rho": 0.1}, "words", pool), "adopted": Adopted("x", "x", "donor")}  # type: ignore[arg-type]
+    state = decode(encode(held, (Takeover, PooledText, Adopted)), "a state", (Exploit, PooledText, Adopted))
+    exploit = state["exploit"]
+    assert (exploit.settings, exploit.source_trial, exploit.pool[0].source) == ({"rho": 0.1}, "b", "source_trial")
+    assert state["adopted"].source == "source_trial"
 
-    state = encode(Takeover("a/1", "b", {"rho": 0.1}, "words", ()), (Takeover,))
-    assert decode(state, "a state", (Exploit,)).settings == {"rho": 0.1}
+
+def test_a_ledger_s_restart_is_read_by_its_former_names() -> None:
+    scored = [{"text": "", "source": "donor", "loss": 1.0, "metric": 0.5}]
+    told = {"type": "restart", "trial_id": "a", "stage": 1, "incumbent_loss": 2.0, "scored": scored}
+    told |= {"adopted": "donor", "donor": "b", "text": "", "elapsed": 1.0, "cost": {}, "spent": {}}
+    row = ROW.validate_json(json.dumps(told))
+    assert isinstance(row, RestartRow)
+    assert (row.adopted, row.source_trial, row.scored[0].source) == ("source_trial", "b", "source_trial")
+    assert ROW.validate_json(row.model_dump_json()) == row
+
+
+def test_a_population_s_decisions_are_read_by_their_former_names() -> None:
+    text = {"text": "a", "loss": 1.0, "metric": 0.5, "source": "donor", "trial_id": "b", "stage": 1}
+    restart = {"id": "a/1", "boundary": 1, "donor": "b", "settings": {}, "place": "", "pool": [text]}
+    standing = {"trial_id": "b", "boundary": 1, "loss": 0.5, "settings": {}, "ended": False}
+    told = {
+        "decided": {"a": {"1": {"go_on": False, "donor": "b", "settings": {}}}},
+        "met": {"1": [standing]},
+        "restarts": {"a": {"1": restart}},
+    }
+    read = Decisions.from_json(told)
+    decision, restarted = read.of("a", 1), read.restart_of("a", 1)
+    assert decision is not None and decision.source_trial == "b" and read.met[1][0].sync_point == 1
+    assert restarted is not None and (restarted.sync_point, restarted.pool[0].source) == (1, "source_trial")
+    assert Decisions.from_json(json.loads(json.dumps(read.to_json()))) == read
 
 
 @pytest.mark.parametrize(("former", "present"), RENAMED.items())

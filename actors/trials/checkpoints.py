@@ -6,7 +6,7 @@ A trial finds them by its own name, whatever Tune knows of them. They hold data 
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Saved:
         saved = read_state(folder / STATE_FILE, (Saved, *STATE_CLASSES))
         match saved:
             case Saved(dict(), list(), dict(), np.ndarray() | str() | None):
-                return saved
+                return replace(saved, report=_present(saved.report))
         raise StateError(f"{folder / STATE_FILE} must be a trial's, but holds something else; remove it")
 
     @classmethod
@@ -60,6 +60,11 @@ class Saved:
         except (OSError, StateError) as error:
             log.warning("a checkpoint cannot be read: %s", error)
             return None
+
+
+def _present(report: dict[str, Any]) -> dict[str, Any]:
+    """Return a report of any age by its present names: ``sync_point`` was ``boundary``."""
+    return {"sync_point" if name == "boundary" else name: value for name, value in report.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """A population's schedule under Ray Tune: carries out what ``distributed_tuner.schedule`` decides.
 
-A trial that reports ``waiting`` stands at a boundary. CONTINUE lets it go on with its own prompt. PAUSE saves it; what
-it shall do is written into its config, and it runs again from there, in a new process or in one that is free. A
-decision is handed over to be kept before anything follows from it, so that a resumed run knows of every one that a
-trial's checkpoint can build on.
+A trial that reports ``waiting`` is at a sync point: a restart stage. CONTINUE lets it go on with its own prompt. PAUSE
+saves it; what it shall do is written into its config, and it runs again from there, in a new process or in one that is
+free. A decision is handed over to be kept before anything follows from it, so that a resumed run knows of every one
+that a trial's checkpoint can build on.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ def silent(*said: Any) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Known:
-    """Last report of a trial. place: of its prompt at its last boundary. since: when that was reported."""
+    """Last report of a trial. place: of its prompt at its last sync point. since: when that was reported."""
 
-    boundary: int
+    sync_point: int
     waiting: bool
     loss: float | None
     place: str
@@ -48,16 +48,16 @@ class Known:
 class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     """Runs the trials ``names`` as a population.
 
-    stages: places of the restart stages in a trial's course, boundary by boundary, the same for all trials. settings:
-    what each trial explores and where it begins, by trial and path. shown: texts of the whole population's
-    pool that a restart is given. say: takes (trial_id, kind, message) for the ledger. keep: writes down what is
-    decided. clock: seconds, for patience alone.
+    stages: places of the restart stages among all stages of a trial, in order; each is a sync point, the same for all
+    trials. settings: what each trial explores and where it begins, by trial and path. shown: texts of the whole
+    population's pool that a restart is given. say: takes (trial_id, kind, message) for the ledger. keep: writes down
+    what is decided. clock: seconds, for patience alone.
 
     Of a run that is resumed: decisions: those of before. reports: the last one of every trial that made any. failed:
     trials that are given up. pool: texts that were scored.
     """
 
-    _supports_buffered_results = False  # the report of a boundary must not be passed over
+    _supports_buffered_results = False  # the report of a sync point must not be passed over
 
     def __init__(
         self,
@@ -103,12 +103,12 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         """Send a trial of a resumed run its earlier decision; a trial that was only restarted knows it."""
         name = self._name(trial)
         known = self._known.get(name)
-        restart = self._decisions.restart_of(name, known.boundary) if known is not None else None
+        restart = self._decisions.restart_of(name, known.sync_point) if known is not None else None
         if restart is not None:
             _tell(trial, restart)
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Let a trial go on, or pause it at its boundary: to wait for the others, or to restart."""
+        """Let a trial go on, or pause it at its sync point: to wait for the others, or to restart."""
         self._pool.update(dict.fromkeys(PooledText(**text) for text in result["scored"]))
         if not self._note(self._name(trial), result).waiting:
             return CONTINUE
@@ -121,7 +121,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         return CONTINUE if decision is not None and decision.go_on else PAUSE
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
-        """Return a paused trial whose boundary is decided; Tune starts those by itself that have yet to begin."""
+        """Return a paused trial whose sync point is decided; Tune starts those by itself that have yet to begin."""
         self._open_barrier(controller)
         self._hand_over()
         for trial in controller.get_trials():
@@ -132,7 +132,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     def debug_string(self) -> str:
         """Return one line on what is going on."""
         waiting = sum(known.waiting for known in self._known.values())
-        return f"population of {len(self._names)}: {waiting} at a boundary, {len(self._pool)} texts scored"
+        return f"population of {len(self._names)}: {waiting} at a sync point, {len(self._pool)} texts scored"
 
     # ------------------------------------------------------------------------------------------------ what is known
     def _name(self, trial: Trial) -> str:
@@ -141,10 +141,10 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _note(self, name: str, report: Mapping[str, Any]) -> Known:
         before = self._known.get(name)
-        again = before is not None and before.waiting and before.boundary == report["boundary"]
+        again = before is not None and before.waiting and before.sync_point == report["sync_point"]
         loss = report["dev_loss"]
         known = Known(
-            boundary=report["boundary"],
+            sync_point=report["sync_point"],
             waiting=bool(report["waiting"]),
             loss=loss if math.isfinite(loss) and loss < WORST_LOSS else None,
             place=report["place"] or (before.place if before is not None else ""),
@@ -155,10 +155,10 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         return known
 
     def _decided(self, trial: Trial) -> Decision | None:
-        """Return what was decided for the boundary at which the trial stands, None while nothing is."""
+        """Return what was decided for the sync point at which the trial stands, None while nothing is."""
         name = self._name(trial)
         known = self._known.get(name)
-        return self._decisions.of(name, known.boundary) if known is not None else None
+        return self._decisions.of(name, known.sync_point) if known is not None else None
 
     def _standings(self, controller: Any) -> list[Standing]:
         """Return how every trial stands that has not failed, those included that have yet to begin."""
@@ -172,11 +172,11 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         settings = self._settings[name] | self._decisions.settings_of(name)
         if known is None:
             return Standing(name, 0, None, settings, ended)
-        return Standing(name, known.boundary, known.loss, settings, ended or known.ended)
+        return Standing(name, known.sync_point, known.loss, settings, ended or known.ended)
 
     # ------------------------------------------------------------------------------------------------ decisions
     def _decide(self, controller: Any, trial: Trial) -> None:
-        """Decide for a trial that has come to a boundary, if that can be done now."""
+        """Decide for a trial that has come to a sync point, if that can be done now."""
         if self._schedule.mode == "async":
             self._write(trial, self._decision(self._name(trial), self._standings(controller)))
         else:
@@ -186,7 +186,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         return decide(name, standings, self._schedule.quantile, self._schedule.explore, self._key)
 
     def _open_barrier(self, controller: Any) -> None:
-        """Decide for all that have met at the lowest boundary, if all are there or their patience is over ("sync")."""
+        """Decide for all at the lowest sync point, if all are there or the schedule's patience is over ("sync")."""
         if self._schedule.mode == "async":
             return
         trials = {self._name(trial): trial for trial in controller.get_trials()}
@@ -195,7 +195,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             known = self._known.get(name)
             if known is None or not known.waiting or trial.is_finished() or self._decided(trial) is not None:
                 continue
-            if known.boundary in self._decisions.met:
+            if known.sync_point in self._decisions.met:
                 self._write(trial, self._late(name, trial))
             else:
                 waiting[name] = known.since
@@ -207,25 +207,25 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             self._say(
                 name,
                 "late",
-                f"not at restart stage {barrier.boundary} within {self._schedule.patience:g} s of the first; the others"
-                " go on without it",
+                f"not at restart stage {barrier.sync_point} within {self._schedule.patience:g} s of the first; the"
+                " others continue without it",
             )
         met = tuple(standing for standing in standings if standing.trial_id in barrier.there or standing.ended)
-        self._decisions.met[barrier.boundary] = met
+        self._decisions.met[barrier.sync_point] = met
         decisions = decide_all(met, self._schedule.quantile, self._schedule.explore, self._key)
         for name in barrier.there:
             self._write(trials[name], decisions[name])
 
     def _late(self, name: str, trial: Trial) -> Decision:
         """Decide for a trial whose barrier is open, upon those who met there; after a restore it may be one of them."""
-        met = self._decisions.met[self._known[name].boundary]
+        met = self._decisions.met[self._known[name].sync_point]
         there = any(standing.trial_id == name for standing in met)
         return self._decision(name, met if there else [*met, self._standing(name, trial)])
 
     def _write(self, trial: Trial, decision: Decision) -> None:
         """Take a decision down, and tell the trial."""
         name = self._name(trial)
-        self._decisions.decided.setdefault(name, {})[self._known[name].boundary] = decision
+        self._decisions.decided.setdefault(name, {})[self._known[name].sync_point] = decision
         self._kept = False
         if not decision.go_on:
             self._order(trial, decision)
@@ -234,19 +234,19 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     def _order(self, trial: Trial, decision: Decision) -> None:
         """Put the restart that was decided into the trial's config, where the trial looks for it when it begins."""
         name = self._name(trial)
-        boundary = self._known[name].boundary
-        told = self._decisions.restart_of(name, boundary)
+        sync_point = self._known[name].sync_point
+        told = self._decisions.restart_of(name, sync_point)
         if told is not None:
             _tell(trial, told)
             return
-        donor = self._known.get(decision.donor) if decision.donor is not None else None
+        source = self._known.get(decision.source_trial) if decision.source_trial is not None else None
         restart = Restart(
-            id=f"{name}/{boundary}",
-            boundary=boundary,
-            donor=decision.donor,
+            id=f"{name}/{sync_point}",
+            sync_point=sync_point,
+            source_trial=decision.source_trial,
             settings=decision.settings,
-            place=donor.place if donor is not None else "",
-            pool=tuple(best_of(self._texts(boundary), self._shown)),
+            place=source.place if source is not None else "",
+            pool=tuple(best_of(self._texts(sync_point), self._shown)),
         )
         self._decisions.order(name, restart)
         self._kept = False
@@ -258,24 +258,24 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             self._keep(self._decisions)
             self._kept = True
 
-    def _texts(self, boundary: int) -> list[PooledText]:
-        """Return the texts that a restart at a boundary is given: all that were scored.
+    def _texts(self, sync_point: int) -> list[PooledText]:
+        """Return the texts that a restart at a sync point is given: all that were scored.
 
         In "sync" mode those alone that were scored when all met there, for a resumed run may know more by now.
         """
         if self._schedule.mode == "async":
             return list(self._pool)
-        stage = self._stages[boundary - 1]
+        stage = self._stages[sync_point - 1]
         before = (text.stage < stage or (text.stage == stage and text.source == "trajectory") for text in self._pool)
         return [text for text, counts in zip(self._pool, before, strict=True) if counts]
 
     def _told(self, name: str, decision: Decision) -> str:
         """Return the message about a restart."""
-        if decision.donor is None:
+        if decision.source_trial is None:
             return "restarts from its own prompts: there is no other trial to take after"
-        donor, own = (self._shown_loss(one) for one in (decision.donor, name))
+        theirs, own = (self._shown_loss(one) for one in (decision.source_trial, name))
         explored = "".join(f", {path} {value:.4g}" for path, value in decision.settings.items())
-        return f"takes after {decision.donor} (dev loss {donor} against {own}){explored}"
+        return f"takes after {decision.source_trial} (dev loss {theirs} against {own}){explored}"
 
     def _shown_loss(self, name: str) -> str:
         known = self._known.get(name)

@@ -2,7 +2,7 @@
 
 One ``step()`` runs the trial for some seconds, the first one to the first row of a search step, and reports the
 ledger rows that it made; the driver writes them down.
-In a population it stands still at every boundary until the scheduler answers (actors/trials/population_scheduler.py).
+In a population it stands still at every sync point until the scheduler answers (actors/trials/population_scheduler.py).
 """
 
 import base64
@@ -73,7 +73,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._restart: dict[str, Any] | None = config.get("restart")
         self._begin_reports()
         self._told = 0  # texts of the pool that were reported
-        self._asked = False  # whether the boundary was reported by this process
+        self._asked = False  # whether the sync point was reported by this process
         self._new = True  # nothing was done or restored
         self._stepped = False  # whether a step was reported by this process
 
@@ -114,13 +114,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         loss = progress["dev_loss"]
         outcome = trial.outcome
         prompt = self._new_prompt()
-        told = self._population and (prompt is not None or trial.waiting or trial.done)  # a donor's prompt
+        told = self._population and (prompt is not None or trial.waiting or trial.done)  # a source trial's prompt
         self._report = {
             "progress": progress,
             "dev_loss": loss if abs(loss) < WORST_LOSS else WORST_LOSS,
             "queries": progress["queries"],
             "reason": outcome.reason if outcome else "",
-            "boundary": trial.boundary,
+            "sync_point": trial.sync_point,
             "waiting": trial.waiting,
             "place": encoded(trial.place()) if told else self._report.get("place", ""),
             "done": trial.done,
@@ -203,19 +203,19 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._report = saved.report
         self._prompt = saved.prompt
         restart = self._restart
-        here = restart is not None and self._trial.waiting and restart["boundary"] == self._trial.boundary
+        here = restart is not None and self._trial.waiting and restart["sync_point"] == self._trial.sync_point
         if restart is not None and here and restart["id"] != self._trial.restart_id:
             self._trial.take_over(exploit_of(restart))
 
 
 def exploit_of(restart: dict[str, Any]) -> Exploit:
     """Return what the scheduler wrote into a trial's config."""
-    donor = restart["place"]
+    place = restart["place"]
     return Exploit(
         id=restart["id"],
-        donor=restart["donor"],
+        source_trial=restart["source_trial"],
         settings=restart["settings"],
-        place=decoded(donor) if donor else None,
+        place=decoded(place) if place else None,
         pool=tuple(PooledText(**text) for text in restart["pool"]),
     )
 

@@ -37,8 +37,9 @@ def frames(ledger: Ledger) -> "dict[str, pd.DataFrame]":
 
     ``runs`` and ``run_ends`` hold a line per session. Drawn values stay one column, as dicts, and so do the texts found
     in an exchange's answer, as lists. ``texts`` holds a line for every prompt in words that was scored: those of
-    ``feedbacks`` (source "trajectory"), then those of ``restarts`` ("proposal", and "donor", whose text is empty), with
-    the columns trial_id, stage, source, text, loss, metric and adopted. The incumbent's loss stays in ``restarts``.
+    ``feedbacks`` (source "trajectory"), then those of ``restarts`` ("proposal", and "source_trial", whose text is
+    empty), with the columns trial_id, stage, source, text, loss, metric and adopted. The incumbent's loss stays in
+    ``restarts``.
     """
     tables: dict[str, Sequence[BaseModel]] = {name: getattr(ledger, name) for name in _TABLES}
     tables["runs"] = [session.run for session in ledger.sessions if session.run]

@@ -39,7 +39,7 @@ from distributed_tuner.stages.reading import read_by, settled_kind
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost
 
-SHARED_BY_POPULATION = ("prompt", "task", "rounds")  # a donor's prompt and loss mean the same to all
+SHARED_BY_POPULATION = ("prompt", "task", "rounds")  # a source trial's prompt and loss mean the same to all
 
 
 def prepare(path: Path, overrides: list[str]) -> Prepared:

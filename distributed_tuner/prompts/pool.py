@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Source = Literal["trajectory", "proposal", "donor", "incumbent"]
+Source = Literal["trajectory", "proposal", "source_trial", "incumbent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,16 @@ class PooledText:
     source: Source
     trial_id: str
     stage: int
+
+    @classmethod
+    def present_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a saved one in present words."""
+        return fields | {"source": present_source(fields["source"])}
+
+
+def present_source(source: Any) -> Any:
+    """Return where a prompt comes from in present words: "source_trial" was "donor"."""
+    return "source_trial" if source == "donor" else source
 
 
 def best_of(pool: Iterable[PooledText], most: int) -> list[PooledText]:

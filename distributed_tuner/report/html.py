@@ -229,7 +229,7 @@ def _lineage(digest: Digest, summary: Mapping[str, Any]) -> Plot | None:
     data = lineage_data(digest, summary)
     said = (
         "One line a trial. It changes its colour where the trial went on from another prompt: a proposal begins a new"
-        " colour, a donor's prompt brings the donor's. Grey is a trial's own start that no other took over."
+        " colour, a source trial's prompt brings its own. Grey is a trial's own start that no other took over."
     )
     if data.arrows:
         said += " Arrows lead from the trial whose settings were taken over, solid where its prompt was as well."

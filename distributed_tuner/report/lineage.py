@@ -1,7 +1,7 @@
 """With whose prompt each trial went on after its restarts: numbers for a picture. Drawing is `lineage_figure`'s.
 
-A lineage begins where a trial does, or where a proposal is adopted; a trial that takes a donor's prompt joins the
-donor's.
+A lineage begins where a trial does, or where a proposal is adopted; a trial that takes a source trial's prompt joins
+its lineage.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,17 +30,17 @@ class Mark(NamedTuple):
 
     trial_id: str
     queries: int
-    outcome: Literal["none", "proposal", "donor"]
+    outcome: Literal["none", "proposal", "source_trial"]
     lineage: int | None
     lines: tuple[str, ...]
     """Description, as plain text."""
 
 
 class Arrow(NamedTuple):
-    """From a donor to the trial that took over its settings, and its ``prompt`` where no proposal was better."""
+    """From a source trial to the trial that took over its settings, and its ``prompt`` where no proposal was better."""
 
-    donor: str
-    donor_queries: int
+    source_trial: str
+    source_trial_queries: int
     trial_id: str
     queries: int
     prompt: bool
@@ -60,7 +60,7 @@ def lineage_data(digest: Digest, summary: Mapping[str, Any]) -> Lineages:
     known = {trial["trial_id"] for trial in summary["trials"]}
     rows = [row for row in digest.restarts if row.trial_id in known]
     rows.sort(key=lambda row: (row.time, row.trial_id, row.stage))
-    named = {row.trial_id for row in rows} | {row.donor for row in rows}
+    named = {row.trial_id for row in rows} | {row.source_trial for row in rows}
     spent = {trial["trial_id"]: int(trial["queries"]) for trial in summary["trials"] if trial["trial_id"] in named}
     current = {name: name for name in spent}
     since = dict.fromkeys(spent, 0)
@@ -72,12 +72,14 @@ def lineage_data(digest: Digest, summary: Mapping[str, Any]) -> Lineages:
         if row.adopted != "none":
             stretches.append((name, since[name], at, current[name]))
             since[name] = at
-            joins = row.adopted == "donor" and row.donor in current
-            current[name] = current[str(row.donor)] if joins else f"{name} stage {row.stage}"
+            joins = row.adopted == "source_trial" and row.source_trial in current
+            current[name] = current[str(row.source_trial)] if joins else f"{name} stage {row.stage}"
         marks.append((row, current[name]))
-        if row.donor in spent:
-            donor = str(row.donor)
-            arrows.append(Arrow(donor, digest.queries_at(donor, row.time), name, at, row.adopted == "donor"))
+        if row.source_trial in spent:
+            source_trial = str(row.source_trial)
+            arrows.append(
+                Arrow(source_trial, digest.queries_at(source_trial, row.time), name, at, row.adopted == "source_trial")
+            )
     stretches += [(name, since[name], max(end, since[name]), current[name]) for name, end in spent.items()]
     numbers = _numbers([(name, lineage) for name, _, _, lineage in stretches])
     return Lineages(
@@ -103,21 +105,21 @@ def _lines(row: RestartRow) -> tuple[str, ...]:
     best = best_proposal(row)
     losses = {
         "incumbent": row.incumbent_loss,
-        "donor": loss_of(row, "donor"),
+        "source trial": loss_of(row, "source_trial"),
         "best proposal": best.loss if best else None,
     }
     lines = [f"{row.trial_id}, stage {row.stage}, after {formatting.count(row.spent.queries)} queries"]
     if row.adopted == "proposal":
         lines.append(f'adopted "{formatting.one_line(row.text, 240)}"')
-    elif row.adopted == "donor":
-        lines.append(f"took the prompt of {row.donor}")
+    elif row.adopted == "source_trial":
+        lines.append(f"took the prompt of {row.source_trial}")
     else:
         lines.append("kept its own prompt")
     known = [f"{name} {formatting.loss(loss)}" for name, loss in losses.items() if loss is not None]
     if known:
         lines.append(f"feedback loss: {', '.join(known)}")
-    if row.donor and row.settings:
-        lines.append(f"settings after {row.donor}: {', '.join(formatting.settings(row.settings))}")
+    if row.source_trial and row.settings:
+        lines.append(f"settings after {row.source_trial}: {', '.join(formatting.settings(row.settings))}")
     if row.reason:
         lines.append(formatting.one_line(row.reason, 240))
     return tuple(lines)

@@ -14,13 +14,13 @@ _INK, _GREY = "#24292f", "#a8b1ba"
 _LANE = 28  # pixels
 _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "proposal": ("adopted a proposal", {"symbol": "star", "size": 16}),
-    "donor": ("took the donor's prompt", {"symbol": "triangle-right", "size": 13}),
+    "source_trial": ("took the source trial's prompt", {"symbol": "triangle-right", "size": 13}),
     "none": ("kept its own", {"symbol": "circle", "size": 8}),
 }
 
 
 def lineage_figure(data: Lineages) -> "go.Figure":
-    """Draw the stretches coloured by lineage, a mark at every restart stage, and an arrow from every donor."""
+    """Draw the stretches coloured by lineage, a mark at every restart stage, and an arrow from every source trial."""
     figure = empty_figure("queries of the trial", "")
     places = {name: place for place, name in enumerate(data.lanes)}
     _add_stretches(figure, data, places)
@@ -28,8 +28,8 @@ def lineage_figure(data: Lineages) -> "go.Figure":
         figure.add_annotation(
             x=arrow.queries,
             y=places[arrow.trial_id],
-            ax=arrow.donor_queries,
-            ay=places[arrow.donor],
+            ax=arrow.source_trial_queries,
+            ay=places[arrow.source_trial],
             **{"xref": "x", "yref": "y", "axref": "x", "ayref": "y", "text": "", "showarrow": True},
             arrowhead=2,
             arrowwidth=1.4 if arrow.prompt else 1,

@@ -24,9 +24,9 @@ class StageLine(NamedTuple):
     incumbent: str
     best_loss: str
     best_text: str
-    donor: str
-    donor_loss: str
-    adopted: Literal["none", "proposal", "donor"]
+    source_trial: str
+    source_trial_loss: str
+    adopted: Literal["none", "proposal", "source_trial"]
     reason: str
 
 
@@ -103,7 +103,7 @@ def loss_of(row: RestartRow, source: str) -> float | None:
 
 
 def _stage_line(row: RestartRow) -> StageLine:
-    best, donor_loss = best_proposal(row), loss_of(row, "donor")
+    best, source_trial_loss = best_proposal(row), loss_of(row, "source_trial")
     return StageLine(
         trial_id=row.trial_id,
         stage=str(row.stage),
@@ -111,8 +111,8 @@ def _stage_line(row: RestartRow) -> StageLine:
         incumbent=formatting.loss(row.incumbent_loss),
         best_loss=formatting.loss(best.loss if best else None),
         best_text=formatting.one_line(best.text, _CELL) if best else "",
-        donor=row.donor or "",
-        donor_loss="" if donor_loss is None else formatting.loss(donor_loss),
+        source_trial=row.source_trial or "",
+        source_trial_loss="" if source_trial_loss is None else formatting.loss(source_trial_loss),
         adopted=row.adopted,
         reason=formatting.one_line(row.reason, _CELL),
     )

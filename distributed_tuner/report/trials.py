@@ -27,7 +27,7 @@ class TrialSummary:
     loss that every candidate of its steps had, where all had the same.
     ``queries_saved`` and ``forwards_saved`` are what racing saved of its steps' full cost; None where none was raced.
     ``proposer_usd`` is not bought from the budget. ``restarts`` counts restart stages that ended; ``restarts_adopted``
-    those of them after which the trial went on from another prompt, a proposal or a donor's.
+    those of them after which the trial went on from another prompt, a proposal or a source trial's.
     """
 
     trial_id: str

@@ -159,14 +159,14 @@ class Progress:
 
 def _outcome(row: RestartRow) -> str:
     """Say what became of the prompt, and by which losses on the feedback examples."""
-    donor = next((text.loss for text in row.scored if text.source == "donor"), None)
+    source_loss = next((text.loss for text in row.scored if text.source == "source_trial"), None)
     match row.adopted:
         case "proposal":
             new = next((text.loss for text in row.scored if text.text == row.text and text.source == "proposal"), None)
-            to_beat = row.incumbent_loss if donor is None else donor
+            to_beat = row.incumbent_loss if source_loss is None else source_loss
             return f'adopted "{formatting.one_line(row.text, _SHOWN)}" ({_compared(new, to_beat)})'
-        case "donor":
-            return f"took over {row.donor}'s prompt ({_compared(donor, row.incumbent_loss)})"
+        case "source_trial":
+            return f"took over {row.source_trial}'s prompt ({_compared(source_loss, row.incumbent_loss)})"
         case _:
             return f"kept its own prompt ({formatting.one_line(row.reason, 3 * _SHOWN) or 'none was proposed'})"
 

@@ -39,8 +39,8 @@ class Recorder:
         self._next_poll = 0.0
 
     def started(self, plan: TrialPlan) -> None:
-        """A trial begins, begins again after a failure, or goes on from a boundary."""
-        if self._last.get(plan.trial_id, {}).get("waiting"):  # it was paused at a boundary, and goes on as decided
+        """A trial begins, begins again after a failure, or goes on from a sync point."""
+        if self._last.get(plan.trial_id, {}).get("waiting"):  # it was paused at a sync point, and goes on as decided
             self._observer.status(plan.trial_id, "running")
             return
         attempt = self._attempts.get(plan.trial_id, -1) + 1

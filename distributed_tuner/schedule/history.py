@@ -15,7 +15,7 @@ def scored_before(ledger_rows: Iterable[Row]) -> list[PooledText]:
         pooled(text, row)
         for row in sorted(rows, key=lambda row: row.time)
         for text in (row.texts if isinstance(row, FeedbackRow) else row.scored)
-        if text.text  # a donor's prompt has none
+        if text.text  # a source trial's prompt has none
     ]
 
 

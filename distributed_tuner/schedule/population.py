@@ -1,7 +1,7 @@
-"""The rule of a population: which trials restart at a boundary, after whom they take, and with which settings.
+"""The rule of a population: which trials restart at a sync point, after whom they take, and with which settings.
 
 Exploit and explore as in PBT (Jaderberg et al. 2017), but that a laggard restarts from words. Every draw is a function
-of (key, trial, boundary), so that the same standings give the same decisions on every machine.
+of (key, trial, sync point), so that the same standings give the same decisions on every machine.
 """
 
 import math
@@ -18,12 +18,12 @@ FACTORS = (0.8, 1.25)
 class Standing:
     """State of a trial at a decision. Failed trials have none.
 
-    boundary: restart stages that it has reached. loss: dev loss of its selected prompt; None, or not finite, where it
+    sync_point: restart stages that it has reached. loss: dev loss of its selected prompt; None, or not finite, where it
     has no prompt. settings: what it explores, by path. ended: it runs no more, but others may still take after it.
     """
 
     trial_id: str
-    boundary: int
+    sync_point: int
     loss: float | None
     settings: dict[str, float] = field(default_factory=dict)
     ended: bool = False
@@ -36,14 +36,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a trial does at its boundary: it goes on with its own prompt, or restarts.
+    """What a trial does at its sync point: it goes on with its own prompt, or restarts.
 
-    donor: whom it takes after; None in a restart of its own, out of its own prompts and with its own settings.
-    settings: the donor's, explored.
+    source_trial: whom it takes after; None in a restart of its own, out of its own prompts and with its own settings.
+    settings: the source trial's, explored.
     """
 
     go_on: bool
-    donor: str | None = None
+    source_trial: str | None = None
     settings: dict[str, float] = field(default_factory=dict)
 
 
@@ -57,7 +57,7 @@ def decide(
 def decide_all(
     standings: Iterable[Standing], quantile: float, explore: Mapping[str, Bounds], key: Key
 ) -> dict[str, Decision]:
-    """Return the decisions for all that have met at a boundary ("sync"): for every trial that has not ended."""
+    """Return the decisions for all that have met at a sync point ("sync"): for every trial that has not ended."""
     there = list(standings)
     return _decisions([one.trial_id for one in there if not one.ended], there, quantile, explore, key)
 
@@ -95,12 +95,12 @@ def _restart(laggard: Standing, leaders: Sequence[Standing], explore: Mapping[st
     better = [one for one in leaders if one.has_loss and _rank(one)[0] < _rank(laggard)[0]]
     if not better:
         return Decision(go_on=True)
-    draw = generator((*key, "population", laggard.trial_id, laggard.boundary))
-    donor = better[int(draw.integers(len(better)))]
+    draw = generator((*key, "population", laggard.trial_id, laggard.sync_point))
+    source = better[int(draw.integers(len(better)))]
     factors = {path: FACTORS[int(draw.integers(len(FACTORS)))] for path in sorted(explore)}
     settings = {
-        path: min(max(donor.settings[path] * factor, explore[path].low), explore[path].high)
+        path: min(max(source.settings[path] * factor, explore[path].low), explore[path].high)
         for path, factor in factors.items()
-        if path in donor.settings
+        if path in source.settings
     }
-    return Decision(go_on=False, donor=donor.trial_id, settings=settings)
+    return Decision(go_on=False, source_trial=source.trial_id, settings=settings)

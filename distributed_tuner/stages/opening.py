@@ -152,7 +152,7 @@ class StageFactory:
             memory=state.memory,
             trajectory=state.trajectory,
             incumbent=setup.current(state),
-            boundary=isinstance(setup.experiment.schedule, PopulationScheduleConfig),
+            waits=isinstance(setup.experiment.schedule, PopulationScheduleConfig),
         )
 
     def _proposer(self, config: ProposerConfig) -> Proposer:

@@ -16,7 +16,7 @@ from distributed_tuner.errors import BudgetExhausted
 from distributed_tuner.ledger.rows import EventRow, ExchangeRow, FeedbackRow, RestartRow, Row, ScoredText, StepRow
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
-from distributed_tuner.prompts.pool import PooledText, Source, best_of
+from distributed_tuner.prompts.pool import PooledText, Source, best_of, present_source
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.stages.accounting import Accounting
@@ -43,13 +43,18 @@ class Adopted:
 
     place: Start
     text: str
-    source: Literal["proposal", "donor"]
+    source: Literal["proposal", "source_trial"]
+
+    @classmethod
+    def present_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a saved one in present words."""
+        return fields | {"source": present_source(fields["source"])}
 
 
 class RestartStage(Stage):
     """One restart stage of one trial.
 
-    ``incumbent`` is the prompt that the trial comes with. ``boundary``: after its first part the stage waits until
+    ``incumbent`` is the prompt that the trial comes with. ``waits``: after its first part the stage waits until
     ``go_on`` or ``take_over`` says what a population's schedule decided. ``validator``: no stage follows that would
     look."""
 
@@ -67,7 +72,7 @@ class RestartStage(Stage):
         memory: Memory,
         trajectory: Trajectory,
         incumbent: Candidate,
-        boundary: bool = False,
+        waits: bool = False,
     ) -> None:
         self._config = config
         self._task = task
@@ -80,7 +85,7 @@ class RestartStage(Stage):
         self._memory = memory
         self._trajectory = trajectory
         self._incumbent = incumbent
-        self._boundary = boundary
+        self._waits = waits
         self._part: Part = "read"
         self._proposals: tuple[str, ...] = ()
         self._exploit: Exploit | None = None
@@ -158,7 +163,7 @@ class RestartStage(Stage):
     # ------------------------------------------------------------------------------------------------ parts
     def _read(self) -> list[Row]:
         """Put the stage's prompts into words and score them."""
-        if self._memory.failures >= self._config.proposer.give_up_after and not self._boundary:
+        if self._memory.failures >= self._config.proposer.give_up_after and not self._waits:
             return self._end("the proposer was given up before")
         texts = self._texts()
         if not self._config.reproduce_paper:  # on the same examples, nothing that was scored scores otherwise
@@ -170,7 +175,7 @@ class RestartStage(Stage):
             answer = self._oracle.evaluate(self._request([self._prompt_of(text) for text in texts], batch))
             scored = self._scored(texts, ["trajectory"] * len(texts), answer, batch)
             rows = [FeedbackRow(**self._accounting.names, texts=scored, **self._accounting.of(answer.cost))]
-        self._part = "wait" if self._boundary else "ask"
+        self._part = "wait" if self._waits else "ask"
         return rows
 
     def _texts(self) -> list[str]:
@@ -252,18 +257,20 @@ class RestartStage(Stage):
         return [self._event("proposals_cut", what)]
 
     def _choose(self) -> list[Row]:
-        """Score proposals, donor and incumbent on the same examples; adopt the best if it beats what it must beat."""
+        """Score proposals, the source trial's prompt and the incumbent on the same examples; adopt the best proposal if
+        it
+        beats what it must beat."""
         if self._config.reproduce_paper and self._exploit is None:
             return self._adopt_unscored()
-        donor = None if self._exploit is None else self._exploit.place
-        if not self._proposals and donor is None:
+        theirs = None if self._exploit is None else self._exploit.place
+        if not self._proposals and theirs is None:
             return self._end(self._problem or "no proposal")
-        known = self._memory.incumbent_loss if donor is None else None
+        known = self._memory.incumbent_loss if theirs is None else None
         entries: list[tuple[Source, str, Candidate]] = []
         if known is None:
             entries.append(("incumbent", words_of(self._incumbent) or "", self._incumbent))
-        if donor is not None:
-            entries.append(("donor", words_of(self._space.at(donor)) or "", self._space.at(donor)))
+        if theirs is not None:
+            entries.append(("source_trial", words_of(self._space.at(theirs)) or "", self._space.at(theirs)))
         first = len(entries)
         entries += [("proposal", text, self._prompt_of(text)) for text in self._proposals]
         sources, texts, candidates = zip(*entries, strict=True)
@@ -273,13 +280,13 @@ class RestartStage(Stage):
         losses = np.where(np.isfinite(answer.losses), answer.losses, math.inf)
         best = first + int(losses[first:].argmin()) if self._proposals else -1
         incumbent = known if known is not None else float(losses[0])
-        to_beat = float(losses[first - 1]) if first else incumbent  # the donor's, where there is one
+        to_beat = float(losses[first - 1]) if first else incumbent  # the source trial's, where there is one
         wins = best >= 0 and losses[best] < math.inf and (losses[best] < to_beat or self._config.adopt == "always")
         if wins:
             text = self._proposals[best - first]
             self.adopted = self._adoption(text)
-        elif donor is not None:
-            self.adopted = Adopted(donor, words_of(self._space.at(donor)) or "", "donor")
+        elif theirs is not None:
+            self.adopted = Adopted(theirs, words_of(self._space.at(theirs)) or "", "source_trial")
         reason = "" if wins else self._problem or "no proposal beat the prompt that it had to beat"
         self._memory.incumbent_loss = float(losses[best]) if wins else to_beat
         return self._end(reason, incumbent, [text for text in scored if text.source != "incumbent"], answer.cost)
@@ -313,7 +320,7 @@ class RestartStage(Stage):
                 scored=scored or [],
                 adopted="none" if adopted is None else adopted.source,
                 text="" if adopted is None else adopted.text,
-                donor=None if exploit is None else exploit.donor,
+                source_trial=None if exploit is None else exploit.source_trial,
                 settings={} if exploit is None else exploit.settings,
                 reason=reason,
                 **self._accounting.of(cost or Cost()),

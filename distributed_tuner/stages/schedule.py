@@ -141,17 +141,17 @@ class StageSchedule:
         return plan.cost + self._survey_cost(stage)
 
     def _restart_cost(self, stage: int) -> Cost:
-        """Return the most that a restart stage asks: its trajectory, its proposals and the incumbent, perhaps a donor
+        """Return the most that a restart stage asks: its trajectory, its proposals, the incumbent and, in a population,
         and an evaluation."""
         config = self.stages[stage]
         assert isinstance(config, RestartStageConfig)
         evaluation = self._eval_cost() if self.validates_after(stage) else Cost()
-        donor = isinstance(self._experiment.schedule, PopulationScheduleConfig)
+        population = isinstance(self._experiment.schedule, PopulationScheduleConfig)
         if config.reproduce_paper:
-            return self._cost(5 + (3 if donor else 0), self._task.batch("dev")) + evaluation
+            return self._cost(5 + (3 if population else 0), self._task.batch("dev")) + evaluation
         batch = self._task.batch("feedback")
         texts = max(1, config.trajectory)
-        return self._cost(texts, batch) + self._cost(1 + donor + config.proposals, batch) + evaluation
+        return self._cost(texts, batch) + self._cost(1 + population + config.proposals, batch) + evaluation
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:
         built = self._built(config)

@@ -13,7 +13,7 @@ from distributed_tuner.values import Candidate
 class Stage(ABC):
     """A stretch of one trial.
 
-    ``advance`` does the next part until ``done``; ``reason`` then says why it ended. A stage that stands at a boundary
+    ``advance`` does the next part until ``done``; ``reason`` then says why it ended. A stage that is at a sync point
     (``waiting``) goes on once ``go_on`` or ``take_over`` was called.
     """
 

@@ -82,11 +82,11 @@ class Trial:
 
     @property
     def waiting(self) -> bool:
-        """True while the trial stands at a boundary, until ``go_on`` or ``take_over``."""
+        """True while the trial stands at a sync point, until ``go_on`` or ``take_over``."""
         return self._stage.waiting
 
     @property
-    def boundary(self) -> int:
+    def sync_point(self) -> int:
         """Number of restart stages that the trial has reached."""
         return self._setup.schedule.restarts_until(self._state.stage_index)
 
@@ -170,12 +170,12 @@ class Trial:
         return [ended, *self._measure()]
 
     def go_on(self) -> list[Row]:
-        """Leave a boundary with the prompt that the trial has; return the row that says so."""
+        """Leave a sync point with the prompt that the trial has; return the row that says so."""
         assert self.waiting
         return self._stage.go_on()
 
     def take_over(self, exploit: Exploit) -> None:
-        """Leave a boundary as the schedule of a population says."""
+        """Leave a sync point as the schedule of a population says."""
         assert self.waiting
         self._state.restart_id = exploit.id
         self.apply(exploit.settings)

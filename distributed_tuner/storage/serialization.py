@@ -2,7 +2,9 @@
 
 What goes in: None, numbers, strings, bytes, lists, tuples, dicts with any of these as keys, numpy arrays and scalars
 that hold no objects, and frozen data of the classes that writer and reader both name. It comes out with the same bits
-and types. Arrays and named data that appear in several places are one object again; lists and dicts are copies.
+and types. A class that was renamed lists its FORMER_NAMES; one whose fields were has ``present_fields``, which turns
+those of a state of any age into today's. Arrays and named data that appear in several places are one object again;
+lists and dicts are copies.
 """
 
 import dataclasses
@@ -137,7 +139,9 @@ class _Reader:
         for name, fields in made:
             if name not in self._classes:
                 raise LookupError(f"it names {name!r}, which no state may hold")
-            self._made.append(self._classes[name](**{key: self.node(node) for key, node in fields.items()}))
+            made_of = {key: self.node(node) for key, node in fields.items()}
+            kind = self._classes[name]
+            self._made.append(kind(**getattr(kind, "present_fields", dict)(made_of)))
 
     def node(self, node: Any) -> Any:
         if isinstance(node, list):

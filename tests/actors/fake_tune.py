@@ -65,11 +65,11 @@ class FakeTune:
     def get_trials(self) -> list[FakeTrial]:
         return self.trials
 
-    def report(self, index: int, boundary: int, loss: float, waiting: bool = True, **more: Any) -> str:
+    def report(self, index: int, sync_point: int, loss: float, waiting: bool = True, **more: Any) -> str:
         trial = self.trial(index)
         trial.status = Trial.RUNNING
-        result = {"boundary": boundary, "waiting": waiting, "dev_loss": loss, "scored": [], "done": False}
-        result |= {"place": f"prompt of t{index} at {boundary}" if waiting else "", **more}
+        result = {"sync_point": sync_point, "waiting": waiting, "dev_loss": loss, "scored": [], "done": False}
+        result |= {"place": f"prompt of t{index} at {sync_point}" if waiting else "", **more}
         answer = self.scheduler.on_trial_result(self, trial, result)
         trial.last_result = {name: value for name, value in result.items() if name != "scored"}
         if answer == PAUSE:

@@ -117,12 +117,14 @@ def test_prometheus_is_told_of_trials_proposers_and_restarts(plans: list[TrialPl
     meter = Meter(plans, metrics)
     asked = {"type": "exchange", "problem": "", "usd": 0.25}
     meter.on_trial_result(1, [], tune_trial(), report(dev_loss=math.inf))
-    meter.on_trial_result(2, [], tune_trial(1), report(step(usd=1.0), asked, {"type": "restart", "adopted": "donor"}))
+    meter.on_trial_result(
+        2, [], tune_trial(1), report(step(usd=1.0), asked, {"type": "restart", "adopted": "source_trial"})
+    )
     meter.on_experiment_end([tune_trial()])
     assert metrics.calls == [
         ("budget_used", "zot-0000", 0.4),
         ("proposer_call", True, 0.25),
-        ("restart", "donor"),
+        ("restart", "source_trial"),
         ("best", "zot-0001", 0.65, 0.75),
         ("budget_used", "zot-0001", 0.5),
         ("update", {"running": 1, "pending": 1}),
@@ -195,7 +197,7 @@ def test_a_logger_hears_of_every_trial_in_order(beside: Beside) -> None:
     beside.start()
     beside.result(queries=20)
     beside.start(1)
-    beside.start()  # it was paused at a boundary, or died and is tried again
+    beside.start()  # it was paused at a sync point, or died and is tried again
     beside.result(queries=40)
     beside.logger.on_trial_complete(0, [], tune_trial())
     beside.logger.on_trial_error(0, [], tune_trial(1))

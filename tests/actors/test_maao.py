@@ -197,7 +197,7 @@ def command(path: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, str(ROOT / "tune.py"), "run", str(path), "--out", str(out), *more]
 
 
-@pytest.mark.extended  # one that is killed at a population's boundary stands for it
+@pytest.mark.extended  # one that is killed at a population's sync point stands for it
 def test_a_driver_killed_in_an_llm_stage_goes_on_to_the_same_lineage(
     server: Server, reviews: Path, tmp_path: Path
 ) -> None:
@@ -262,10 +262,10 @@ def population(proposer: dict[str, Any], mode: str, rates: Sequence[float]) -> d
 @pytest.mark.parametrize(
     "rates", [(0.001, 0.5), pytest.param((0.001, 0.3, 0.5, 3.0), marks=pytest.mark.extended)], ids=["two", "four"]
 )
-def test_a_population_whose_driver_is_killed_at_a_boundary_goes_on_to_the_same_lineage(
+def test_a_population_whose_driver_is_killed_at_a_sync_point_goes_on_to_the_same_lineage(
     rates: Sequence[float], ray_cluster: None, reviews: Path, tmp_path: Path
 ) -> None:
-    """The answers are recorded ones. All trials stand at their first boundary, decided or about to be, when all
+    """The answers are recorded ones. All trials stand at their first sync point, decided or about to be, when all
     processes die; what the ledger knows by then must not change what a decision that is made again is made upon."""
     named = {"kind": "restart", "name": "llm", "proposer": {"kind": "random"}}
     tree = population({"kind": "random"}, "sync", rates)

@@ -162,7 +162,7 @@ def told_here() -> None:
     trials.budget_used("zot-0001", 0.25)
     trials.proposer_call(True, 0.5)
     trials.proposer_call(False, 0.0)
-    trials.restart("donor")
+    trials.restart("source_trial")
 
 
 @pytest.mark.ray
@@ -187,7 +187,7 @@ def test_every_metric_appears_at_the_metrics_port_under_the_name_that_is_promise
     assert value_of(samples, "ray_prompt_tuner_trials", run="here", status="error") == 0
     assert value_of(samples, "ray_prompt_tuner_trial_dev_metric", run="here", trial="zot-0001") == 0.75
     assert value_of(samples, "ray_prompt_tuner_proposer_calls_total", run="here", outcome="none") == 1
-    assert value_of(samples, "ray_prompt_tuner_restarts_total", run="here", adopted="donor") == 1
+    assert value_of(samples, "ray_prompt_tuner_restarts_total", run="here", adopted="source_trial") == 1
 
 
 @pytest.fixture

@@ -43,16 +43,16 @@ def rates(done: Done) -> dict[str, float]:
 
 
 def assert_lineage(done: Done) -> list[RestartRow]:
-    """Every trial left every boundary once, budgets held. Return the restarts after another trial."""
+    """Every trial left every sync point once, budgets held. Return the restarts after another trial."""
     assert done.status == "done"
     assert {end.status for end in done.ledger.trial_ends} == {"done"}
     restarts = done.ledger.restarts
     assert len(restarts) == 2 * len(RATES)
-    taken = [row for row in restarts if row.donor is not None]
+    taken = [row for row in restarts if row.source_trial is not None]
     for row in taken:
-        assert row.donor != row.trial_id
+        assert row.source_trial != row.trial_id
         assert 1e-6 <= row.settings[RATE] <= 10.0
-        assert row.adopted in ("donor", "proposal") or "budget" in row.reason
+        assert row.adopted in ("source_trial", "proposal") or "budget" in row.reason
     told = [row["trial_id"] for row in raw_rows(done.directory, "event") if row["kind"] == "restart"]
     assert sorted(told) == sorted(row.trial_id for row in taken)
     assert all(trial["queries"] <= 120 for trial in done.summary["trials"])
@@ -62,7 +62,7 @@ def assert_lineage(done: Done) -> list[RestartRow]:
 
 def test_a_sync_run(synced: Done) -> None:
     first = min(assert_lineage(synced), key=lambda row: row.stage)
-    assert first.settings[RATE] / rates(synced)[str(first.donor)] in (pytest.approx(0.8), pytest.approx(1.25))
+    assert first.settings[RATE] / rates(synced)[str(first.source_trial)] in (pytest.approx(0.8), pytest.approx(1.25))
 
 
 def test_a_sync_run_has_the_same_numbers_every_time(synced: Done, reviews: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def scored(words: str, loss: float) -> dict[str, Any]:
     return {"text": words, "loss": loss, "metric": 0.5, "source": "trajectory", "trial_id": "t0", "stage": 1}
 
 
-def test_between_boundaries_every_trial_goes_on() -> None:
+def test_between_sync_points_every_trial_goes_on() -> None:
     tune = FakeTune()
     assert tune.report(0, 0, 1e9, waiting=False) == CONTINUE
     assert tune.trials[0].config == {"trial": 0}
@@ -37,7 +37,7 @@ def test_sync_trials_wait_for_each_other_and_the_last_one_opens_the_barrier() ->
     assert tune.report(2, 1, 2.0) == CONTINUE  # it is no laggard, and need not be stopped
     assert tune.run_paused() == [0, 1]
     restart = tune.restart(0)
-    assert (restart["boundary"], restart["donor"]) == (1, "t1")
+    assert (restart["sync_point"], restart["source_trial"]) == (1, "t1")
     assert restart["place"] == "prompt of t1 at 1"
     assert restart["settings"][RATE] in (2.0 * 0.8, 2.0 * 1.25)
     assert [PooledText(**entry).text for entry in restart["pool"]] == ["good", "better"]
@@ -53,8 +53,8 @@ def test_async_a_trial_is_compared_with_what_is_known_and_a_leader_keeps_its_pro
     assert tune.report(0, 1, 3.0) == CONTINUE  # nobody to compare with yet
     assert tune.report(1, 0, 2.0, waiting=False) == CONTINUE
     assert tune.report(2, 1, 5.0) == PAUSE
-    assert tune.restart(2)["donor"] == "t1"
-    assert tune.restart(2)["place"] == ""  # it has not stood at a boundary
+    assert tune.restart(2)["source_trial"] == "t1"
+    assert tune.restart(2)["place"] == ""  # it has not stood at a sync point
     assert tune.run_paused() == [2]
     assert tune.report(1, 1, 1.0) == CONTINUE
     assert tune.report(2, 2, 4.0) == PAUSE
@@ -65,13 +65,13 @@ def test_every_restart_has_a_name_of_its_own() -> None:
     tune = FakeTune(2, mode="async")
     tune.report(0, 1, 1.0)
     names = set()
-    for boundary in (1, 2, 3):
-        tune.report(1, boundary, 2.0)
+    for sync_point in (1, 2, 3):
+        tune.report(1, sync_point, 2.0)
         names.add(tune.restart(1)["id"])
     assert len(names) == 3
 
 
-def test_settings_are_explored_from_where_a_donor_has_come_to() -> None:
+def test_settings_are_explored_from_where_a_source_trial_has_come_to() -> None:
     tune = FakeTune(2, mode="async")
     tune.report(0, 1, 1.0)
     tune.report(1, 1, 2.0)
@@ -87,7 +87,7 @@ def test_a_loss_that_is_none_ranks_last_and_is_nobody_s_leader(loss: float) -> N
     tune.report(0, 1, loss)
     tune.report(1, 1, 2.0)
     tune.report(2, 1, 1.0)
-    assert tune.restart(0)["donor"] == "t2"
+    assert tune.restart(0)["source_trial"] == "t2"
     assert "against none" in tune.said[0][2]
 
 
@@ -95,12 +95,12 @@ def test_a_trial_alone_restarts_from_its_own_pool() -> None:
     tune = FakeTune(1)
     assert tune.report(0, 1, 1.0, scored=[scored("own", 1.0)]) == PAUSE
     restart = tune.restart(0)
-    assert (restart["donor"], restart["place"], restart["settings"]) == (None, "", {})
+    assert (restart["source_trial"], restart["place"], restart["settings"]) == (None, "", {})
     assert [entry["text"] for entry in restart["pool"]] == ["own"]
     assert tune.run_paused() == [0]
 
 
-def test_a_trial_that_fails_at_its_boundary_or_before_holds_nobody_up() -> None:
+def test_a_trial_that_fails_at_its_sync_point_or_before_holds_nobody_up() -> None:
     tune = FakeTune(4)
     tune.report(0, 1, 1.0)
     tune.report(1, 1, 0.5)
@@ -110,7 +110,7 @@ def test_a_trial_that_fails_at_its_boundary_or_before_holds_nobody_up() -> None:
     assert tune.run_paused() == []
     tune.end(3, Trial.ERROR)
     assert tune.run_paused() == [0, 2]
-    assert tune.restart(2)["donor"] == "t0"  # the failed ones were better, but are nobody to take after
+    assert tune.restart(2)["source_trial"] == "t0"  # the failed ones were better, but are nobody to take after
 
 
 def test_a_trial_that_comes_back_from_a_failure_is_waited_for() -> None:
@@ -122,7 +122,7 @@ def test_a_trial_that_comes_back_from_a_failure_is_waited_for() -> None:
     assert tune.report(1, 1, 1.0) == PAUSE
     assert tune.run_paused() == []
     assert tune.report(0, 1, 2.0) == PAUSE
-    assert tune.restart(0)["donor"] == "t1"
+    assert tune.restart(0)["source_trial"] == "t1"
 
 
 def test_a_trial_that_ends_is_not_waited_for_and_may_be_taken_after() -> None:
@@ -132,7 +132,7 @@ def test_a_trial_that_ends_is_not_waited_for_and_may_be_taken_after() -> None:
     tune.report(2, 0, 0.1, waiting=False, done=True)
     tune.end(2, Trial.TERMINATED)
     assert tune.run_paused() == [0, 1]
-    assert tune.restart(1)["donor"] == "t2"
+    assert tune.restart(1)["source_trial"] == "t2"
 
 
 def test_a_trial_that_has_not_begun_is_waited_for() -> None:
@@ -143,7 +143,7 @@ def test_a_trial_that_has_not_begun_is_waited_for() -> None:
     assert tune.run_paused() == []
     tune.trials.append(missing)
     tune.report(2, 1, 3.0)
-    assert tune.restart(2)["donor"] == "t0"
+    assert tune.restart(2)["source_trial"] == "t0"
 
 
 def test_patience_ends_a_wait_and_the_late_trial_is_measured_by_those_who_met() -> None:
@@ -158,11 +158,11 @@ def test_patience_ends_a_wait_and_the_late_trial_is_measured_by_those_who_met() 
     assert [said[:2] for said in tune.said] == [("t2", "late"), ("t1", "restart")]
     tune.report(0, 2, 0.001)
     assert tune.report(2, 1, 5.0) == PAUSE
-    assert tune.restart(2)["donor"] == "t0"
+    assert tune.restart(2)["source_trial"] == "t0"
     assert tune.run_paused() == [2]
 
 
-def test_a_boundary_that_comes_again_after_a_death_is_decided_as_before() -> None:
+def test_a_sync_point_that_comes_again_after_a_death_is_decided_as_before() -> None:
     tune = FakeTune(3, mode="async")
     assert tune.report(0, 1, 2.0) == CONTINUE
     assert tune.report(1, 1, 3.0) == PAUSE
@@ -175,12 +175,12 @@ def test_a_boundary_that_comes_again_after_a_death_is_decided_as_before() -> Non
     assert len([said for said in tune.said if said[0] == "t1"]) == 1
 
 
-def test_a_restart_of_an_earlier_boundary_is_ordered_again_where_a_trial_fell_behind_it() -> None:
+def test_a_restart_of_an_earlier_sync_point_is_ordered_again_where_a_trial_fell_behind_it() -> None:
     tune = FakeTune(2, mode="async")
     tune.report(0, 1, 1.0)
     orders = []
-    for boundary in (1, 2, 1, 2):
-        assert tune.report(1, boundary, 3.0) == PAUSE
+    for sync_point in (1, 2, 1, 2):
+        assert tune.report(1, sync_point, 3.0) == PAUSE
         orders.append(tune.restart(1))
     assert [order["id"] for order in orders] == ["t1/1", "t1/2", "t1/1", "t1/2"]
     assert [order["settings"] for order in orders[:2]] == [order["settings"] for order in orders[2:]]
@@ -213,7 +213,7 @@ def test_resumed_trials_that_waited_meet_again() -> None:
     assert tune.report(2, 1, 2.0) == CONTINUE
     assert tune.run_paused() == [1]
     assert tune.report(0, 1, 1.0) == CONTINUE
-    assert tune.restart(1)["donor"] == "t0"
+    assert tune.restart(1)["source_trial"] == "t0"
     assert tune.restart(1)["place"] == "prompt of t0 at 1"
 
 
@@ -223,7 +223,7 @@ def test_a_decision_is_kept_before_anything_follows_from_it_and_once(mode: str) 
     tune = FakeTune(2, mode, keep=lambda decisions: kept.append(json.loads(json.dumps(decisions.to_json()))))
     tune.report(0, 1, 1.0)
     assert tune.report(1, 1, 2.0) == PAUSE
-    assert kept[-1]["decided"]["t1"]["1"]["donor"] == "t0"
+    assert kept[-1]["decided"]["t1"]["1"]["source_trial"] == "t0"
     assert kept[-1]["restarts"]["t1"]["1"]["place"] == "prompt of t0 at 1"
     count = len(kept)
     assert tune.run_paused() == ([0, 1] if mode == "sync" else [1])
@@ -231,8 +231,8 @@ def test_a_decision_is_kept_before_anything_follows_from_it_and_once(mode: str) 
     assert len(kept) == count
 
 
-def test_a_trial_whose_checkpoint_is_a_boundary_behind_gets_the_order_of_then() -> None:
-    """Its process died after a report and before that was saved; its donor has gone on since."""
+def test_a_trial_whose_checkpoint_is_a_sync_point_behind_gets_the_order_of_then() -> None:
+    """Its process died after a report and before that was saved; its source trial has gone on since."""
     tune = FakeTune(2)
     tune.report(0, 1, 1.0, scored=[scored("early", 1.0)])
     tune.report(1, 1, 2.0)
@@ -240,7 +240,7 @@ def test_a_trial_whose_checkpoint_is_a_boundary_behind_gets_the_order_of_then() 
     before = tune.trial(1).last_result
     tune.report(0, 2, 0.1, scored=[scored("late", 0.1)])
     tune.report(1, 2, 0.5)
-    assert tune.restart(1)["boundary"] == 2
+    assert tune.restart(1)["sync_point"] == 2
     tune.trial(1).last_result = before
     tune.resume()
     assert tune.restart(1) == first
@@ -257,10 +257,10 @@ def test_a_late_trial_is_measured_by_those_who_met_in_a_resumed_run_too() -> Non
     tune.report(1, 2, 0.001)
     tune.resume()
     assert tune.report(2, 1, 5.0) == PAUSE
-    assert tune.restart(2)["donor"] == "t0", "t1 was the worse one when they met"
+    assert tune.restart(2)["source_trial"] == "t0", "t1 was the worse one when they met"
 
 
-def test_trials_that_were_over_are_still_known_and_failed_ones_are_nobodys_donor() -> None:
+def test_trials_that_were_over_are_still_known_and_failed_ones_are_nobodys_source_trial() -> None:
     tune = FakeTune(3)
     tune.report(0, 0, 0.1, waiting=False, done=True)
     tune.end(0, Trial.TERMINATED)
@@ -269,7 +269,7 @@ def test_trials_that_were_over_are_still_known_and_failed_ones_are_nobodys_donor
     tune.resume()
     assert len(tune.trials) == 1
     assert tune.report(2, 1, 5.0) == PAUSE
-    assert tune.restart(2)["donor"] == "t0"
+    assert tune.restart(2)["source_trial"] == "t0"
 
 
 def test_texts_that_were_scored_before_a_run_was_resumed_are_shown() -> None:

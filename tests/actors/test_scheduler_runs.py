@@ -22,16 +22,16 @@ def lines(stage_schedule: StageSchedule, name: str, what: str) -> list[dict[str,
 
 
 def restarts(stage_schedule: StageSchedule) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """Return who restarted at which boundary: after whom, with what rate and which texts."""
+    """Return who restarted at which sync point: after whom, with what rate and which texts."""
     return {
-        (name, row["boundary"]): (row["donor"], row["rate"], tuple(row["pool"]))
+        (name, row["sync_point"]): (row["source_trial"], row["rate"], tuple(row["pool"]))
         for name in stage_schedule.names
         for row in lines(stage_schedule, name, "restart")
     }
 
 
 def ended(stage_schedule: StageSchedule) -> set[str]:
-    last = (stage_schedule.boundaries + 1) * stage_schedule.steps
+    last = (stage_schedule.sync_points + 1) * stage_schedule.steps
     return {
         name
         for name in stage_schedule.names
@@ -52,10 +52,10 @@ def synced(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_sync_run(synced: tuple[StageSchedule, Said]) -> None:
     stage_schedule, said = synced
     assert ended(stage_schedule) == set(stage_schedule.names)
-    at_first = {name: row for (name, boundary), row in restarts(stage_schedule).items() if boundary == 1}
+    at_first = {name: row for (name, sync_point), row in restarts(stage_schedule).items() if sync_point == 1}
     assert set(at_first) == {"toy-0003"}
-    donor, rate, pool = at_first["toy-0003"]
-    assert donor == "toy-0001"
+    source_trial, rate, pool = at_first["toy-0003"]
+    assert source_trial == "toy-0001"
     assert rate in (pytest.approx(0.3 * 0.8), pytest.approx(0.3 * 1.25))
     assert pool == ("toy-0000 at 1", "toy-0002 at 1", "toy-0001 at 1")
     assert lines(stage_schedule, "toy-0001", "restart") == []
@@ -81,9 +81,9 @@ def test_async_run(tmp_path: Path) -> None:
     assert ended(stage_schedule) == set(stage_schedule.names)
     assert restarts(stage_schedule)["toy-0003", 1][0] in first  # they had ended when it came
     for name in stage_schedule.names:
-        for boundary in (1, 2):
-            here = [row for row in lines(stage_schedule, name, "go_on") if row["boundary"] == boundary]
-            assert bool(here) != ((name, boundary) in restarts(stage_schedule))
+        for sync_point in (1, 2):
+            here = [row for row in lines(stage_schedule, name, "go_on") if row["sync_point"] == sync_point]
+            assert bool(here) != ((name, sync_point) in restarts(stage_schedule))
         if not lines(stage_schedule, name, "restart"):
             assert (
                 len({row["pid"] for row in lines(stage_schedule, name, "report")}) == 1
@@ -93,7 +93,7 @@ def test_async_run(tmp_path: Path) -> None:
 @pytest.mark.extended  # a population whose driver is killed stands for it
 def test_a_killed_process_changes_no_decision(synced: tuple[StageSchedule, Said], tmp_path: Path) -> None:
     undisturbed, _ = synced
-    kills = ((0, 4), (3, 3), (1, 8))  # in a search, right after a restart, after the last boundary
+    kills = ((0, 4), (3, 3), (1, 8))  # in a search, right after a restart, after the last sync point
     stage_schedule = StageSchedule(str(tmp_path), RATES, "sync", kills=kills)
     assert tuner(stage_schedule).fit().num_errors == 0
     assert len(list(tmp_path.glob("killed-*"))) == 3
@@ -107,5 +107,7 @@ def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path: Path) -> None:
     results = tuner(stage_schedule).fit()
     assert results.num_errors == 1
     assert ended(stage_schedule) == {"toy-0000", "toy-0002", "toy-0003"}
-    at_second = {donor for (_, boundary), (donor, _, _) in restarts(stage_schedule).items() if boundary == 2}
+    at_second = {
+        source_trial for (_, sync_point), (source_trial, _, _) in restarts(stage_schedule).items() if sync_point == 2
+    }
     assert at_second == {"toy-0003"}  # the best of those that are left, since it took over the failed one's rate

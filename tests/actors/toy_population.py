@@ -32,7 +32,7 @@ class StageSchedule:
     rates: tuple[float, ...]
     mode: str = "async"
     patience: float = 60.0
-    boundaries: int = 2
+    sync_points: int = 2
     steps: int = 3
     seconds: float = 0.02
     kills: tuple[tuple[int, int], ...] = ()
@@ -56,7 +56,7 @@ class Toy(tune.Trainable):
         self._index = new_config["trial"]
         self._name = self._stage_schedule.names[self._index]
         self._restart = new_config.get("restart")
-        self._state: dict[str, Any] = {"step": 0, "boundary": 0, "waiting": False, "restart_id": "", "pool": ()}
+        self._state: dict[str, Any] = {"step": 0, "sync_point": 0, "waiting": False, "restart_id": "", "pool": ()}
         self._state |= {"loss": 1.0, "rate": self._stage_schedule.rates[self._index]}
         self._asked, self._told = False, 0
         return True
@@ -73,11 +73,11 @@ class Toy(tune.Trainable):
         self._write(what="report")
         return {
             "dev_loss": state["loss"],
-            "boundary": state["boundary"],
+            "sync_point": state["sync_point"],
             "waiting": state["waiting"],
             "scored": [dataclasses.asdict(text) for text in new],
             "place": repr(state["loss"]) if state["waiting"] else "",
-            "done": state["step"] == (stage_schedule.boundaries + 1) * stage_schedule.steps,
+            "done": state["step"] == (stage_schedule.sync_points + 1) * stage_schedule.steps,
         }
 
     def _search(self) -> None:
@@ -94,12 +94,12 @@ class Toy(tune.Trainable):
             os.kill(os.getpid(), signal.SIGKILL)
         state["step"] += 1
         state["loss"] *= 1 - state["rate"]
-        if state["step"] % stage_schedule.steps == 0 and state["boundary"] < stage_schedule.boundaries:
-            state["boundary"] += 1
+        if state["step"] % stage_schedule.steps == 0 and state["sync_point"] < stage_schedule.sync_points:
+            state["sync_point"] += 1
             state["waiting"] = True
-            text = f"{self._name} at {state['boundary']}"
+            text = f"{self._name} at {state['sync_point']}"
             state["pool"] += (
-                PooledText(text, state["loss"], 0.5, "trajectory", self._name, 2 * state["boundary"] - 1),
+                PooledText(text, state["loss"], 0.5, "trajectory", self._name, 2 * state["sync_point"] - 1),
             )
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -108,14 +108,16 @@ class Toy(tune.Trainable):
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         self._state = state = pickle.loads(Path(checkpoint_dir, "toy.pkl").read_bytes())
         order = self._restart
-        if order is None or not state["waiting"] or order["boundary"] != state["boundary"]:
+        if order is None or not state["waiting"] or order["sync_point"] != state["sync_point"]:
             return
         if order["id"] != state["restart_id"]:
             state["waiting"], state["restart_id"] = False, order["id"]
             state["rate"] = order["settings"].get(RATE, state["rate"])
             if order["place"]:
                 state["loss"] = min(state["loss"], float(order["place"]))
-            self._write(what="restart", donor=order["donor"], pool=[text["text"] for text in order["pool"]])
+            self._write(
+                what="restart", source_trial=order["source_trial"], pool=[text["text"] for text in order["pool"]]
+            )
 
     def _write(self, **what: Any) -> None:
         state = {name: value for name, value in self._state.items() if name != "pool"}

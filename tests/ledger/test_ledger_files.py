@@ -250,23 +250,25 @@ def test_scored_texts_have_a_frame_of_their_own(path: Path) -> None:
         trial_id="a",
         stage=1,
         incumbent_loss=1.4,
-        scored=[text("", 1.3, "donor"), text("y", 1.6), text("z", 1.2)],
+        scored=[text("", 1.3, "source_trial"), text("y", 1.6), text("z", 1.2)],
         adopted="proposal",
         text="z",
-        donor="b",
+        source_trial="b",
         settings={"stages.0.optimizer.sigma": 0.2},
         **paid,
     )
-    took = won.model_copy(update={"stage": 3, "scored": [text("", 1.1, "donor")], "adopted": "donor", "text": ""})
+    took = won.model_copy(
+        update={"stage": 3, "scored": [text("", 1.1, "source_trial")], "adopted": "source_trial", "text": ""}
+    )
     tables = frames(read(wrote(path, run(1.0), feedback, asked, won, took)))
     texts = tables["texts"]
     assert list(texts) == ["trial_id", "stage", "source", "text", "loss", "metric", "adopted"]
     assert list(zip(texts.stage, texts.source, texts.text, texts.loss, texts.adopted, strict=True)) == [
         (1, "trajectory", "x", 1.5, False),
-        (1, "donor", "", 1.3, False),
+        (1, "source_trial", "", 1.3, False),
         (1, "proposal", "y", 1.6, False),
         (1, "proposal", "z", 1.2, True),
-        (3, "donor", "", 1.1, True),
+        (3, "source_trial", "", 1.1, True),
     ]
     assert "texts" not in tables["feedbacks"] and "scored" not in tables["restarts"]
     assert tables["restarts"]["settings.stages.0.optimizer.sigma"].tolist() == [0.2, 0.2]

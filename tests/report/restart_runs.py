@@ -136,13 +136,13 @@ def _restarts(names: Sequence[str], stage: int, spent: dict[str, int], losses: d
             reason = "among the leaders: goes on with its own prompt"
             yield restart(name, stage, spent[name], incumbent_loss=None, reason=reason)
             continue
-        donor = ranked[place % moved] if moved else None
-        before, level = losses[name], losses[donor] if donor else losses[name]
+        source_trial = ranked[place % moved] if moved else None
+        before, level = losses[name], losses[source_trial] if source_trial else losses[name]
         wins = (place + stage) % 3 != 0
         proposals = [
             scored(text, level + (-0.12 if wins and n == 1 else 0.2 * n + 0.05)) for n, text in enumerate(TEXTS)
         ]
-        shown = [scored("", level, "donor"), *proposals] if donor else proposals
+        shown = [scored("", level, "source_trial"), *proposals] if source_trial else proposals
         spent[name] += 1 + len(shown)
         yield exchange(name, stage)
         losses[name] = level - 0.12 if wins else level
@@ -152,10 +152,10 @@ def _restarts(names: Sequence[str], stage: int, spent: dict[str, int], losses: d
             spent[name],
             incumbent_loss=before,
             scored=shown,
-            adopted="proposal" if wins else "donor" if donor else "none",
+            adopted="proposal" if wins else "source_trial" if source_trial else "none",
             text=TEXTS[1] if wins else "",
-            donor=donor,
-            settings={"stages.0.optimizer.learning_rate": 0.47} if donor else {},
+            source_trial=source_trial,
+            settings={"stages.0.optimizer.learning_rate": 0.47} if source_trial else {},
             reason="" if wins else "no proposal beat the prompt that it had to beat",
         )
 

@@ -46,7 +46,7 @@ def test_requests_to_proposers_are_counted_by_trial_and_in_all() -> None:
         restart("a", 1, 40, scored=[scored(TEXTS[0], 1.2)], adopted="proposal", text=TEXTS[0]),
         restart("a", 3, 80, reason="no proposal"),
         begun("b"),
-        restart("b", 1, 40, scored=[scored("", 1.1, "donor")], adopted="donor", donor="a"),
+        restart("b", 1, 40, scored=[scored("", 1.1, "source_trial")], adopted="source_trial", source_trial="a"),
     ]
     summary = summary_of(rows)
     totals, (a, b) = summary["totals"], summary["trials"]

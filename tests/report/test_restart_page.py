@@ -83,9 +83,11 @@ def test_a_trial_alone_begins_a_lineage_with_every_adopted_proposal() -> None:
     assert found.arrows == ()
 
 
-def test_a_donor_s_lineage_goes_on_in_the_trial_that_took_its_prompt() -> None:
-    taken = restart("b", 1, 50, time=10.0, scored=[scored("", 1.0, "donor")], adopted="donor", donor="a")
-    later = proposed("c", 1, 60, time=20.0, donor="b")
+def test_a_source_trial_s_lineage_goes_on_in_the_trial_that_took_its_prompt() -> None:
+    taken = restart(
+        "b", 1, 50, time=10.0, scored=[scored("", 1.0, "source_trial")], adopted="source_trial", source_trial="a"
+    )
+    later = proposed("c", 1, 60, time=20.0, source_trial="b")
     rows = [
         begun("c"),
         begun("b"),
@@ -104,8 +106,10 @@ def test_a_donor_s_lineage_goes_on_in_the_trial_that_took_its_prompt() -> None:
     assert found.arrows == (Arrow("a", 30, "b", 50, True), Arrow("b", 50, "c", 60, False))
 
 
-def test_a_donor_s_later_prompt_is_not_the_one_that_was_taken() -> None:
-    taken = restart("b", 1, 50, time=10.0, scored=[scored("", 1.0, "donor")], adopted="donor", donor="a")
+def test_a_source_trial_s_later_prompt_is_not_the_one_that_was_taken() -> None:
+    taken = restart(
+        "b", 1, 50, time=10.0, scored=[scored("", 1.0, "source_trial")], adopted="source_trial", source_trial="a"
+    )
     found = lineages(begun("a"), begun("b"), taken, proposed("a", 1, 70, time=11.0), evaluation("b", 90, 20.0))
     of = {(stretch.trial_id, stretch.start): stretch.lineage for stretch in found.stretches}
     assert of["a", 0] == of["b", 50] != of["a", 70]
@@ -113,12 +117,12 @@ def test_a_donor_s_later_prompt_is_not_the_one_that_was_taken() -> None:
 
 def test_a_mark_says_what_was_compared_and_taken_over() -> None:
     settings = {"stages.0.optimizer.learning_rate": 0.375}
-    texts = [scored("", 1.3, "donor"), scored("words", 1.25)]
-    row = restart("b", 1, 50, scored=texts, adopted="proposal", text="words", donor="a", settings=settings)
+    texts = [scored("", 1.3, "source_trial"), scored("words", 1.25)]
+    row = restart("b", 1, 50, scored=texts, adopted="proposal", text="words", source_trial="a", settings=settings)
     assert lineages(begun("a"), begun("b"), row).marks[0].lines == (
         "b, stage 1, after 50 queries",
         'adopted "words"',
-        "feedback loss: incumbent 1.4800, donor 1.3000, best proposal 1.2500",
+        "feedback loss: incumbent 1.4800, source trial 1.3000, best proposal 1.2500",
         "settings after a: learning_rate=0.375",
     )
 
@@ -131,7 +135,11 @@ def test_every_restart_stage_of_a_run_has_its_mark_in_its_lane(size: int) -> Non
     marks = [trace for trace in figure.data if trace.mode == "markers" and trace.hovertext]
     assert sum(len(trace.x) for trace in marks) == len(ledger.restarts) == 3 * size
     assert list(figure.layout.yaxis.ticktext) == list(data.lanes) and len(data.lanes) == size
-    assert len(figure.layout.annotations) == len(data.arrows) == sum(row.donor is not None for row in ledger.restarts)
+    assert (
+        len(figure.layout.annotations)
+        == len(data.arrows)
+        == sum(row.source_trial is not None for row in ledger.restarts)
+    )
     for lane in data.lanes:  # stretches of a lane follow each other without a gap
         mine = [stretch for stretch in data.stretches if stretch.trial_id == lane]
         assert mine[0].start == 0 and [one.stop for one in mine[:-1]] == [one.start for one in mine[1:]]
@@ -145,9 +153,9 @@ def test_colours_differ_beyond_the_palette() -> None:
 def test_the_tables_say_what_was_tried_and_what_came_of_it() -> None:
     found = said(*population(6))
     first = next(line for line in found.stages if line.adopted == "proposal")
-    assert (first.best_text, first.reason) == (TEXTS[1], "") and float(first.best_loss) < float(first.donor_loss)
-    took = next(line for line in found.stages if line.adopted == "donor")
-    assert took.reason == "no proposal beat the prompt that it had to beat" and took.donor
+    assert (first.best_text, first.reason) == (TEXTS[1], "") and float(first.best_loss) < float(first.source_trial_loss)
+    took = next(line for line in found.stages if line.adopted == "source_trial")
+    assert took.reason == "no proposal beat the prompt that it had to beat" and took.source_trial
     losses = [float(line.loss) for line in found.proposals]
     assert losses == sorted(losses) and len(losses) == 16
     assert sum(line.adopted for line in found.proposals) == sum(line.adopted == "proposal" for line in found.stages)
@@ -240,7 +248,8 @@ def test_a_trial_that_never_looked_has_a_page_with_its_restarts(tmp_path: Path) 
 
 def test_rows_of_a_trial_that_never_began_do_not_break_the_page(tmp_path: Path) -> None:
     page = page_of(
-        tmp_path, [begun("a"), evaluation("a", 9, 2.0), proposed("ghost", 1, 40), restart("a", 1, 50, donor="ghost")]
+        tmp_path,
+        [begun("a"), evaluation("a", 9, 2.0), proposed("ghost", 1, 40), restart("a", 1, 50, source_trial="ghost")],
     )
     assert list(page.figures["lineage"]["layout"]["yaxis"]["ticktext"]) == ["a"]
     assert "ghost" in page.text

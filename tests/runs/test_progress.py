@@ -49,9 +49,12 @@ def told(row: RestartRow) -> str:
         ),
         (
             restart(
-                adopted="proposal", text="x y", scored=[text("", 1.3, "donor"), text("x y", 1.25)], donor="zot-0003"
+                adopted="proposal",
+                text="x y",
+                scored=[text("", 1.3, "source_trial"), text("x y", 1.25)],
+                source_trial="zot-0003",
             ),
-            'adopted "x y" (feedback loss 1.25 < 1.3)',  # what it had to beat is the donor's prompt
+            'adopted "x y" (feedback loss 1.25 < 1.3)',  # what it had to beat is the source trial's prompt
         ),
         (
             restart(adopted="proposal", text="x y", scored=[text("x y", 1.6)]),
@@ -62,7 +65,9 @@ def told(row: RestartRow) -> str:
             'adopted "x y" (not scored)',  # as the published code
         ),
         (
-            restart(adopted="donor", scored=[text("", 1.1, "donor"), text("x", 1.2)], donor="zot-0003"),
+            restart(
+                adopted="source_trial", scored=[text("", 1.1, "source_trial"), text("x", 1.2)], source_trial="zot-0003"
+            ),
             "took over zot-0003's prompt (feedback loss 1.1 < 1.48)",
         ),
         (restart(reason="no proposal beat it"), "kept its own prompt (no proposal beat it)"),

@@ -32,7 +32,7 @@ def test_texts_come_in_the_order_in_which_they_were_scored_and_prompts_without_w
         restart(
             "a",
             4.0,
-            ScoredText(text="", source="donor", loss=0.1, metric=1.0),
+            ScoredText(text="", source="source_trial", loss=0.1, metric=1.0),
             ScoredText(text="four", source="proposal", loss=0.2, metric=1.0),
         ),
         feedback("b", 2.0, ScoredText(text="two", source="trajectory", loss=0.4, metric=0.5)),

@@ -25,24 +25,24 @@ class Sim:
     rate: float
     loss: float = 1.0
     dies: int = 99
-    boundary: int = 0
+    sync_point: int = 0
     since: float | None = None
     state: Literal["live", "ended", "failed"] = "live"
     decided: list[Decision] = field(default_factory=list)
 
     def standing(self) -> Standing:
-        loss = self.loss if self.boundary else None
-        return Standing(self.name, self.boundary, loss, {RATE: self.rate}, self.state == "ended")
+        loss = self.loss if self.sync_point else None
+        return Standing(self.name, self.sync_point, loss, {RATE: self.rate}, self.state == "ended")
 
 
 class Population:
-    """Runs the trials through ``boundaries`` restart stages; keeps what was decided, and when."""
+    """Runs the trials through ``sync_points`` restart stages; keeps what was decided, and when."""
 
-    def __init__(self, trials: list[Sim], mode: Mode, boundaries: int = 4, seed: int = 0) -> None:
+    def __init__(self, trials: list[Sim], mode: Mode, sync_points: int = 4, seed: int = 0) -> None:
         self.trials = {trial.name: trial for trial in trials}
         self.log: list[tuple[str, int, Decision]] = []
         self.opened: list[tuple[float, Barrier]] = []
-        self._boundaries, self._key = boundaries, (seed,)
+        self._sync_points, self._key = sync_points, (seed,)
         queue = [(trial.seconds, trial.name) for trial in trials]
         heapq.heapify(queue)
         while queue:
@@ -57,12 +57,12 @@ class Population:
 
     def _arrive(self, trial: Sim, now: float) -> None:
         trial.loss *= 1 - trial.rate
-        if trial.boundary + 1 == trial.dies:
+        if trial.sync_point + 1 == trial.dies:
             trial.state = "failed"
-        elif trial.boundary == self._boundaries:
+        elif trial.sync_point == self._sync_points:
             trial.state = "ended"
         else:
-            trial.boundary, trial.since = trial.boundary + 1, now
+            trial.sync_point, trial.since = trial.sync_point + 1, now
 
     def _standings(self) -> list[Standing]:
         return [trial.standing() for trial in self.trials.values() if trial.state != "failed"]
@@ -84,12 +84,12 @@ class Population:
         return [self._leave(self.trials[name], decisions[name]) for name in barrier.there]
 
     def _leave(self, trial: Sim, decision: Decision) -> Sim:
-        self.log.append((trial.name, trial.boundary, decision))
+        self.log.append((trial.name, trial.sync_point, decision))
         trial.decided.append(decision)
         trial.since = None
-        if decision.donor is not None:
-            donor = self.trials[decision.donor]
-            trial.loss, trial.rate = min(trial.loss, donor.loss), decision.settings[RATE]
+        if decision.source_trial is not None:
+            source_trial = self.trials[decision.source_trial]
+            trial.loss, trial.rate = min(trial.loss, source_trial.loss), decision.settings[RATE]
         return trial
 
 
@@ -107,16 +107,16 @@ def test_the_best_trial_is_never_restarted_and_the_laggard_takes_after_a_leader(
     assert all(decision.go_on for decision in done.trials["a"].decided)
     restarts = [(name, decision) for name, _, decision in done.log if not decision.go_on]
     assert restarts
-    assert all(decision.donor not in (None, name) for name, decision in restarts)
+    assert all(decision.source_trial not in (None, name) for name, decision in restarts)
     assert done.trials["d"].rate > 0.2  # it has a leader's rate, explored
     assert done.trials["d"].loss < 0.95**5 / 2
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_every_boundary_is_decided_once_for_every_trial(mode: Mode) -> None:
+def test_every_sync_point_is_decided_once_for_every_trial(mode: Mode) -> None:
     done = Population(four(), mode)
-    assert sorted((name, boundary) for name, boundary, _ in done.log) == [
-        (name, boundary) for name in "abcd" for boundary in range(1, 5)
+    assert sorted((name, sync_point) for name, sync_point, _ in done.log) == [
+        (name, sync_point) for name in "abcd" for sync_point in range(1, 5)
     ]
 
 
@@ -143,7 +143,7 @@ def test_in_async_mode_nobody_waits() -> None:
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_a_dead_trial_holds_nobody_up_and_is_nobody_s_donor(mode: Mode) -> None:
+def test_a_dead_trial_holds_nobody_up_and_is_nobody_s_source_trial(mode: Mode) -> None:
     trials = four()
     trials[0].dies = 2
     done = Population(trials, mode)
@@ -153,22 +153,22 @@ def test_a_dead_trial_holds_nobody_up_and_is_nobody_s_donor(mode: Mode) -> None:
         "c": "ended",
         "d": "ended",
     }
-    later = [decision.donor for _, boundary, decision in done.log if boundary > 1]
+    later = [decision.source_trial for _, sync_point, decision in done.log if sync_point > 1]
     assert mode == "async" or "a" not in later
     assert all(now < PATIENCE for now, _ in done.opened)
 
 
 def test_who_has_ended_is_not_waited_for() -> None:
-    """Its budget was spent at the first boundary; the others meet without it, and may take after it."""
+    """Its budget was spent at the first sync point; the others meet without it, and may take after it."""
     ended = Standing("a", 1, 0.01, ended=True)
     met = [ended, Standing("b", 2, 0.5), Standing("c", 2, 0.8), Standing("d", 2, 0.9)]
     barrier = lowest_barrier(met, {"b": 1.0, "c": 2.0, "d": 3.0})
     assert barrier == Barrier(2, ("b", "c", "d"), (), 1.0)
-    assert decide_all(met, 0.25, {}, (0,))["d"] == Decision(go_on=False, donor="a")
+    assert decide_all(met, 0.25, {}, (0,))["d"] == Decision(go_on=False, source_trial="a")
 
 
 def test_after_their_patience_those_decide_that_are_there_and_the_late_one_decides_later() -> None:
-    done = Population(four(b=500.0), "sync", boundaries=1)
+    done = Population(four(b=500.0), "sync", sync_points=1)
     (first, without), (_, alone) = done.opened
     assert without.there == ("a", "c", "d")
     assert without.late == ("b",)
@@ -177,7 +177,7 @@ def test_after_their_patience_those_decide_that_are_there_and_the_late_one_decid
     assert all(trial.state == "ended" for trial in done.trials.values())
 
 
-def test_trials_at_different_boundaries_meet_at_the_lower_one_first() -> None:
+def test_trials_at_different_sync_points_meet_at_the_lower_one_first() -> None:
     standings = [Standing("a", 2, 0.1), Standing("b", 1, 0.2), Standing("c", 1, 0.3), Standing("d", 2, 0.4)]
     assert lowest_barrier(standings, {"a": 0.0, "b": 5.0, "c": 6.0}) == Barrier(1, ("b", "c"), (), 5.0)
     assert lowest_barrier(standings, {"a": 0.0, "b": 5.0}) == Barrier(1, ("b",), (), 5.0)
@@ -186,7 +186,7 @@ def test_trials_at_different_boundaries_meet_at_the_lower_one_first() -> None:
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_a_single_trial_restarts_from_itself_at_every_boundary(mode: Mode) -> None:
+def test_a_single_trial_restarts_from_itself_at_every_sync_point(mode: Mode) -> None:
     done = Population(four()[:1], mode)
     assert [decision for _, _, decision in done.log] == [Decision(go_on=False)] * 4
 

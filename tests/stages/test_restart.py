@@ -366,16 +366,16 @@ def standing(proposer: Scripted, made: Experiment, oracle: TimedOracle | None = 
 
 def exploit(x: Array | None, **more: Any) -> Exploit:
     pool = (PooledText("from another trial", 0.1, 1.0, "proposal", "other-0001", 1),)
-    return Exploit(**{"id": "r1", "donor": "other-0001", "settings": {}, "place": x, "pool": pool} | more)
+    return Exploit(**{"id": "r1", "source_trial": "other-0001", "settings": {}, "place": x, "pool": pool} | more)
 
 
 POPULATION: dict[str, Any] = {"schedule": {"kind": "population"}}
 
 
-def test_a_trial_of_a_population_waits_at_its_boundary_and_goes_on_if_told_so() -> None:
+def test_a_trial_of_a_population_waits_at_its_sync_point_and_goes_on_if_told_so() -> None:
     proposer = Scripted([ANSWER])
     trial = standing(proposer, experiment(more=POPULATION))
-    assert (trial.boundary, trial.waiting, trial.restart_id) == (1, True, "")
+    assert (trial.sync_point, trial.waiting, trial.restart_id) == (1, True, "")
     assert trial.pool
     (row,) = trial.go_on()
     assert isinstance(row, RestartRow) and row.adopted == "none" and "its own prompt" in row.reason
@@ -384,22 +384,22 @@ def test_a_trial_of_a_population_waits_at_its_boundary_and_goes_on_if_told_so() 
     assert len(measures_of(rows)) == 1
 
 
-def test_a_laggard_takes_the_donors_prompt_settings_and_pool() -> None:
+def test_a_laggard_takes_the_source_trials_prompt_settings_and_pool() -> None:
     proposer = Scripted([ANSWER])
     made = experiment(more=POPULATION)
     trial = standing(proposer, made, favoured(made, "i", -9.0))
-    donor = np.full(6, 0.25, dtype=np.float32)
-    trial.take_over(exploit(donor, settings={"stages.0.optimizer.learning_rate": 0.7}))
+    source_trial = np.full(6, 0.25, dtype=np.float32)
+    trial.take_over(exploit(source_trial, settings={"stages.0.optimizer.learning_rate": 0.7}))
     rows = run(trial)
     (restart,) = of(rows, RestartRow)
-    assert (restart.adopted, restart.donor) == ("donor", "other-0001")
-    assert [text.source for text in restart.scored] == ["donor", "proposal", "proposal", "proposal"]
+    assert (restart.adopted, restart.source_trial) == ("source_trial", "other-0001")
+    assert [text.source for text in restart.scored] == ["source_trial", "proposal", "proposal", "proposal"]
     assert "from another trial" in proposer.asked[0].instruction
     assert rates(rows, 2)[0] == pytest.approx(0.7)
     assert restart.settings == {"stages.0.optimizer.learning_rate": 0.7}
 
 
-def test_a_proposal_that_beats_the_donor_is_adopted_instead() -> None:
+def test_a_proposal_that_beats_the_source_trial_is_adopted_instead() -> None:
     made = experiment(more=POPULATION)
     trial = standing(Scripted([ANSWER]), made, favoured(made, "judge", 9.0))
     trial.take_over(exploit(np.zeros(6, dtype=np.float32)))
@@ -407,11 +407,11 @@ def test_a_proposal_that_beats_the_donor_is_adopted_instead() -> None:
     assert (restart.adopted, restart.text) == ("proposal", "judge each review")
 
 
-def test_a_laggard_restarts_from_the_donor_when_the_proposer_is_down() -> None:
+def test_a_laggard_restarts_from_the_source_trial_when_the_proposer_is_down() -> None:
     trial = standing(Scripted([ProposerError("down")]), experiment(more=POPULATION))
     trial.take_over(exploit(np.zeros(6, dtype=np.float32)))
     (restart,) = of(run(trial), RestartRow)
-    assert restart.adopted == "donor"
+    assert restart.adopted == "source_trial"
     assert restart.reason == "down"
 
 

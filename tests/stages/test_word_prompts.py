@@ -81,7 +81,7 @@ def test_a_laggard_takes_over_words() -> None:
     trial.take_over(Exploit("r", "other", {}, "good great bright fine", ()))
     rows = run(trial)
     (restart,) = [row for row in rows if isinstance(row, RestartRow)]
-    adopted = {"donor": "good great bright fine", "proposal": "nothing that helps"}[restart.adopted]
+    adopted = {"source_trial": "good great bright fine", "proposal": "nothing that helps"}[restart.adopted]
     assert restart.text == adopted
     assert next(evaluation.text for evaluation in evals_of(rows) if evaluation.stage == 2) == adopted
 

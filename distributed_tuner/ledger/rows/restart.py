@@ -1,17 +1,23 @@
 """Rows of a restart stage: scored texts, requests to the proposer, the prompt that was adopted."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from distributed_tuner.ledger.rows.fields import CostRow, Count, Frozen, Score, Seconds, TypedRow
+
+_PRESENT = {"donor": "source_trial"}
+"""Names in ledgers of older versions, with their present ones."""
+_Present = BeforeValidator(lambda name: _PRESENT.get(name, name) if isinstance(name, str) else name)
+TextSource: TypeAlias = Annotated[Literal["trajectory", "proposal", "source_trial", "incumbent"], _Present]
+AdoptedFrom: TypeAlias = Annotated[Literal["none", "proposal", "source_trial"], _Present]
 
 
 class ScoredText(Frozen):
     """A prompt in words and how it scored on the feedback examples. ``source``: where it comes from."""
 
     text: str
-    source: Literal["trajectory", "proposal", "donor", "incumbent"]
+    source: TextSource
     loss: Score
     metric: Score
 
@@ -63,11 +69,11 @@ class RestartRow(TypedRow):
     incumbent_loss: Score
     """Of the prompt that the trial came with; None where it was not scored."""
     scored: list[ScoredText]
-    """Proposals, and the donor's prompt in a population."""
-    adopted: Literal["none", "proposal", "donor"]
+    """Proposals, and the source trial's prompt in a population."""
+    adopted: AdoptedFrom
     text: str
     """The adopted prompt in words; empty where none was adopted."""
-    donor: str | None = None
+    source_trial: str | None = Field(default=None, validation_alias=AliasChoices("source_trial", "donor"))
     """The trial whose settings, and perhaps prompt, were taken over (population only)."""
     settings: dict[str, float] = Field(default_factory=dict)
     """The settings that were taken over and explored, by path."""
