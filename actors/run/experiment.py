@@ -15,7 +15,7 @@ from actors.shutdown import Stop
 from actors.trials.resume_state import Past
 from actors.trials.tuner import build_tuner
 from distributed_tuner.config.oracle import OracleConfig
-from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.follower import Follower
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.runs.directory import RunDirectory

@@ -1,6 +1,7 @@
 """The ledger: what a run wrote down, as append-only JSON lines. Reports are left to `report`, deciding to the rest."""
 
-from distributed_tuner.ledger.digest import Digest, Follower, digest
+from distributed_tuner.ledger.digest import Digest, digest
+from distributed_tuner.ledger.follower import Follower
 from distributed_tuner.ledger.frames import frames
 from distributed_tuner.ledger.reader import Ledger, Session, read
 from distributed_tuner.ledger.rows import (

@@ -38,6 +38,18 @@ class Curve:
             if len(self._numbers) >= self._full:
                 self._make_room()
 
+    def extend(self, rows: Array64) -> None:
+        """Take many rows, shape (rows, numbers of a row), as ``add`` takes one after the other."""
+        while len(rows):
+            if self._settled:
+                stage, order, _ = self._settled
+                rows = rows[(rows[:, 0] > stage) | ((rows[:, 0] == stage) & (rows[:, 1] > order))]
+            room = MOST - len(self._numbers) // self._width
+            self._numbers.frombytes(rows[:room].tobytes())
+            if len(rows) >= room:
+                self._make_room()
+            rows = rows[room:]
+
     def __getitem__(self, name: str) -> Array64:
         """Return a column, in the order of the rows."""
         column: Array64 = self._rows()[:, self._columns[name]]

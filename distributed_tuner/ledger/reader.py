@@ -10,9 +10,11 @@ from pydantic import ValidationError
 
 from distributed_tuner import __version__
 from distributed_tuner.errors import LedgerError
+from distributed_tuner.ledger.quick_rows import AnyRow, QuickCost, QuickEval, QuickStep, quick_row
 from distributed_tuner.ledger.rows import (
     ROW,
     CalibrationRow,
+    CostRow,
     CurvatureRow,
     EnsembleRow,
     EvalRow,
@@ -42,7 +44,7 @@ R = TypeVar("R")
 
 _PAID = (
     *(StepRow, EvalRow, FeedbackRow, RestartRow, MeasureRow, CalibrationRow, ParityRow, LayoutRow, CurvatureRow),
-    *(SurveyRow, ScreenRow),
+    *(SurveyRow, ScreenRow, QuickStep, QuickEval),
 )
 """Rows that say what they cost."""
 _CHUNK = 1 << 20
@@ -118,14 +120,24 @@ def read_rows(path: Path | str) -> Iterator[Row]:
     Raises:
         LedgerError: as `read`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise LedgerError(f"A ledger is a file of JSON lines, found none at {path}. Give the folder of a run.")
+    path = require_ledger(path)
     feed = RowFeed(path)
     with path.open("rb") as file:
         while data := file.read(_CHUNK):
             yield from feed.rows(data)
     yield from feed.rest()
+
+
+def require_ledger(path: Path | str) -> Path:
+    """Return ``path``, which must be a file.
+
+    Raises:
+        LedgerError: there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LedgerError(f"A ledger is a file of JSON lines, found none at {path}. Give the folder of a run.")
+    return path
 
 
 def collect(rows: Iterable[Row]) -> Ledger:
@@ -173,6 +185,18 @@ class RowFeed:
         Raises:
             LedgerError: a line is not a row.
         """
+        for line in self._lines(data):
+            yield self._row(line)
+
+    def quick_rows(self, data: bytes) -> list[AnyRow]:
+        """Return the rows that ``data`` ends, steps and evaluations as `quick_row` parses them.
+
+        Raises:
+            LedgerError: a line is not a row.
+        """
+        return [quick_row(line) or self._row(line) for line in self._lines(data)]
+
+    def _lines(self, data: bytes) -> Iterator[bytes]:
         *lines, rest = data.split(b"\n")
         if not lines:
             self._torn.append(rest)
@@ -181,7 +205,7 @@ class RowFeed:
         self._torn = [rest] if rest else []
         for line in lines:
             self._number += 1
-            yield self._row(line)
+            yield line
 
     def rest(self) -> Iterator[Row]:
         """Yield the row whose newline is missing, if it is a whole one; one that a crash cut short is warned of."""
@@ -226,28 +250,41 @@ class Sessions:
         self._begun = False
         self._sums = [0, 0, 0, 0.0, 0.0]
 
-    def add(self, row: Row) -> None:
+    def add(self, row: AnyRow) -> None:
         """Take one more row, in the order they were written."""
         if not self._begun or isinstance(row, RunRow):
-            self._done = list(self.so_far())
-            self._begun, self._first, self._last = True, row.time, row.time
-            self._run = self._end = None
-            self._sums = [0, 0, 0, 0.0, 0.0]
-        if row.time > self._last:
-            self._last = row.time
-        elif row.time < self._first:
-            self._first = row.time
+            self._begin(row.time)
+        self._see(row.time, row.time)
         if isinstance(row, _PAID):
-            cost, sums = row.cost, self._sums
-            sums[0] += cost.queries
-            sums[1] += cost.forwards
-            sums[2] += cost.tokens
-            sums[3] += cost.seconds
-            sums[4] += cost.usd
+            self._pay(row.cost)
         elif isinstance(row, RunRow):
             self._run = row
         elif isinstance(row, RunEndRow):
             self._end = row
+
+    def add_paid(self, first: float, last: float, cost: CostRow) -> None:
+        """Take rows that were written within a time and have cost so much together."""
+        if not self._begun:
+            self._begin(first)
+        self._see(first, last)
+        self._pay(cost)
+
+    def _begin(self, time: float) -> None:
+        self._done = list(self.so_far())
+        self._begun, self._first, self._last = True, time, time
+        self._run = self._end = None
+        self._sums = [0, 0, 0, 0.0, 0.0]
+
+    def _see(self, first: float, last: float) -> None:
+        self._first, self._last = min(self._first, first), max(self._last, last)
+
+    def _pay(self, cost: CostRow | QuickCost) -> None:
+        sums = self._sums
+        sums[0] += cost.queries
+        sums[1] += cost.forwards
+        sums[2] += cost.tokens
+        sums[3] += cost.seconds
+        sums[4] += cost.usd
 
     def so_far(self) -> tuple[Session, ...]:
         """Return the stretches, the last one as far as it has come."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from distributed_tuner.baselines import bag_of_words_scores
-from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.follower import Follower
 from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle, labels_of

@@ -11,7 +11,7 @@ from distributed_tuner import oracles, proposers
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.errors import OracleMemoryError, TunerError
-from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.follower import Follower
 from distributed_tuner.ledger.rows import Row
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.codec import codec_of

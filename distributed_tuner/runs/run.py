@@ -14,7 +14,7 @@ from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import RunDirectoryError, TunerError
-from distributed_tuner.ledger.digest import Follower
+from distributed_tuner.ledger.follower import Follower
 from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle

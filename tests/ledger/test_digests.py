@@ -135,6 +135,69 @@ def test_sessions_are_those_of_the_whole_ledger(tmp_path: Path) -> None:
     assert [session.cost.queries for session in digest(tmp_path / "ledger.jsonl").sessions] == [4, 2]
 
 
+# ---------------------------------------------------------------------------------------------------- rows by msgspec
+def many(count: int) -> Iterator[Row]:
+    """Rows of two trials: lost losses, raced steps, steps that were written again, a resumed run."""
+    yield RunRow(time=1.0, name="r", version="1", seed=0, methods=["zot"])
+    yield from (begun("a"), begun("b"))
+    for number in [*range(count), *range(count // 2, count)]:
+        if number == count - 1:
+            yield RunRow(time=float(number), name="r", version="1", seed=0, methods=["zot"], resumed=True)
+        for trial in ("a", "b"):
+            row = step(number, loss=math.nan if number % 7 == 0 else 1 / (1 + number), failed=number % 3, trial=trial)
+            saved = {"queries_saved": 1.5, "rho": 0.1} if trial == "a" and number % 5 == 0 else {"rho": 0.1}
+            yield row.model_copy(update={"metrics": saved})
+            if number % 4 == 0:
+                yield evaluation(number, 0.5 / (1 + number), number % 8 == 0, trial)
+
+
+@pytest.mark.parametrize("count", [40, 3 * MOST])
+def test_rows_that_are_parsed_quickly_come_to_the_same(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    written = list(many(count))
+    path.write_bytes(b"".join(row.model_dump_json().encode() + b"\n" for row in written))
+    quick, plain = digest(path), Digest(written)
+    for trial in ("a", "b"):
+        one, other = quick.trials[trial], plain.trials[trial]
+        assert (one.spent, one.elapsed, one.least, one.most) == (other.spent, other.elapsed, other.least, other.most)
+        assert one.selected is not None and other.selected is not None
+        assert (one.selected.losses, one.selected[:4]) == (other.selected.losses, other.selected[:4])
+        for curve in ("steps", "evaluations"):
+            found, expected = getattr(one, curve)._rows(), getattr(other, curve)._rows()
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert quick.sessions == plain.sessions == read(path).sessions
+
+
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [
+        ('"loss":0.5', '"loss":1e200'),  # far beyond what is added up: no loss
+        ('"best_loss":0.5', '"best_loss":null'),
+        ('"elapsed":3.0', '"elapsed":3'),
+    ],
+)
+def test_odd_numbers_of_a_step_mean_what_they_mean_elsewhere(tmp_path: Path, found: str, written: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(step(3).model_dump_json().replace(found, written) + "\n", encoding="utf-8")
+    quick, plain = digest(path).trials["a"], Digest(read(path).steps).trials["a"]
+    assert quick.steps["loss"].tolist() == plain.steps["loss"].tolist()
+    assert (quick.least, quick.elapsed) == (plain.least, plain.elapsed)
+
+
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [('"failed":0', '"failed":-1'), ('"failed":0', '"failed":0,"planet":1'), ('"stage":0', '"stage":"0.5"')],
+)
+def test_a_step_that_breaks_a_rule_is_refused_as_elsewhere(tmp_path: Path, found: str, written: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(step(3).model_dump_json().replace(found, written) + "\n", encoding="utf-8")
+    with pytest.raises(LedgerError) as expected:
+        read(path)
+    with pytest.raises(LedgerError) as refused:
+        digest(path)
+    assert str(refused.value) == str(expected.value)
+
+
 # ----------------------------------------------------------------------------------------------------------- following
 def rows() -> Iterator[Row]:
     yield RunRow(time=1.0, name="r", version="1", seed=0, methods=["zot"])
@@ -164,6 +227,36 @@ def test_a_ledger_that_became_shorter_is_read_anew(tmp_path: Path) -> None:
     assert len(follower.catch_up().trials["a"].steps["loss"]) == 29
     path.write_bytes(b"".join(lines[:5]))
     assert len(follower.catch_up().trials["a"].steps["loss"]) == 3
+
+
+def test_a_ledger_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    lines = [row.model_dump_json().encode() + b"\n" for row in rows()]
+    path.write_bytes(b"".join(lines[:5]))
+    follower = Follower(path)
+    assert follower.catch_up().sessions[0].run is not None
+    other = RunRow(time=2.0, name="another", version="1", seed=0, methods=["zot"])
+    path.write_bytes(other.model_dump_json().encode() + b"\n" + b"".join(lines[1:]))
+    found = follower.catch_up()
+    assert (len(found.trials["a"].steps["loss"]), found.sessions[0].run) == (29, other)
+
+
+def test_a_torn_line_that_is_cut_off_and_written_anew_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    lines = [row.model_dump_json().encode() + b"\n" for row in rows()]
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:40])
+    follower = Follower(path)
+    assert len(follower.catch_up().trials["a"].steps["loss"]) == 3
+    path.write_bytes(b"".join(lines))
+    assert len(follower.catch_up().trials["a"].steps["loss"]) == 29
+
+
+def test_a_look_that_is_short_of_time_says_how_far_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b"".join(row.model_dump_json().encode() + b"\n" for row in rows()))
+    follower = Follower(path)
+    assert follower.catch_up(seconds=0).trials == {} and follower.share == 0
+    assert follower.catch_up().trials and follower.share == 1
 
 
 def test_a_follower_names_the_line_that_is_no_row(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from distributed_tuner.values import Cost
 
-_LARGEST = 1e100
+LARGEST = 1e100
 """Of a loss: what diverged is far beyond, and millions of these can be added up."""
 
 
 def _is_finite(value: Any) -> bool:
-    return not isinstance(value, int | float) or abs(value) <= _LARGEST
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
 
 
 def _none_if_not_finite(value: Any) -> Any:
@@ -39,7 +39,7 @@ def _finite_tree(value: Any) -> Any:
 
 # What is finite, which is nearly everything, is taken by the first member of each union, without a call of Python.
 _InOrder = Field(union_mode="left_to_right")
-_Finite: TypeAlias = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+_Finite: TypeAlias = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 _FiniteOrNone: TypeAlias = Annotated[float | None, BeforeValidator(_none_if_not_finite)]
 _FiniteItems: TypeAlias = Annotated[dict[str, _Finite], BeforeValidator(_finite_items)]
 Score: TypeAlias = Annotated[_Finite | _FiniteOrNone, _InOrder]
