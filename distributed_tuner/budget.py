@@ -59,7 +59,7 @@ class BudgetTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was spent, as plain numbers."""
-        return {unit: getattr(self.spent, unit) for unit in (*COUNTED, "seconds", "usd")}
+        return {unit: getattr(self.spent, unit) for unit in (*COUNTED, "output_tokens", "seconds", "usd")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what was spent."""

@@ -151,8 +151,8 @@ def tiles_of(packed: Packed, cuts: Sequence[Cut], fresh: bool = False) -> Tiles:
 
 
 Reply: TypeAlias = tuple[Any, ...]
-"""The answer to a tile on its way: logits and features as bytes, and no losses, which are made again where tiles are
-merged. Ray takes several times as long to send an evaluation."""
+"""The answer to a tile on its way: logits and features as bytes, texts, and no losses, which are made again where tiles
+are merged. Ray takes several times as long to send an evaluation."""
 
 
 def reply(answer: Evaluation) -> Reply:
@@ -162,19 +162,20 @@ def reply(answer: Evaluation) -> Reply:
     return (
         answer.logits.shape,
         answer.logits.tobytes(),
-        (cost.queries, cost.forwards, cost.tokens, cost.seconds, cost.usd),
+        (cost.queries, cost.forwards, cost.tokens, cost.seconds, cost.usd, cost.output_tokens),
         answer.gradients,
         dict(answer.counts),
         kept,
         None if answer.features is None else (answer.features.shape, answer.features.tobytes()),
         answer.remarks,
         dict(answer.tops),
+        answer.texts,
     )
 
 
 def read_reply(sent: Reply) -> Evaluation:
     """Return a tile's answer without its losses."""
-    shape, logits, cost, gradients, counts, kept, features, remarks, tops = sent
+    shape, logits, cost, gradients, counts, kept, features, remarks, tops, texts = sent
     return Evaluation(
         losses=_NO_LOSSES,
         example_losses=_NO_LOSSES,
@@ -186,6 +187,7 @@ def read_reply(sent: Reply) -> Evaluation:
         features=None if features is None else np.frombuffer(features[1], dtype=np.float16).reshape(features[0]),
         remarks=remarks,
         tops=tops,
+        texts=texts,
     )
 
 

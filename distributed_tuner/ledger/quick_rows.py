@@ -26,12 +26,18 @@ class QuickCost(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     tokens: _Count = 0
     seconds: _Seconds = 0.0
     usd: _Seconds = 0.0
+    output_tokens: _Count = 0
 
     @property
     def row(self) -> CostRow:
         """The cost as a row holds it."""
         return CostRow.model_construct(
-            queries=self.queries, forwards=self.forwards, tokens=self.tokens, seconds=self.seconds, usd=self.usd
+            queries=self.queries,
+            forwards=self.forwards,
+            tokens=self.tokens,
+            seconds=self.seconds,
+            usd=self.usd,
+            output_tokens=self.output_tokens,
         )
 
 

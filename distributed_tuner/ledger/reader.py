@@ -248,7 +248,7 @@ class Sessions:
         self._run: RunRow | None = None
         self._end: RunEndRow | None = None
         self._begun = False
-        self._sums = [0, 0, 0, 0.0, 0.0]
+        self._sums = [0, 0, 0, 0.0, 0.0, 0]
 
     def add(self, row: AnyRow) -> None:
         """Take one more row, in the order they were written."""
@@ -273,7 +273,7 @@ class Sessions:
         self._done = list(self.so_far())
         self._begun, self._first, self._last = True, time, time
         self._run = self._end = None
-        self._sums = [0, 0, 0, 0.0, 0.0]
+        self._sums = [0, 0, 0, 0.0, 0.0, 0]
 
     def _see(self, first: float, last: float) -> None:
         self._first, self._last = min(self._first, first), max(self._last, last)
@@ -285,13 +285,14 @@ class Sessions:
         sums[2] += cost.tokens
         sums[3] += cost.seconds
         sums[4] += cost.usd
+        sums[5] += cost.output_tokens
 
     def so_far(self) -> tuple[Session, ...]:
         """Return the stretches, the last one as far as it has come."""
         if not self._begun:
             return ()
-        queries, forwards, tokens, seconds, usd = self._sums
-        cost = Cost(int(queries), int(forwards), int(tokens), seconds, usd)
+        queries, forwards, tokens, seconds, usd, output = self._sums
+        cost = Cost(int(queries), int(forwards), int(tokens), seconds, usd, int(output))
         return (*self._done, Session(self._first, self._last, self._run, self._end, cost))
 
 

@@ -56,6 +56,7 @@ def cost_of(steps: Sequence[QuickStep]) -> CostRow:
         tokens=sum([cost.tokens for cost in costs]),
         seconds=sum([cost.seconds for cost in costs]),
         usd=sum([cost.usd for cost in costs]),
+        output_tokens=sum([cost.output_tokens for cost in costs]),
     )
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from distributed_tuner.config.oracle import AnalyticOracleConfig
+from distributed_tuner.maths.sampling import sample
 from distributed_tuner.oracles.base import (
     bias_of,
     counted,
@@ -19,6 +20,14 @@ from distributed_tuner.oracles.base import (
     priced,
     require_coordinates,
     require_label_words,
+)
+from distributed_tuner.oracles.decoding import (
+    decoding_of,
+    draws,
+    evaluation_of_texts,
+    most_output,
+    require_no_gradient,
+    trimmed,
 )
 from distributed_tuner.oracles.tokens.vocabulary import PUBLISHED_IDS, fit_ids, require_tokens
 from distributed_tuner.prompts.recipes import Recipes
@@ -31,6 +40,7 @@ from distributed_tuner.values import (
     Cost,
     Embedded,
     Evaluation,
+    Example,
     Layout,
     OracleInfo,
     PromptSpec,
@@ -54,6 +64,10 @@ class AnalyticOracle:
     Its vocabulary are TOP_TOKENS random rows, named "<0>", "<1>", ... A text of such names alone is their rows, so that
     rows put into words are read back; any other text is random coordinates of its own. A prompt in words is the mean of
     random rows, one a word, so that texts with words in common score alike.
+
+    A generated answer is one word of the example's text: "logistic": the one whose entry in x M is largest; "flat": the
+    first one. "quadratic": the example's target if f(x) is below a share of f(0) that is the example's own, else the
+    first word.
     """
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
@@ -79,13 +93,17 @@ class AnalyticOracle:
         for candidate in request.candidates:
             length = _word_count(candidate.text) if isinstance(candidate, Text) else request.prompt.length
             tokens += words + length * len(rows)
-        return priced(counted(request, tokens), self._config.price)
+        return priced(counted(request, tokens, most_output(request)), self._config.price)
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         began = time.perf_counter()
         require_coordinates(request)
         require_label_words(request.batch)
-        answer = self._flat(request) if self._config.function == "flat" else self._computed(request)
+        require_no_gradient(request)
+        if request.batch.question == "texts":
+            answer = self._generated(request)
+        else:
+            answer = self._flat(request) if self._config.function == "flat" else self._computed(request)
         if (left := began + self._config.seconds - time.perf_counter()) > 0:
             time.sleep(left)
         cost = replace(answer.cost, seconds=time.perf_counter() - began)
@@ -112,6 +130,36 @@ class AnalyticOracle:
             self._flats[key] = evaluation(zeros, batch, Cost())
         slopes = np.zeros((count, request.prompt.length * self._config.width), dtype=np.float32)
         return replace(self._flats[key], cost=self.cost(request), gradients=slopes if request.gradient else None)
+
+    def _generated(self, request: Request) -> Evaluation:
+        """Return the answers in words."""
+        batch, bound = request.batch, self.cost(request)
+        decoding = decoding_of(batch)
+        texts = []
+        for candidate in request.candidates:
+            x_P = self._codec.coordinates(candidate, request.prompt)
+            drawn = [draws(decoding, candidate, example.uid)[0] for example in batch.examples]
+            told = [self._said(x_P, e, decoding.temperature, u) for e, u in zip(batch.examples, drawn, strict=True)]
+            texts.append([trimmed(" ".join(one.split()[: decoding.max_new_tokens]), decoding.stop) for one in told])
+        output = sum(len(text.split()) for row in texts for text in row)
+        cost = replace(bound, tokens=bound.tokens - bound.output_tokens + output, output_tokens=output)
+        return evaluation_of_texts(texts, batch, cost)
+
+    def _said(self, x_P: Array, example: Example, temperature: float, uniform: float) -> str:
+        """Return what is generated behind an example."""
+        words: list[str] = re.findall(r"\w+", example.text) or [""]
+        match self._config.function:
+            case "flat":
+                return words[0]
+            case "quadratic":
+                share = generator(("answered", self._config.seed, example.uid)).random()
+                known = self._f(x_P[None])[0] < share * self._f(np.zeros_like(x_P[None]))[0]
+                return example.target if known else words[0]
+        scores = x_P @ self._map(len(x_P), self._config.features)
+        of_words = scores[[zlib.crc32(word.lower().encode()) % self._config.features for word in words]]
+        if temperature > 0:
+            return words[int(sample(of_words[None], temperature, np.array([uniform]))[0])]
+        return words[int(of_words.argmax())]
 
     def _logits(self, x_C_P: Array, batch: Batch) -> Array:
         return self._logistic(x_C_P, batch) if self._config.function == "logistic" else self._quadratic(x_C_P, batch)
@@ -146,12 +194,17 @@ class AnalyticOracle:
         return self._curvatures[dim]
 
     def _quadratic(self, x_C_P: Array, batch: Batch) -> Array:
-        eigenvalues, optimum = self._curvature(x_C_P.shape[1])
-        f_C = 0.5 * ((x_C_P - optimum) ** 2 * eigenvalues).sum(axis=1)
+        f_C = self._f(x_C_P)
         logits = np.zeros((len(x_C_P), len(batch.examples), len(batch.label_words)), dtype=np.float32)
         labels = [example.label for example in batch.examples]
         logits[:, np.arange(len(labels)), labels] = -f_C[:, None]
         return logits
+
+    def _f(self, x_C_P: Array) -> Array64:
+        """Return the quadratic's values (C,)."""
+        eigenvalues, optimum = self._curvature(x_C_P.shape[1])
+        f_C: Array64 = 0.5 * ((x_C_P - optimum) ** 2 * eigenvalues).sum(axis=1)
+        return f_C
 
     def _quadratic_gradient(self, slopes_C_E_W: Array64, x_C_P: Array, batch: Batch) -> Array:
         """Return the gradient of f times the loss's slope by -f, shape (C, P)."""

@@ -221,19 +221,22 @@ def mean_loss_slopes(logits_C_E_W: Array | Array64, batch: Batch) -> Array64:
     return slope_of(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2])) / len(batch.examples)
 
 
-def counted(request: Request, tokens: int) -> Cost:
-    """Return queries, forwards and tokens of a request whose candidates' forwards hold so many tokens together."""
+def counted(request: Request, tokens: int, output: int = 0) -> Cost:
+    """Return queries, forwards and tokens of a request whose candidates' forwards hold so many tokens together.
+
+    ``output``: tokens that are generated in addition.
+    """
     times = GRADIENT_QUERIES if request.gradient else 1
     queries = times * len(request.candidates)
-    return Cost(queries, queries * len(request.batch.examples), times * tokens)
+    return Cost(queries, queries * len(request.batch.examples), times * tokens + output, output_tokens=output)
 
 
-def priced(cost: Cost, price: Price, *, output: int = 0, cached: int = 0) -> Cost:
+def priced(cost: Cost, price: Price, *, cached: int = 0) -> Cost:
     """Return the cost with its dollars filled in from tokens and device seconds.
 
-    ``output`` of its tokens were written and ``cached`` of those read were found in the server's own cache; the rest
-    was read.
+    ``cached`` of the tokens read were found in the server's own cache.
     """
+    output = cost.output_tokens
     cached_price = price.usd_per_million_cached_input_tokens
     by_token = (
         (cost.tokens - output - cached) * price.usd_per_million_input_tokens
@@ -241,4 +244,4 @@ def priced(cost: Cost, price: Price, *, output: int = 0, cached: int = 0) -> Cos
         + output * price.usd_per_million_output_tokens
     )
     usd = by_token / 1e6 + cost.seconds * price.usd_per_device_hour / 3600
-    return Cost(cost.queries, cost.forwards, cost.tokens, cost.seconds, usd)
+    return replace(cost, usd=usd)

@@ -12,6 +12,7 @@ from distributed_tuner.custom import imported, made, promised, require_methods
 from distributed_tuner.errors import ModelError, PartError
 from distributed_tuner.oracles.base import MEMBERS, LossOracle, counted, evaluation, priced, require_label_words
 from distributed_tuner.oracles.codec import METHODS, PromptCodec, codec_of
+from distributed_tuner.oracles.decoding import require_scores
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
 from distributed_tuner.values import (
     Array,
@@ -78,6 +79,7 @@ class Oracle(ABC):
         if request.gradient:
             raise ModelError(f"{type(self).__name__} gives no gradients; search with losses alone")
         require_label_words(request.batch)
+        require_scores(request.batch, f"{type(self).__name__} scores label words alone")
         began = time.perf_counter()
         scores = np.asarray(self.score(request), dtype=np.float32)
         cost = replace(self.cost(request), seconds=time.perf_counter() - began)
@@ -104,6 +106,11 @@ class GuardedOracle(WrappedOracle):
             raise PartError(
                 f"an answer has scores (C, E, W) = {wanted}, losses of examples (C, E) and losses (C,), but"
                 f" {self._config.import_path} gave arrays of shape {', '.join(map(str, shapes))}; mend it there"
+            )
+        if request.batch.question == "texts" and [len(row) for row in answer.texts] != [wanted[1]] * wanted[0]:
+            raise PartError(
+                f"an answer to a request with decoding has texts (C)(E) of {wanted[:2]}, but {self._config.import_path}"
+                " gave others; mend it there"
             )
         return replace(answer, cost=priced(answer.cost, self._config.price))
 

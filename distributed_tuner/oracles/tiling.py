@@ -12,6 +12,7 @@ import numpy as np
 
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.oracles.base import counted, evaluation
+from distributed_tuner.oracles.decoding import evaluation_of_texts
 from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.values import Array, Cost, Evaluation, Request
 
@@ -43,7 +44,7 @@ def tile_count(request: Request, tile: Tile) -> int:
 
 
 def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evaluation:
-    """Put the tiles' logits together and take the losses over all examples, in the request's order.
+    """Put the tiles' logits or texts together and take the losses over all examples, in the request's order.
 
     Gradients are those of the tiles' mean losses, weighed by the tiles' examples. Queries are those of the request: a
     candidate cut into several tiles is still one query, and none if all of its tiles were kept from before.
@@ -63,7 +64,10 @@ def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evalu
     asked = tuple(candidate for candidate, free in zip(request.candidates, kept, strict=True) if not free)
     cost = replace(cost, queries=counted(replace(request, candidates=asked), 0).queries)
     counts = sum((Counter(answer.counts) for answer in answers), Counter[str]())
-    merged = evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers), counts, features)
+    if request.batch.question == "texts":
+        merged = evaluation_of_texts(_merged_texts(request, cuts, answers), request.batch, cost, counts)
+    else:
+        merged = evaluation(logits, request.batch, cost, _merged_gradients(request, cuts, answers), counts, features)
     return replace(
         merged,
         kept=kept if kept.any() else None,
@@ -79,6 +83,15 @@ def summed(tops: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for token, chance in one.items():
             total[token] = total.get(token, 0.0) + chance
     return total
+
+
+def _merged_texts(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> list[list[str | None]]:
+    """Return the texts (C)(E) of a request."""
+    texts: list[list[str | None]] = [[None] * len(request.batch.examples) for _ in request.candidates]
+    for piece, answer in zip(cuts, answers, strict=True):
+        for row, told in zip(texts[slice(*piece.candidates)], answer.texts, strict=True):
+            row[slice(*piece.examples)] = told
+    return texts
 
 
 def _merged_gradients(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Array | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,10 +115,11 @@ def test_a_perturbation_takes_few_bytes() -> None:
 @pytest.mark.parametrize("gradients", [None, np.ones((2, 8), dtype=np.float32)])
 def test_an_answer_arrives_but_for_its_losses(gradients: Any, kept: Any) -> None:
     logits = np.arange(20, dtype=np.float32).reshape(2, 5, 2)
-    cost = Cost(2, 10, 300, 0.5, 0.01)
+    cost = Cost(2, 10, 300, 0.5, 0.01, 20)
     answer = Evaluation(np.zeros(2), np.zeros((2, 5)), logits, cost, gradients, {"absent_labels": 3}, kept)
+    answer = replace(answer, texts=(("a", None, "", "b", "c"),) * 2)
     got = read_reply(pickle.loads(pickle.dumps(reply(answer))))
     assert got.logits.dtype == np.float32 and np.array_equal(got.logits, logits)
-    assert (got.cost, got.counts) == (cost, {"absent_labels": 3})
+    assert (got.cost, got.counts, got.texts) == (cost, {"absent_labels": 3}, answer.texts)
     for mine, wanted in ((got.gradients, gradients), (got.kept, kept)):
         assert (mine is None) == (wanted is None) and (mine is None or np.array_equal(mine, wanted))

@@ -48,6 +48,14 @@ def test_unknown_fields_are_refused() -> None:
 def test_costs_keep_their_value() -> None:
     cost = Cost(1, 2, 3, 0.5, 0.25)
     assert CostRow.of(cost).value() == cost
+    generated = Cost(1, 2, 3, 0.5, 0.25, 2)
+    assert CostRow.of(generated).value() == generated
+
+
+def test_generated_tokens_are_written_where_there_are_any() -> None:
+    assert "output_tokens" not in CostRow.of(Cost(1, 2, 3)).model_dump_json()
+    written = CostRow.of(Cost(1, 2, 3, output_tokens=2)).model_dump_json()
+    assert CostRow.model_validate_json(written).output_tokens == 2
 
 
 def test_rows_are_stamped_with_the_time() -> None:

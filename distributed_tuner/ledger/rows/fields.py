@@ -57,22 +57,33 @@ class Frozen(BaseModel):
 
 
 class CostRow(Frozen):
-    """Cost. ``seconds`` are device seconds, summed over tiles; a query is one candidate on one batch."""
+    """Cost. ``seconds`` are device seconds, summed over tiles; a query is one candidate on one batch.
+
+    ``output_tokens`` of the tokens were generated; left out where none were.
+    """
 
     queries: Count = 0
     forwards: Count = 0
     tokens: Count = 0
     seconds: Seconds = 0.0
     usd: Seconds = 0.0
+    output_tokens: Count = Field(0, exclude_if=lambda count: count == 0)
 
     @classmethod
     def of(cls, cost: Cost) -> "CostRow":
         """Return ``cost`` as it is written down."""
-        return cls(queries=cost.queries, forwards=cost.forwards, tokens=cost.tokens, seconds=cost.seconds, usd=cost.usd)
+        return cls(
+            queries=cost.queries,
+            forwards=cost.forwards,
+            tokens=cost.tokens,
+            seconds=cost.seconds,
+            usd=cost.usd,
+            output_tokens=cost.output_tokens,
+        )
 
     def value(self) -> Cost:
         """Return the cost as the value that can be added up."""
-        return Cost(self.queries, self.forwards, self.tokens, self.seconds, self.usd)
+        return Cost(self.queries, self.forwards, self.tokens, self.seconds, self.usd, self.output_tokens)
 
 
 class TypedRow(Frozen):

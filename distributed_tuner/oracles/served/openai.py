@@ -103,8 +103,8 @@ class OpenAIOracle:
         scores = np.array([forward.scored.scores for forward in forwards], dtype=np.float32)
         shape = (len(request.candidates), len(request.batch.examples), labels.count)
         usage = sum((forward.usage for forward in forwards), Usage())
-        cost = replace(counted(request, usage.read + usage.written), seconds=time.perf_counter() - began)
-        cost = priced(cost, self._config.price, output=usage.written, cached=usage.cached)
+        cost = replace(counted(request, usage.read, usage.written), seconds=time.perf_counter() - began)
+        cost = priced(cost, self._config.price, cached=usage.cached)
         found = answer(scores.reshape(shape), request.batch, cost, counts=counts)
         return replace(found, remarks=remarks, tops=summed(forward.tops for forward in forwards))
 

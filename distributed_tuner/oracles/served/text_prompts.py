@@ -103,7 +103,7 @@ class ServedText:
         batch = request.batch
         output = self.answer_tokens(batch) * len(batch.examples) * len(request.candidates)
         read = sum(self.tokens(c, e, request.prompt) for c in request.candidates for e in batch.examples)
-        return priced(counted(request, read + output), self._config.price, output=output)
+        return priced(counted(request, read, output), self._config.price)
 
     # ------------------------------------------------------------------------------------------------ label words
     def label_tokens(self, batch: Batch) -> LabelTokens:

@@ -87,8 +87,9 @@ class VllmOracle:
         ids = instruction_ids(tokenizer, instruction)
         require_room(len(ids), sampling, self._lines.context)
         made = self._engine.write(ids, sampling, self._lines.end_ids)
-        took = Cost(tokens=len(ids) + len(made), seconds=time.perf_counter() - began)
-        usd = priced(took, self._config.price, output=len(made)).usd
+        seconds = time.perf_counter() - began
+        took = Cost(tokens=len(ids) + len(made), seconds=seconds, output_tokens=len(made))
+        usd = priced(took, self._config.price).usd
         text: str = tokenizer.decode(made, skip_special_tokens=True)
         return Answer(text, len(ids), len(made), took.seconds, usd)
 

@@ -25,13 +25,15 @@ import numpy as np
 from distributed_tuner import __version__
 from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.oracles.base import LossOracle, evaluation, tells_nothing
+from distributed_tuner.oracles.decoding import evaluation_of_texts
 from distributed_tuner.oracles.wrappers.base import WrappedOracle
 from distributed_tuner.values import Array, Cost, Evaluation, Half, OracleInfo, Request, Text
 
 log = logging.getLogger(__name__)
 
-Kept: TypeAlias = tuple[Array, Half]
-"""Logits (E, W) and features (E, V) of one text; no features where no answer words were asked for."""
+Kept: TypeAlias = tuple[Array, Half, tuple[str | None, ...]]
+"""Logits (E, W), features (E, V) and generated texts (E) of one text; no features where no answer words were asked for,
+and no texts where none were."""
 
 FORMAT = 1  # of keys and values
 LOCK_SECONDS = 5.0  # that a locked database is waited for
@@ -87,13 +89,18 @@ class CachedOracle(WrappedOracle):
             answer = self._oracle.evaluate(rest, timeout)
             features = answer.features if wide else np.zeros((len(asked), 0, 0), np.float16)
             assert features is not None
-            rows.update(zip(asked, zip(answer.logits, features, strict=True), strict=True))
+            told = answer.texts or ((),) * len(asked)
+            rows.update(zip(asked, zip(answer.logits, features, told, strict=True), strict=True))
             refusals = bool(answer.counts.get("refused_examples"))
-            self._keep({names[i]: rows[i] for i in asked if i in names and _may_stand(rows[i][0], refusals)})
+            self._keep({names[i]: rows[i] for i in asked if i in names and _may_stand(rows[i], refusals)})
             cost, counts, remarks = answer.cost, counts + Counter(answer.counts), answer.remarks
-        logits = np.stack([rows[i][0] for i in range(len(request.candidates))])
-        features = np.stack([rows[i][1] for i in range(len(request.candidates))]) if wide else None
-        merged = evaluation(logits, request.batch, cost, counts=+counts + self._failed(), features_C_E_V=features)
+        counts = +counts + self._failed()
+        every = [rows[i] for i in range(len(request.candidates))]
+        if request.batch.question == "texts":
+            merged = evaluation_of_texts([texts_E for _, _, texts_E in every], request.batch, cost, counts)
+        else:
+            features = np.stack([row[1] for row in every]) if wide else None
+            merged = evaluation(np.stack([row[0] for row in every]), request.batch, cost, None, counts, features)
         kept = np.array([i in known for i in range(len(rows))]) if known else None
         return replace(merged, kept=kept, remarks=remarks)
 
@@ -101,6 +108,7 @@ class CachedOracle(WrappedOracle):
     def _names(self, request: Request, texts: Mapping[int, str]) -> dict[int, str]:
         """Return the keys of the texts, by the candidates' places."""
         batch = request.batch
+        targets = [example.target for example in batch.examples]
         block = _digest(
             {
                 "identity": self._identity,
@@ -108,6 +116,7 @@ class CachedOracle(WrappedOracle):
                 "label_rule": batch.label_rule,
                 "split": batch.split,
                 **({"answer_words": batch.answer_words} if batch.answer_words else {}),
+                **({"decoding": asdict(decoding), "targets": targets} if (decoding := batch.decoding) else {}),
                 "prompt": asdict(request.prompt),
                 "examples": [(e.uid, e.text, e.cue, e.tail, e.label) for e in batch.examples],
             }
@@ -121,7 +130,11 @@ class CachedOracle(WrappedOracle):
         known: dict[int, Kept] = {}
         try:
             for i, name in names.items():
-                answer = _unpacked(self._answers.get(name), len(batch.examples), len(batch.label_words), words)
+                value = self._answers.get(name)
+                if batch.question == "texts":
+                    answer = _unpacked_texts(value, len(batch.examples))
+                else:
+                    answer = _unpacked(value, len(batch.examples), len(batch.label_words), words)
                 if answer is not None:
                     known[i] = answer
         except FAILURES as error:
@@ -133,9 +146,10 @@ class CachedOracle(WrappedOracle):
         if self._answers is None:
             return
         try:
-            for name, (logits_E_W, features_E_V) in answers.items():
+            for name, (logits_E_W, features_E_V, texts_E) in answers.items():
                 told = np.ascontiguousarray(logits_E_W, dtype="<f4").tobytes()
-                self._answers.set(name, told + np.ascontiguousarray(features_E_V, dtype="<f2").tobytes())
+                told += np.ascontiguousarray(features_E_V, dtype="<f2").tobytes()
+                self._answers.set(name, json.dumps(texts_E).encode() if texts_E else told)
         except FAILURES as error:
             self._give_up(error)
 
@@ -231,10 +245,25 @@ def _unpacked(value: bytes | None, examples: int, labels: int, words: int) -> Ke
     logits: Array = np.frombuffer(value[:split], dtype="<f4").astype(np.float32).reshape(examples, labels)
     features: Half = np.frombuffer(value[split:], dtype="<f2").astype(np.float16)
     shaped = features.reshape(examples, words) if words else features.reshape(0, 0)
-    return (logits, shaped) if _may_stand(logits, False) else None
+    kept: Kept = (logits, shaped, ())
+    return kept if _may_stand(kept, False) else None
 
 
-def _may_stand(logits_E_W: Array, refusals: bool) -> bool:
+def _unpacked_texts(value: bytes | None, examples: int) -> Kept | None:
+    """Return kept texts (E); None where there are none, or what is there cannot be they."""
+    try:
+        told = json.loads(value or b"")
+    except ValueError:
+        return None
+    if not isinstance(told, list) or len(told) != examples or not all(isinstance(text, str) for text in told):
+        return None
+    return np.zeros((examples, 0), np.float32), np.zeros((0, 0), np.float16), tuple(told)
+
+
+def _may_stand(answer: Kept, refusals: bool) -> bool:
     """Tell whether an answer may stand for later ones. A failed or refused example may succeed another time."""
+    logits_E_W, _, texts_E = answer
+    if texts_E:
+        return all(text is not None for text in texts_E)
     wrong = tells_nothing(logits_E_W)[:, None] & (not refusals)
     return bool((np.isfinite(logits_E_W) | wrong).all())
