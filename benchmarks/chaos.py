@@ -210,7 +210,7 @@ def sample(scene: Scene, second: float) -> list[Sample]:
 
 
 def slope(samples: list[Sample], role: str) -> float | None:
-    """Return the MiB that a role's processes gained an hour once they had settled: one slope for all of their lives.
+    """Return the MiB that a role's processes gained an hour after their first minutes, one slope for all lives.
 
     None: none lived long enough to tell.
     """

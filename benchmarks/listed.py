@@ -81,8 +81,8 @@ class Listing:
         return dict(sorted(top.items(), key=lambda pair: -pair[1])[:most])
 
 
-def settled(listing: Listing, task: Task, most: int) -> Task:
-    """Return a task with the words that a run would settle at its gate."""
+def with_words(listing: Listing, task: Task, most: int) -> Task:
+    """Return a task with the words that a run would choose at its sanity check."""
     batch = replace(task.batch("train", range(min(EXAMPLES, len(task.train)))), answer_words=())
     tops = summed(listing.answer(text, batch, most).tops for text in ("", task.manual_prompt))
     words = sorted(tops, key=lambda token: (-tops[token], token))
@@ -93,7 +93,7 @@ def cells_of(name: str, split: int, task: Task, listing: Listing) -> list[Cell]:
     """Return what every head reaches on one split, by how many tokens are told."""
     found = []
     for most in LISTS:
-        seen = settled(listing, task, most)
+        seen = with_words(listing, task, most)
         for label, config in HEADS.items():
             reader = Reader(seen, config, BOTH)
             train, dev = (listing.answer(task.manual_prompt, batch, most) for batch in batches(reader))

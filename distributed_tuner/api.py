@@ -262,9 +262,9 @@ class _Answering:
             _, tree, _ = returned(directory)
             config = experiment_of(recorded(tree)).oracle
             source = self._source
-            settled = config if source is None or source.given else oracle_of(source.tree)
+            resolved = config if source is None or source.given else oracle_of(source.tree)
             build = oracles.build if source is None else source.build
-            self._known = TiledOracle(build(settled), config.tile)
+            self._known = TiledOracle(build(resolved), config.tile)
         return self._known
 
     def __reduce__(self) -> tuple[Any, ...]:

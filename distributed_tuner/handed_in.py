@@ -101,17 +101,17 @@ def _transformers(model: Any, tokenizer: Any) -> Source:
     config = config_of(model)
     return Source(
         written(config),
-        build=lambda settled: BorrowedModel(_same(settled, config), model, tokenizer),
-        count=lambda settled: TokenCounter(_same(settled, config), GivenModel(model, tokenizer)),
+        build=lambda resolved: BorrowedModel(_same(resolved, config), model, tokenizer),
+        count=lambda resolved: TokenCounter(_same(resolved, config), GivenModel(model, tokenizer)),
         given=True,
     )
 
 
-def _same(settled: Any, config: Any) -> Any:
-    """Return the settings as a run has settled them; float32 cannot be had where rounding swamps."""
-    if settled.dtype != config.dtype:
-        raise ModelError(f"the model was handed in as {config.dtype}; hand it in as {settled.dtype} instead")
-    return settled
+def _same(resolved: Any, config: Any) -> Any:
+    """Return the settings as a run has resolved them; float32 cannot be had where rounding swamps."""
+    if resolved.dtype != config.dtype:
+        raise ModelError(f"the model was handed in as {config.dtype}; hand it in as {resolved.dtype} instead")
+    return resolved
 
 
 def _oracle(oracle: Any) -> Source:
@@ -122,8 +122,8 @@ def _oracle(oracle: Any) -> Source:
         raise ConfigError(f"a model must be {KINDS}, but got {type(oracle).__name__}.{lacks}")
     return Source(
         written(GivenOracleConfig(kind="given", name=type(oracle).__name__)),
-        build=lambda settled: oracle,
-        count=lambda settled: GivenCounter(oracle),
+        build=lambda resolved: oracle,
+        count=lambda resolved: GivenCounter(oracle),
         given=True,
         soft=oracle.info.soft,
         knows_words=not isinstance(codec_of(oracle), PlainCodec),

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Later(ModuleType):
-    """Placeholder of a module until ``settle``; imports made before then reach the module itself.
+    """Placeholder of a module until ``load``; imports made before then reach the module itself.
 
     ``stand_ins``: names that an importer takes from it at once, as annotations or for classes that it may want to make.
     """
@@ -24,10 +24,10 @@ class Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name in self._stand_ins:
             return self._stand_ins[name]
-        self.settle()
+        self.load()
         return getattr(import_module(self.__name__), name)
 
-    def settle(self) -> None:
+    def load(self) -> None:
         """Replace it by the module itself, for later imports."""
         self._stand_ins = {}
         package, _, child = self.__name__.rpartition(".")
@@ -46,7 +46,7 @@ def postponed(*modules: Later) -> Iterator[None]:
         yield
     finally:
         for one in placed:
-            one.settle()
+            one.load()
 
 
 def _maker(module: str, name: str) -> type:

@@ -33,7 +33,7 @@ from distributed_tuner.prompts.export import read
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.pool import OraclePool
-from distributed_tuner.runs.startup import Settled, settle
+from distributed_tuner.runs.startup import Started, start_pool
 from distributed_tuner.shipped import search_spaces
 from distributed_tuner.stages.reading import read_by
 from distributed_tuner.tasks.base import Task
@@ -72,13 +72,13 @@ def analyze_effective_dimension(
     with cluster(prepared.experiment.oracle, address, note), LedgerWriter(folder / "ledger.jsonl") as writer:
         prepared = prepared.sized(*room(prepared.experiment.oracle))
         writer.write(RunRow(name="effective-dimension", version=__version__, seed=seed, methods=[]))
-        settled = _settled(prepared, note)
+        started = _started(prepared, note)
         try:
-            measuring = _Measuring(prepared, settled.pool, sizes, seed, forward_only, writer, note)
+            measuring = _Measuring(prepared, started.pool, sizes, seed, forward_only, writer, note)
             parts.append(measuring.of_run(trained) if trained is not None else measuring.of_space())
         finally:
-            statistics = settled.pool.statistics()
-            settled.pool.stop()
+            statistics = started.pool.statistics()
+            started.pool.stop()
             writer.write(
                 RunEndRow(
                     status="done" if len(parts) == (2 if source is None else 1) else "failed",
@@ -130,9 +130,9 @@ def _trained(directory: RunDirectory, prepared: Prepared) -> tuple[Array, Experi
     return rows, plan.experiment, read_by(task, plan.experiment)
 
 
-def _settled(prepared: Prepared, note: Note) -> Settled:
+def _started(prepared: Prepared, note: Note) -> Started:
     names = (f"analysis-{os.getpid()}-{time.time_ns()}/{number}" for number in itertools.count())
-    return settle(prepared, lambda config: Pool.start(config, next(names)), note)
+    return start_pool(prepared, lambda config: Pool.start(config, next(names)), note)
 
 
 class _Measuring:

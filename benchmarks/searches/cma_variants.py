@@ -109,7 +109,7 @@ class Trials:
             center = Center("start", np.zeros(self._dim, dtype=np.float32))
             probe = CmaProbe(config, center, (*self._key, "survey"), 1.0)
             measured = probe.measure(self._losses(probe.candidates))
-            config, used = config.settled(measured.settings if measured else {}), QUERIES
+            config, used = config.resolved(measured.settings if measured else {}), QUERIES
         search = RestrictedCma(config, variant.covariance, self._dim, self._key)
         lines = []
         for mark in marks:

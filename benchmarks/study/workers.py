@@ -30,12 +30,13 @@ from distributed_tuner.storage.files import write_text
 from distributed_tuner.storage.json_files import Told, read_told
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-JOBS, ANSWERS, SETTLED = "jobs", "answers", "settled.json"
+JOBS, ANSWERS, RESOLVED = "jobs", "answers", "resolved.json"
+FORMER = "settled.json"  # its name in studies of older versions
 
 Listener = Callable[[Job, "list[Row] | TunerError"], None]
 
 
-class _Settled(Told):
+class _Resolved(Told):
     """The models as a study's first command found them, by the settings that left something open."""
 
     oracles: dict[str, dict[str, object]]
@@ -49,9 +50,9 @@ def work(jobs: Sequence[Job], out: Path, workers: int, told: Listener) -> None:
     """
     (out / JOBS).mkdir(parents=True, exist_ok=True)
     os.environ.update(dict.fromkeys(THREADS, "1"))
-    settled = _settled(jobs, out)
+    resolved = _resolved(jobs, out)
     left: list[Job] = []
-    for job in (job.with_oracle(settled[_key(job.oracle)]) for job in jobs):
+    for job in (job.with_oracle(resolved[_key(job.oracle)]) for job in jobs):
         rows = done_rows(job, out)
         if rows is None:
             left.append(job)
@@ -92,7 +93,7 @@ def _kept(job: Job, out: Path) -> Kept:
 
 
 # ------------------------------------------------------------------------------------------------------ the model
-def settle(config: OracleConfig) -> OracleConfig:
+def resolve(config: OracleConfig) -> OracleConfig:
     """Return a model's settings with nothing left open that is part of the numbers: precision, products, tiles."""
     info = oracles.build(config).info
     update: dict[str, object] = {}
@@ -103,18 +104,19 @@ def settle(config: OracleConfig) -> OracleConfig:
     return config.model_copy(update=update)
 
 
-def _settled(jobs: Sequence[Job], out: Path) -> dict[str, OracleConfig]:
-    """Return the settled models by ``_key``, those that the study's first command found where it had them."""
-    path = out / SETTLED
-    known = read_told(path, _Settled).oracles if path.exists() else {}
+def _resolved(jobs: Sequence[Job], out: Path) -> dict[str, OracleConfig]:
+    """Return the resolved models by ``_key``, those that the study's first command found where it had them."""
+    path = out / RESOLVED
+    kept = path if path.exists() else out / FORMER
+    known = read_told(kept, _Resolved).oracles if kept.exists() else {}
     wanted = {_key(job.oracle): job.oracle for job in jobs}
     found = {key: type(config).model_validate(known[key]) for key, config in wanted.items() if key in known}
     new = {key: config for key, config in wanted.items() if key not in known}
     if new:
         with _pool(1) as pool:
-            found |= dict(zip(new, pool.map(settle, new.values()), strict=True))
+            found |= dict(zip(new, pool.map(resolve, new.values()), strict=True))
         told = {**known, **{key: config.model_dump(mode="json") for key, config in found.items()}}
-        write_text(path, _Settled(oracles=told).model_dump_json(indent=1) + "\n")
+        write_text(path, _Resolved(oracles=told).model_dump_json(indent=1) + "\n")
     return found
 
 

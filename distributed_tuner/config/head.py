@@ -18,7 +18,7 @@ SAMPLED = Read(("words",), "answer_words", where=(None,))
 
 class AutoHeadConfig(Config):
     """``vocabulary`` where the oracle tells the scores of many words, ``bias`` where it tells those of label words
-    alone. Settled once a run and recorded in config.json."""
+    alone. Chosen once a run and recorded in config.json."""
 
     kind: Literal["auto"] = "auto"
 

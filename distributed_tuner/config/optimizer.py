@@ -47,7 +47,7 @@ class OptimizerSettings(Config):
     def radius(self) -> float | None:
         """The distance that ``radius_setting`` names; None where it names none or is left to be measured."""
         name = self.radius_setting
-        return None if name is None or name in self.unsettled else float(getattr(self, name))
+        return None if name is None or name in self.unresolved else float(getattr(self, name))
 
     @property
     def plans_ahead(self) -> bool:
@@ -57,7 +57,7 @@ class OptimizerSettings(Config):
     @property
     def radius_is_measured(self) -> bool:
         """Whether how far the first step's candidates go is left to be measured."""
-        return self.radius_setting in self.unsettled
+        return self.radius_setting in self.unresolved
 
     @property
     def measurable(self) -> tuple[str, ...]:
@@ -65,21 +65,21 @@ class OptimizerSettings(Config):
         return ()
 
     @property
-    def unsettled(self) -> tuple[str, ...]:
+    def unresolved(self) -> tuple[str, ...]:
         """The settings that are left to be measured."""
         return tuple(name for name in self.measurable if getattr(self, name) == "auto")
 
-    def settled(self, measured: Mapping[str, float]) -> Self:
+    def resolved(self, measured: Mapping[str, float]) -> Self:
         """Return the settings with measured numbers where "auto" stands, or the defaults where none was measured."""
         fields = type(self).model_fields
         return self.model_copy(
-            update={name: measured.get(name, fields[name].default) for name in self.unsettled},
+            update={name: measured.get(name, fields[name].default) for name in self.unresolved},
         )
 
     def chosen(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Return all measurable settings by name, as ``settled`` has them; those that are known."""
-        settled = self.settled(measured)
-        return {name: getattr(settled, name) for name in self.measurable}
+        """Return all measurable settings by name, as ``resolved`` has them; those that are known."""
+        resolved = self.resolved(measured)
+        return {name: getattr(resolved, name) for name in self.measurable}
 
     @property
     def race_examples(self) -> int:
@@ -317,16 +317,16 @@ class CustomOptimizerConfig(OptimizerSettings, CustomPart):
         return tuple(name for name, value in self.settings.items() if value == "auto")
 
     @property
-    def unsettled(self) -> tuple[str, ...]:
+    def unresolved(self) -> tuple[str, ...]:
         return self.measurable
 
-    def settled(self, measured: Mapping[str, float]) -> Self:
-        numbers = {name: measured[name] for name in self.unsettled if name in measured}
-        given = {name: value for name, value in self.settings.items() if name not in self.unsettled}
+    def resolved(self, measured: Mapping[str, float]) -> Self:
+        numbers = {name: measured[name] for name in self.unresolved if name in measured}
+        given = {name: value for name, value in self.settings.items() if name not in self.unresolved}
         return self.model_copy(update={"settings": given | numbers})
 
     def chosen(self, measured: Mapping[str, float]) -> dict[str, float]:
-        return {name: measured[name] for name in self.unsettled if name in measured}
+        return {name: measured[name] for name in self.unresolved if name in measured}
 
 
 OptimizerConfig: TypeAlias = Annotated[

@@ -76,7 +76,7 @@ class OracleBase(Config):
     ] = "auto"
     """Oracle actors, each with a model of its own: a number, or {min, max, queue, idle_seconds} for a pool that grows
     and shrinks. "auto": as many as there are cores (GPUs, with ``gpus``) and tiles to compute at the same time, if
-    memory suffices; settled once a run and recorded in config.json. Changes the speed, never the numbers."""
+    memory suffices; chosen once a run and recorded in config.json. Changes the speed, never the numbers."""
     market: Literal["spot", "on-demand"] | None = None
     """Machines that the actors are for, by Ray's node label ray.io/market-type. "spot": these, and on-demand ones where
     there are none; "on-demand": these alone. None: any, also in a cluster without labels."""
@@ -103,7 +103,7 @@ class OracleBase(Config):
 
     @property
     def pool(self) -> Elastic:
-        """The pool's limits; those of a fixed number have no room between them. One actor where it is not settled."""
+        """The pool's limits; those of a fixed number have no room between them. One actor until it is chosen."""
         if isinstance(self.actors, Elastic):
             return self.actors
         number = 1 if self.actors == "auto" else self.actors

@@ -40,11 +40,11 @@ def build(config: HeadConfig, classes: int) -> Head:
     """Return the head that ``config`` describes, to be fitted. ``classes``: W.
 
     Raises:
-        ConfigError: ``kind: auto`` is not settled yet.
+        ConfigError: ``kind: auto`` is not resolved yet.
     """
     match config:
         case AutoHeadConfig():
-            raise ConfigError("a head must be settled before it is fitted, but it is 'auto'; choose a kind")
+            raise ConfigError("a head must be resolved before it is fitted, but it is 'auto'; choose a kind")
         case LabelWordsHeadConfig():
             return LabelWordsHead(classes)
         case BiasHeadConfig(strength=strength):

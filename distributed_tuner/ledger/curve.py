@@ -29,11 +29,11 @@ class Curve:
         self._width = len(names)
         self._full = MOST * self._width
         self._numbers = array("d")
-        self._settled: tuple[float, ...] = ()  # the place of the last row that was put together with others, and more
+        self._merged_up_to: tuple[float, ...] = ()  # behind the last row that was merged with others
 
     def add(self, row: tuple[float, ...]) -> None:
         """Take a row: its stage, where it stands in that, 1, and the numbers in the order of their names."""
-        if row > self._settled:
+        if row > self._merged_up_to:
             self._numbers.extend(row)
             if len(self._numbers) >= self._full:
                 self._make_room()
@@ -73,7 +73,7 @@ class Curve:
         older, newer = rows[: -MOST // 4], rows[-MOST // 4 :]
         if len(older) > MOST // 4:
             older = self._joined(older, MOST // 4)
-            self._settled = (older[-1, 0], older[-1, 1], math.inf)
+            self._merged_up_to = (older[-1, 0], older[-1, 1], math.inf)
         self._numbers = array("d", np.concatenate([older, newer]).tobytes())
 
     def _joined(self, rows: Array64, groups: int) -> Array64:

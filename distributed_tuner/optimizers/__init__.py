@@ -88,7 +88,7 @@ def build_probe(config: OptimizerConfig, *, start: Start, key: Key, unit: float)
     how long a standard deviation of the model's embeddings is in coordinates. Raises ConfigError where nothing can
     measure them.
     """
-    if not config.unsettled:
+    if not config.unresolved:
         return None
     if isinstance(config, CustomOptimizerConfig):
         return own_probe(config, start, key, unit)

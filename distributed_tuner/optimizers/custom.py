@@ -47,7 +47,7 @@ def own_probe(config: CustomOptimizerConfig, start: Start, key: Key, unit: float
     if found.probe is None:
         raise ConfigError(
             f"settings that are auto are measured by the class's probe, but {config.import_path} has none and"
-            f" {', '.join(config.unsettled)} is auto; give a value, or write probe (docs/extending.md)"
+            f" {', '.join(config.unresolved)} is auto; give a value, or write probe (docs/extending.md)"
         )
     probe = made(config, found.probe, {"start": start, "key": key, "unit": unit})
     require_methods(config, probe, ("candidates", "measure"), Probe)
@@ -97,7 +97,7 @@ class _WatchedProbe:
             found = self._probe.measure(losses)
         if found is None:
             return None
-        wanted = self._config.unsettled
+        wanted = self._config.unresolved
         for name, value in found.settings.items():
             if name not in wanted or not _is_number(value):
                 raise PartError(

@@ -68,6 +68,6 @@ class LatentSpace:
 def _number(config: LatentSettings) -> float:
     if config.alpha == "auto":
         raise ConfigError(
-            "a subspace is searched at a measured width, but alpha is still auto: settle it first (settled)"
+            "a subspace is searched at a measured width, but alpha is still auto: resolve it first (resolved)"
         )
     return config.alpha

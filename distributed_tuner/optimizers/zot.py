@@ -110,8 +110,8 @@ class Zot(Optimizer):
 def _numbers(config: ZotConfig) -> tuple[int, float, float]:
     if config.points == "auto" or config.rho == "auto" or config.learning_rate == "auto":
         raise ConfigError(
-            f"zot takes steps with measured settings, but {', '.join(config.unsettled)} are still auto: settle them"
-            " first (ZotConfig.settled)"
+            f"zot takes steps with measured settings, but {', '.join(config.unresolved)} are still auto: resolve them"
+            " first (ZotConfig.resolved)"
         )
     return config.points, config.rho, config.learning_rate
 

@@ -8,14 +8,14 @@ from distributed_tuner.preflight.precision_cases import ASKS, QUERIES, cases
 from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.preflight.projection import timed
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.stages.reading import Reader, settled_head
+from distributed_tuner.stages.reading import Reader, head_for_costs
 from distributed_tuner.stages.validation import batches
 from distributed_tuner.values import Cost, Point, Request, Text
 
 
 def baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     total = Cost()
-    head = settled_head(prepared.experiment.head)
+    head = head_for_costs(prepared.experiment.head)
     asked = []
     for _, task in prepared.baselines():
         reader = Reader(task, head)

@@ -60,7 +60,7 @@ def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case
     for experiment, task in zip(experiments, tasks, strict=True):
         search = next((stage for stage in experiment.stages if isinstance(stage, SearchStageConfig)), None)
         if search is not None and _is_calibrated(search.optimizer):
-            optimizer, spec = search.optimizer.settled({}), prompt_spec(experiment.prompt, task)
+            optimizer, spec = search.optimizer.resolved({}), prompt_spec(experiment.prompt, task)
             case = Case(optimizer, experiment.seed, experiment.task.split_seed, task, spec)
             found.setdefault((optimizer.kind, optimizer.radius, task, spec), case)
     ranked: list[tuple[int, float, Case]] = []

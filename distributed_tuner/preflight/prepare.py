@@ -35,7 +35,7 @@ from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.runs.directory import RunDirectory, data_root
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.resuming import space_record, trials_of
-from distributed_tuner.stages.reading import read_by, settled_kind
+from distributed_tuner.stages.reading import read_by, resolved_head
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost
 
@@ -94,7 +94,7 @@ def prepare_plans(
     build_task = _remember(lambda config, others: build(config, root, others))
     built = [build_task(plan.experiment.task, templates_tried(plan.experiment)) for plan in plans]
     auto_head = all(isinstance(plan.experiment.head, AutoHeadConfig) for plan in plans)
-    plans = [plan.with_head(settled_kind(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
+    plans = [plan.with_head(resolved_head(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
     _require_one_head(plans)

@@ -61,7 +61,7 @@ class Rehearsal:
         words = space.words_beforehand(has_tokenizer)
         optimizer, twin = (
             optimizers.build(
-                config.settled({}), dim=space.dim, key=key, steps=steps, start=space.start, vocabulary=words
+                config.resolved({}), dim=space.dim, key=key, steps=steps, start=space.start, vocabulary=words
             )
             for _ in range(2)
         )

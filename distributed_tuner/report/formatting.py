@@ -67,23 +67,23 @@ BASELINES = {
 
 
 def survey(row: SurveyRow) -> str:
-    """Return what a survey settled, and on what grounds."""
+    """Return the settings that a survey chose, and its measurements."""
     settings = {name.replace("_", " "): value for name, value in row.settings.items()}
     named = (f"{name} {value:{'.0f' if value.is_integer() else '.3g'}}" for name, value in settings.items())
-    settled = f"{', '.join(named)} after {row.cost.queries} queries".lstrip()
+    chosen = f"{', '.join(named)} after {row.cost.queries} queries".lstrip()
     if row.falls:
         expected = ", ".join(f"{fall:.2g} at {radius}" for radius, fall in row.falls.items())
-        return f"{settled}; what a generation should lower the loss by: {expected}"
+        return f"{chosen}; what a generation should lower the loss by: {expected}"
     if not row.note and row.trace is None:  # of a probe that is not ours
         told = "".join(f"; {name} {value:.3g}" for name, value in row.told.items())
-        return f"{settled}{told}"
+        return f"{chosen}{told}"
     if row.trace is None or row.norm is None or row.effective_dimension is None:
-        return f"{settled}; the defaults for what is auto: {row.note}"
+        return f"{chosen}; the defaults for what is auto: {row.note}"
     unseen = row.snr is None or row.noise is None
     noise = "none" if unseen else f"{row.noise:.2g} (signal-to-noise {row.snr:.3g} at rho)"
     error = "" if row.trace_error is None else f" +- {row.trace_error:.2g}"
     return (
-        f"{settled}; noise of a loss {noise}, trace {row.trace:.3g}{error}, norm {row.norm:.3g}, effective dimension"
+        f"{chosen}; noise of a loss {noise}, trace {row.trace:.3g}{error}, norm {row.norm:.3g}, effective dimension"
         f" {row.effective_dimension:.2g} or more"
     )
 

@@ -251,7 +251,7 @@ def calibration(digest: Digest) -> str | None:
 
 
 def event_lines(digest: Digest) -> list[EventLine]:
-    """Return the events in the order they happened, what the sanity check noted, and what surveys settled."""
+    """Return the events in the order they happened, what the sanity check noted, and settings that surveys measured."""
     start = digest.sessions[0].first if digest.sessions else 0.0
     noted = [
         *((row.time, row.trial_id or "", row.kind.replace("_", " "), row.message) for row in digest.events),

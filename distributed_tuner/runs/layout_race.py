@@ -46,8 +46,8 @@ def race_layouts(
             rows.append(known[key])
             note(told(known[key]))
         budget = _less(plan.experiment.budget, known[key].cost.value())
-        settled = prompt.model_copy(update={"layout": known[key].chosen})
-        prepared = prepared.with_prompt(index, settled, budget)
+        resolved = prompt.model_copy(update={"layout": known[key].chosen})
+        prepared = prepared.with_prompt(index, resolved, budget)
     return replace(prepared, undecided=()), rows
 
 

@@ -100,7 +100,7 @@ class Progress:
         self.note(f"{trial_id}: restart after {row.spent.queries} queries: {_outcome(row)}")
 
     def survey(self, trial_id: str, row: SurveyRow) -> None:
-        """A survey has settled a search's settings."""
+        """A survey has chosen a search's settings."""
         self.note(f"{trial_id}: {formatting.survey(row)}")
 
     def screen(self, trial_id: str, row: ScreenRow) -> None:

@@ -33,7 +33,7 @@ from distributed_tuner.runs.observer import Observer
 from distributed_tuner.runs.pool import OraclePool, Statistics
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.recorder import Recorder
-from distributed_tuner.runs.startup import Settled, settle, settle_again
+from distributed_tuner.runs.startup import Started, start_pool, start_pool_again
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo
@@ -122,12 +122,12 @@ class Run:
             note(told)
         for warning in self._prepared.warnings:
             note(f"warning: {warning}")
-        settled = self._settled()
-        pool, oracle = settled.pool, settled.pool.oracle
+        started = self._started()
+        pool, oracle = started.pool, started.pool.oracle
         for told in oracle.info.extra.get("notes", "").splitlines():  # what shows when a model is loaded
             if told not in self._prepared.notes:
                 note(told)
-        self._prepared = self._prepared.with_oracle(settled.oracle).with_answer_words(settled.answer_words)
+        self._prepared = self._prepared.with_oracle(started.oracle).with_answer_words(started.answer_words)
         if self._prepared.experiment.head.kind != experiment.head.kind:
             note(f"head: {self._prepared.experiment.head.kind}, as answers tell of label words alone")
         self._prepared, layouts = race_layouts(self._prepared, oracle, note)
@@ -147,13 +147,13 @@ class Run:
         )
         for warning in () if self._resume else self._prepared.warnings:
             writer.write(EventRow(kind=DATA_WARNING, message=warning))
-        for calibration in settled.calibrations:
+        for calibration in started.calibrations:
             writer.write(calibration)
-        for parity in settled.parities:
+        for parity in started.parities:
             writer.write(parity)
         for layout in layouts:
             writer.write(layout)
-        _write_events(settled.before, writer)
+        _write_events(started.before, writer)
         try:
             measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, self._observer)
             status = self._run_trials(pool)
@@ -171,11 +171,11 @@ class Run:
                 RunEndRow(
                     status=status,
                     wall_seconds=time.monotonic() - self._began,
-                    oracle_busy_seconds=settled.before.busy_seconds + statistics.busy_seconds,
+                    oracle_busy_seconds=started.before.busy_seconds + statistics.busy_seconds,
                     oracle_actors=statistics.most_up or experiment.oracle.first_actors,
-                    tiles=settled.before.tiles + statistics.tiles,
-                    retries=settled.before.retries + statistics.retries,
-                    counts=dict(settled.before.counts + statistics.counts),
+                    tiles=started.before.tiles + statistics.tiles,
+                    retries=started.before.retries + statistics.retries,
+                    counts=dict(started.before.counts + statistics.counts),
                 )
             )
             if status == "interrupted":  # a stopped job has only seconds, and the model may be slow
@@ -188,9 +188,10 @@ class Run:
         return Finished(status, report, self._summary())
 
     # ------------------------------------------------------------------------------------------------ parts
-    def _settled(self) -> Settled:
-        """Start the pool; a new run settles what is left to be chosen, a resumed one has it in its config.json."""
-        return (settle_again if self._resume else settle)(self._prepared, self._backend.start, self._observer.note)
+    def _started(self) -> Started:
+        """Start the pool; a new run chooses what is "auto", a resumed one has it in its config.json."""
+        start = start_pool_again if self._resume else start_pool
+        return start(self._prepared, self._backend.start, self._observer.note)
 
     def _hear(self, pool: OraclePool) -> Statistics:
         """Return the pool's events. A smaller tile is in config.json before its event is reported."""

@@ -1,7 +1,7 @@
-"""Startup of a new run: tile size and precision, settled once for all of its actors.
+"""Startup of a new run: tile size and precision, chosen once for all of its actors.
 
 Both are part of the numbers. They are written into config.json, and a resumed run takes them from there. Then, in a
-resumed run as well, the oracle must pass the sanity check (gate.py).
+resumed run as well, the oracle must pass the sanity check (sanity_check.py).
 """
 
 import math
@@ -34,7 +34,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Started:
     """The pool that the run works with, its settings, and what was measured to find them and to pass the sanity check.
 
     ``before``: statistics of a pool that was stopped again. ``tops``: tokens other than the label words that a server
@@ -60,7 +60,7 @@ class Settled:
         return tuple(likeliest[: count - len(batch.label_words)])
 
 
-def settle(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Settled:
+def start_pool(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Started:
     """Start the pool, choose its tile size, and calibrate its precision; where rounding swamps, start it in float32.
 
     Raises:
@@ -70,39 +70,39 @@ def settle(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note
     config = _with_whole_path(prepared.experiment.oracle)
     pool = start(config)
     try:
-        tile = _settle_tile(prepared, pool, note)
+        tile = _choose_tile(prepared, pool, note)
         rows = _calibrations(prepared, pool, note)
         suffices = all(row.used == row.dtype for row in rows)
         if not suffices and not (isinstance(config, TransformersOracleConfig) and config.dtype == "auto"):
             raise _refusal(rows, getattr(config, "given", False))
-        settled = Settled(pool, _recorded(config, pool, tile), rows)
+        started = Started(pool, _recorded(config, pool, tile), rows)
     except BaseException:
         pool.stop()
         raise
     if suffices:
-        return _passed(settled, prepared, note)
+        return _passed(started, prepared, note)
     before = pool.statistics()
     pool.stop()
     note("starting the oracle actor(s) again in float32")
     config = config.model_copy(update={"dtype": "float32"})
     pool = start(config)
-    settled = Settled(pool, _recorded(config, pool, _settle_tile(prepared, pool, note)), rows, before)
-    return _passed(settled, prepared, note)
+    started = Started(pool, _recorded(config, pool, _choose_tile(prepared, pool, note)), rows, before)
+    return _passed(started, prepared, note)
 
 
-def settle_again(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Settled:
+def start_pool_again(prepared: Prepared, start: Callable[[OracleConfig], OraclePool], note: Note) -> Started:
     """Start the pool of a resumed run, as its config.json says, and see it through the sanity check once more.
 
     Raises:
         ModelError: the model cannot be loaded, or the oracle's answers do not agree with each other.
     """
     config = _with_whole_path(prepared.experiment.oracle)
-    return _passed(Settled(start(config), config, []), prepared, note)
+    return _passed(Started(start(config), config, []), prepared, note)
 
 
-def _passed(settled: Settled, prepared: Prepared, note: Note) -> Settled:
+def _passed(started: Started, prepared: Prepared, note: Note) -> Started:
     """Pass the sanity check; stop the pool where it refuses. The answers of a noisy endpoint are kept no more."""
-    pool, oracle = settled.pool, settled.oracle
+    pool, oracle = started.pool, started.oracle
     try:
         parities, tops = pass_sanity_check(prepared, pool, note)
         if oracle.cache is not None and any(row.noisy for row in parities):
@@ -111,7 +111,7 @@ def _passed(settled: Settled, prepared: Prepared, note: Note) -> Settled:
     except BaseException:
         pool.stop()
         raise
-    return replace(settled, oracle=oracle, parities=parities, tops=tops)
+    return replace(started, oracle=oracle, parities=parities, tops=tops)
 
 
 def _with_whole_path(config: OracleConfig) -> OracleConfig:
@@ -123,14 +123,14 @@ def _with_whole_path(config: OracleConfig) -> OracleConfig:
 
 def _recorded(config: OracleConfig, pool: OraclePool, tile: Tile) -> OracleConfig:
     """Return the settings as config.json holds them: nothing in them is left to be chosen again."""
-    settled: dict[str, object] = {"tile": tile}
+    chosen: dict[str, object] = {"tile": tile}
     if isinstance(config, TransformersOracleConfig):
-        settled |= {"dtype": pool.oracle.info.dtype, "linear": pool.oracle.info.extra["linear"]}
-    return config.model_copy(update=settled)
+        chosen |= {"dtype": pool.oracle.info.dtype, "linear": pool.oracle.info.extra["linear"]}
+    return config.model_copy(update=chosen)
 
 
 # ------------------------------------------------------------------------------------------------------- tile size
-def _settle_tile(prepared: Prepared, pool: OraclePool, note: Note) -> Tile:
+def _choose_tile(prepared: Prepared, pool: OraclePool, note: Note) -> Tile:
     tile, device = pool.config.tile, pool.oracle.info.device
     if tile.candidates != "auto":
         return tile

@@ -68,7 +68,7 @@ class StageFactory:
             return self._restart(config, setup, state, accounting)
         first = index == 0 and not state.surveyed and state.screened is None
         plan = setup.schedule.plan(index, None if first else state.opened)
-        if isinstance(config, SearchStageConfig) and config.optimizer.unsettled:
+        if isinstance(config, SearchStageConfig) and config.optimizer.unresolved:
             return self._survey(config, setup, state, accounting)
         if not restored:
             state.horizon = setup.schedule.horizon(index, plan)

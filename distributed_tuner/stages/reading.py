@@ -66,7 +66,7 @@ class TrainScore:
     metric: float
 
 
-def settled_kind(experiment: Experiment, task: Task) -> HeadConfig:
+def resolved_head(experiment: Experiment, task: Task) -> HeadConfig:
     """Return the head of an experiment; of "auto" the strongest that the oracle and the shots allow."""
     if not isinstance(experiment.head, AutoHeadConfig):
         return experiment.head
@@ -93,8 +93,8 @@ def fitted_on(experiment: Experiment) -> tuple[Split, ...]:
     return BOTH if rules <= {"cross_validation"} else BOTH[:1]
 
 
-def settled_head(config: HeadConfig) -> HeadConfig:
-    """Return a head to reckon with: an "auto" that is not settled yet costs what label words cost."""
+def head_for_costs(config: HeadConfig) -> HeadConfig:
+    """Return a head to project costs with: an "auto" that is not resolved yet costs what label words cost."""
     return LabelWordsHeadConfig(kind="label_words") if isinstance(config, AutoHeadConfig) else config
 
 
@@ -102,7 +102,7 @@ class Reader:
     """Reads answers for one task. ``on``: what the head that goes with a prompt is fitted to."""
 
     def __init__(self, task: Task, config: HeadConfig, on: tuple[Split, ...] = BOTH) -> None:
-        assert not isinstance(config, AutoHeadConfig), "the head is settled before anything is read"
+        assert not isinstance(config, AutoHeadConfig), "the head is resolved before anything is read"
         self.task = task
         self._config = config
         self.on = on

@@ -13,7 +13,7 @@ from distributed_tuner.config.stage import GradientStageConfig, RestartStageConf
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.prompts.spec import NO_ROWS, unframed
 from distributed_tuner.stages.prompt_space import PromptSpace
-from distributed_tuner.stages.reading import Reader, settled_head
+from distributed_tuner.stages.reading import Reader, head_for_costs
 from distributed_tuner.stages.screen_prompts import longest_prompt, screen_queries, screened_batch, wordings
 from distributed_tuner.stages.step_plan import StagePlan, fits, plan_stage
 from distributed_tuner.stages.validation import batches, eval_cost
@@ -35,7 +35,7 @@ class StageSchedule:
     def __init__(self, experiment: Experiment, task: Task, space: PromptSpace, costs: Costs) -> None:
         self.stages = experiment.stage_schedule
         self._experiment = experiment
-        self._head = settled_head(experiment.head)
+        self._head = head_for_costs(experiment.head)
         self._reader = Reader(task, self._head)
         self._task = task
         self._space = space
@@ -160,7 +160,7 @@ class StageSchedule:
     def _built(self, config: TunedStageConfig) -> optimizers.Optimizer:
         """Return a stage's optimizer, to be asked what its steps take."""
         key, stand_ins = (self._experiment.seed,), ("a", "b")
-        optimizer = config.optimizer.settled({})
+        optimizer = config.optimizer.resolved({})
         return optimizers.build(optimizer, dim=self._space.dim, key=key, steps=1, vocabulary=stand_ins)
 
     def _survey_cost(self, stage: int) -> Cost:

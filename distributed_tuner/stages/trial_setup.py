@@ -8,7 +8,7 @@ from distributed_tuner.config.stage import RestartStageConfig, SearchStageConfig
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.prompts.spec import framed, unframed
 from distributed_tuner.stages.prompt_space import PromptSpace, prompt_space
-from distributed_tuner.stages.reading import Reader, fitted_on, settled_head
+from distributed_tuner.stages.reading import Reader, fitted_on, head_for_costs
 from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.selection import Rule
 from distributed_tuner.stages.trial_state import Found, TrialState
@@ -42,7 +42,7 @@ class TrialSetup:
             task,
             space,
             StageSchedule(experiment, task, space, oracle),
-            Reader(task, settled_head(experiment.head), fitted_on(experiment)),
+            Reader(task, head_for_costs(experiment.head), fitted_on(experiment)),
             rules[0] if rules else "cross_validation",
         )
 
@@ -62,7 +62,7 @@ class TrialSetup:
     def reader_of_words(self) -> Reader:
         """What reads prompts in words: their texts have no instruction in front."""
         task = unframed(self.task, self.experiment.prompt)
-        return Reader(task, settled_head(self.experiment.head), fitted_on(self.experiment))
+        return Reader(task, head_for_costs(self.experiment.head), fitted_on(self.experiment))
 
 
 def _screened(experiment: Experiment, task: Task, found: Found) -> tuple[Experiment, Task]:
@@ -78,5 +78,5 @@ def _surveyed(experiment: Experiment, place: int, measured: dict[str, float]) ->
     stages = list(experiment.stages)
     stage = stages[place]
     assert isinstance(stage, SearchStageConfig)
-    stages[place] = stage.model_copy(update={"optimizer": stage.optimizer.settled(measured)})
+    stages[place] = stage.model_copy(update={"optimizer": stage.optimizer.resolved(measured)})
     return experiment.model_copy(update={"stages": tuple(stages)})

@@ -1,7 +1,7 @@
 """The shipped task: which of four teams should get a customer's message. 240 messages as pool, 288 as test.
 
 The messages were written for this project and hold no real persons or brands. Many name things that belong to another
-team than the one which should get them, so the words alone do not settle the answer.
+team than the one which should get them, so the words alone do not decide the answer.
 """
 
 from collections.abc import Sequence

@@ -277,7 +277,7 @@ class OptimizerSuite:
         optimizer = self.make(config)
         assert config.is_discrete == optimizer.is_discrete
         assert optimizer.kind and config.label
-        assert config.settled({}).unsettled == ()
+        assert config.resolved({}).unresolved == ()
         assert config.radius is None or config.radius > 0
 
     def test_a_run_can_calibrate_it_and_check_rehearses_it(self, config: Settings) -> None:

@@ -29,7 +29,7 @@ def hidden(asked: Asked) -> Reply:
     return answered(asked, {" great": -1.5, " terrible": -1.5, said: -1.6, " the": -3.0})
 
 
-def test_what_a_head_reads_is_settled_at_the_gate_and_goes_with_the_prompt(
+def test_words_that_a_head_reads_are_chosen_at_the_sanity_check_and_goes_with_the_prompt(
     ray_cluster: None, server: CompletionsServer, reviews: Path, tmp_path: Path
 ) -> None:
     settings = {"kind": "openai", "model": "m", "base_url": server.url, "api": "completions"}

@@ -10,10 +10,10 @@ from benchmarks.chaos import _choose as choose
 def life(pid: int, level: float, an_hour: float, role: str = "driver") -> list[Sample]:
     """Return samples of a process that starts far too large, and then grows from a level on."""
     ages = np.arange(0.0, 600.0, 5.0)
-    settled = ages > SETTLE_SECONDS
+    steady = ages > SETTLE_SECONDS
     return [
         Sample(role, pid, 0.0, age, level + an_hour * age / 3600 if later else 10 * level)
-        for age, later in zip(ages, settled, strict=True)
+        for age, later in zip(ages, steady, strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ from benchmarks.study.plan import UNTUNED, Job, jobs_of, said_of
 from benchmarks.study.rows import Row
 from benchmarks.study.settings import Study, read_study
 from benchmarks.study.untuned import ask_untuned
-from benchmarks.study.workers import ANSWERS, JOBS, carry_out, done_rows, settle
+from benchmarks.study.workers import ANSWERS, JOBS, carry_out, done_rows, resolve
 from distributed_tuner import optimizers, oracles
 from distributed_tuner.config.first_order import AdamWConfig, SgdConfig, TrainableConfig
 from distributed_tuner.config.optimizer import CmaConfig, RandomSearchConfig, ZotConfig
@@ -49,7 +49,7 @@ def study_of(**changes: Any) -> Study:
 
 def jobs(**changes: Any) -> dict[str, Job]:
     found = jobs_of(study_of(**changes), None, Path())
-    return {job.name: job.with_oracle(settle(job.oracle)) for job in found}
+    return {job.name: job.with_oracle(resolve(job.oracle)) for job in found}
 
 
 @pytest.fixture

@@ -72,5 +72,5 @@ def test_heads_by_texts_without_content_need_them() -> None:
 
 
 def test_auto_is_no_head_yet() -> None:
-    with pytest.raises(ConfigError, match="settled"):
+    with pytest.raises(ConfigError, match="resolved"):
         heads.build(AutoHeadConfig(), CLASSES)

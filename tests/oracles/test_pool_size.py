@@ -56,7 +56,7 @@ def test_engines_and_servers_need_one_actor() -> None:
     assert (sized(server, slots=8, tiles=9).actors, sized(server, slots=8, tiles=9).threads) == (1, 1)
 
 
-def test_a_pool_that_is_not_settled_is_one_actor() -> None:
+def test_a_pool_that_is_not_sized_yet_is_one_actor() -> None:
     config = AnalyticOracleConfig(kind="analytic")
     assert (config.first_actors, config.most_actors, config.thread_count) == (1, 1, 1)
 

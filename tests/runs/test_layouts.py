@@ -68,14 +68,14 @@ def test_the_layout_that_reaches_the_lowest_loss_is_taken_and_paid_for(space: Sp
     prepared, oracle = space()
     assert prepared.undecided == (0,)
     notes: list[str] = []
-    settled, (row,) = race_layouts(prepared, oracle, notes.append)
+    resolved, (row,) = race_layouts(prepared, oracle, notes.append)
     assert set(row.losses) == {"prefix", "suffix", "instruction_suffix"}
     assert row.losses[row.chosen] == min(loss for loss in row.losses.values() if loss is not None)
-    assert layout_of(settled) == row.chosen and settled.undecided == ()
+    assert layout_of(resolved) == row.chosen and resolved.undecided == ()
     assert row.cost.queries == sum(row.queries.values())
-    assert settled.experiment.budget.queries == 1000 - row.cost.queries
+    assert resolved.experiment.budget.queries == 1000 - row.cost.queries
     assert notes == [told(row)] and row.chosen in notes[0]
-    framed = settled.tasks[0].train[0].text.startswith("Classify the movie review\n")
+    framed = resolved.tasks[0].train[0].text.startswith("Classify the movie review\n")
     assert framed is (row.chosen == "instruction_suffix")
     again, (same,) = race_layouts(prepared, oracle, notes.append)
     assert same.losses == row.losses and layout_of(again) == row.chosen
@@ -91,17 +91,17 @@ def test_trials_alike_share_one_race(space: Space) -> None:
         return inner(request)
 
     oracle.evaluate = counted  # type: ignore[method-assign,assignment]
-    settled, rows = race_layouts(prepared, oracle, lambda note: None)
-    assert len(settled.plans) == 2 and len(rows) == 1 and len(asked) == 3
-    assert len({plan.experiment.budget.queries for plan in settled.plans}) == 1
+    resolved, rows = race_layouts(prepared, oracle, lambda note: None)
+    assert len(resolved.plans) == 2 and len(rows) == 1 and len(asked) == 3
+    assert len({plan.experiment.budget.queries for plan in resolved.plans}) == 1
 
 
 def test_a_budget_of_which_a_race_would_take_too_much_is_left_alone(space: Space) -> None:
     prepared, oracle = space(budget={"queries": 60})
     before = layout_of(prepared)
-    settled, rows = race_layouts(prepared, oracle, lambda note: None)
-    assert rows == [] and layout_of(settled) == before != "auto"
-    assert settled.experiment.budget.queries == 60
+    resolved, rows = race_layouts(prepared, oracle, lambda note: None)
+    assert rows == [] and layout_of(resolved) == before != "auto"
+    assert resolved.experiment.budget.queries == 60
 
 
 @pytest.mark.parametrize("more", [{"prompt": {"length": 4, "layout": "prefix"}}, WORDS])

@@ -113,7 +113,7 @@ def test_cma_is_not_built_before_its_width_is_known() -> None:
     config = CmaConfig(alpha="auto")
     with pytest.raises(ConfigError, match="alpha is still auto"):
         build(config, dim=4, key=(0,), steps=3)
-    assert config.settled({"alpha": 0.4}) == CmaConfig(alpha=0.4)
+    assert config.resolved({"alpha": 0.4}) == CmaConfig(alpha=0.4)
 
 
 def test_precision_is_not_calibrated_at_a_width_that_is_measured() -> None:

@@ -17,7 +17,7 @@ from distributed_tuner.config.head import (
     VocabularyHeadConfig,
 )
 from distributed_tuner.config.validation import experiment_of
-from distributed_tuner.stages.reading import Reader, fitted_on, read_by, settled_kind
+from distributed_tuner.stages.reading import Reader, fitted_on, read_by, resolved_head
 from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.values import Array, Cost, Evaluation, Half, Request
 
@@ -113,13 +113,13 @@ def test_auto_is_the_strongest_that_oracle_and_shots_allow(
         OPTIMIZERS["cma"], budget={"queries": 40}, oracle=oracle, task={"kind": "demo", **more}
     )
     task = replace(TASK, loss=more.get("loss", "cross_entropy"))
-    head = settled_kind(experiment, task)
+    head = resolved_head(experiment, task)
     assert head.kind == kind
     assert getattr(head, "words", 0) == {"transformers": 1600, "vllm": 128, "openai": 128}.get(oracle["kind"], 0) * (
         kind == "vocabulary"
     )
     given = experiment.model_copy(update={"head": BIAS})
-    assert settled_kind(given, task) is BIAS
+    assert resolved_head(given, task) is BIAS
 
 
 def test_the_head_is_fitted_to_all_labels_unless_dev_alone_selects() -> None:

@@ -184,7 +184,7 @@ def test_an_optimizer_is_not_built_before_its_settings_are_known() -> None:
     config = ZotConfig(rho="auto")
     with pytest.raises(ConfigError, match="rho are still auto"):
         build(config, dim=4, key=(0,), steps=3)
-    assert config.settled({"rho": 0.3, "points": 9}) == ZotConfig(rho=0.3)
+    assert config.resolved({"rho": 0.3, "points": 9}) == ZotConfig(rho=0.3)
 
 
 def test_precision_is_calibrated_at_radii_that_are_known() -> None:

@@ -45,7 +45,7 @@ Ways: TypeAlias = PackedRows | WholeRows
 Ask: TypeAlias = "Callable[[Ways], Tensor]"
 
 
-def settle(
+def check_packing(
     trunk: Trunk,
     packed: PackedRows,
     whole: WholeRows,

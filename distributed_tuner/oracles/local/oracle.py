@@ -20,7 +20,7 @@ import numpy as np
 from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import answer, priced
-from distributed_tuner.oracles.checks.packing import settle
+from distributed_tuner.oracles.checks.packing import check_packing
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.gradients import groups, logits_and_gradient, no_graph, require_white_box
 from distributed_tuner.oracles.local.loading import load_model, load_tokenizer, weight_files
@@ -69,7 +69,7 @@ class TransformersOracle:
         self._packed = PackedRows(self._trunk, self._encoder, self._rows, config.text_cache_gib * 2**30)
         self._whole = WholeRows(self._trunk, self._encoder, self._rows)
         with no_graph(config):
-            notes = settle(self._trunk, self._packed, self._whole, self._encoder, config, files)
+            notes = check_packing(self._trunk, self._packed, self._whole, self._encoder, config, files)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
         size, std, device = self._rows.size, self._rows.embedding_std, self._trunk.device.type
         extra = {"linear": self._trunk.linear, "reach": str(self._encoder.reach)}

@@ -1,4 +1,4 @@
-"""What a run settles before its first trial: tile size and precision, recorded for good."""
+"""Startup of a run: tile size and precision, chosen before the first trial and recorded for good."""
 
 import json
 import shutil
@@ -171,7 +171,7 @@ def test_a_precision_that_suffices_is_kept_and_written_down(kept: tuple[Path, Do
 
 @pytest.mark.extended  # an interrupted run that goes on stands for it
 @pytest.mark.ray
-def test_a_resumed_run_takes_what_was_settled_and_calibrates_no_more(kept: tuple[Path, Done]) -> None:
+def test_a_resumed_run_takes_what_was_chosen_and_calibrates_no_more(kept: tuple[Path, Done]) -> None:
     path, done = kept
     before = len(raw_rows(done.directory, "calibration"))
     oracles = oracles_of(done.directory)

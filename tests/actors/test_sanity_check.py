@@ -20,7 +20,7 @@ from distributed_tuner.preflight.prepare import prepare
 from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.report.text import projection_lines
 from distributed_tuner.runs import sanity_check
-from distributed_tuner.runs.startup import settle, settle_again
+from distributed_tuner.runs.startup import start_pool, start_pool_again
 from distributed_tuner.values import Cost, Evaluation, Request
 
 CHAT = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
@@ -65,11 +65,11 @@ def starting(pools: list[LocalPool], size: float = 0.0) -> Callable[[OracleConfi
     return start
 
 
-@pytest.mark.parametrize("enter", [settle, settle_again])
+@pytest.mark.parametrize("enter", [start_pool, start_pool_again])
 def test_an_analytic_oracle_passes_without_a_word(reviews: Path, enter: Any) -> None:
     said: list[str] = []
-    settled = enter(prepared(reviews, "passes.yaml"), starting([]), said.append)
-    (row,) = settled.parities
+    started = enter(prepared(reviews, "passes.yaml"), starting([]), said.append)
+    (row,) = started.parities
     assert (row.layout, row.repeated, row.plain, row.noisy, row.note) == ("prefix", 0.0, None, False, "")
     assert row.cost.queries == 3 * 5
     assert [line for line in said if "parity" in line] == []
@@ -79,28 +79,28 @@ def test_each_layout_is_asked_for_once(reviews: Path) -> None:
     tree = space({"kind": "analytic"}, [ZOT, CMA])
     tree["prompt"]["layout"] = Grid(["prefix", "suffix"])
     ready = prepare(write_space(tree, reviews, "layouts.yaml"), [])
-    rows = settle(ready, starting([]), print).parities
+    rows = start_pool(ready, starting([]), print).parities
     assert [row.layout for row in rows] == ["prefix", "suffix"]
     for name in ("queries", "forwards", "tokens"):  # as `check` says beforehand
         assert sum(getattr(row.cost, name) for row in rows) == getattr(ready.parity, name) > 0
     assert any(line.split()[:4] == ["sanity", "check", "-", "30"] for line in projection_lines(ready))
 
 
-@pytest.mark.parametrize("enter", [settle, settle_again])
+@pytest.mark.parametrize("enter", [start_pool, start_pool_again])
 def test_of_a_noisy_endpoint_nothing_is_kept_and_everyone_is_told(reviews: Path, tmp_path: Path, enter: Any) -> None:
     said: list[str] = []
     pools: list[LocalPool] = []
     ready = prepared(reviews, "noisy.yaml", cache=str(tmp_path / "kept"))
-    settled = enter(ready, starting(pools, 0.05), said.append)
-    assert (settled.oracle.cache, pools[0].left, pools[0].stopped) == (None, True, 0)
-    (row,) = settled.parities
+    started = enter(ready, starting(pools, 0.05), said.append)
+    assert (started.oracle.cache, pools[0].left, pools[0].stopped) == (None, True, 0)
+    (row,) = started.parities
     assert row.noisy
     assert "asked again, losses differ by up to" in row.note
     assert "no answers are kept (oracle.cache)" in row.note
     assert row.note in said[-1]
 
 
-@pytest.mark.parametrize("enter", [settle, settle_again])
+@pytest.mark.parametrize("enter", [start_pool, start_pool_again])
 def test_an_oracle_that_is_refused_is_stopped(reviews: Path, enter: Any) -> None:
     pools: list[LocalPool] = []
     with pytest.raises(ModelError, match="the same question"):
@@ -108,15 +108,15 @@ def test_an_oracle_that_is_refused_is_stopped(reviews: Path, enter: Any) -> None
     assert pools[0].stopped == 1
 
 
-@pytest.mark.parametrize("enter", [settle, settle_again])
+@pytest.mark.parametrize("enter", [start_pool, start_pool_again])
 def test_a_relative_cache_is_where_the_driver_is(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enter: Any
 ) -> None:
     ready = prepared(reviews, "relative.yaml", cache="kept")
     monkeypatch.chdir(tmp_path)
     pools: list[LocalPool] = []
-    settled = enter(ready, starting(pools), print)
-    assert pools[0].config.cache == settled.oracle.cache == str(tmp_path / "kept")
+    started = enter(ready, starting(pools), print)
+    assert pools[0].config.cache == started.oracle.cache == str(tmp_path / "kept")
 
 
 def parity(beyond: float = 0.0, repeated: float = 0.0, **counts: int) -> Parity:
@@ -173,7 +173,7 @@ def listed(reviews: Path, tops: dict[str, float], labels: bool = True) -> Any:
     def start(config: OracleConfig) -> LocalPool:
         return LocalPool(config, Listing(config, tops, labels))
 
-    return settle(prepared(reviews, "listed.yaml"), start, print)  # type: ignore[arg-type]
+    return start_pool(prepared(reviews, "listed.yaml"), start, print)  # type: ignore[arg-type]
 
 
 def served(reviews: Path, **more: Any) -> Prepared:
@@ -182,8 +182,8 @@ def served(reviews: Path, **more: Any) -> Prepared:
 
 
 def test_a_head_reads_what_answers_at_the_gate_are_likeliest_to_begin_with(reviews: Path) -> None:
-    settled = listed(reviews, {"x": 0.1, "c": 0.7, "b": 0.7, "a": 0.2})
-    head = served(reviews).with_answer_words(settled.answer_words).experiment.head
+    started = listed(reviews, {"x": 0.1, "c": 0.7, "b": 0.7, "a": 0.2})
+    head = served(reviews).with_answer_words(started.answer_words).experiment.head
     assert (head.kind, head.answer_words) == ("vocabulary", ("b", "c", "a", "x"))  # type: ignore[union-attr]
     few = {"kind": "centroid", "words": 10}
     head = served(reviews, head=few).with_answer_words(
@@ -193,14 +193,14 @@ def test_a_head_reads_what_answers_at_the_gate_are_likeliest_to_begin_with(revie
 
 
 def test_a_head_that_was_left_open_reads_label_words_where_there_are_no_others(reviews: Path) -> None:
-    settled = listed(reviews, {})
-    ready = served(reviews).with_answer_words(settled.answer_words)
+    started = listed(reviews, {})
+    ready = served(reviews).with_answer_words(started.answer_words)
     assert ready.experiment.head.kind == "bias"
     assert all(task.answer_words == () for task in ready.tasks)
     with pytest.raises(
         ModelError, match="head: knn reads words other than the label words, but the oracle returns none"
     ):
-        served(reviews, head="knn").with_answer_words(settled.answer_words)
+        served(reviews, head="knn").with_answer_words(started.answer_words)
 
 
 def test_where_no_answer_names_a_label_one_is_shown(reviews: Path) -> None:
@@ -223,6 +223,6 @@ def test_a_plain_pass_that_cannot_be_taken_is_noted(reviews: Path, monkeypatch: 
     monkeypatch.setattr(sanity_check, "plain_config", lambda config, info: config)
     monkeypatch.setattr(sanity_check, "plain_logits", gone)
     said: list[str] = []
-    (row,) = settle(ready, starting([]), said.append).parities
+    (row,) = start_pool(ready, starting([]), said.append).parities
     assert row.note == "not compared with a plain pass: it has about 70.0 billion parameters"
     assert row.note in said[-1]
