@@ -41,8 +41,8 @@ class Curve:
     def extend(self, rows: Array64) -> None:
         """Take many rows, shape (rows, numbers of a row), as ``add`` takes one after the other."""
         while len(rows):
-            if self._settled:
-                stage, order, _ = self._settled
+            if self._merged_up_to:
+                stage, order, _ = self._merged_up_to
                 rows = rows[(rows[:, 0] > stage) | ((rows[:, 0] == stage) & (rows[:, 1] > order))]
             room = MOST - len(self._numbers) // self._width
             self._numbers.frombytes(rows[:room].tobytes())
