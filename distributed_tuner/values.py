@@ -19,7 +19,7 @@ Half: TypeAlias = npt.NDArray[np.float16]
 Split: TypeAlias = Literal["train", "feedback", "dev", "test"]
 LossName: TypeAlias = Literal["cross_entropy", "hinge", "zero_one"]
 Layout: TypeAlias = Literal["prefix", "suffix", "add"]
-LabelRule: TypeAlias = Literal["single", "first"]
+LabelRule: TypeAlias = Literal["single", "first", "sum", "mean"]
 Question: TypeAlias = Literal["labels", "targets", "texts"]
 
 

@@ -68,7 +68,7 @@ def check_packing(
         key = [FORM, libraries, fingerprint(files, str(trunk.dtype)), trunk.device.type, encoder.reach]
     soft = list(_soft_asks(trunk, encoder))
     known = _kept(key, lambda: _compared(trunk, packed, whole, encoder, soft))
-    trunk.own_head, trunk.no_rows = known["own_head"], known["no_rows"]
+    trunk.head.own, trunk.no_rows = known["own_head"], known["no_rows"]
     notes = []
     if known["unlike_ids"]:
         notes.append(
@@ -87,7 +87,7 @@ def check_packing(
         import torch
 
         asks = [_in_words, *(() if trunk.no_rows else soft)]
-        return torch.cat([trunk.scores(ask(way)).flatten() for ask in asks])
+        return torch.cat([trunk.head.scores(ask(way)).flatten() for ask in asks])
 
     def lay_out() -> dict[str, Any]:
         trunk.lay_out(config, long_canaries, rewritten=encoder.reach >= encoder.context)
@@ -124,21 +124,21 @@ def _compared(
     model takes no rows that are no token's; empty where it does.
     """
     asks: list[Ask] = [_in_words]
-    product = not trunk.masked and not trunk.own_head  # of hidden states and rows of the head
-    trunk.own_head |= product
+    product = not trunk.masked and not trunk.head.own  # of hidden states and rows of the head
+    trunk.head.own |= product
     try:
-        unlike_ids = not _alike(trunk, *(trunk.scores(read) for read in _text_twice(trunk, whole, encoder)))
+        unlike_ids = not _alike(trunk, *(trunk.head.scores(read) for read in _text_twice(trunk, whole, encoder)))
         no_rows = _failing(soft[0], whole) if trunk.reads_ids else ""
         asks.extend([] if no_rows else soft)
-        wanted = [trunk.scores(ask(whole)) for ask in asks]
+        wanted = [trunk.head.scores(ask(whole)) for ask in asks]
     except Exception as error:  # whatever the code of a model raises that cannot be asked so
         raise ModelError(
             f"the oracle needs a model that reads embeddings in the place of token ids, but {trunk.name} fails on them"
             f" ({_line(error)}); choose one of docs/models.md"
         ) from error
-    trunk.own_head &= not product
+    trunk.head.own &= not product
     why = trunk.whole or _differing(trunk, packed, asks, wanted)
-    own_head = trunk.own_head or bool(why and product and _differing(trunk, whole, asks[:1], wanted[:1]))
+    own_head = trunk.head.own or bool(why and product and _differing(trunk, whole, asks[:1], wanted[:1]))
     return {"why": why, "own_head": own_head, "unlike_ids": unlike_ids, "no_rows": no_rows}
 
 
@@ -152,11 +152,11 @@ def _failing(ask: "Ask", way: Ways) -> str:
 
 def _differing(trunk: Trunk, way: Ways, asks: "Sequence[Ask]", wanted: "Sequence[Tensor]") -> str:
     """Return how rows that are computed one way differ from what is wanted; empty where they do not."""
-    if trunk.own_head:
+    if trunk.head.own:
         return "its head is more than one product"
     for ask, scores in zip(asks, wanted, strict=True):
         try:
-            got = trunk.scores(ask(way))
+            got = trunk.head.scores(ask(way))
         except ModelError as error:
             return _line(error)
         except Exception as error:  # likewise: a model whose layers do not take what they are handed

@@ -14,6 +14,7 @@ import numpy as np
 
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.local.packing import BlockPlan
+from distributed_tuner.oracles.tokens.continuations import Mask
 
 if TYPE_CHECKING:
     import torch
@@ -57,13 +58,19 @@ class Places:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Block:
-    """A planned block on the device."""
+    """A planned block on the device.
+
+    ``causal``: each token sees those of its row before it, and no ``mask`` is needed where nothing is shared. ``mask``
+    is minus infinity where a row's own token is not seen: (S, S); (G or 1, 1, M or 1, 1, S, S) where rows differ;
+    (G*M, 1, 1 or S, S) where nothing is shared. ``longest``: of its own tokens that one sees.
+    """
 
     plan: BlockPlan
     causal: bool
     device: "torch.device"
     mask: "Tensor | None"
     shared: SharedTokens | SharedCache | None
+    longest: int
     known: dict[tuple[int, int], Places] = field(default_factory=dict)
 
     def places(self, heads: int, kv_heads: int) -> Places:
@@ -91,8 +98,8 @@ class Segments:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row, with what it shares."""
-        return max(block.plan.slots + _shared_length(block.shared) for block in self.blocks)
+        """Tokens that one sees at most, with what its row shares."""
+        return max(block.longest + _shared_length(block.shared) for block in self.blocks)
 
 
 def _shared_length(shared: SharedTokens | SharedCache | None) -> int:
@@ -107,21 +114,30 @@ def block_on(
     dtype: "torch.dtype",
     causal: bool = True,
     shared: SharedTokens | SharedCache | None = None,
+    seen: Mask | None = None,
 ) -> Block:
     """Put a block and its own mask on the device.
 
-    Among a causal row's own tokens padding needs no mask: it comes last, where no real token looks.
+    Among a causal row's own tokens padding needs no mask: it comes last, where no real token looks. ``seen``: which of
+    a row's own places sees which where that is not all before it, (G or 1, M or 1, S, S).
     """
     import torch
 
     lowest = torch.finfo(dtype).min
     mask = None
-    if causal:
+    if seen is not None:
+        causal = False
+        mask = torch.where(torch.from_numpy(seen).to(device), 0.0, lowest).to(dtype)[:, None, :, None]
+        if shared is None:
+            every = mask.expand(plan.groups, 1, plan.members, 1, plan.slots, plan.slots)
+            mask = every.reshape(-1, 1, plan.slots, plan.slots)
+    elif causal:
         mask = torch.full((plan.slots, plan.slots), lowest, dtype=dtype, device=device).triu(1)
     elif plan.padded:
         seen = np.arange(plan.slots)[None, :] < plan.lengths[:, None]
         mask = torch.where(torch.from_numpy(seen).to(device), 0.0, lowest).to(dtype)[:, None, None, :]
-    return Block(plan, causal, device, mask, shared)
+    longest = plan.slots if seen is None else int(seen.sum(axis=-1).max())
+    return Block(plan, causal, device, mask, shared, longest)
 
 
 def _places(block: Block, heads: int, kv_heads: int) -> Places:
@@ -266,7 +282,7 @@ def _shared(block: Block, own: "Tensor", qkv_N_W_d: "Tensor", heads: int, layer:
         to_shared = to_shared + shared_mask
     to_own = torch.bmm(q.view(members, g * S, d), k.transpose(1, 2))
     if block.mask is not None:
-        to_own.view(members, g, S, S).add_(block.mask)
+        to_own.view(G, kv_heads, M, g, S, S).add_(block.mask)
     to_own = to_own.view(G, kv_heads, M, g * S, S)
     weights = _softmax(torch.cat([to_shared, to_own], dim=-1))
     from_shared = weights[..., :length].flatten(2, 3) @ shared_v

@@ -31,10 +31,11 @@ from distributed_tuner.oracles.local.loading import (
     reads_ids,
     why_whole,
 )
+from distributed_tuner.oracles.local.output_head import OutputHead
 from distributed_tuner.oracles.local.packing import BlockPlan, plan_even
 from distributed_tuner.oracles.local.row_limits import context_of
 from distributed_tuner.oracles.local.shared_weights import fingerprint, shared
-from distributed_tuner.values import Array
+from distributed_tuner.oracles.tokens.continuations import Mask
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 CANARY_HEAD, CANARY_ROWS = (3, 5, 7), ((11, 13), (17, 19))  # token ids: what two rows share, and their own
 FAR_LEAST, FAR_MOST = 8, 2**17  # places that the second of these rows may end at
-COMPARED = 64  # words whose logits stand for those of all
 REST = "rest."  # in front of the names of weights outside the layers
 LAID_OUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
 """Of the hidden states' norm, by which another way to compute layers may differ."""
@@ -76,9 +76,8 @@ class Trunk:
         """Why the model takes no rows that are no token's; empty where it does."""
         self.mixes = False
         """The last pass had layers that did not attend, and so may have mixed tokens without asking whose they are."""
-        self.own_head = False
-        """Logits are read from the model's own head, over all words, and not from hidden states."""
-        self._head = self._label_head()
+        self.head = OutputHead(model, self._base, self.masked, bool(self.whole), len(self.table))
+        """From hidden states to logits."""
         if self.masked and hasattr(self._base, "embeddings"):
             self._base.embeddings.register_forward_hook(self._add)
         self.linear: Linear = "plain"
@@ -135,7 +134,7 @@ class Trunk:
         return hidden if self.fused or segments.answers is None else hidden[segments.answers]
 
     def alone(self, embeds_B_T_D: "Tensor", place: int, added_B_T_D: "Tensor | None" = None) -> "Tensor":
-        """Return what ``label_logits`` reads at a place of sequences of one length (B, ...), by the model's own forward
+        """Return what ``head`` reads at a place of sequences of one length (B, ...), by the model's own forward
         pass: nothing of it is replaced except linear layers."""
         import torch
 
@@ -146,22 +145,29 @@ class Trunk:
         finally:
             self._added = None
 
+    def last(self, embeds_B_T_D: "Tensor", count: int) -> "Tensor":
+        """Return the same (B, count, ...) at the last places of a causal model's sequences."""
+        import torch
+
+        seen = torch.ones(embeds_B_T_D.shape[:2], dtype=torch.long, device=self.device)
+        return self._own(slice(-count, None), inputs_embeds=embeds_B_T_D, attention_mask=seen)
+
     def by_ids(self, ids: Sequence[int], place: int) -> "Tensor":
         """Return the same (1, ...) of a text by its tokens' ids."""
         import torch
 
         return self._own(place, input_ids=torch.tensor([list(ids)], device=self.device))
 
-    def _own(self, place: int, **given: "Tensor") -> "Tensor":
-        model = self._model if self.own_head else self._base
+    def _own(self, place: int | slice, **given: "Tensor") -> "Tensor":
+        model = self._model if self.head.own else self._base
         taken = inspect.signature(model.forward).parameters
         more: dict[str, Any] = {} if self.masked else {"use_cache": False}
-        if place == -1 and "logits_to_keep" in taken:
-            more["logits_to_keep"] = 1
+        if "logits_to_keep" in taken and (kept := _kept_logits(place)):
+            more["logits_to_keep"] = kept
         every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
         with self._own_attention():
             out = model(**{name: value for name, value in (given | more).items() if every or name in taken})
-        read: Tensor = out.logits if self.own_head else out.last_hidden_state
+        read: Tensor = out.logits if self.head.own else out.last_hidden_state
         return read[:, place]
 
     @contextmanager
@@ -175,45 +181,11 @@ class Trunk:
         finally:
             self._model.set_attn_implementation(NAME)
 
-    def block(self, plan: BlockPlan, shared: SharedTokens | SharedCache | None = None) -> Block:
-        """Put a planned block on the device; causal unless the model reads both ways."""
-        return block_on(plan, self.device, self.dtype, not self.masked, shared)
-
-    def logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> Array:
-        """Return the label words' logits (..., W) of hidden states (..., H) or of all words' logits, in float32."""
-        result: Array = self.label_logits(hidden, label_ids).cpu().numpy()
-        return result
-
-    def label_logits(self, hidden: "Tensor", label_ids: tuple[int, ...]) -> "Tensor":
-        """Return the same on the device."""
-        import torch
-
-        if self.own_head:
-            logits = hidden[..., list(label_ids)]
-        elif self.masked:
-            rows = self._model.get_output_embeddings()
-            rows.ids = list(label_ids)
-            logits = self._head(hidden)
-        else:
-            ids = list(label_ids)
-            logits = hidden.float() @ self._head.weight[ids].float().T
-            if getattr(self._head, "bias", None) is not None:
-                logits = logits + self._head.bias[ids].float()
-            settings = self._settings
-            if scale := getattr(settings, "logit_scale", None):  # Cohere
-                logits = logits * scale
-            if scaling := getattr(settings, "logits_scaling", None):  # Granite
-                logits = logits / scaling
-            if cap := getattr(settings, "final_logit_softcapping", None):  # Gemma
-                logits = cap * torch.tanh(logits / cap)
-        result: Tensor = logits.float()
-        return result
-
-    def scores(self, hidden: "Tensor") -> "Tensor":
-        """Return logits of words all over the vocabulary less their mean, for comparisons."""
-        size = len(self.table)
-        logits = self.label_logits(hidden, tuple(range(0, size, max(1, size // COMPARED))))
-        return logits - logits.mean(dim=-1, keepdim=True)
+    def block(
+        self, plan: BlockPlan, shared: SharedTokens | SharedCache | None = None, seen: Mask | None = None
+    ) -> Block:
+        """Put a planned block on the device; causal unless the model reads both ways, or ``seen`` says otherwise."""
+        return block_on(plan, self.device, self.dtype, not self.masked, shared, seen)
 
     def keep_whole(self, why: str) -> None:
         """Compute rows whole from now on."""
@@ -295,15 +267,6 @@ class Trunk:
             weight.data = weights[f"{REST}{name}"]
         return weights
 
-    def _label_head(self) -> Any:
-        """Return what label words' logits are made with; None, and ``own_head``, where it is not understood."""
-        if self.whole and self.masked:
-            head = None
-        else:
-            head = _cut_head(self._model) if self.masked else self._model.get_output_embeddings()
-        self.own_head = head is None or self._base is self._model
-        return head
-
     def _add(self, _module: Any, _inputs: Any, output: "Tensor") -> "Tensor":
         return output if self._added is None else output + self._added
 
@@ -338,6 +301,13 @@ class Trunk:
             return self.forward(self.embed(known), at, Segments(tuple(blocks))).float()
 
 
+def _kept_logits(place: int | slice) -> int:
+    """Return of how many last places logits are wanted; 0: of others."""
+    if isinstance(place, slice):
+        return -int(place.start)
+    return 1 if place == -1 else 0
+
+
 def near(got: "Tensor", wanted: "Tensor", tolerance: float) -> bool:
     """Tell whether a tensor differs from another by no more than so much of its norm; a NaN does."""
     return bool((got - wanted).norm() <= tolerance * wanted.norm())
@@ -350,31 +320,3 @@ def _base_of(model: Any) -> Any:
     """
     named = (model.base_model, model.get_decoder(), getattr(model, "model", None))
     return next((part for part in named if part is not None and part is not model), model)
-
-
-def _cut_head(model: Any) -> Any:
-    """Return the module from a masked model's hidden states to logits, its last product cut down to label words' rows.
-
-    None where there is not exactly one such module.
-    """
-    import torch
-
-    class LabelRows(torch.nn.Module):
-        """The rows ``ids`` of the output embeddings, multiplied in float32."""
-
-        def __init__(self, full: Any) -> None:
-            super().__init__()
-            self.weight, self.bias, self.ids = full.weight, full.bias, [0]
-
-        def forward(self, hidden: "Tensor") -> "Tensor":
-            logits: Tensor = hidden.float() @ self.weight[self.ids].float().T
-            if self.bias is not None:
-                logits = logits + self.bias[self.ids].float()
-            return logits
-
-    heads = [module for module in model.children() if module is not _base_of(model)]
-    full = model.get_output_embeddings()
-    if len(heads) != 1 or full is None:
-        return None
-    model.set_output_embeddings(LabelRows(full))
-    return heads[0]

@@ -102,7 +102,7 @@ class TokenCounter(TextualCounter):
         facts, reach = self._model.facts, self._encoder.reach
         if facts.whole:
             return every_row_whole(facts.whole)
-        longer = sum(prompt.length + n > reach for n in self._encoder.lengths(batch, prompt.layout))
+        longer = sum(prompt.length + n > reach for n in self._encoder.spans(batch, prompt.layout))
         return (
             f"{longer} of {len(batch.examples)} {batch.split} rows are longer than the model's window, chunk or"
             f" original context of {reach} tokens: they are computed whole, which takes longer"

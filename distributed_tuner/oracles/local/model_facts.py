@@ -28,7 +28,7 @@ from distributed_tuner.oracles.local.machine_cache import keep, recall
 from distributed_tuner.oracles.local.row_limits import context_of, reach_of
 from distributed_tuner.oracles.local.speed import trunk_parameters
 from distributed_tuner.oracles.tile_size import inner_size, most
-from distributed_tuner.oracles.tokens.encoding import Tokenizer
+from distributed_tuner.oracles.tokens.answer_encoding import Tokenizer
 
 LIBRARIES = ("transformers", "tokenizers", "torch")
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx")

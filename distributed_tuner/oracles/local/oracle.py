@@ -1,17 +1,18 @@
 """A frozen language model of Hugging Face transformers as a loss oracle.
 
 Only the label words' logits at one position matter, so only those are computed, and what candidates or examples share
-is computed once: the rows of a forward pass lie in one flat sequence (packed_rows.py). Rows that are too long for that
+is computed once: the rows of a forward pass lie in one flat sequence (packed_rows.py). Label words of several tokens
+stand behind their row as branches of a tree, so that no row is computed once a label. Rows that are too long for that
 to be right, and all rows of models that it is not right for, are computed whole (whole_rows.py). Which these are is
-found by the configuration (limits.py) and by a comparison when the model is loaded (ways.py).
+found by the configuration (row_limits.py) and by a comparison when the model is loaded (checks/packing.py).
 
-What a sequence looks like in tokens is encoding.py's, what a candidate's rows are prompt_rows.py's, the model itself
-trunk.py's.
+What a sequence looks like in tokens is encoding.py's, what a candidate's rows are prompt_embeddings.py's, the model
+itself backbone.py's, its logits and log-likelihoods output_head.py's and likelihoods.py's.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,12 @@ from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.checks.packing import check_packing
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.gradients import groups, logits_and_gradient, no_graph, require_white_box
+from distributed_tuner.oracles.local.likelihoods import scores
 from distributed_tuner.oracles.local.loading import load_model, load_tokenizer, weight_files
 from distributed_tuner.oracles.local.packed_rows import PackedRows
 from distributed_tuner.oracles.local.row_limits import context_of, reach_of
 from distributed_tuner.oracles.local.whole_rows import WholeRows
+from distributed_tuner.oracles.tokens.continuations import Tree, in_order
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import (
@@ -95,24 +98,28 @@ class TransformersOracle:
         batch, spec = request.batch, request.prompt
         gradients = None
         with no_graph(self._config):
-            label_ids = self._encoder.answer_ids(batch)
-            scores = np.empty((len(request.candidates), len(batch.examples), len(label_ids)), np.float32)
+            self._encoder.answer_ids(batch)  # so that what cannot be asked is refused before anything is computed
+            words = len(batch.label_words) + len(batch.answer_words)
+            found = np.empty((len(request.candidates), len(batch.examples), words), np.float32)
             soft = [i for i, candidate in enumerate(request.candidates) if not isinstance(candidate, Text)]
             if soft:
                 self._require_rows()
                 self._encoder.require_fit(batch, spec)
                 rows = np.stack([self._rows.materialize(request.candidates[i], spec) for i in soft])
                 if request.gradient:
-                    scores, gradients = self._with_gradients(rows, batch, spec, label_ids)
+                    found, gradients = self._with_gradients(rows, batch, spec)
                 else:
-                    scores[soft] = self._trunk.logits(self._soft(self._to_device(rows), batch, spec), label_ids)
+                    found[soft] = self._scores(self._soft(self._to_device(rows), batch, spec), batch).cpu().numpy()
             for i, candidate in enumerate(request.candidates):
                 if isinstance(candidate, Text):
                     self._encoder.require_text_fits(batch, candidate.text)
-                    scores[i] = self._trunk.logits(self._text(candidate.text, batch), label_ids)[0]
+                    found[i] = self._scores(self._text(candidate.text, batch), batch)[0].cpu().numpy()
         counted = self._encoder.cost(request)
         cost = priced(replace(counted, seconds=time.perf_counter() - began), self._config.price)
-        return answer(scores, batch, cost, gradients)
+        return answer(found, batch, cost, gradients)
+
+    def _scores(self, read: "Tensor", batch: Batch) -> "Tensor":
+        return scores(self._trunk.head, read, self._encoder, batch)
 
     # ------------------------------------------------------------------------------------------------ rows
     def _require_rows(self) -> None:
@@ -130,13 +137,11 @@ class TransformersOracle:
             host = host.pin_memory()  # so that the copy does not wait for the device
         return host.to(self._trunk.device, non_blocking=True).to(self._trunk.dtype)
 
-    def _with_gradients(
-        self, rows_C_L_D: Array, batch: Batch, spec: PromptSpec, label_ids: tuple[int, ...]
-    ) -> tuple[Array, Array]:
+    def _with_gradients(self, rows_C_L_D: Array, batch: Batch, spec: PromptSpec) -> tuple[Array, Array]:
         """Return the logits (C, E, W), and the gradients (C, P) of the mean losses by the coordinates."""
 
         def logits_of(rows_1_L_D: "Tensor", part: Batch) -> "Tensor":
-            return self._trunk.label_logits(self._soft(rows_1_L_D.to(self._trunk.dtype), part, spec), label_ids)
+            return self._scores(self._soft(rows_1_L_D.to(self._trunk.dtype), part, spec), part)
 
         device = self._trunk.device
         parts = groups(batch, [spec.length + n for n in self._encoder.lengths(batch, spec.layout)], device.type)
@@ -147,31 +152,38 @@ class TransformersOracle:
 
     # ------------------------------------------------------------------------------------------------ ways
     def _soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":
-        """Return what the label words are read from (C, E, H), each row in the way that is right for its length."""
-        lengths = [spec.length + n for n in self._encoder.lengths(batch, spec.layout)]
-        return self._by_length(lengths, batch, lambda way, part: way.soft(rows_C_L_D, part, spec))
+        """Return what answers are read from (C, A, H), each row in the way that is right for its length."""
+        spans = [spec.length + n for n in self._encoder.spans(batch, spec.layout)]
+        return self._by_span(spans, batch, lambda way, part, trees: way.soft(rows_C_L_D, part, spec, trees))
 
     def _text(self, text: str, batch: Batch) -> "Tensor":
-        """Return the same (1, E, H) with a prompt in words."""
-        return self._by_length(self._encoder.text_lengths(batch, text), batch, lambda way, part: way.text(text, part))
+        """Return the same (1, A, H) with a prompt in words."""
+        spans = self._encoder.text_spans(batch, text)
+        return self._by_span(spans, batch, lambda way, part, trees: way.text(text, part, trees))
 
-    def _by_length(
-        self, lengths: list[int], batch: Batch, compute: "Callable[[PackedRows | WholeRows, Batch], Tensor]"
+    def _by_span(
+        self,
+        spans: list[int],
+        batch: Batch,
+        compute: "Callable[[PackedRows | WholeRows, Batch, Sequence[Tree]], Tensor]",
     ) -> "Tensor":
         import torch
 
+        trees = self._encoder.trees(batch)
         places: dict[bool, list[int]] = {}
-        for j, length in enumerate(lengths):
-            places.setdefault(length <= self._encoder.reach, []).append(j)
+        for j, span in enumerate(spans):
+            places.setdefault(span <= self._encoder.reach, []).append(j)
         if len(places) == 1:
             (short,) = places
-            return compute(self._packed if short else self._whole, batch)
+            return compute(self._packed if short else self._whole, batch, trees)
         found = [
             compute(
                 self._packed if short else self._whole,
                 replace(batch, examples=tuple(batch.examples[j] for j in chosen)),
+                [trees[j] for j in chosen] if trees else (),
             )
             for short, chosen in places.items()
         ]
-        back = np.argsort([j for chosen in places.values() for j in chosen])
+        counts = [1 + len(tree.tokens) for tree in trees] or [1] * len(spans)
+        back = in_order([j for chosen in places.values() for j in chosen], counts)
         return torch.cat(found, dim=1)[:, torch.from_numpy(back).to(self._trunk.device)]

@@ -7,6 +7,7 @@
 How the rows lie is packing.py's, how they attend attention.py's.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from distributed_tuner.oracles.local.attention import Segments, SharedTokens
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.kv_cache import TextCache, stack
-from distributed_tuner.oracles.local.packing import RowPlan, plan_even, plan_rows
+from distributed_tuner.oracles.local.packing import BlockPlan, RowPlan, plan_even, plan_rows
+from distributed_tuner.oracles.tokens.continuations import Tree, in_order, seen
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import Batch, PromptSpec
@@ -37,45 +39,57 @@ class PackedRows:
         self.texts = TextCache(cache_bytes)
         self.forward_tokens = FORWARD_TOKENS.get(trunk.device.type, FORWARD_TOKENS_ELSEWHERE)
 
-    def soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":
-        """Return the hidden states (C, E, H) that the label words are read from."""
+    def soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec, trees: Sequence[Tree] = ()) -> "Tensor":
+        """Return the hidden states (C, A, H) that answers are read from.
+
+        ``trees``: what stands behind each example's row, in a causal model; nothing where left out, and A is E.
+        """
         import torch
 
         if self._trunk.masked:
             return self._masked(rows_C_L_D, batch, spec.layout == "add")
         if spec.layout == "suffix":
-            return self._suffix(rows_C_L_D, batch)
+            return self._suffix(rows_C_L_D, batch, trees or [Tree()] * len(batch.examples))
         if spec.layout == "prefix":
-            return self._behind(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples])
+            return self._behind(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples], trees)
         head_S_D = self._trunk.embed(self._rows.under(spec.length))
         rest = len(head_S_D) - spec.length
         head_C_S_D = head_S_D + torch.nn.functional.pad(rows_C_L_D, (0, 0, 0, rest))
-        return self._behind(head_C_S_D, [self._encoder.line(example, False) for example in batch.examples])
+        return self._behind(head_C_S_D, [self._encoder.line(example, False) for example in batch.examples], trees)
 
-    def text(self, text: str, batch: Batch) -> "Tensor":
-        """Return the hidden states (1, E, H) with a prompt in words."""
+    def text(self, text: str, batch: Batch, trees: Sequence[Tree] = ()) -> "Tensor":
+        """Return the hidden states (1, A, H) with a prompt in words."""
         if self._trunk.masked:
             return self._masked(self._trunk.table.new_empty((1, 0, self._rows.width)), batch, False, text)
         head_1_S_D = self._trunk.embed(list(self._encoder.prompt(text)))[None]
-        return self._behind(head_1_S_D, [self._encoder.line(example, False) for example in batch.examples])
+        return self._behind(head_1_S_D, [self._encoder.line(example, False) for example in batch.examples], trees)
 
-    def _behind(self, head_C_S_D: "Tensor", lines: list[tuple[int, ...]]) -> "Tensor":
-        """Return the last hidden states (C, E, H) of lines that each follow their candidate's head."""
+    def _behind(self, head_C_S_D: "Tensor", lines: list[tuple[int, ...]], trees: Sequence[Tree]) -> "Tensor":
+        """Return the hidden states (C, A, H) of lines that each follow their candidate's head: of the last token of
+        each, and of the tree behind it."""
         import torch
 
+        trees = trees or [Tree()] * len(lines)
         length = head_C_S_D.shape[1]
+        counts, hung = list(map(len, lines)), [(*line, *tree.tokens) for line, tree in zip(lines, trees, strict=True)]
+        depths = [_depths(count, tree) for count, tree in zip(counts, trees, strict=True)]
+        read = [np.arange(count - 1, len(line)) for count, line in zip(counts, hung, strict=True)]
+        rows = np.repeat(np.arange(len(lines)), [len(places) for places in read])
         hidden = []
-        for at, until in self._steps(len(head_C_S_D), length + sum(map(len, lines))):
+        for at, until in self._steps(len(head_C_S_D), length + sum(map(len, hung))):
             head = head_C_S_D[at:until]
             count = until - at
-            plan = plan_rows([len(line) for line in lines], count, start=count * length)
+            plan = plan_rows([len(line) for line in hung], count, start=count * length)
             shared = SharedTokens(0, length) if length else None
-            blocks = [self._trunk.block(block, shared) for block in plan.blocks]
+            blocks = []
+            for block, members in zip(plan.blocks, plan.members, strict=True):
+                own = seen([counts[e] for e in members], [trees[e] for e in members], block.slots)
+                blocks.append(self._trunk.block(block, shared, None if own is None else own[None]))
             if length:
                 blocks.insert(0, self._trunk.block(plan_even(count, 1, length)))
-            positions = np.concatenate([np.tile(np.arange(length), count), length + plan.offset])
-            embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(_ids(lines, plan))])
-            answers = self._index(plan.first + [len(line) - 1 for line in lines])
+            positions = np.concatenate([np.tile(np.arange(length), count), length + _at(depths, plan)])
+            embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(_at(hung, plan))])
+            answers = self._index(plan.first[:, rows] + np.concatenate(read))
             segments = Segments(tuple(blocks), answers=answers.flatten())
             out = self._trunk.forward(embeds, self._index(positions), segments)
             hidden.append(out.view(*answers.shape, -1))
@@ -93,7 +107,7 @@ class PackedRows:
         hidden = []
         for at, until in self._steps(len(rows_C_L_D), sum(map(len, filled))):
             plan = plan_rows([len(line) for line in filled], until - at, start=0)
-            embeds = self._trunk.embed(_ids(filled, plan))
+            embeds = self._trunk.embed(_at(filled, plan))
             added = torch.zeros_like(embeds) if add else None
             inside = plan.offset - starts[plan.row]
             soft = np.flatnonzero((inside >= 0) & (inside < length))
@@ -106,8 +120,8 @@ class PackedRows:
             hidden.append(out.view(*answers.shape, -1))
         return torch.cat(hidden)
 
-    def _suffix(self, rows_C_L_D: "Tensor", batch: Batch) -> "Tensor":
-        """Return the last hidden states (C, E, H) of [text][prompt][cue]."""
+    def _suffix(self, rows_C_L_D: "Tensor", batch: Batch, trees: Sequence[Tree]) -> "Tensor":
+        """Return the hidden states (C, A, H) of [text][prompt][cue]: of its last token, and of the tree behind it."""
         import torch
 
         by_cue: dict[str, list[int]] = {}
@@ -120,27 +134,42 @@ class PackedRows:
             rows.sort(key=lambda j: (len(texts[j]), j))  # so that texts of like length are padded together
             cue_C_c_D = self._trunk.embed(list(self._encoder.ids(cue, False))).expand(len(rows_C_L_D), -1, -1)
             sequence_C_S_D = torch.cat([rows_C_L_D, cue_C_c_D], dim=1)
-            for at, until in self._steps(len(rows), sequence_C_S_D.shape[0] * sequence_C_S_D.shape[1]):
-                chosen = [texts[j] for j in rows[at:until]]
-                hidden.append(self._after_texts(sequence_C_S_D, chosen, batch.split != "test"))
+            longest = sequence_C_S_D.shape[1] + max(len(trees[j].tokens) for j in rows)
+            for at, until in self._steps(len(rows), len(rows_C_L_D) * longest):
+                chosen = rows[at:until]
+                behind = [trees[j] for j in chosen]
+                hidden.append(
+                    self._after_texts(sequence_C_S_D, [texts[j] for j in chosen], behind, batch.split != "test")
+                )
             order += rows
-        return torch.cat(hidden)[self._index(np.argsort(order))].transpose(0, 1)
+        back = in_order(order, [1 + len(tree.tokens) for tree in trees])
+        return torch.cat(hidden, dim=1)[:, self._index(back)]
 
-    def _after_texts(self, sequence_C_S_D: "Tensor", texts: list[tuple[int, ...]], keep: bool) -> "Tensor":
-        """Return the last hidden states (T, C, H) of every candidate's sequence behind each of the texts.
+    def _after_texts(
+        self, sequence_C_S_D: "Tensor", texts: list[tuple[int, ...]], trees: Sequence[Tree], keep: bool
+    ) -> "Tensor":
+        """Return the hidden states (C, A, H) of every candidate's sequence behind each of the texts, a tree behind it.
 
         Texts that are kept are computed alone, so that what else is in the batch cannot change their bits. Texts that
         are seen once (test) are computed together.
         """
-        count, slots, width = sequence_C_S_D.shape
+        import torch
+
+        count, slots, _ = sequence_C_S_D.shape
         shared = self.texts.shared(texts, self._one_text) if keep else stack(self._many_texts(texts))
-        block = self._trunk.block(plan_even(len(texts), count, slots), shared)
-        starts = np.repeat([len(text) for text in texts], count)
-        positions = self._index((starts[:, None] + np.arange(slots)).reshape(-1))
-        embeds = sequence_C_S_D.reshape(count * slots, width).repeat(len(texts), 1)
-        answers = self._index(np.arange(slots - 1, len(embeds), slots))
-        out = self._trunk.forward(embeds, positions, Segments((block,), answers=answers))
-        return out.view(len(texts), count, -1)
+        lengths = [slots + len(tree.tokens) for tree in trees]
+        plan = BlockPlan(0, len(texts), count, max(lengths), np.repeat(lengths, count))
+        own = seen([slots] * len(trees), trees, plan.slots)
+        block = self._trunk.block(plan, shared, None if own is None else own[:, None])
+        positions = [np.tile(len(text) + _depths(slots, tree), count) for text, tree in zip(texts, trees, strict=True)]
+        behind = [self._trunk.embed(list(tree.tokens)).expand(count, -1, -1) for tree in trees]
+        embeds = [torch.cat([sequence_C_S_D, hung], dim=1).flatten(0, 1) for hung in behind]
+        begins = plan.starts().reshape(len(texts), count)
+        places = [np.arange(slots - 1, length) for length in lengths]
+        answers = np.concatenate([at[:, None] + own[None, :] for at, own in zip(begins, places, strict=True)], axis=1)
+        segments = Segments((block,), answers=self._index(answers).flatten())
+        out = self._trunk.forward(torch.cat(embeds), self._index(np.concatenate(positions)), segments)
+        return out.view(count, answers.shape[1], -1)
 
     def _one_text(self, text: tuple[int, ...]) -> "list[tuple[Tensor, Tensor]]":
         return self._many_texts([text])[0]
@@ -150,7 +179,7 @@ class PackedRows:
         lines = [text or (0,) for text in texts]
         plan = plan_rows([len(line) for line in lines], 1, start=0)
         segments = Segments(tuple(self._trunk.block(block) for block in plan.blocks), keep=True)
-        self._trunk.forward(self._trunk.embed(_ids(lines, plan)), self._index(plan.offset), segments)
+        self._trunk.forward(self._trunk.embed(_at(lines, plan)), self._index(plan.offset), segments)
         spans = [(first, first + len(text)) for first, text in zip(plan.first[0], texts, strict=True)]
         return [[(k[at:until], v[at:until]) for k, v in segments.kept] for at, until in spans]
 
@@ -166,8 +195,13 @@ class PackedRows:
         return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)).to(self._trunk.device)
 
 
-def _ids(lines: list[tuple[int, ...]], plan: RowPlan) -> Any:
-    """Return the token at each place of a plan."""
+def _depths(count: int, tree: Tree) -> Any:
+    """Return the place in the row of each of its tokens, and of those behind it."""
+    return np.concatenate([np.arange(count), count + tree.depths])
+
+
+def _at(lines: Sequence[Any], plan: RowPlan) -> Any:
+    """Return what the lines have (tokens, positions) at each place of a plan."""
     flat = np.concatenate([np.asarray(line, dtype=np.int64) for line in lines])
     begins = np.cumsum([0, *map(len, lines)])
     return flat[begins[plan.row] + plan.offset]

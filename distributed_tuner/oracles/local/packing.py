@@ -63,12 +63,13 @@ class BlockPlan:
 class RowPlan:
     """Blocks of the same rows for each of some candidates.
 
-    ``blocks``: one a bucket. ``candidate``, ``row`` and ``offset`` (tokens,): whose and which row a place of the
-    sequence belongs to, and its place in that row, from the first block's start on. ``first`` (candidates, rows): the
-    place of each row's first token in the whole sequence.
+    ``blocks``: one a bucket; ``members``: the rows of each. ``candidate``, ``row`` and ``offset`` (tokens,): whose and
+    which row a place of the sequence belongs to, and its place in that row, from the first block's start on. ``first``
+    (candidates, rows): the place of each row's first token in the whole sequence.
     """
 
     blocks: tuple[BlockPlan, ...]
+    members: tuple[list[int], ...]
     candidate: Indices
     row: Indices
     offset: Indices
@@ -92,7 +93,8 @@ def plan_rows(lengths: Sequence[int], candidates: int, start: int) -> RowPlan:
     blocks: list[BlockPlan] = []
     parts: list[tuple[Indices, Indices, Indices]] = []
     first = np.zeros((candidates, len(lengths)), dtype=np.int64)
-    for rows in buckets(lengths):
+    members = tuple(buckets(lengths))
+    for rows in members:
         own = np.array([lengths[row] for row in rows], dtype=np.int64)
         block = BlockPlan(at, candidates, len(rows), int(own.max()), np.tile(own, candidates))
         blocks.append(block)
@@ -106,7 +108,7 @@ def plan_rows(lengths: Sequence[int], candidates: int, start: int) -> RowPlan:
         first[:, rows] = block.starts().reshape(candidates, len(rows))
         at += block.tokens
     candidate, row, offset = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return RowPlan(tuple(blocks), candidate, row, offset, first)
+    return RowPlan(tuple(blocks), members, candidate, row, offset, first)
 
 
 def plan_even(groups: int, members: int, slots: int, start: int = 0) -> BlockPlan:

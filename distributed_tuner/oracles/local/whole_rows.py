@@ -4,12 +4,14 @@ Nothing is shared, padded or put beside anything else. Sequences of one length m
 with one example do.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distributed_tuner.oracles.local.backbone import Trunk
+from distributed_tuner.oracles.tokens.continuations import Tree, starts
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import Batch, Example, Layout, PromptSpec
@@ -30,16 +32,19 @@ class WholeRows:
         self._encoder = encoder
         self._rows = rows
 
-    def soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec) -> "Tensor":
-        """Return what the label words are read from (C, E, H)."""
+    def soft(self, rows_C_L_D: "Tensor", batch: Batch, spec: PromptSpec, trees: Sequence[Tree] = ()) -> "Tensor":
+        """Return what answers are read from (C, A, H).
+
+        ``trees``: what stands behind each example's row, in a causal model; nothing where left out, and A is E.
+        """
         import torch
 
         if self._trunk.masked:
             return torch.stack([self._masked(rows_C_L_D, batch, e, spec.layout) for e in batch.examples], dim=1)
-        return self._last([self._rows.sequence(rows_C_L_D, e, spec.layout) for e in batch.examples])
+        return self._last([self._rows.sequence(rows_C_L_D, e, spec.layout) for e in batch.examples], trees)
 
-    def text(self, text: str, batch: Batch) -> "Tensor":
-        """Return the same (1, E, H) with a prompt in words."""
+    def text(self, text: str, batch: Batch, trees: Sequence[Tree] = ()) -> "Tensor":
+        """Return the same (1, A, H) with a prompt in words."""
         import torch
 
         if self._trunk.masked:
@@ -47,23 +52,35 @@ class WholeRows:
             return torch.stack([self._masked(none, batch, e, "prefix", text) for e in batch.examples], dim=1)
         prompt = self._encoder.prompt(text)
         lines = [[*prompt, *self._encoder.line(example, False)] for example in batch.examples]
-        return self._last([self._trunk.embed(line)[None] for line in lines])
+        return self._last([self._trunk.embed(line)[None] for line in lines], trees)
 
-    def _last(self, sequences: "list[Tensor]") -> "Tensor":
-        """Return what is read behind each example's sequences (C, T, D), as (C, E, H)."""
+    def _last(self, sequences: "list[Tensor]", trees: Sequence[Tree]) -> "Tensor":
+        """Return what is read behind each example's sequences (C, T, D), as (C, A, H).
+
+        Of a tree each path from the row to a leaf is a sequence of its own. What several read is read of the first.
+        """
         import torch
 
-        lengths = [sequence.shape[1] for sequence in sequences]
-        order = np.argsort(lengths, kind="stable")
-        starts = [0, *(np.flatnonzero(np.diff(np.take(lengths, order))) + 1), len(order)]
-        found = []
-        for at, until in pairwise(starts):
-            alike_C_G_T_D = torch.stack([sequences[j] for j in order[at:until]], dim=1)
-            flat = alike_C_G_T_D.flatten(0, 1)
-            read = torch.cat([self._trunk.alone(flat[a:b], -1) for a, b in self._steps(flat)])
-            found.append(read.view(*alike_C_G_T_D.shape[:2], -1))
-        back = torch.from_numpy(np.argsort(order)).to(self._trunk.device)
-        return torch.cat(found, dim=1)[:, back]
+        trees = trees or [Tree()] * len(sequences)
+        ends = starts([1 + len(tree.tokens) for tree in trees])
+        lines: list[Tensor] = []
+        reads: list[list[int]] = []  # of each line's last places, which of A they are
+        for sequence, tree, end in zip(sequences, trees, ends.tolist(), strict=True):
+            for path in tree.paths:
+                tokens = self._trunk.embed([tree.tokens[place] for place in path]).expand(len(sequence), -1, -1)
+                lines.append(torch.cat([sequence, tokens], dim=1) if path else sequence)
+                reads.append([end, *(end + 1 + place for place in path)])
+        kinds: dict[tuple[int, int], list[int]] = {}
+        for j, (line, read) in enumerate(zip(lines, reads, strict=True)):
+            kinds.setdefault((line.shape[1], len(read)), []).append(j)
+        found, places = [], []
+        for (_, last), alike in sorted(kinds.items()):
+            flat = torch.stack([lines[j] for j in alike], dim=1).flatten(0, 1)
+            read_B_n_H = torch.cat([self._trunk.last(flat[a:b], last) for a, b in self._steps(flat)])
+            found.append(read_B_n_H.view(-1, len(alike) * last, read_B_n_H.shape[-1]))
+            places += [place for j in alike for place in reads[j]]
+        _, first = np.unique(places, return_index=True)
+        return torch.cat(found, dim=1)[:, torch.from_numpy(first).to(self._trunk.device)]
 
     def _masked(
         self, rows_C_L_D: "Tensor", batch: Batch, example: Example, layout: Layout, prompt: str = ""
@@ -92,5 +109,5 @@ class WholeRows:
         """Return ranges of sequences, as many as a forward pass may hold."""
         count, length, _ = embeds_B_T_D.shape
         tokens = TOKENS.get(self._trunk.device.type, TOKENS_ELSEWHERE)
-        step = max(1, tokens // (OWN_HEAD_SHARE if self._trunk.own_head else 1) // length)
+        step = max(1, tokens // (OWN_HEAD_SHARE if self._trunk.head.own else 1) // length)
         return list(pairwise([*range(0, count, step), count]))
