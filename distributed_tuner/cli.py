@@ -151,6 +151,23 @@ def run(
 
 
 @command
+def stop(
+    run_dir: RunDir,
+    trial: Annotated[str | None, typer.Option("--trial", metavar="ID", help="Stop this trial alone.")] = None,
+) -> int:
+    """Ask a run that is working to end as by Ctrl-C, or one of its trials."""
+    from distributed_tuner.runs.stopping import request_stop
+
+    request_stop(run_dir, trial)
+    if trial is None:
+        again = shlex.join([*_program(), "run", "--out", run_dir, "--resume"])
+        _print(f"asked {run_dir} to stop, which takes some seconds; continue with: {again}")
+    else:
+        _print(f"asked {run_dir} to stop {trial}, which ends after the step that it is at; its best prompt is kept")
+    return 0
+
+
+@command
 def check(space: Space, overrides: Overrides = None) -> int:
     """Validate a search space and project its cost, before anything is spent."""
     from distributed_tuner.oracles.local.device_memory import free_bytes

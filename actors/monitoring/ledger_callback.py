@@ -40,6 +40,10 @@ class TuneRecorder(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._recorder.poll()
 
+    def is_stopped(self, trial: Any) -> bool:
+        """Tell whether a trial shall end, as somebody has asked for."""
+        return self._recorder.is_stopped(self._plan(trial))
+
     def _plan(self, trial: Any) -> TrialPlan:
         plan: TrialPlan = self._plans[trial.config["trial"]]
         return plan

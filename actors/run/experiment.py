@@ -120,5 +120,8 @@ class RayBackend:
         finally:
             proposers.stop()
 
+    def interrupt(self) -> None:
+        self._stop.ask()
+
     def over(self) -> None:
         self._stop.over()

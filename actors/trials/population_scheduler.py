@@ -54,7 +54,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     what is decided. clock: seconds, for patience alone.
 
     Of a run that is resumed: decisions: those of before. reports: the last one of every trial that made any. failed:
-    trials that are given up. pool: texts that were scored.
+    trials that are given up. stopped: trials that somebody has ended. pool: texts that were scored.
     """
 
     _supports_buffered_results = False  # the report of a sync point must not be passed over
@@ -71,6 +71,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         decisions: Decisions | None = None,
         reports: Mapping[str, Mapping[str, Any]] | None = None,
         failed: Collection[str] = (),
+        stopped: Collection[str] = (),
         pool: Iterable[PooledText] = (),
         say: Say = silent,
         keep: Keep = silent,
@@ -90,6 +91,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         self._decisions = decisions or Decisions()
         self._kept = True  # nothing was decided since they were handed over
         self._failed = frozenset(failed)
+        self._stopped = frozenset(stopped)
         self._known: dict[str, Known] = {}
         for name, report in (reports or {}).items():
             self._note(name, report)
@@ -168,7 +170,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _standing(self, name: str, trial: Trial | None) -> Standing:
         known = self._known.get(name)
-        ended = trial is not None and trial.status == Trial.TERMINATED
+        ended = name in self._stopped or (trial is not None and trial.status == Trial.TERMINATED)
         settings = self._settings[name] | self._decisions.settings_of(name)
         if known is None:
             return Standing(name, 0, None, settings, ended)

@@ -10,10 +10,10 @@ from actors.monitoring.loggers import Meter, build_loggers
 from actors.pool.pool import Pool
 from actors.proposer import Proposers
 from actors.ray_internals.tune_controller import survive_resets
-from actors.ray_internals.tune_import import ASHAScheduler, FIFOScheduler, tune
+from actors.ray_internals.tune_import import tune
 from actors.shutdown import Poll, Stop
-from actors.trials.population_scheduler import PopulationScheduler
 from actors.trials.resume_state import TUNE_NAME, Past
+from actors.trials.stoppable import Stoppable, StoppableAsha, StoppablePopulation
 from actors.trials.trainable import TuneTrial
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.schedule import AshaScheduleConfig, PopulationScheduleConfig
@@ -49,6 +49,8 @@ def build_tuner(
     since their folders have their names. ``say``: writes an event down; ``began``: when the run did, in unix
     seconds."""
     survive_resets()
+    scheduler = build_scheduler(prepared, directory, say, past)
+    scheduler.obey(recorder)
     trainable = tune.with_resources(
         tune.with_parameters(
             TuneTrial,
@@ -72,7 +74,7 @@ def build_tuner(
         param_space={"trial": tune.grid_search(going)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=_most_at_a_time(prepared.experiment),
-            scheduler=build_scheduler(prepared, directory, say, past),
+            scheduler=scheduler,
             reuse_actors=True,  # a process that has ended one trial runs the next: starting one takes seconds
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,
@@ -101,7 +103,7 @@ def _told_beside(
     return [meter, *build_loggers(loggers, prepared.plans, directory.path, began, resume, say)]
 
 
-def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past: Past) -> Any:
+def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past: Past) -> Stoppable:
     """Return Tune's scheduler for the run's schedule; a population's gets the history of the run."""
     schedule = prepared.experiment.schedule
     plans = prepared.plans
@@ -109,7 +111,7 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past:
         restarts = [
             stage for plan in plans for stage in plan.experiment.stages if isinstance(stage, RestartStageConfig)
         ]
-        return PopulationScheduler(
+        return StoppablePopulation(
             schedule,
             [plan.trial_id for plan in plans],
             [i for i, stage in enumerate(plans[0].experiment.stage_schedule) if isinstance(stage, RestartStageConfig)],
@@ -119,13 +121,14 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past:
             decisions=past.decisions,
             reports=past.reports,
             failed=[name for name, status in past.ended.items() if status == "failed"],
+            stopped=[name for name, status in past.ended.items() if status == "stopped"],
             pool=scored_before(read_rows(directory.ledger)),
             say=say,
             keep=directory.keep_decisions,
         )
     if isinstance(schedule, AshaScheduleConfig):
         most = max(projection.search.queries for projection in prepared.projections)
-        return ASHAScheduler(
+        return StoppableAsha(
             time_attr="queries",
             metric="dev_loss",
             mode="min",
@@ -133,7 +136,7 @@ def build_scheduler(prepared: Prepared, directory: RunDirectory, say: Say, past:
             reduction_factor=schedule.reduction_factor,
             max_t=LAST_RUNG,  # a trial ends by its budget, never by its last rung
         )
-    return FIFOScheduler()
+    return Stoppable()
 
 
 def _most_at_a_time(experiment: Experiment) -> int | None:

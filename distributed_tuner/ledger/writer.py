@@ -188,6 +188,23 @@ def _lock(file: int, path: Path) -> None:
         ) from None
 
 
+def is_being_written(path: Path) -> bool:
+    """Tell whether a process has a ledger open for writing; True where its file system has no locks to tell by.
+
+    Raises:
+        OSError: there is no ledger, or it cannot be read.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(file)
+
+
 def _mend_tail(opened: int) -> int:
     """Make the file end in a whole line: complete the last one if it is a row, cut it off if it is not. Return its
     size."""

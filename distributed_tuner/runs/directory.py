@@ -16,7 +16,18 @@ from distributed_tuner.errors import RunDirectoryError, StateError, StorageError
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.schedule.decisions import Decisions
 from distributed_tuner.stages.ensemble import Member
-from distributed_tuner.storage import Lease, Mirror, Place, Remote, path_of, reaching, remote_of, staging_folder, using
+from distributed_tuner.storage import (
+    Inbox,
+    Lease,
+    Mirror,
+    Place,
+    Remote,
+    path_of,
+    reaching,
+    remote_of,
+    staging_folder,
+    using,
+)
 from distributed_tuner.storage.array_files import read_array, read_arrays
 from distributed_tuner.storage.files import write_text, written
 from distributed_tuner.storage.json_files import read_json
@@ -24,6 +35,8 @@ from distributed_tuner.storage.serialization import read_state, write_state
 from distributed_tuner.values import Array, Array64
 
 DECISION_SECONDS = 10.0  # for which a decision waits until it is at the run's URI
+STOP = "stop.json"
+"""Request to stop the run, in its inbox."""
 LINKED = ("wandb",)  # folders of loggers that lay links within
 
 
@@ -65,6 +78,11 @@ class RunDirectory(Place):
     def population(self) -> Path:
         """Decisions of a population's schedule, as JSON."""
         return self.path / "population.json"
+
+    @property
+    def inbox(self) -> Inbox:
+        """What other processes ask of the run."""
+        return Inbox(self.path, None if self.mirror is None else self.mirror.remote)
 
     def keep_decisions(self, decisions: Decisions) -> None:
         """Write down what a population's schedule has decided, and upload it to the run's URI before it is acted on:
@@ -278,6 +296,7 @@ def kept(place: str, resume: bool, say: Callable[[str], None]) -> Iterator[RunDi
         directory = RunDirectory(path_of(place))
         with using(directory.path), nullcontext() if resume else _made(directory):
             directory.require_plain()
+            directory.inbox.drop(STOP)  # of an earlier session
             yield directory
         return
     remote = Remote(uri)
@@ -333,6 +352,7 @@ def _odd_ones(folder: Path, linked: Collection[str] = ()) -> Iterator[Path]:
 def _begin(mirror: Mirror, resume: bool) -> None:
     """Lay out the local copy: as it is at the remote, or empty for a new run, which needs a place of its own."""
     if resume:
+        Inbox(mirror.folder, mirror.remote).drop(STOP)  # of an earlier session
         mirror.fill()
         return
     there = [found.name for found in mirror.remote.found()]

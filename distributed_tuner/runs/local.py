@@ -117,6 +117,7 @@ class LocalBackend:
         self._build = build
         self.pool: LocalPool | None = None
         """The last one that was started."""
+        self._interrupted = False
 
     @property
     def ended(self) -> Mapping[str, str]:
@@ -133,15 +134,26 @@ class LocalBackend:
         made = _Proposers(prepared, pool.oracle)
         with self._observer:
             for plan, task in zip(prepared.plans, prepared.tasks, strict=True):
+                if recorder.is_stopped(plan):
+                    recorder.completed(plan)
+                    continue
                 recorder.started(plan)
                 trial = Trial(plan.trial_id, plan.experiment, task, pool.oracle, index=plan.index, proposers=made)
                 try:
                     for report in reports(trial):
                         recorder.reported(plan, report)
+                        if self._interrupted:
+                            raise KeyboardInterrupt
+                        if recorder.is_stopped(plan):
+                            break
                 except TunerError as error:
                     recorder.failed(plan, str(error))
                     raise
                 recorder.completed(plan)
+
+    def interrupt(self) -> None:
+        """End the run after the step that is being computed."""
+        self._interrupted = True
 
     def over(self) -> None:
         """Do nothing: there is no other process."""

@@ -17,6 +17,7 @@ class Recorder:
     """Writes what trials report.
 
     pool_events: hands over what the pool has to tell. ended: how trials ended before this run of the driver, by name.
+    stops: who has stopped which trials; another thread adds to it.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Recorder:
         observer: Observer,
         pool_events: Callable[[], list[tuple[str, str]]],
         ended: Mapping[str, str],
+        stops: Mapping[str, str],
     ) -> None:
         self._plans = plans
         self._writer = writer
@@ -35,6 +37,8 @@ class Recorder:
         self._pool_events = pool_events
         self._attempts: dict[str, int] = {}
         self._ended = dict(ended)
+        self._stops = stops
+        self._heard: set[str] = set()  # stops that were written down
         self._last: dict[str, Mapping[str, Any]] = {}
         self._next_poll = 0.0
 
@@ -77,11 +81,15 @@ class Recorder:
         self.poll()
 
     def completed(self, plan: TrialPlan) -> None:
-        """A trial has ended, by itself or because a schedule stopped it."""
+        """A trial has ended, by itself or because a schedule or somebody stopped it."""
         if reason := self._last.get(plan.trial_id, {}).get("reason"):
             self._end(plan.trial_id, "done", reason)
         else:
-            self._end(plan.trial_id, "stopped", "stopped by the schedule")
+            self._end(plan.trial_id, "stopped", f"stopped by {self._stops.get(plan.trial_id, 'the schedule')}")
+
+    def is_stopped(self, plan: TrialPlan) -> bool:
+        """Tell whether a trial that has not ended shall end, as somebody has asked for."""
+        return plan.trial_id in self._stops and plan.trial_id not in self._ended
 
     def failed(self, plan: TrialPlan, reason: str) -> None:
         """A trial has failed for good."""
@@ -93,7 +101,9 @@ class Recorder:
         self._observer.note(f"{trial_id or 'pool'}: {message}")
 
     def poll(self) -> None:
-        """Write down what the pool has to tell, every few seconds."""
+        """Write down who has stopped which trials, and every few seconds what the pool has to tell."""
+        if len(self._stops) > len(self._heard):
+            self._hear_stops()
         if time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + POLL_SECONDS
             self._drain()
@@ -115,6 +125,15 @@ class Recorder:
         elapsed = self._last.get(trial_id, {}).get("progress", {}).get("elapsed", 0.0)
         self._writer.write(TrialEndRow(trial_id=trial_id, status=status, reason=reason, wall_seconds=elapsed))
         self._observer.status(trial_id, status)
+
+    def _hear_stops(self) -> None:
+        known = {plan.trial_id for plan in self._plans}
+        for trial_id, by in list(self._stops.items()):
+            if trial_id not in self._heard and trial_id in known:
+                status = self._ended.get(trial_id)
+                late = "" if status is None else f", but has ended already ({status})"
+                self.event(trial_id, "stop", f"shall end, as {by} has asked for{late}")
+            self._heard.add(trial_id)
 
     def _drain(self) -> None:
         for kind, message in self._pool_events():

@@ -34,6 +34,7 @@ from distributed_tuner.runs.pool import OraclePool, Statistics
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.recorder import Recorder
 from distributed_tuner.runs.startup import Started, start_pool, start_pool_again
+from distributed_tuner.runs.stopping import StopRequests
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo
@@ -81,6 +82,10 @@ class Backend(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """End the run as Ctrl-C does; called by another thread."""
+        ...
+
     def over(self) -> None:
         """From here on the run is being brought to its end."""
         ...
@@ -112,8 +117,15 @@ class Run:
         self._page = page
         self._began = time.monotonic()
         self._ledger = Follower(directory.ledger)
+        self._stops = StopRequests(directory, backend.interrupt)
 
     def go(self) -> Finished:
+        """Do the whole run."""
+        with self._stops:
+            return self._go()
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _go(self) -> Finished:
         experiment = self._prepared.experiment
         note = self._observer.note
         model = getattr(experiment.oracle, "model", f"the {experiment.oracle.kind} oracle")
@@ -163,6 +175,9 @@ class Run:
                 self._measure_ensembles(oracle, writer)
         except KeyboardInterrupt:
             status = "interrupted"
+            if self._stops.run is not None:
+                writer.write(EventRow(kind="stop", message=f"the run was stopped by {self._stops.run}"))
+                note(f"stopped by {self._stops.run}")
         finally:
             self._backend.over()
             statistics = self._hear(pool)
@@ -187,7 +202,6 @@ class Run:
             raise RunDirectoryError(f"{self._directory.name} was removed while its run went on; start the run again")
         return Finished(status, report, self._summary())
 
-    # ------------------------------------------------------------------------------------------------ parts
     def _started(self) -> Started:
         """Start the pool; a new run chooses what is "auto", a resumed one has it in its config.json."""
         start = start_pool_again if self._resume else start_pool
@@ -232,6 +246,7 @@ class Run:
             self._observer,
             lambda: self._hear(pool).events,
             self._backend.ended,
+            self._stops.trials,
         )
         try:
             self._backend.run_trials(self._prepared, pool, recorder, self._ledger)

@@ -49,9 +49,10 @@ class Lease:
             if others and patient:
                 others = self._outlive(others)
             if others:
+                owner = _owner(self._remote, others[0])
                 raise RunDirectoryError(
-                    f"one run at a time writes to {self._remote.uri}, but {self._owner(others[0])} does already; wait"
-                    " for its end or stop it, or choose another place with --out"
+                    f"one run at a time writes to {self._remote.uri}, but {owner} does already; wait for its end or"
+                    " stop it, or choose another place with --out"
                 )
             self._clear()
         except BaseException:
@@ -87,14 +88,15 @@ class Lease:
         """Return the claims of others that may be alive."""
         claims = self._remote.found(within=CLAIMS)
         now = max((claim.written for claim in claims if claim.name == self._name), default=0.0)
-        return [claim for claim in claims if claim.name != self._name and now - claim.written < STALE_SECONDS]
+        return [claim for claim in _alive(claims, now) if claim.name != self._name]
 
     def _outlive(self, others: list[Found]) -> list[Found]:
         """Wait until the others have grown old; return those that are seen to be alive."""
         known = {claim.name: claim.written for claim in others}
+        owner = _owner(self._remote, others[0])
         self._say(
-            f"{self._owner(others[0])} wrote to {self._remote.uri} less than {STALE_SECONDS:g} s ago; waiting for as"
-            " long to see whether it still does"
+            f"{owner} wrote to {self._remote.uri} less than {STALE_SECONDS:g} s ago; waiting for as long to see whether"
+            " it still does"
         )
         while others:
             time.sleep(POLL_SECONDS)
@@ -111,9 +113,24 @@ class Lease:
             if claim.name != self._name:
                 self._remote.delete(claim.name)
 
-    def _owner(self, claim: Found) -> str:
-        try:
-            owner = json.loads(self._remote.read(claim.name))
-            return f"the process {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError):
-            return "another process"
+
+def holder(remote: Remote, now: float) -> str | None:
+    """Return the process that holds the lease on a prefix; None where none does.
+
+    now: by the store's clock, as of something that was written there a moment ago. Raises OSError where the store
+    cannot be reached.
+    """
+    claims = _alive(remote.found(within=CLAIMS), now)
+    return _owner(remote, claims[0]) if claims else None
+
+
+def _alive(claims: list[Found], now: float) -> list[Found]:
+    return [claim for claim in claims if now - claim.written < STALE_SECONDS]
+
+
+def _owner(remote: Remote, claim: Found) -> str:
+    try:
+        owner = json.loads(remote.read(claim.name))
+        return f"the process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"

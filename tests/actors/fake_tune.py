@@ -18,6 +18,7 @@ class FakeTrial:
 
     def __init__(self, index: int) -> None:
         self.config: dict[str, Any] = {"trial": index}
+        self.trial_id = f"tune-{index}"
         self.status = Trial.PENDING
         self.last_result: dict[str, Any] = {}
 
@@ -31,7 +32,9 @@ class FakeTrial:
 class FakeTune:
     """Calls a scheduler as Tune does, and does what it says."""
 
-    def __init__(self, count: int = 3, mode: str = "sync", **more: Any) -> None:
+    def __init__(
+        self, count: int = 3, mode: str = "sync", kind: type[PopulationScheduler] = PopulationScheduler, **more: Any
+    ) -> None:
         self.now = 0.0
         self.said: Said = []
         self.kept = json.dumps(Decisions().to_json())
@@ -40,6 +43,7 @@ class FakeTune:
         self._config = PopulationScheduleConfig.model_validate(
             {"kind": "population", "mode": mode, "patience": 60.0, "explore": {RATE: {"low": 0.0, "high": 100.0}}}
         )
+        self._kind = kind
         self._more = more
         self.scheduler = self.fresh()
         self.trials = [FakeTrial(index) for index in range(count)]
@@ -48,7 +52,7 @@ class FakeTune:
 
     def fresh(self, **more: Any) -> PopulationScheduler:
         """Return a scheduler that knows nothing yet."""
-        return PopulationScheduler(
+        return self._kind(
             self._config,
             self.names,
             range(1, 20, 2),
@@ -64,6 +68,9 @@ class FakeTune:
 
     def get_trials(self) -> list[FakeTrial]:
         return self.trials
+
+    def stop_trial(self, trial: FakeTrial) -> None:
+        trial.status = Trial.TERMINATED
 
     def report(self, index: int, sync_point: int, loss: float, waiting: bool = True, **more: Any) -> str:
         trial = self.trial(index)
@@ -91,9 +98,12 @@ class FakeTune:
         """As a run whose driver was killed: new trials for those that are not over, and another scheduler, which is
         told what was kept and what the trials reported last."""
         reports = {self.names[trial.config["trial"]]: trial.last_result for trial in self.trials if trial.last_result}
-        failed = [self.names[trial.config["trial"]] for trial in self.trials if trial.status == Trial.ERROR]
+        failed, stopped = (
+            [self.names[trial.config["trial"]] for trial in self.trials if trial.status == status]
+            for status in (Trial.ERROR, Trial.TERMINATED)
+        )
         decisions = Decisions.from_json(json.loads(self.kept))
-        self.scheduler = self.fresh(decisions=decisions, reports=reports, failed=failed)
+        self.scheduler = self.fresh(decisions=decisions, reports=reports, failed=failed, stopped=stopped)
         self.trials = [FakeTrial(trial.config["trial"]) for trial in self.trials if not trial.is_finished()]
         for trial in self.trials:
             self.scheduler.on_trial_add(self, trial)

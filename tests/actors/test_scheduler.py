@@ -7,12 +7,16 @@ import time
 from typing import Any
 
 import pytest
-from fake_tune import FakeTune
+from fake_tune import FakeTrial, FakeTune
 from ray.tune.experiment import Trial
 from toy_population import RATE
 
+from actors.ray_internals.tune_import import TrialScheduler
 from actors.trials.population_scheduler import CONTINUE, PAUSE
+from actors.trials.stoppable import StoppablePopulation
 from distributed_tuner.prompts.pool import PooledText
+
+STOP: str = TrialScheduler.STOP
 
 
 def text(words: str, loss: float) -> PooledText:
@@ -297,3 +301,56 @@ def test_a_pickled_scheduler_leaves_the_ledger_behind() -> None:
     tune.report(0, 1, 1.0)
     assert tune.report(1, 1, 2.0) == PAUSE
     assert tune.said == []
+
+
+# ----------------------------------------------------------------------------------------------- stopped trials
+class Recorder:
+    """As much of the recorder as a scheduler asks."""
+
+    def __init__(self, *stopped: int) -> None:
+        self.stopped = set(stopped)
+
+    def is_stopped(self, trial: FakeTrial) -> bool:
+        return trial.config["trial"] in self.stopped and not trial.is_finished()
+
+
+def obey(tune: FakeTune, recorder: Any) -> None:
+    assert isinstance(tune.scheduler, StoppablePopulation)
+    tune.scheduler.obey(recorder)
+
+
+def test_a_stopped_trial_ends_with_its_report_and_holds_nobody_up() -> None:
+    tune, recorder = FakeTune(3, kind=StoppablePopulation), Recorder()
+    obey(tune, recorder)
+    tune.report(0, 1, 3.0)
+    tune.report(1, 0, 1.0, waiting=False)
+    recorder.stopped = {1}
+    assert tune.report(1, 0, 0.5, waiting=False) == STOP
+    tune.end(1, Trial.TERMINATED)
+    tune.report(2, 1, 2.0)
+    assert tune.run_paused() == [0]
+    assert tune.restart(0)["source_trial"] == "t1", "what it has found counts"
+
+
+def test_a_paused_or_new_trial_is_stopped_at_once_and_one_that_is_being_started_runs_first() -> None:
+    tune, recorder = FakeTune(4, kind=StoppablePopulation), Recorder()
+    obey(tune, recorder)
+    tune.run_paused()
+    tune.scheduler.on_trial_add(tune, tune.trial(3))
+    tune.report(0, 1, 3.0)
+    recorder.stopped = {0, 1, 3}
+    assert tune.run_paused() == []
+    assert [trial.status for trial in tune.trials] == [Trial.TERMINATED, Trial.PENDING, Trial.PENDING, Trial.TERMINATED]
+    assert tune.report(1, 0, 1.0, waiting=False) == STOP
+
+
+def test_a_resumed_population_does_not_wait_for_a_stopped_trial() -> None:
+    tune = FakeTune(3)
+    tune.report(0, 0, 3.0, waiting=False)
+    tune.report(1, 0, 1.0, waiting=False)
+    tune.report(2, 0, 2.0, waiting=False)
+    tune.end(1, Trial.TERMINATED)
+    tune.resume()
+    tune.report(0, 1, 3.0)
+    tune.report(2, 1, 2.0)
+    assert tune.run_paused() == [0]

@@ -95,7 +95,7 @@ def test_feedback_and_exchanges_are_written_and_not_told(tmp_path: Path) -> None
     ]
     with LedgerWriter(tmp_path / "ledger.jsonl") as writer:
         progress = Progress([plan()], "accuracy", console)
-        recorder = Recorder([plan()], writer, RunDirectory(tmp_path), progress, lambda: [], {})
+        recorder = Recorder([plan()], writer, RunDirectory(tmp_path), progress, lambda: [], {}, {})
         result = {
             "rows": [row.model_dump() for row in rows],
             "progress": {"queries": 96.0, "elapsed": 9.0},
