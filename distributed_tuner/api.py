@@ -22,6 +22,7 @@ from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.preflight.prepare import prepare_plans
 from distributed_tuner.preflight.prepared import Prepared
+from distributed_tuner.python_messages import spelled_as_arguments
 from distributed_tuner.result import Result
 from distributed_tuner.runs.directory import RunDirectory, kept
 from distributed_tuner.runs.evaluation import returned
@@ -126,36 +127,39 @@ def tune(
         >>> result.predict(["a good story"]).shape
         (1,)
     """
-    if out is not None and is_uri(str(out)):
-        raise ConfigError(f"out must be a local directory, but is {str(out)!r}; runs at URIs are the command line's")
-    source = source_of(model, tokenizer)
-    columns = (text,) if isinstance(text, str) else tuple(text)
-    given = labelled_data(data, test, Wishes(columns, label, label_words, template, instruction, shots, seed))
-    oracle, address = _placed(source, pool)
-    more = dict(settings or {})
-    tree = {
-        "name": "tune",
-        "seed": seed,
-        "task": given.tree | more.pop("task", {}),
-        "oracle": oracle,
-        **({"prompt": _tree(prompt)} if prompt is not None else {}),
-        **({"head": _tree(head)} if head is not None else {}),
-        "budget": {"queries": budget} if isinstance(budget, int) else _tree(budget),
-        **more,
-    }
-    tree = _completed(tree, source, optimizer, objective)
-    validate(tree)
-    prepared = prepare_plans(draw_trials(tree), Path.cwd(), given.build, source.count)
-    if pool is not None:
-        require_importable(prepared.experiment)
-    folder = tempfile.TemporaryDirectory(prefix="prompt-tuner-") if out is None else None
-    bar = Bar(prepared.plans, prepared.tasks[0].metric, callbacks, progress)
-    with kept(str(out) if folder is None else folder.name, False, bar.note) as directory:
-        if pool is None:
-            answering = _run_here(prepared, source, directory, bar, page=out is not None)
-        else:
-            answering = _run_on_ray(prepared, directory, bar, address)
-    return Result(directory.path, answering, given.values, folder)
+    with spelled_as_arguments(own_stages="stages" in (settings or {})):
+        if out is not None and is_uri(str(out)):
+            raise ConfigError(
+                f"out must be a local directory, but is {str(out)!r}; runs at URIs are the command line's"
+            )
+        source = source_of(model, tokenizer)
+        columns = (text,) if isinstance(text, str) else tuple(text)
+        given = labelled_data(data, test, Wishes(columns, label, label_words, template, instruction, shots, seed))
+        oracle, address = _placed(source, pool)
+        more = dict(settings or {})
+        tree = {
+            "name": "tune",
+            "seed": seed,
+            "task": given.tree | more.pop("task", {}),
+            "oracle": oracle,
+            **({"prompt": _tree(prompt)} if prompt is not None else {}),
+            **({"head": _tree(head)} if head is not None else {}),
+            "budget": {"queries": budget} if isinstance(budget, int) else _tree(budget),
+            **more,
+        }
+        tree = _completed(tree, source, optimizer, objective)
+        validate(tree)
+        prepared = prepare_plans(draw_trials(tree), Path.cwd(), given.build, source.count)
+        if pool is not None:
+            require_importable(prepared.experiment)
+        folder = tempfile.TemporaryDirectory(prefix="prompt-tuner-") if out is None else None
+        bar = Bar(prepared.plans, prepared.tasks[0].metric, callbacks, progress)
+        with kept(str(out) if folder is None else folder.name, False, bar.note) as directory:
+            if pool is None:
+                answering = _run_here(prepared, source, directory, bar, page=out is not None)
+            else:
+                answering = _run_on_ray(prepared, directory, bar, address)
+        return Result(directory.path, answering, given.values, folder)
 
 
 def load(path: str | Path, model: Any = None, tokenizer: Any = None) -> Result:
@@ -216,6 +220,11 @@ def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: 
     soft = not isinstance(prompt, Mapping) or prompt.get("kind", "soft") == "soft"
     chosen = _tree(optimizer) if optimizer is not None else SOFT if soft else WORDS
     chosen = {"kind": chosen} if isinstance(chosen, str) else chosen
+    if not isinstance(chosen, Mapping):
+        raise ConfigError(
+            "optimizer must be settings such as Zot(rho=1.0), a kind, or a class of your own, but got"
+            f" {optimizer!r}; give one of these"
+        )
     kind = "gradient" if chosen.get("kind") in FIRST_ORDER or _is_white_box(optimizer) else "search"
     queries = tree["budget"].get("queries") if isinstance(tree["budget"], Mapping) else None
     every = {"eval_every": min(EVAL_EVERY, max(1, queries // EVALUATIONS))} if isinstance(queries, int) else {}

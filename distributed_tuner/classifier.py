@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from distributed_tuner.api import QUERIES, tune
 from distributed_tuner.callbacks import Callback
 from distributed_tuner.config.task import label_key
+from distributed_tuner.python_messages import spelled_as_arguments
 from distributed_tuner.values import Array64
 
 LABEL = "label of the row"  # the column of labels, next to those of the texts
@@ -105,14 +106,15 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         data = [row | {LABEL: label} for row, label in zip(rows, labels.tolist(), strict=True)]
         named = ("label_words", "template", "instruction", "shots", "prompt", "optimizer", "head", "objective")
         shared = ("tokenizer", "budget", "settings", "pool", "progress", "callbacks")
-        self.result_ = tune(
-            self.model,
-            data,
-            text=tuple(rows[0]),
-            label=LABEL,
-            seed=0 if self.random_state is None else self.random_state,
-            **{name: getattr(self, name) for name in (*named, *shared)},
-        )
+        with spelled_as_arguments(seed="random_state"):
+            self.result_ = tune(
+                self.model,
+                data,
+                text=tuple(rows[0]),
+                label=LABEL,
+                seed=0 if self.random_state is None else self.random_state,
+                **{name: getattr(self, name) for name in (*named, *shared)},
+            )
         places = {label_key(label): place for place, label in enumerate(self.result_.labels)}
         self._order = [places[label_key(label)] for label in self.classes_.tolist()]
         return self

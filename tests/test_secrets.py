@@ -42,7 +42,7 @@ def written(folder: Path, **oracle: Any) -> Path:
         ({"base_url": f"https://host/v1?key={KEY}"}, "give that by api_key_env"),
         ({"headers": {"Authorization": KEY}}, "oracle.headers is not a known setting"),
         ({"extra_body": {"provider": {"api_key": "short"}}}, "no field of it may be or look like a key"),
-        ({"extra_body": {"user": KEY}}, "oracle.extra_body: value error, extra_body is written down with the run"),
+        ({"extra_body": {"user": KEY}}, "oracle.extra_body: extra_body is written down with the run"),
         ({"extra_body": KEY}, "oracle.extra_body"),
     ],
 )

@@ -11,6 +11,10 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.renamed import RENAMED
 from distributed_tuner.errors import ConfigError
 
+ADD = "add it to the search space"
+CHANGE = "change it in the search space or with --set"
+QUOTE = ", as YAML reads it; quote it in the search space or in --set"
+
 
 def experiment_of(tree: Any) -> Experiment:
     """Validate a tree of constants.
@@ -33,10 +37,11 @@ def _message(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return _unknown_key(location, path)
     if problem["type"] == "missing":
-        return f"{path} is required, but it is missing; add it to the search space"
+        return f"{path} is required, but it is missing; {ADD}"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_kind(path, problem)
-    rule = problem["msg"][0].lower() + problem["msg"][1:]
+    rule = problem["msg"].removeprefix("Value error, ")
+    rule = rule[0].lower() + rule[1:]
     rule = rule.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")  # as YAML calls them
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
     if location[-1:] == ("api_key_env",):  # a key may stand there, so what was given is not shown
@@ -48,8 +53,8 @@ def _message(error: ValidationError) -> str:
         return f"{path}: {rule}; what was given is not shown, since it may hold a key; give that by api_key_env{more}"
     got = problem["input"]
     if problem["type"] == "string_type" and not isinstance(got, Mapping | list | tuple):
-        return f"{path}: {rule}, but got {got!r}, as YAML reads it; quote it in the search space or in --set{more}"
-    return f"{path}: {rule}, but got {got!r}; change it in the search space or with --set{more}"
+        return f"{path}: {rule}, but got {got!r}{QUOTE}{more}"
+    return f"{path}: {rule}, but got {got!r}; {CHANGE}{more}"
 
 
 def _unknown_key(location: tuple[Any, ...], path: str) -> str:

@@ -218,7 +218,7 @@ def test_an_oracle_of_three_members_is_tuned_from_zero() -> None:
 
     found = tuned(model=Three())
     assert found.prompt.nearest_tokens == []
-    with pytest.raises(ModelError, match=r"prompt\.init: text, but .* has no codec"):
+    with pytest.raises(ModelError, match=r"prompt=.*init.*text.*, but .* has no codec"):
         tuned(model=Three(), prompt={"length": 4, "init": "text"})
 
 
