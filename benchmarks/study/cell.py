@@ -7,11 +7,12 @@ what runs of their own would be.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.study.kept import Kept, Standing
 from benchmarks.study.plan import Job
 from benchmarks.study.rows import Row
+from benchmarks.study.settings import ensemble_of
 from benchmarks.study.untuned import Untuned
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.experiment import Experiment
@@ -20,6 +21,8 @@ from distributed_tuner.ledger.rows import EvalRow, MeasureRow
 from distributed_tuner.ledger.rows import Row as LedgerRow
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.report.choice import Choice, weigh
+from distributed_tuner.runs.final_scores import measure_ensemble
+from distributed_tuner.runs.members import asked_members
 from distributed_tuner.stages.trial import Trial
 
 SAVED_EVERY = 30.0  # seconds
@@ -28,26 +31,28 @@ SAVED_EVERY = 30.0  # seconds
 @dataclass(frozen=True, eq=False, slots=True)
 class Ended:
     """A trial that has spent its budget. before: how it stood before what ended it. losses: of the selected prompt, of
-    train and dev. measured: on test; None where no evaluation had a finite loss."""
+    train and dev. measured: on test; None where no evaluation had a finite loss. ensemble: its members on test; None
+    where the selected prompt alone is better."""
 
     trial: Trial
     before: Standing
     losses: tuple[float | None, ...]
     measured: MeasureRow | None
+    ensemble: MeasureRow | None = None
 
 
 def tuned_rows(job: Job, oracle: LossOracle, untuned: Untuned, kept: Kept) -> list[Row]:
     """Return the rows of all of a job's budgets, those that are kept left as they are."""
-    rows = {row.budget: row for row in kept.rows()}
+    rows = kept.rows()
     for budget in job.budgets:
-        if budget not in rows:
+        if budget not in {row.budget for row in rows}:
             ended = run_trial(job, budget, oracle, kept)
-            rows[budget] = _row(job, budget, ended, untuned, oracle.info.dtype)
-            kept.write_rows([rows[known] for known in sorted(rows)])
+            rows = sorted([*rows, *_rows(job, budget, ended, untuned, oracle.info.dtype)], key=lambda row: row.budget)
+            kept.write_rows(rows)
             kept.write_standing(budget, ended.before)
     if not job.goes_on:
         kept.forget_standing()
-    return [rows[budget] for budget in job.budgets]
+    return [row for row in rows if row.budget in job.budgets]
 
 
 def run_trial(job: Job, budget: int, oracle: LossOracle, kept: Kept) -> Ended:
@@ -70,7 +75,16 @@ def run_trial(job: Job, budget: int, oracle: LossOracle, kept: Kept) -> Ended:
         if time.monotonic() - saved > SAVED_EVERY and not trial.done:
             kept.write_standing(budget, now)
             saved = time.monotonic()
-    return Ended(trial, before, losses, measured)
+    return Ended(trial, before, losses, measured, _measured_ensemble(job, trial, oracle))
+
+
+def _measured_ensemble(job: Job, trial: Trial, oracle: LossOracle) -> MeasureRow | None:
+    """Score a trial's ensemble on test."""
+    if not trial.ensemble or not job.plain_task.test:
+        return None
+    plan = job.prepared.plans[0]
+    members = asked_members(job.prepared, plan, trial.screened, trial.ensemble)
+    return measure_ensemble(oracle, members, job.split, trial.trial_id)
 
 
 def _losses(rows: Sequence[LedgerRow], losses: tuple[float | None, ...]) -> tuple[float | None, ...]:
@@ -79,6 +93,20 @@ def _losses(rows: Sequence[LedgerRow], losses: tuple[float | None, ...]) -> tupl
         if isinstance(row, EvalRow) and row.selected:
             losses = tuple(row.losses)
     return losses
+
+
+def _rows(job: Job, budget: int, ended: Ended, untuned: Untuned, dtype: str) -> list[Row]:
+    """Return the row of the selected prompt, and that of the ensemble where the method has one."""
+    row = _row(job, budget, ended, untuned, dtype)
+    if job.experiment.ensemble is None:
+        return [row]
+    row_of_ensemble = replace(row, method=ensemble_of(job.method), test_label_words=None)
+    if ended.ensemble is None:
+        return [row, row_of_ensemble]
+    metric = ended.ensemble.metric
+    untold = {"train_loss": None, "score": None, "dev_metric": None, "p_value": None}
+    together = replace(row_of_ensemble, **untold, test_metric=metric, returned="tuned", returned_metric=metric)
+    return [row, replace(together, members=len(ended.trial.ensemble))]
 
 
 def _row(job: Job, budget: int, ended: Ended, untuned: Untuned, dtype: str) -> Row:

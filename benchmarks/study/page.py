@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 def order_of(study: Study) -> list[str]:
     """Return the methods in the order in which they are shown."""
-    return [*BELOW, *study.methods]
+    return [*BELOW, *study.rows_of(study.methods)]
 
 
 def tables_of(frame: "pd.DataFrame", study: Study) -> dict[int, list[Table]]:
@@ -129,8 +129,8 @@ def _plots(frame: "pd.DataFrame", study: Study) -> list[Plot]:
 
 
 def _curve_plot(title: str, curves: dict[str, Curve], study: Study, x: str, y: str) -> Plot:
-    upper = [name for name, method in study.methods.items() if method.role == "upper_line"]
-    figure = curve_figure(curves, list(study.methods), x, y, upper)
+    upper = study.rows_of(name for name, method in study.methods.items() if method.role == "upper_line")
+    figure = curve_figure(curves, study.rows_of(study.methods), x, y, upper)
     return Plot(
         title, "Bars are 95 % intervals by the spread of splits; horizontal lines cost next to nothing.", _html(figure)
     )
@@ -140,7 +140,7 @@ def rankings(frame: "pd.DataFrame", study: Study) -> dict[int, Ranking]:
     """Return how methods stand at each of the study's budgets, beside what is untuned; upper lines are left out."""
     import pandas as pd
 
-    searches = [name for name, method in study.methods.items() if method.role == "search"]
+    searches = study.rows_of(name for name, method in study.methods.items() if method.role == "search")
     found = {}
     for budget in study.budgets:
         at = frame[(frame["budget"] == budget) & frame["method"].isin(searches)]

@@ -155,8 +155,3 @@ def _require_plain(experiment: Experiment) -> None:
         raise ConfigError(
             "a study's trials ask no proposers, but a stage has one; run it by itself with python tune.py run"
         )
-    if experiment.ensemble is not None:
-        raise ConfigError(
-            "a study's rows are of single prompts, but ensemble is set; leave it out, or run it by itself with python"
-            " tune.py run"
-        )

@@ -21,7 +21,8 @@ class Row:
     score, dev_metric: of the prompt that was selected; score is the loss over train and dev by cross-validation.
     test_metric, test_label_words: its metric on test, read by its head and by the label words as they are.
     p_value: that its losses on dev are lower than the untuned prompt's, read by the same sort of head. returned: what
-    a run would return by that test, and returned_metric its metric on test. None is what does not exist.
+    a run would return by that test, and returned_metric its metric on test. members: prompts whose predictions are
+    averaged; such a row has no losses, and is never tested. None is what does not exist.
     """
 
     task: str
@@ -44,6 +45,7 @@ class Row:
     test_rows: int
     metric: str
     dtype: str
+    members: int = 1
 
 
 def frame_of(rows: Iterable[Row]) -> "pd.DataFrame":

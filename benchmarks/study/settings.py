@@ -1,7 +1,7 @@
 """What a study's YAML may say."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -20,6 +20,11 @@ BELOW = ("manual", "manual_head", "bag_of_words")
 KNOWN = ("demo", *WORDINGS)
 
 Counts: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+
+def ensemble_of(method: str) -> str:
+    """Return the name of the rows of a method's ensemble."""
+    return f"{method}_ensemble"
 
 
 def _by_name(value: Any) -> Any:
@@ -81,7 +86,21 @@ class Study(Config):
                 raise ValueError(f"the study sets {taken[0]} for all methods alike, but {where} sets it as well")
         if taken := [name for name in BELOW if name in self.methods]:
             raise ValueError(f"{taken[0]} is in every study by itself; give the method another name")
+        if taken := [name for name in self.methods if self.has_ensemble(name) and ensemble_of(name) in self.methods]:
+            raise ValueError(
+                f"the rows of the ensemble of {taken[0]} are called {ensemble_of(taken[0])}; give that method another"
+                " name"
+            )
         return self
+
+    def has_ensemble(self, method: str) -> bool:
+        """Tell whether a method's best prompts are read together as well."""
+        return {**self.experiment, **self.methods[method].parts}.get("ensemble") is not None
+
+    def rows_of(self, methods: Iterable[str]) -> list[str]:
+        """Return what the rows of methods are called: of their selected prompts, and of their ensembles."""
+        own = [[name, ensemble_of(name)] if self.has_ensemble(name) else [name] for name in methods]
+        return [name for names in own for name in names]
 
     def shots_of(self, task: str) -> tuple[int, ...]:
         """Return the shots of one task: its own, or the study's."""

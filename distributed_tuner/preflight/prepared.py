@@ -24,10 +24,16 @@ from distributed_tuner.oracles.pool_size import sized
 from distributed_tuner.oracles.tile_size import even_candidates
 from distributed_tuner.preflight.projection import Projection
 from distributed_tuner.stages.reading import fitted_on, read_by
+from distributed_tuner.stages.trial_state import Found
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Batch, Cost, Split
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+def screen_of(plan: TrialPlan, screens: Iterable[ScreenRow]) -> ScreenRow | None:
+    """Return what a trial's screen has found."""
+    return next((row for row in screens if row.trial_id == plan.trial_id), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,10 @@ class Prepared:
 
     def as_screened(self, plan: TrialPlan, screens: Iterable[ScreenRow]) -> tuple[TrialPlan, Task]:
         """Return a trial and its task, as it was built, as they go on from what the trial's screen has found."""
-        found = next((row for row in screens if row.trial_id == plan.trial_id), None)
+        return self.going_on(plan, screen_of(plan, screens))
+
+    def going_on(self, plan: TrialPlan, found: ScreenRow | Found | None) -> tuple[TrialPlan, Task]:
+        """Return a trial and its task, as it was built, as they go on from what a screen has found."""
         task = self.plain_task(plan)
         if found is None:
             return plan, task

@@ -19,7 +19,7 @@ from distributed_tuner.ledger.rows import DATA_WARNING, EventRow, RunEndRow, Run
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.codec import codec_of
-from distributed_tuner.preflight.prepared import SPLITS, Prepared
+from distributed_tuner.preflight.prepared import SPLITS, Prepared, screen_of
 from distributed_tuner.prompts.ensemble_export import ENSEMBLE, write_ensemble
 from distributed_tuner.prompts.export import ExportedPrompt, exported, write
 from distributed_tuner.prompts.spec import framed, prompt_spec
@@ -29,6 +29,7 @@ from distributed_tuner.report.trials import best_trial, summarize_trials
 from distributed_tuner.runs.directory import RunDirectory, write_json
 from distributed_tuner.runs.final_scores import measure, measure_bags_of_words, measure_baselines, measure_ensemble
 from distributed_tuner.runs.layout_race import race_layouts
+from distributed_tuner.runs.members import asked_members
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.runs.pool import OraclePool, Statistics
 from distributed_tuner.runs.recorded_config import Recorded
@@ -311,15 +312,12 @@ class Run:
     def _members(self, plan: TrialPlan, oracle: LossOracle | None = None) -> list[tuple[Reader, ExportedPrompt]]:
         """Return a trial's prompts that are best read together, each with its reader. ``oracle``: tells their nearest
         tokens."""
-        asked, _ = self._prepared.as_screened(plan, self._ledger.catch_up().screens)
-        found = []
-        for one in self._directory.ensemble_of(plan.trial_id):
-            task = self._prepared.plain_task(plan).worded(one.template, one.label_words)
-            seen = task if isinstance(one.prompt, str) else framed(task, asked.experiment.prompt)
-            tokens = self._nearest(asked, seen, one.prompt, oracle) if oracle is not None else []
-            prompt = exported(asked, seen, one.prompt, tokens, one.scores, one.head)
-            found.append((Reader(seen, plan.experiment.head), prompt))
-        return found
+        found = screen_of(plan, self._ledger.catch_up().screens)
+
+        def nearest(asked: TrialPlan, seen: Task, prompt: Array | str) -> list[tuple[str, float]]:
+            return [] if oracle is None else self._nearest(asked, seen, prompt, oracle)
+
+        return asked_members(self._prepared, plan, found, self._directory.ensemble_of(plan.trial_id), nearest)
 
     def _nearest(self, plan: TrialPlan, task: Task, prompt: Array | str, oracle: LossOracle) -> list[tuple[str, float]]:
         if isinstance(prompt, str):

@@ -20,7 +20,7 @@ from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.opening import Proposers, StageFactory
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trial_setup import TrialSetup
-from distributed_tuner.stages.trial_state import TrialState
+from distributed_tuner.stages.trial_state import Found, TrialState
 from distributed_tuner.stages.validation import scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Candidate, Request, Start
@@ -123,6 +123,11 @@ class Trial:
     def ensemble(self) -> tuple[Member, ...]:
         """The best prompts that are read together, best first; none where the best alone is better."""
         return self._archive.chosen
+
+    @property
+    def screened(self) -> Found | None:
+        """What the trial's screen has found; None before it has ended, and where there is none."""
+        return self._state.screened
 
     def _kept(self, candidate: Candidate) -> Array | str:
         return self._setup.space.kept(self._oracle, candidate)

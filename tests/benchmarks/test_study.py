@@ -305,6 +305,33 @@ def test_the_untuned_prompt_is_returned_where_tuning_is_not_shown_to_help(tmp_pa
         assert row.returned_metric == expected
 
 
+def test_a_method_with_an_ensemble_has_a_second_row_of_it(tmp_path: Path) -> None:
+    methods = {"cma": {"stages": [{**CMA, "eval_every": 5}], "ensemble": {"size": 4}}}
+    (tmp_path / JOBS).mkdir()
+    job = jobs(methods=methods, splits=[1])["demo-cma-4-1"]
+    rows = carry_out(job, tmp_path)
+    assert [(row.budget, row.method) for row in rows] == [
+        (30, "cma"),
+        (30, "cma_ensemble"),
+        (60, "cma"),
+        (60, "cma_ensemble"),
+    ]
+    assert done_rows(job, tmp_path) == rows
+    for alone, together in zip(rows[::2], rows[1::2], strict=True):
+        assert (alone.members, alone.queries) == (1, together.queries)
+        assert 1 <= together.members <= 4
+        if together.members == 1:
+            assert together.test_metric == alone.test_metric
+        else:
+            assert together.p_value is None and together.returned_metric == together.test_metric
+    assert max(row.members for row in rows) > 1, "some prompts are read together"
+
+
+def test_the_rows_of_an_ensemble_take_no_other_methods_name() -> None:
+    with pytest.raises(ValueError, match="the rows of the ensemble of cma are called cma_ensemble"):
+        study_of(methods={"cma": {"stages": [CMA], "ensemble": {"size": 3}}, "cma_ensemble": {"stages": [CMA]}})
+
+
 def test_a_method_that_dev_alone_selects_returns_what_it_found(tmp_path: Path) -> None:
     methods = {"as_published": {"head": "label_words", "stages": [{**CMA, "select": "dev"}]}}
     row = rows_by_hand(jobs(methods=methods, splits=[0])["demo-as_published-4-0"], tmp_path)[0]
