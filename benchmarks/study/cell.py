@@ -104,9 +104,18 @@ def _rows(job: Job, budget: int, ended: Ended, untuned: Untuned, dtype: str) -> 
     if ended.ensemble is None:
         return [row, row_of_ensemble]
     metric = ended.ensemble.metric
-    untold = {"train_loss": None, "score": None, "dev_metric": None, "p_value": None}
-    together = replace(row_of_ensemble, **untold, test_metric=metric, returned="tuned", returned_metric=metric)
-    return [row, replace(together, members=len(ended.trial.ensemble))]
+    together = replace(
+        row_of_ensemble,
+        train_loss=None,
+        score=None,
+        dev_metric=None,
+        test_metric=metric,
+        p_value=None,
+        returned="tuned",
+        returned_metric=metric,
+        members=len(ended.trial.ensemble),
+    )
+    return [row, together]
 
 
 def _row(job: Job, budget: int, ended: Ended, untuned: Untuned, dtype: str) -> Row:
