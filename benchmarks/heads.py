@@ -159,7 +159,7 @@ def cells_of(name: str, split: int, task: Task, answers: Answers) -> list[Cell]:
             cut = [_cut(answer, len(task.label_words) + len(words)) for answer in (*asked, *references)]
             read = reader.read(cut[0], cut[1], cut[2] if references else None)
             test = _cut(answers.answer(task.manual_prompt, wide.batch("test")), len(task.label_words) + len(words))
-            _, scores = reader.measure(read.state, test, seen.batch("test"))
+            _, scores = reader.measure(read.state, [test], "test")
             found.append(Cell(name, split, label, "+".join(on), scores[task.metric], len(task.test)))
     for on in (BOTH[:1], BOTH):
         score = bag_of_words_scores(task, "test", on)[task.metric]

@@ -101,7 +101,7 @@ def cells_of(name: str, split: int, task: Task, listing: Listing) -> list[Cell]:
             if not math.isfinite(read.score):  # too few answers told of a label
                 continue
             test = reader.batch("test")
-            _, scores = reader.measure(read.state, listing.answer(task.manual_prompt, test, most), test)
+            _, scores = reader.measure(read.state, [listing.answer(task.manual_prompt, test, most)], "test")
             words = f"{len(seen.answer_words)} words beside" if config.kind in ("vocabulary", "centroid", "knn") else ""
             told = f"{label}, {most} told"
             found.append(Cell(name, split, told, words, scores[task.metric], len(task.test)))

@@ -14,19 +14,21 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.space import recorded
 from distributed_tuner.config.task import label_key
 from distributed_tuner.config.validation import experiment_of
-from distributed_tuner.errors import RunDirectoryError
+from distributed_tuner.errors import RunDirectoryError, TaskError
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.prompts.ensemble_export import ENSEMBLE, read_ensemble
 from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.evaluation import returned
-from distributed_tuner.runs.prediction import ROWS_AT_ONCE, Labeller, chances_together
+from distributed_tuner.runs.prediction import ROWS_AT_ONCE, Answerer, Labeller, chances_together
 from distributed_tuner.stages.reading import predicted
 from distributed_tuner.tasks.metrics import score
 from distributed_tuner.tasks.rows import labelled_table, texts_table
-from distributed_tuner.tasks.templates import Template
-from distributed_tuner.values import Array64
+from distributed_tuner.tasks.table import Table
+from distributed_tuner.tasks.templates import LABEL_WORD, TARGET, Template
+from distributed_tuner.tasks.text_metrics import DEFAULT_TEXT_METRICS, TextMetrics
+from distributed_tuner.values import Array64, Example
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,19 +126,21 @@ class Result:
 
     # ------------------------------------------------------------------------------------------------ what it does
     def predict(self, texts: Any, *, ensemble: bool = False) -> npt.NDArray[Any]:
-        """Return the likeliest label of each text.
+        """Return the likeliest label of each text; of a task with targets, the answer that the model writes.
 
         Args:
             texts: a list of texts; for templates with several columns a DataFrame, or a list of mappings.
             ensemble: by the prompts that the run has found to be best read together.
 
         Returns:
-            Labels (N,), as they are in the data. None where the model could not answer.
+            Labels (N,), as they are in the data, or texts (N,). None where the model could not answer.
 
         Raises:
             TaskError: a row has no text, or lacks a column.
             RunDirectoryError: there is no ensemble where one is asked for.
         """
+        if self.prompt.decoding is not None:
+            return np.array(self._answers(texts_table(texts, self._columns, "the texts")), dtype=object)
         likely = self.predict_proba(texts, ensemble=ensemble)
         found = np.empty(len(likely), dtype=object)
         answered = np.asarray(np.isfinite(likely).all(axis=1))
@@ -168,12 +172,12 @@ class Result:
 
         Args:
             texts: as of ``predict``; or labelled rows as ``tune`` takes them, without ``labels``.
-            labels: the true label of each text.
+            labels: the true label, or the target, of each text.
 
         Raises:
             TaskError: a label is none of the task's; a row has no text, or lacks a column.
         """
-        name = getattr(self._experiment.task, "label", LABEL)
+        name = getattr(self._experiment.task, "answer", LABEL)
         if labels is None:
             table = labelled_table(texts, self._columns, name, "the rows")
             values = table.column(name) if name in table.columns else []
@@ -181,12 +185,12 @@ class Result:
         else:
             table = texts_table(texts, self._columns, "the texts")
             values = list(labels)
+        if self.prompt.decoding is not None:
+            return self._text_score(table, values)
         known = {label_key(label): i for i, label in enumerate(self.head.labels)}
         marked = texts_table([{LABEL: value} for value in values], (LABEL,), "the labels")
         truth = np.array(marked.labels(LABEL, known.get, self.head.labels), dtype=np.int64)
         if len(truth) != len(table):
-            from distributed_tuner.errors import TaskError
-
             raise TaskError(f"each text needs one label, but there are {len(table)} texts and {len(truth)} labels")
         metric = self.summary["best"]["metric"]
         guessed = predicted(self.predict_proba([table.rows[i] for i in range(len(table))]), truth)
@@ -241,6 +245,25 @@ class Result:
         )
 
     # ------------------------------------------------------------------------------------------------ parts
+    def _answers(self, table: Table) -> list[str | None]:
+        writing = Answerer.of(self.prompt, self._experiment, table)
+        blocks = [range(at, min(at + ROWS_AT_ONCE, len(table))) for at in range(0, len(table), ROWS_AT_ONCE)]
+        return [text for block in blocks for text in writing.texts(self._oracle, block)]
+
+    def _text_score(self, table: Table, values: Sequence[Any]) -> float:
+        """Return the metric that selects, of the answers to rows whose targets are ``values``."""
+        if len(values) != len(table):
+            raise TaskError(f"each text needs one target, but there are {len(table)} texts and {len(values)} targets")
+        writing = Answerer.of(self.prompt, self._experiment, table)
+        targets = texts_table([{LABEL: value} for value in values], (LABEL,), "the targets")
+        given = [targets.texts(i, (LABEL,))[LABEL] for i in range(len(targets))]
+        examples = [
+            Example(f"row-{i}", example.text if example else "", "", 0, target=target)
+            for i, (example, target) in enumerate(zip(writing.examples, given, strict=True))
+        ]
+        metrics = self._experiment.task.metric or DEFAULT_TEXT_METRICS
+        return TextMetrics(metrics).first(self._answers(table), examples).value
+
     @cached_property
     def _oracle(self) -> LossOracle:
         return self._oracle_of(self.directory)
@@ -256,4 +279,5 @@ class Result:
             raise RunDirectoryError(
                 "new rows are worded by the task's template, but this prompt names none; tune again"
             )
-        return Template.parse(source, self._experiment.task.model_family).columns
+        answer = LABEL_WORD if self.prompt.decoding is None else TARGET
+        return Template.parse(source, self._experiment.task.model_family, answer).columns

@@ -196,6 +196,11 @@ class Batch:
             return "labels"
         return "targets" if self.decoding is None else "texts"
 
+    @property
+    def scores(self) -> int:
+        """W, the scores of an example: one of each label word; of targets one, a log-likelihood; of texts none."""
+        return 1 if self.question == "targets" else len(self.label_words)
+
 
 @dataclass(frozen=True, slots=True)
 class PromptSpec:
@@ -279,8 +284,8 @@ class Evaluation:
     ``absent_labels``, ... kept: (C,) True for candidates whose whole answer was kept from before, so that they are no
     query; None: there is none. remarks: what a person should read of it, by kind. tops: of a fresh request to a server
     that lists its likeliest tokens: those that stand for no label word, and the sum of their probabilities. texts:
-    (C)(E), what the model generated where that was asked for; None is a failed example. Of targets and texts the
-    logits have W = 0.
+    (C)(E), what the model generated where that was asked for; None is a failed example. Of targets the
+    logits are their log-likelihoods, as the batch has them, with W = 1; of texts W = 0.
 
     A row of logits that is NaN is a failed example, and fails its candidate. One that is minus infinity tells nothing,
     because the server refused it, or the answer names no label: all label words fit it alike, and it is never right.

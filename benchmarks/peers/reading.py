@@ -64,5 +64,5 @@ def accuracies(task: Task, shipped: Shipped, oracle: LossOracle) -> tuple[float,
     candidate, spec = asked_of(shipped)
     answers = [oracle.evaluate(Request((candidate,), reader.batch(split), spec)) for split in ("train", "dev", "test")]
     read = reader.read(answers[0], answers[1], None, shown_in(task, shipped))
-    _, scores = reader.measure(read.state, answers[2], task.batch("test"))
+    _, scores = reader.measure(read.state, [answers[2]], "test")
     return scores_of(task, answers[2], task.batch("test"))["accuracy"], scores["accuracy"]

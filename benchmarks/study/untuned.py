@@ -43,7 +43,7 @@ def ask_untuned(job: Job, oracle: LossOracle) -> Untuned:
     test = oracle.evaluate(request("test")[0])
     found = None
     if math.isfinite(read.score):
-        found = reader.measure(read.state, test, reader.batch("test"))[1][metric]
+        found = reader.measure(read.state, [test], "test")[1][metric]
     cost = sum(map(oracle.cost, request("fit")), Cost())
     return Untuned(read, found, scores_of(task, test, reader.batch("test"))[metric], cost)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from distributed_tuner.config.base import Config
 from distributed_tuner.config.budget import BudgetConfig
 from distributed_tuner.config.ensemble import EnsembleConfig
-from distributed_tuner.config.head import AutoHeadConfig, HeadConfig, ObjectiveConfig
+from distributed_tuner.config.head import AutoHeadConfig, HeadConfig, ObjectiveConfig, ObjectiveSetting
 from distributed_tuner.config.logger import LoggerConfig
 from distributed_tuner.config.oracle import OracleConfig
 from distributed_tuner.config.prompt import PromptConfig, SoftPromptConfig
@@ -34,7 +34,7 @@ class Experiment(Config):
     """The prompt that is tuned."""
     head: HeadConfig = AutoHeadConfig()
     """Head that turns answers into labels, for the manual prompt and for tuned ones alike."""
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveSetting = ObjectiveConfig()
     """The loss of a candidate that searches minimise."""
     significance: float | None = Field(0.1, gt=0, lt=1)
     """A tuned prompt is returned only where it is better than the manual prompt, read by the same head: by a paired t

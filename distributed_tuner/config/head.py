@@ -23,6 +23,12 @@ class AutoHeadConfig(Config):
     kind: Literal["auto"] = "auto"
 
 
+class NoHeadConfig(Config):
+    """No head: for tasks with targets, whose answers are texts."""
+
+    kind: Literal["none"] = "none"
+
+
 class LabelWordsHeadConfig(Config):
     """The label words as they are, as the papers have it: nothing is fitted."""
 
@@ -123,6 +129,7 @@ WordyHeadConfig: TypeAlias = VocabularyHeadConfig | NeighboursHeadConfig | Centr
 HeadConfig: TypeAlias = Annotated[
     Annotated[
         AutoHeadConfig
+        | NoHeadConfig
         | LabelWordsHeadConfig
         | BiasHeadConfig
         | AffineHeadConfig
@@ -148,13 +155,25 @@ def reads_words(head: HeadConfig) -> TypeGuard[WordyHeadConfig]:
 
 
 class ObjectiveConfig(Config):
-    """Objective of search, gradient and restart stages: the loss of a candidate after its best head."""
+    """Objective of search, gradient and restart stages: of labels the loss of a candidate after its best head, of
+    targets their likelihood, or a metric of the texts that are generated."""
 
     reads: ClassVar[tuple[Read, ...]] = (
+        Read(("head", "score", "strength"), "kind", where=("auto", "labels")),
+        Read(("per", "stop"), "kind", where=("auto", "likelihood")),
         Read(("score",), "head", where=("bias", "vocabulary")),
         Read(("strength",), "head", where=("bias",)),
     )
 
+    kind: Literal["auto", "labels", "likelihood", "metric"] = "auto"
+    """"labels": the loss of labels. Of targets: "likelihood", the mean negative log-likelihood of the target's tokens;
+    "metric", 1 minus the task's first metric of generated texts. "auto": labels, or likelihood where the task has
+    targets."""
+    per: Literal["token", "example"] = "token"
+    """Of the likelihood: an example's loss is the mean over its target's tokens, or their sum."""
+    stop: bool = True
+    """Of the likelihood: whether the first of ``task.decoding.stop`` counts as the end of each target, so that the
+    model learns where to end."""
     head: Literal["label_words", "bias", "vocabulary"] = "label_words"
     """The loss of the label words as they are, as the papers have it ("label_words"); "bias": after the bias that fits
     the candidate best; "vocabulary": after its best ridge head, which few rows are soon overfitted by."""
@@ -164,5 +183,9 @@ class ObjectiveConfig(Config):
     """Of the bias's L2 penalty."""
 
     def value(self) -> Objective:
-        """Return the objective as batches carry it."""
+        """Return the objective of labels as batches carry it."""
         return Objective(self.head, self.score, self.strength)
+
+
+ObjectiveSetting: TypeAlias = Annotated[ObjectiveConfig, BeforeValidator(_named)]
+"""``objective: metric`` is short for ``objective: {kind: metric}``."""

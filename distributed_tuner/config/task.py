@@ -6,15 +6,17 @@ Owns the fields and the checks that need no data. Reading files, checking column
 
 import json
 import re
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from distributed_tuner.config.base import FILE, Config, Names
+from distributed_tuner.config.base import FILE, Config, Names, Read
 from distributed_tuner.config.custom import CustomPart
-from distributed_tuner.values import LabelRule, LossName
+from distributed_tuner.values import Decoding, LabelRule, LossName
 
-MetricName: TypeAlias = Literal["accuracy", "f1", "matthews"]
+LabelMetricName: TypeAlias = Literal["accuracy", "f1", "matthews"]
+TextMetricName: TypeAlias = Literal["exact_match", "token_f1", "rouge_l", "chrf"]
+MetricName: TypeAlias = LabelMetricName | TextMetricName
 OnEmpty: TypeAlias = Literal["refuse", "drop"]
 ModelFamily: TypeAlias = Literal["causal", "masked"]
 HubTaskName: TypeAlias = Literal[
@@ -61,6 +63,40 @@ def _text_label_words(value: Any) -> Any:
 LabelWords: TypeAlias = Annotated[dict[str, str], BeforeValidator(_text_label_words)]
 
 
+class CustomMetricConfig(CustomPart):
+    """A metric of your own: a function of (predictions, targets, inputs), three lists of texts, that returns a number.
+
+    Higher is better. It is given a whole set of examples at once.
+    """
+
+
+def _sort_of_metric(value: Any) -> str:
+    return "CustomMetricConfig" if isinstance(value, dict | CustomMetricConfig) else "str"
+
+
+MetricConfig: TypeAlias = Annotated[
+    Annotated[MetricName, Tag("str")] | Annotated[CustomMetricConfig, Tag("CustomMetricConfig")],
+    Discriminator(_sort_of_metric),
+]
+
+
+class DecodingConfig(Config):
+    """How answers are generated."""
+
+    max_new_tokens: int = Field(32, ge=1)
+    """The most tokens of an answer; budgets reckon with as many."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("\n",)
+    """Strings that end an answer; they are no part of it. No target may hold one."""
+    temperature: float = Field(0.0, ge=0)
+    """0: the likeliest token each time; else tokens are sampled."""
+    seed: int = Field(0, ge=0)
+    """Of sampling."""
+
+    def value(self) -> Decoding:
+        """Return the settings as batches carry them."""
+        return Decoding(self.max_new_tokens, self.stop, self.temperature, self.seed)
+
+
 class BaseTaskConfig(Config):
     """The fields that every kind of task has; None stands for what the task recommends."""
 
@@ -83,8 +119,9 @@ class BaseTaskConfig(Config):
     """`cross_entropy` over the label words' logits, or `hinge` with margin 2."""
     label_rule: LabelRule | None = None
     """`single`: label words must be one token each. `first`: the first token stands for the word."""
-    metric: tuple[MetricName, ...] | None = None
-    """Reported metrics; the first one selects."""
+    metric: tuple[MetricConfig, ...] | None = None
+    """Reported metrics; the first one selects. Of labels `accuracy`, `f1`, `matthews`; of targets `exact_match`,
+    `token_f1`, `rouge_l`, `chrf`, or a function of your own."""
     test_limit: int | None = Field(default=None, ge=1)
     """At most so many test examples, spread over the classes; the same ones for every `split_seed`. None: all."""
     model_family: ModelFamily = "causal"
@@ -98,9 +135,10 @@ class BaseTaskConfig(Config):
 
     @field_validator("metric")
     @classmethod
-    def _metrics_differ(cls, value: tuple[MetricName, ...] | None) -> tuple[MetricName, ...] | None:
-        if value is not None and (not value or len(set(value)) < len(value)):
-            raise ValueError(f"metric must be a list of one or more different names, got {list(value)}")
+    def _metrics_differ(cls, value: tuple[MetricConfig, ...] | None) -> tuple[MetricConfig, ...] | None:
+        names = [] if value is None else list(map(metric_name, value))
+        if value is not None and (not value or len(set(names)) < len(names)):
+            raise ValueError(f"metric must be a list of one or more different names, got {names}")
         return value
 
 
@@ -110,17 +148,51 @@ class DemoTaskConfig(BaseTaskConfig):
     kind: Literal["demo"] = "demo"
 
 
+def metric_name(metric: MetricConfig) -> str:
+    """Return what a metric is called: its name, or that of its function."""
+    return metric if isinstance(metric, str) else metric.class_name
+
+
 class OwnTaskConfig(BaseTaskConfig):
     """Settings common to tasks of the user's own data: columns and wording."""
 
+    reads: ClassVar[tuple[Read, ...]] = (Read(("decoding",), "target", unless=(None,)),)
+
     text: str | tuple[str, ...] = Field(min_length=1)
     """Column or columns that hold the text."""
-    label: str
+    label: str | None = None
     """Column that holds the label."""
+    target: str | None = None
+    """Column that holds the text to be generated, in the place of `label` and `label_words`. The template has
+    `{target}` then."""
+    decoding: DecodingConfig = DecodingConfig()
+    """How answers are generated, of a task with targets."""
     on_empty: OnEmpty = "refuse"
-    """Rows without a text or a label: `refuse` the file, or `drop` them and tell how many."""
+    """Rows without a text, a label or a target: `refuse` the file, or `drop` them and tell how many."""
     template: str
-    label_words: LabelWords
+
+    @property
+    def answer(self) -> str:
+        """Column that holds the label or the target."""
+        return self.target or self.label or ""
+
+    @model_validator(mode="after")
+    def _labels_or_targets(self) -> Self:
+        given = {"label": self.label, "label_words": self.label_words}
+        if self.target is None:
+            if missing := [name for name, value in given.items() if value is None]:
+                raise ValueError(
+                    f"a task has label and label_words, or a target (a column of texts to be generated), but"
+                    f" {missing[0]} is missing; add it"
+                )
+            return self
+        given |= {"loss": self.loss, "label_rule": self.label_rule}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise ValueError(
+                f"{unused[0]} is for tasks with labels, but target: {self.target} names texts to be generated; leave"
+                f" one of both out"
+            )
+        return self
 
 
 class FileTaskConfig(OwnTaskConfig):

@@ -19,6 +19,7 @@ from distributed_tuner.config.head import (
     HeadConfig,
     LabelWordsHeadConfig,
     NeighboursHeadConfig,
+    NoHeadConfig,
     VocabularyHeadConfig,
 )
 from distributed_tuner.custom import made, subclass
@@ -40,9 +41,11 @@ def build(config: HeadConfig, classes: int) -> Head:
     """Return the head that ``config`` describes, to be fitted. ``classes``: W.
 
     Raises:
-        ConfigError: ``kind: auto`` is not resolved yet.
+        ConfigError: ``kind: auto`` is not resolved yet, or there is to be none.
     """
     match config:
+        case NoHeadConfig():
+            raise ConfigError("labels are read by a head, but head is none, which is for targets; choose a kind")
         case AutoHeadConfig():
             raise ConfigError("a head must be resolved before it is fitted, but it is 'auto'; choose a kind")
         case LabelWordsHeadConfig():

@@ -61,6 +61,9 @@ class AnalyticOracle:
     a random map from the coordinates to a W x F classifier. "quadratic": f(x) = 1/2 sum_i lambda_i (x_i - x*_i)^2, the
     same for every example; its logits put -f on the true label, so that the cross-entropy rises with f. "flat": zero.
 
+    Of targets, "logistic": each word of a target is drawn alone, by the softmax of x M over F hashed words;
+    "quadratic": a token has the negative log-likelihood f(x); "flat": 1.
+
     Its vocabulary are TOP_TOKENS random rows, named "<0>", "<1>", ... A text of such names alone is their rows, so that
     rows put into words are read back; any other text is random coordinates of its own. A prompt in words is the mean of
     random rows, one a word, so that texts with words in common score alike.
@@ -88,7 +91,8 @@ class AnalyticOracle:
 
     def cost(self, request: Request) -> Cost:
         rows = request.batch.examples
-        words = sum(_word_count(e.text + e.cue) for e in rows)
+        scored = request.batch.question == "targets"
+        words = sum(_word_count(e.text + e.cue + e.target * scored) for e in rows)
         tokens = 0
         for candidate in request.candidates:
             length = _word_count(candidate.text) if isinstance(candidate, Text) else request.prompt.length
@@ -102,6 +106,8 @@ class AnalyticOracle:
         require_no_gradient(request)
         if request.batch.question == "texts":
             answer = self._generated(request)
+        elif request.batch.question == "targets":
+            answer = self._likelihoods(request)
         else:
             answer = self._flat(request) if self._config.function == "flat" else self._computed(request)
         if (left := began + self._config.seconds - time.perf_counter()) > 0:
@@ -163,6 +169,44 @@ class AnalyticOracle:
 
     def _logits(self, x_C_P: Array, batch: Batch) -> Array:
         return self._logistic(x_C_P, batch) if self._config.function == "logistic" else self._quadratic(x_C_P, batch)
+
+    def _likelihoods(self, request: Request) -> Evaluation:
+        """Return the losses of targets, and their gradients where these are asked for."""
+        batch = request.batch
+        counts_E_F = np.stack([self._counts(example.target) for example in batch.examples])
+        words_E = np.maximum(1.0, counts_E_F.sum(axis=1))
+        weights_E = 1.0 / words_E if batch.per == "token" else np.ones(len(words_E))
+        losses, gradients = [], []
+        for candidate in request.candidates:
+            x_P = self._codec.coordinates(candidate, request.prompt)
+            a_token_E, slope_P = self._of_targets(x_P, counts_E_F, words_E, weights_E)
+            losses.append(weights_E * a_token_E)
+            gradients.append(slope_P)
+        slopes = np.stack(gradients).astype(np.float32) if request.gradient else None
+        return evaluation(-np.stack(losses)[..., None].astype(np.float32), batch, self.cost(request), slopes)
+
+    def _of_targets(
+        self, x_P: Array, counts_E_F: Array64, words_E: Array64, weights_E: Array64
+    ) -> tuple[Array64, Array64]:
+        """Return each target's negative log-likelihood (E,), and the slope (P,) of their weighted mean."""
+        match self._config.function:
+            case "flat":
+                return words_E, np.zeros(len(x_P))
+            case "quadratic":
+                eigenvalues, optimum = self._curvature(len(x_P))
+                f = 0.5 * float(((x_P - optimum) ** 2 * eigenvalues).sum())
+                return f * words_E, (x_P - optimum) * eigenvalues * float((weights_E * words_E).mean())
+        word_map = self._map(len(x_P), self._config.features)
+        scores_F = (x_P @ word_map).astype(np.float64)
+        shares_F = np.exp(scores_F - scores_F.max())
+        known_F = np.log(shares_F / shares_F.sum())
+        slope_E_F = weights_E[:, None] * (words_E[:, None] * np.exp(known_F) - counts_E_F)
+        return -counts_E_F @ known_F, word_map @ slope_E_F.mean(axis=0)
+
+    def _counts(self, text: str) -> Array64:
+        """Return how often each hashed word is in a text, (F,)."""
+        places = [zlib.crc32(word.encode()) % self._config.features for word in _words(text.lower())]
+        return np.bincount(places, minlength=self._config.features).astype(np.float64)
 
     def _gradients(self, logits: Array, request: Request) -> Array:
         x_C_P = np.stack([self._codec.coordinates(candidate, request.prompt) for candidate in request.candidates])

@@ -84,7 +84,7 @@ class LossOracle(Protocol):
 
         Returns:
             Losses (C,), lower is better, and label-word logits (C, E, W), in the order of the candidates and examples;
-            ``cost.seconds`` is device time.
+            ``cost.seconds`` is device time. Of targets the logits are log-likelihoods (C, E, 1).
 
         Raises:
             OracleTimeout: no answer within ``timeout`` wall-clock seconds (an oracle that cannot be interrupted answers
@@ -140,14 +140,18 @@ def evaluation(
     counts: Mapping[str, int] = MappingProxyType({}),
     features_C_E_V: Half | None = None,
 ) -> Evaluation:
-    """Turn label-word logits into losses. A candidate with a non-finite example loss has the loss NaN.
+    """Turn label-word logits, or targets' log-likelihoods, into losses. A candidate with a non-finite example loss has
+    the loss NaN.
 
     What tells nothing (minus infinity) counts as an example that all label words fit alike, for all candidates: it
     costs none its loss, and wins none anything.
     """
     labels = labels_of(batch)
     with np.errstate(invalid="ignore", over="ignore"):
-        if batch.objective.plain:
+        if batch.question == "targets":
+            example_losses = -logits_C_E_W[..., 0].astype(np.float64)
+            means = example_losses.mean(axis=1)
+        elif batch.objective.plain:
             example_losses = plain_losses(batch.loss, logits_C_E_W, labels)
             means = example_losses.mean(axis=1)
         else:
@@ -189,8 +193,9 @@ def answer(
     gradients_C_P: Array | None = None,
     counts: Mapping[str, int] = MappingProxyType({}),
 ) -> Evaluation:
-    """Turn the scores of label words and answer words (C, E, V) into an evaluation."""
-    logits = np.ascontiguousarray(scores_C_E_V[..., : len(batch.label_words)])
+    """Turn the scores of label words and answer words (C, E, V), or targets' log-likelihoods (C, E, 1), into an
+    evaluation."""
+    logits = np.ascontiguousarray(scores_C_E_V[..., : batch.scores])
     features = features_of(scores_C_E_V) if batch.answer_words else None
     return evaluation(logits, batch, cost, gradients_C_P, counts, features)
 
@@ -214,8 +219,11 @@ def bias_of(logits_E_W: Array, batch: Batch) -> Array64:
 def mean_loss_slopes(logits_C_E_W: Array | Array64, batch: Batch) -> Array64:
     """Return the derivative of each candidate's mean loss by its logits, shape (C, E, W).
 
-    Of a profiled objective the logits must have its bias added: by the envelope theorem that is all there is to it.
+    Of a profiled objective the logits must have its bias added: by the envelope theorem that is all there is to it. Of
+    targets they are log-likelihoods (C, E, 1).
     """
+    if batch.question == "targets":
+        return np.full(logits_C_E_W.shape, -1.0 / len(batch.examples))
     labels = labels_of(batch)
     slope_of = hinge_slope if batch.loss == "hinge" else cross_entropy_slope
     return slope_of(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2])) / len(batch.examples)

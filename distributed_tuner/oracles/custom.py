@@ -100,7 +100,7 @@ class GuardedOracle(WrappedOracle):
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         with promised(self._config.import_path, "answer a request"):
             answer = self._oracle.evaluate(request, timeout)
-        wanted = (len(request.candidates), len(request.batch.examples), len(request.batch.label_words))
+        wanted = (len(request.candidates), len(request.batch.examples), request.batch.scores)
         shapes = (np.shape(answer.logits), np.shape(answer.example_losses), np.shape(answer.losses))
         if shapes != (wanted, wanted[:2], wanted[:1]):
             raise PartError(

@@ -44,14 +44,12 @@ def tile_count(request: Request, tile: Tile) -> int:
 
 
 def merge(request: Request, cuts: list[Cut], answers: list[Evaluation]) -> Evaluation:
-    """Put the tiles' logits or texts together and take the losses over all examples, in the request's order.
+    """Put the tiles' logits, likelihoods or texts together and take the losses over all examples, in their order.
 
     Gradients are those of the tiles' mean losses, weighed by the tiles' examples. Queries are those of the request: a
     candidate cut into several tiles is still one query, and none if all of its tiles were kept from before.
     """
-    logits = np.empty(
-        (len(request.candidates), len(request.batch.examples), len(request.batch.label_words)), dtype=np.float32
-    )
+    logits = np.empty((len(request.candidates), len(request.batch.examples), request.batch.scores), dtype=np.float32)
     cost, kept = Cost(), np.ones(len(request.candidates), dtype=np.bool_)
     words = len(request.batch.label_words) + len(request.batch.answer_words)
     features = np.empty((*logits.shape[:2], words), dtype=np.float16) if request.batch.answer_words else None

@@ -8,8 +8,8 @@ from distributed_tuner.preflight.precision_cases import ASKS, QUERIES, cases
 from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.preflight.projection import timed
 from distributed_tuner.prompts.spec import NO_ROWS
-from distributed_tuner.stages.reading import Reader, head_for_costs
-from distributed_tuner.stages.validation import batches
+from distributed_tuner.stages.reading import head_for_costs
+from distributed_tuner.stages.validation import batches, reader_of
 from distributed_tuner.values import Cost, Point, Request, Text
 
 
@@ -18,8 +18,8 @@ def baseline_cost(prepared: Prepared, counter: Counter) -> Cost:
     head = head_for_costs(prepared.experiment.head)
     asked = []
     for _, task in prepared.baselines():
-        reader = Reader(task, head)
-        tested = (reader.batch("test"),) if task.test else ()
+        reader = reader_of(task, head)
+        tested = reader.measured("test") if task.test else []
         asked += [(task.manual_prompt, batch) for batch in (*batches(reader), *tested)]
     for text, batch in dict.fromkeys(asked):  # a test set that several split seeds share is scored once
         request = Request((Text(text),), batch, NO_ROWS)

@@ -52,6 +52,8 @@ def parity_cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> li
     """Return a case for each layout of the trials' prompts."""
     found: dict[str, ParityCase] = {}
     for experiment, task in zip(experiments, tasks, strict=True):
+        if task.has_targets and task.steers == "metric":
+            continue  # texts have no losses that could be near each other
         if not passes_unasked(experiment.oracle):
             prompt = prompt_spec(experiment.prompt, task)
             layout = prompt.layout if prompt.length else "text"

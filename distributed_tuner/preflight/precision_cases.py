@@ -58,6 +58,8 @@ def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case
     """
     found: dict[tuple[object, ...], Case] = {}
     for experiment, task in zip(experiments, tasks, strict=True):
+        if task.has_targets and task.steers == "metric":
+            continue  # rounding changes a text or it does not
         search = next((stage for stage in experiment.stages if isinstance(stage, SearchStageConfig)), None)
         if search is not None and _is_calibrated(search.optimizer):
             optimizer, spec = search.optimizer.resolved({}), prompt_spec(experiment.prompt, task)

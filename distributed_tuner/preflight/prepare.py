@@ -35,8 +35,9 @@ from distributed_tuner.proposers.instruction import template_source
 from distributed_tuner.runs.directory import RunDirectory, data_root
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.resuming import space_record, trials_of
-from distributed_tuner.stages.reading import read_by, resolved_head
+from distributed_tuner.stages.reading import read_by, resolved_head, steered
 from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.text_metrics import require_metrics
 from distributed_tuner.values import Cost
 
 SHARED_BY_POPULATION = ("prompt", "task", "rounds")  # a source trial's prompt and loss mean the same to all
@@ -95,18 +96,27 @@ def prepare_plans(
     built = [build_task(plan.experiment.task, templates_tried(plan.experiment)) for plan in plans]
     auto_head = all(isinstance(plan.experiment.head, AutoHeadConfig) for plan in plans)
     plans = [plan.with_head(resolved_head(plan.experiment, task)) for plan, task in zip(plans, built, strict=True)]
+    for task in dict.fromkeys(built):
+        require_metrics(task)
     for plan, task in zip(plans, built, strict=True):
         require_sound(plan.experiment, task, root)
     _require_one_head(plans)
     _rehearse_own(plans, built[0], root)
     plans = _with_templates(_with_gradients(plans), root)
     counter = count(plans[0].experiment.oracle)
-    built = [with_wordings(task, plan.experiment, counter) for plan, task in zip(plans, built, strict=True)]
+    built = [
+        with_wordings(steered(task, plan.experiment), plan.experiment, counter)
+        for plan, task in zip(plans, built, strict=True)
+    ]
     decided = [_decide_layout(plan, task, counter) for plan, task in zip(plans, built, strict=True)]
     seen = [read_by(task, plan.experiment) for plan, task in zip(decided, built, strict=True)]
     rehearsal = Rehearsal()
     projections = [project(plan.experiment, task, counter, rehearsal) for plan, task in zip(decided, seen, strict=True)]
-    undecided = tuple(place for place, plan in enumerate(plans) if _races_layouts(plan.experiment, counter))
+    undecided = tuple(
+        place
+        for place, (plan, task) in enumerate(zip(plans, seen, strict=True))
+        if task.batch("train").question != "texts" and _races_layouts(plan.experiment, counter)
+    )
     nothing = Cost()
     prepared = Prepared(
         decided,

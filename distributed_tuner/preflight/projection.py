@@ -10,9 +10,11 @@ from distributed_tuner.oracles.cost_model import Counter
 from distributed_tuner.preflight.rehearsal import Rehearsal
 from distributed_tuner.prompts.spec import NO_ROWS, framed, start_text, unframed
 from distributed_tuner.stages.prompt_space import prompt_space, words_of
+from distributed_tuner.stages.reading import head_for_costs
 from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.screen_prompts import longest_instruction, longest_prompt, wordings
 from distributed_tuner.stages.step_plan import StagePlan
+from distributed_tuner.stages.validation import reader_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Cost, Request, Text
 
@@ -36,9 +38,11 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
     space = prompt_space(experiment.prompt, task, counter.width)
     prompt = space.spec
     sample = words_of(space.sample)  # a word is a token or more: what is too long for these is too long
+    head = head_for_costs(experiment.head)
     texts = (task.manual_prompt, *(() if sample is None else (sample, start_text(experiment.prompt, task))))
     for split in task.splits:
-        counter.require(task.batch(split), prompt, texts)
+        for batch in reader_of(task, head).measured(split) if task.has_targets else [task.batch(split)]:
+            counter.require(batch, prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
     stage_schedule = _planned(experiment, task, counter)
@@ -51,11 +55,12 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens
     size = 0 if experiment.ensemble is None else experiment.ensemble.size
+    tested = [Request((space.sample,), batch, prompt) for batch in reader_of(task, head).measured("test")]
     test = Request((space.sample,), task.batch("test"), prompt)
     return Projection(
         plans,
         timed(search, search.tokens * seconds_a_token, experiment),
-        _measurement_cost(test, counter, experiment),
+        sum((_measurement_cost(request, counter, experiment) for request in tested), Cost()),
         _ensemble_cost(experiment, task, counter, test, size) if task.test else Cost(),
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
         counter.why_slow(task.batch("train"), prompt),

@@ -7,12 +7,12 @@ of the text, since PEFT's prompt tuning can only prepend.
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AllowInfNan, field_validator
+from pydantic import AllowInfNan, TypeAdapter, field_validator
 
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import TrialPlan
@@ -24,7 +24,7 @@ from distributed_tuner.prompts.tensors import read_tensors
 from distributed_tuner.storage import files
 from distributed_tuner.storage.json_files import Told, read_told
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Array64, Candidate, Layout, Point, PromptSpec, Text
+from distributed_tuner.values import Array, Array64, Candidate, Decoding, Layout, Point, PromptSpec, Text
 
 ROWS = "prompt_embeddings"
 ANALYTIC = "analytic"  # no model that an adapter could be for
@@ -35,7 +35,8 @@ class ExportedPrompt:
     """A prompt: ``rows`` (L, D) float32, where they stand, for which model, and how they scored.
 
     ``words``: the prompt itself where it is in words; its rows are none then, shape (0, 0). ``head``: what its answers
-    are read by; None in runs of before there were heads, which read the label words as they are.
+    are read by; None where they are texts, and in runs of before there were heads, which read the label words as they
+    are.
     """
 
     rows: Array
@@ -48,6 +49,12 @@ class ExportedPrompt:
     scores: dict[str, float | None]
     words: str | None = None
     head: ExportedHead | None = None
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How its answers are generated; None where they are labels."""
+        told = self.template.get("decoding")
+        return None if told is None else Decoding(**{**told, "stop": tuple(told["stop"])})
 
     def asked(self) -> tuple[Candidate, PromptSpec]:
         """Return the prompt as oracles are asked for it."""
@@ -198,6 +205,8 @@ class _Facts(Told):
         for name in ("cue", "instruction", "source"):
             if not isinstance(template.get(name), str | None):
                 raise ValueError(f"its {name} must be text")
+        if "decoding" in template:
+            TypeAdapter(Decoding).validate_python(template["decoding"])
         return template
 
 
@@ -255,7 +264,8 @@ def exported(
             "label_words": list(task.label_words),
             "example": task.train[0].text + task.train[0].cue,
             **({"instruction": instruction} if instruction else {}),
+            **({} if task.decoding is None else {"decoding": asdict(task.decoding)}),
         },
         scores={name: scores[name] for name in ("train_loss", "dev_loss", "dev_metric", "test_metric")},
-        head=exported_head(experiment.head, task, model, state),
+        head=None if task.has_targets else exported_head(experiment.head, task, model, state),
     )

@@ -34,7 +34,7 @@ def choose(trial: TrialSummary | None, digest: Digest, config: Recorded) -> Choi
     level = config.settings.significance
     if trial is None or level is None or not trial.by_score:
         return Choice("tuned")
-    manual = manual_prompt_with_head(digest, "dev", trial.split_seed)
+    manual = untuned(digest, "dev", trial.split_seed)
     rows = config.task.dev or 0
     if manual is None or not rows or len(manual.losses) != len(trial.losses) or len(trial.losses) < rows:
         return Choice("tuned")
@@ -49,10 +49,11 @@ def weigh(manual: Sequence[float | None], tuned: Sequence[float | None], level: 
     return Choice("tuned" if p_value <= level else "manual_prompt", p_value, level)
 
 
-def manual_prompt_with_head(digest: Digest, split: str, split_seed: int | None) -> MeasureRow | None:
-    """Return what the manual prompt scored with the head on one split of one draw."""
-    found = [row for row in digest.measures if row.what == "manual_prompt_with_head" and row.split == split]
-    return next((row for row in found if row.split_seed == split_seed), None)
+def untuned(digest: Digest, split: str, split_seed: int | None) -> MeasureRow | None:
+    """Return what the manual prompt scored on one split of one draw: with the head, where there is one."""
+    found = [row for row in digest.measures if row.split == split and row.split_seed == split_seed]
+    ways = ("manual_prompt_with_head", "manual_prompt")
+    return next((row for what in ways for row in found if row.what == what), None)
 
 
 def _p_value(gains: "np.ndarray[Any, np.dtype[np.float64]]") -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import CostRow, MeasureRow
 from distributed_tuner.maths.intervals import wilson
-from distributed_tuner.report.choice import Choice, choose, manual_prompt_with_head
+from distributed_tuner.report.choice import Choice, choose, untuned
 from distributed_tuner.report.trials import PENDING, UNFINISHED, TrialSummary, best_trial, summarize_trials
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.storage.files import write_text
@@ -107,7 +107,7 @@ def _best(
     }
     if choice.kept == "tuned" or trial is None:
         return tuned | about | {"tuned": None}
-    dev, test = (manual_prompt_with_head(digest, split, trial.split_seed) for split in ("dev", "test"))
+    dev, test = (untuned(digest, split, trial.split_seed) for split in ("dev", "test"))
     manual = {
         "method": "manual prompt",
         "train_loss": None,

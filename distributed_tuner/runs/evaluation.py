@@ -23,7 +23,8 @@ from distributed_tuner.prompts.head_export import ExportedHead
 from distributed_tuner.prompts.spec import framed
 from distributed_tuner.runs.directory import RunDirectory, data_root
 from distributed_tuner.stages.ensemble import read_together
-from distributed_tuner.stages.reading import SHOWN, Read, Reader, fitted_on
+from distributed_tuner.stages.reading import SHOWN, Read, Reader, fitted_on, steered
+from distributed_tuner.stages.target_reading import TargetReader
 from distributed_tuner.stages.validation import batches, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import LABEL_WORDS, Array64, Cost, Request, Split
@@ -52,6 +53,8 @@ def evaluate(run_dir: Path, split: Split, task_file: Path | None = None, ensembl
     for warning in tasks_of[0].warnings:
         log.warning("warning: %s", warning)
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
+    if tasks_of[0].has_targets:
+        return _of_texts(prompt, steered(tasks_of[0], experiment), oracle, split)
     if prompt.head is None and not ensemble:
         return _without_head(prompt, tasks_of[0], oracle, split)
     readers = [_reader(experiment, task, one) for task, one in zip(tasks_of, prompts, strict=True)]
@@ -116,6 +119,14 @@ def _without_head(prompt: ExportedPrompt, task: Task, oracle: LossOracle, split:
     return {"loss": float(answer.losses[0]), **scores_of(task, answer, batch)}
 
 
+def _of_texts(prompt: ExportedPrompt, task: Task, oracle: LossOracle, split: Split) -> dict[str, float]:
+    """Score a prompt by what is generated, and by its loss."""
+    (candidate, spec), reader = prompt.asked(), TargetReader(task)
+    answers = [oracle.evaluate(Request((candidate,), batch, spec)) for batch in reader.measured(split)]
+    loss, scores = reader.measure({}, answers, split)
+    return {"loss": loss, **scores}
+
+
 def _alone(prompt: ExportedPrompt, reader: Reader, oracle: LossOracle, split: Split, own: bool) -> dict[str, float]:
     """Score a prompt read by its head. ``own``: the head was fitted to these rows."""
     if own:
@@ -124,7 +135,7 @@ def _alone(prompt: ExportedPrompt, reader: Reader, oracle: LossOracle, split: Sp
         return {"loss": loss, **scores}
     candidate, spec = prompt.asked()
     batch = reader.batch(split)
-    loss, scores = reader.measure(_head(prompt).state, oracle.evaluate(Request((candidate,), batch, spec)), batch)
+    loss, scores = reader.measure(_head(prompt).state, [oracle.evaluate(Request((candidate,), batch, spec))], split)
     return {"loss": loss, **scores}
 
 

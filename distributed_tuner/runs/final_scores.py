@@ -16,14 +16,15 @@ from distributed_tuner.runs.evaluation import chances_of
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.stages.ensemble import read_together
 from distributed_tuner.stages.reading import Reader
-from distributed_tuner.stages.validation import batches, scores_of
+from distributed_tuner.stages.target_reading import TargetReader
+from distributed_tuner.stages.validation import AnyReader, batches, reader_of, scores_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array64, Batch, Candidate, Cost, Evaluation, PromptSpec, Request, Text
 
 
 def _last(task: Task) -> tuple[str, str]:
     """Return which row is written last."""
-    return "manual_prompt_with_head", "test" if task.test else "dev"
+    return "manual_prompt" if task.has_targets else "manual_prompt_with_head", "test" if task.test else "dev"
 
 
 def measure_baselines(
@@ -41,9 +42,12 @@ def measure_baselines(
     for split_seed, task in prepared.baselines():
         if (split_seed, *_last(task)) in done:
             continue
-        reader = Reader(task, prepared.experiment.head, prepared.fitted_on)
-        state, rows = _baseline_rows(reader, split_seed, asked)
-        directory.keep_baseline_head(split_seed, state)
+        reader = reader_of(task, prepared.experiment.head, prepared.fitted_on)
+        if isinstance(reader, Reader):
+            state, rows = _baseline_rows(reader, split_seed, asked)
+            directory.keep_baseline_head(split_seed, state)
+        else:
+            rows = _target_rows(reader, split_seed, asked)
         for row in rows:
             if (split_seed, row.what, row.split) not in done:
                 writer.write(row)
@@ -57,7 +61,7 @@ def measure_bags_of_words(prepared: Prepared, ledger: Follower, writer: LedgerWr
     """
     done = {(row.split_seed, row.split) for row in ledger.catch_up().measures if row.what == "bag_of_words"}
     for split_seed, task in prepared.baselines():
-        for split in SPLITS[1:]:
+        for split in () if task.has_targets else SPLITS[1:]:
             if task.examples(split) and (split_seed, split) not in done:
                 scores = bag_of_words_scores(task, split, prepared.fitted_on)
                 row = _baseline_row("bag_of_words", split, split_seed, None, scores, scores[task.metric])
@@ -129,14 +133,41 @@ def _baseline_rows(reader: Reader, split_seed: int, asked: _Asked) -> tuple[Mapp
         plain.append(row("manual_prompt", "test", float(test.losses[0]), scores, cost=CostRow.of(test_cost)))
         if math.isfinite(read.score):
             label_words_metric = scores[task.metric]
-            loss, scores = reader.measure(read.state, test, batch)
+            loss, scores = reader.measure(read.state, [test], "test")
             headed.append(row("manual_prompt_with_head", "test", loss, scores, label_words_metric=label_words_metric))
     return read.state, plain + (headed if math.isfinite(read.score) else [])
 
 
+def _target_rows(reader: TargetReader, split_seed: int, asked: _Asked) -> list[MeasureRow]:
+    """Return the rows of the manual prompt on dev and test, for targets."""
+    task = reader.task
+    fitting = [asked.answer(task.manual_prompt, batch) for batch in batches(reader)]
+    (train, _), (dev, _), *further = fitting
+    read = reader.read(train, dev, further[0][0] if further else None)
+    found = {"dev": (read.dev_loss, read.dev_metrics, sum((cost for _, cost in fitting), Cost()))}
+    if task.test:
+        tested = [asked.answer(task.manual_prompt, batch) for batch in reader.measured("test")]
+        loss, scores = reader.measure({}, [answer for answer, _ in tested], "test")
+        found["test"] = (loss, scores, sum((cost for _, cost in tested), Cost()))
+    losses = [round(float(one), 5) for one in read.losses]
+    return [
+        _baseline_row(
+            "manual_prompt",
+            split,
+            split_seed,
+            loss,
+            scores,
+            scores[task.metric],
+            losses=losses if split == "dev" else [],
+            cost=CostRow.of(cost),
+        )
+        for split, (loss, scores, cost) in found.items()
+    ]
+
+
 def measure(
     oracle: LossOracle,
-    reader: Reader,
+    reader: AnyReader,
     candidate: Candidate,
     spec: PromptSpec,
     state: Mapping[str, Array64],
@@ -144,9 +175,10 @@ def measure(
     trial_id: str,
 ) -> MeasureRow:
     """Score a trial's selected prompt on test with its head, outside the budgets."""
-    task, batch = reader.task, reader.batch("test")
-    answer = oracle.evaluate(Request((candidate,), batch, spec))
-    loss, scores = reader.measure(state, answer, batch)
+    task, asked = reader.task, [Request((candidate,), batch, spec) for batch in reader.measured("test")]
+    answers = [oracle.evaluate(request) for request in asked]
+    loss, scores = reader.measure(state, answers, "test")
+    plain = {} if task.has_targets else scores_of(task, answers[0], asked[0].batch)
     return MeasureRow(
         trial_id=trial_id,
         what="selected",
@@ -155,8 +187,8 @@ def measure(
         loss=loss,
         metric=scores[task.metric],
         metrics=scores,
-        label_words_metric=scores_of(task, answer, batch)[task.metric],
-        cost=CostRow.of(answer.cost),
+        label_words_metric=plain.get(task.metric),
+        cost=CostRow.of(sum((answer.cost for answer in answers), Cost())),
     )
 
 

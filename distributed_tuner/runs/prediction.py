@@ -1,4 +1,5 @@
-"""Labelling new rows with what a run returned: its prompt, read by its head. From the run directory, without Ray."""
+"""Predictions for new rows with what a run returned: labels by its prompt and its head, or the texts that its prompt
+has the model write. From the run directory, without Ray."""
 
 import csv
 import io
@@ -28,11 +29,11 @@ from distributed_tuner.tasks.cells import in_csv, in_json
 from distributed_tuner.tasks.reading import read as read_table
 from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.unlabelled import unlabelled
-from distributed_tuner.values import Array64, Batch, Example, Request
+from distributed_tuner.values import Array64, Batch, Decoding, Example, Request
 
 ROWS_AT_ONCE = 512
 FORMATS = (".csv", ".jsonl")
-LABEL, PROBABILITY = "predicted_label", "probability"
+LABEL, PROBABILITY, ANSWER = "predicted_label", "probability", "predicted_answer"
 
 
 def predict(
@@ -42,11 +43,12 @@ def predict(
     note: Callable[[int, int], None] = lambda done, rows: None,
     ensemble: bool = False,
 ) -> int:
-    """Label the rows of a CSV, TSV, JSONL or Parquet file; return how many there were.
+    """Label the rows of a CSV, TSV, JSONL or Parquet file, or write their answers; return how many there were.
 
     ``out``: a new CSV or JSONL file with the rows as they are, ``predicted_label``, its ``probability``, and that of
-    each label in ``p(label)``. A row that the model could not answer, or that has no text and is dropped by the task's
-    ``on_empty``, has none of them. ``ensemble``: by the prompts that the run has found to be best read together.
+    each label in ``p(label)``; of a task with targets ``predicted_answer``. A row that the model could not answer, or
+    that has no text and is dropped by the task's ``on_empty``, has none of them. ``ensemble``: by the prompts that the
+    run has found to be best read together.
 
     Raises:
         RunDirectoryError: there is no run, or it returned no prompt with a head, or none that are read together.
@@ -60,22 +62,34 @@ def predict(
     prompt, tree, _ = returned(run_dir)
     experiment = experiment_of(recorded(tree))
     table = read_table(str(file), Path())
-    prompts = read_ensemble(run_dir / ENSEMBLE) if ensemble else [prompt]
-    labellers = [Labeller.of(one, experiment, table, run_dir) for one in prompts]
-    labels = labellers[0].exported.labels
     oracle = TiledOracle(oracles.build(experiment.oracle), experiment.oracle.tile)
+    if prompt.decoding is not None and not ensemble:
+        writing = Answerer.of(prompt, experiment, table)
+        added = [ANSWER]
+
+        def answers(block: range) -> list[dict[str, Any]]:
+            return [{ANSWER: text} for text in writing.texts(oracle, block)]
+    else:
+        prompts = read_ensemble(run_dir / ENSEMBLE) if ensemble else [prompt]
+        labellers = [Labeller.of(one, experiment, table, run_dir) for one in prompts]
+        labels = labellers[0].exported.labels
+        added = _added(labels)
+
+        def answers(block: range) -> list[dict[str, Any]]:
+            return [_told(told, labels) for told in chances_together(labellers, oracle, block)]
+
     try:
         # Half of a surrogate pair cannot be written in UTF-8; a backslash and its number is how JSON writes it.
         with (
             written(out) as raw,
             io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as stream,
         ):
-            write = _writer(stream, out.suffix.lower(), table.columns, labels)
+            write = _writer(stream, out.suffix.lower(), table.columns, added)
             for at in range(0, len(table.rows), ROWS_AT_ONCE):
                 block = range(at, min(at + ROWS_AT_ONCE, len(table.rows)))
-                for row, told in zip(block, chances_together(labellers, oracle, block), strict=True):
+                for row, told in zip(block, answers(block), strict=True):
                     cells = {column: table.rows[row].get(column) for column in table.columns}
-                    write(cells | _told(told, labels))
+                    write(cells | told)
                 note(block.stop, len(table.rows))
     except OSError as error:
         raise TaskError(f"predictions could not be written to {str(out)!r} ({error}); name another file") from error
@@ -118,6 +132,33 @@ class Labeller:
         return found
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Answerer:
+    """Has the model write answers to new rows behind one prompt. ``examples``: as of ``Labeller``."""
+
+    prompt: ExportedPrompt
+    decoding: Decoding
+    examples: Sequence[Example | None]
+
+    @classmethod
+    def of(cls, prompt: ExportedPrompt, experiment: Experiment, table: Table) -> "Answerer":
+        assert prompt.decoding is not None
+        rows = unlabelled(worded(experiment, prompt), table)
+        return cls(prompt, prompt.decoding, [row and _framed(row, prompt) for row in rows])
+
+    def texts(self, oracle: LossOracle, block: range) -> list[str | None]:
+        """Return the answers to the rows of a block; None of one that is dropped or has none."""
+        found: list[str | None] = [None] * len(block)
+        asked = {row - block.start: example for row in block if (example := self.examples[row]) is not None}
+        if asked:
+            candidate, spec = self.prompt.asked()
+            batch = Batch(tuple(asked.values()), (), "test", decoding=self.decoding)
+            answer = oracle.evaluate(Request((candidate,), batch, spec))
+            for place, text in zip(asked, answer.texts[0], strict=True):
+                found[place] = text
+        return found
+
+
 def chances_together(labellers: Sequence[Labeller], oracle: LossOracle, block: range) -> Array64:
     """Return label probabilities (E, W) of a block of rows, by prompts that are read together or by a single one."""
     found = [labeller.chances(oracle, block) for labeller in labellers]
@@ -140,7 +181,7 @@ def _framed(example: Example, prompt: ExportedPrompt) -> Example:
 
 
 def _told(chances: Array64, labels: Sequence[str]) -> dict[str, Any]:
-    names = [LABEL, PROBABILITY, *(f"p({label})" for label in labels)]
+    names = _added(labels)
     if not np.isfinite(chances).all():
         return dict.fromkeys(names)
     best = int(np.argmax(chances))
@@ -148,11 +189,15 @@ def _told(chances: Array64, labels: Sequence[str]) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
 
+def _added(labels: Sequence[str]) -> list[str]:
+    """Return the columns of a labelled row's prediction."""
+    return [LABEL, PROBABILITY, *(f"p({label})" for label in labels)]
+
+
 def _writer(
-    stream: IO[str], suffix: str, columns: Sequence[str], labels: Sequence[str]
+    stream: IO[str], suffix: str, columns: Sequence[str], added: Sequence[str]
 ) -> Callable[[Mapping[str, Any]], None]:
     """Return what writes one row."""
-    added = [LABEL, PROBABILITY, *(f"p({label})" for label in labels)]
     if taken := [name for name in added if name in columns]:
         raise TaskError(f"predictions add the column {taken[0]!r}, but the file has one of that name; rename it")
     if suffix == ".jsonl":

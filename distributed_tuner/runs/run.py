@@ -37,6 +37,7 @@ from distributed_tuner.runs.recorder import Recorder
 from distributed_tuner.runs.startup import Started, start_pool, start_pool_again
 from distributed_tuner.runs.stopping import StopRequests
 from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.validation import reader_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, OracleInfo
 
@@ -284,7 +285,7 @@ class Run:
         plan, task, prompt, scores, _ = best
         state = self._directory.head_of(plan.trial_id)
         candidate, spec = exported(plan, task, prompt, [], scores, state).asked()
-        reader, split_seed = Reader(task, plan.experiment.head), plan.experiment.task.split_seed
+        reader, split_seed = reader_of(task, plan.experiment.head), plan.experiment.task.split_seed
         writer.write(measure(oracle, reader, candidate, spec, state, split_seed, plan.trial_id))
 
     def _measure_ensembles(self, oracle: LossOracle, writer: LedgerWriter) -> None:

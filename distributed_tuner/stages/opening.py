@@ -15,7 +15,6 @@ from distributed_tuner.seeds import Key
 from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.auto_settings import SurveyStage
 from distributed_tuner.stages.ensemble import Archive
-from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.restart import RestartStage
 from distributed_tuner.stages.schedule import TunedStageConfig
 from distributed_tuner.stages.screen import ScreenStage
@@ -25,7 +24,7 @@ from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.stages.trial_setup import TrialSetup
 from distributed_tuner.stages.trial_state import TrialState
-from distributed_tuner.stages.validation import Validator
+from distributed_tuner.stages.validation import AnyReader, Validator
 from distributed_tuner.values import Cost, Start
 
 PUBLISHED_WAYPOINTS = 1024  # the published code records every step of a stage
@@ -90,7 +89,7 @@ class StageFactory:
     def _screen(
         self, config: ScreenStageConfig, setup: TrialSetup, state: TrialState, accounting: Accounting
     ) -> ScreenStage:
-        def validator(reader: Reader, best: Selected | None) -> Validator:
+        def validator(reader: AnyReader, best: Selected | None) -> Validator:
             return Validator(reader, setup.space, self.budgeted, accounting, setup.rule, best, True, self.archive)
 
         return ScreenStage(

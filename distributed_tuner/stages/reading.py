@@ -16,6 +16,7 @@ from distributed_tuner.config.head import (
     DomainHeadConfig,
     HeadConfig,
     LabelWordsHeadConfig,
+    NoHeadConfig,
     VocabularyHeadConfig,
     reads_words,
 )
@@ -70,6 +71,8 @@ def resolved_head(experiment: Experiment, task: Task) -> HeadConfig:
     """Return the head of an experiment; of "auto" the strongest that the oracle and the shots allow."""
     if not isinstance(experiment.head, AutoHeadConfig):
         return experiment.head
+    if task.has_targets:
+        return NoHeadConfig()
     oracle, shots = experiment.oracle, experiment.task.shots - experiment.task.feedback
     if oracle.kind == "analytic" or task.loss == "zero_one":
         return LabelWordsHeadConfig(kind="label_words")
@@ -84,7 +87,18 @@ def read_by(task: Task, experiment: Experiment) -> Task:
     the words that the head reads."""
     words = experiment.head.answer_words if reads_words(experiment.head) else None
     seen = framed(task, experiment.prompt)
+    if task.has_targets:
+        return steered(seen, experiment)
     return replace(seen, objective=experiment.objective.value(), answer_words=words or ())
+
+
+def steered(task: Task, experiment: Experiment) -> Task:
+    """Return a task with targets with the loss that the experiment has for them; another as it is."""
+    if task.decoding is None:
+        return task
+    objective, stop = experiment.objective, task.decoding.stop
+    end = stop[0] if objective.stop and stop else ""
+    return replace(task, steers="metric" if objective.kind == "metric" else "likelihood", per=objective.per, end=end)
 
 
 def fitted_on(experiment: Experiment) -> tuple[Split, ...]:
@@ -109,8 +123,8 @@ class Reader:
         self._plain = isinstance(config, LabelWordsHeadConfig)
 
     @property
-    def references(self) -> Batch | None:
-        """Texts without content that the head goes by, as a batch; None where it needs none."""
+    def further(self) -> Batch | None:
+        """What an evaluation asks for after train and dev: texts without content, where the head goes by them."""
         first = self.task.train[0]
         if isinstance(self._config, ContextualHeadConfig):
             texts = [text for text in CONTENT_FREE if text or first.cue]
@@ -127,6 +141,10 @@ class Reader:
     def batch(self, split: Split) -> Batch:
         """Return a split as it is asked for."""
         return self.task.read_batch(split) if reads_words(self._config) else self.task.batch(split)
+
+    def measured(self, split: Split) -> list[Batch]:
+        """Return what the final scores on a split ask for."""
+        return [self.batch(split)]
 
     def of(self, task: Task) -> "Reader":
         """Return the like reader of another task."""
@@ -146,13 +164,14 @@ class Reader:
         return TrainScore(float(losses[rows].mean()), metric)
 
     def read(
-        self, train: Evaluation, dev: Evaluation, references: Evaluation | None = None, shown: Sequence[int] = ()
+        self, train: Evaluation, dev: Evaluation, further: Evaluation | None = None, shown: Sequence[int] = ()
     ) -> Read:
         """Read one prompt's answers to train and dev. What cannot be read has a NaN score, and is never selected.
 
-        ``shown``: places in train of rows that stand in the prompt, which tell nothing then.
+        ``further``: the answer to the batch of that name. ``shown``: places in train of rows that stand in the prompt,
+        which tell nothing then.
         """
-        known = None if references is None else self._features(references)
+        known = None if further is None else self._features(further)
         features = {"train": _hidden(self._features(train), shown), "dev": self._features(dev)}
         labels = {split: labels_of(self.task.batch(split)) for split in BOTH}
         both, answers = np.concatenate(list(features.values())), np.concatenate(list(labels.values()))
@@ -199,8 +218,11 @@ class Reader:
             out=np.where(told[:, None], np.concatenate([out[:rows], of_dev]), np.nan),
         )
 
-    def measure(self, state: Mapping[str, Array64], answer: Evaluation, batch: Batch) -> tuple[float, dict[str, float]]:
-        """Return loss and metrics of answers, read by a head that was fitted before."""
+    def measure(
+        self, state: Mapping[str, Array64], answers: Sequence[Evaluation], split: Split
+    ) -> tuple[float, dict[str, float]]:
+        """Return loss and metrics of the answers to ``measured``, read by a head that was fitted before."""
+        (answer,), batch = answers, self.batch(split)
         labels, chances = labels_of(batch), self.chances(state, answer, batch)
         losses = self._plain_losses(answer, labels) if self._plain else losses_of(chances, labels)
         return float(losses.mean()), self._metrics(chances, labels)

@@ -13,10 +13,10 @@ from distributed_tuner.config.stage import GradientStageConfig, RestartStageConf
 from distributed_tuner.errors import BudgetTooSmall
 from distributed_tuner.prompts.spec import NO_ROWS, unframed
 from distributed_tuner.stages.prompt_space import PromptSpace
-from distributed_tuner.stages.reading import Reader, head_for_costs
+from distributed_tuner.stages.reading import head_for_costs
 from distributed_tuner.stages.screen_prompts import longest_prompt, screen_queries, screened_batch, wordings
 from distributed_tuner.stages.step_plan import StagePlan, fits, plan_stage
-from distributed_tuner.stages.validation import batches, eval_cost
+from distributed_tuner.stages.validation import batches, eval_cost, reader_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Cost, Request, Text
 
@@ -36,7 +36,7 @@ class StageSchedule:
         self.stages = experiment.stage_schedule
         self._experiment = experiment
         self._head = head_for_costs(experiment.head)
-        self._reader = Reader(task, self._head)
+        self._reader = reader_of(task, self._head)
         self._task = task
         self._space = space
         self._costs = costs
@@ -183,7 +183,7 @@ class StageSchedule:
         queries = screen_queries(screen, task)
 
         def cost(wording: Task) -> Cost:
-            reader, longest = Reader(wording, self._head), Text(longest_prompt(screen, wording))
+            reader, longest = reader_of(wording, self._head), Text(longest_prompt(screen, wording))
             train = Request((longest,) * queries, screened_batch(reader), NO_ROWS)
             evaluated = [Request((longest,) * screen.finalists, batch, NO_ROWS) for batch in batches(reader)]
             return _sum([self._costs.cost(request) for request in (train, *evaluated)])

@@ -22,7 +22,6 @@ from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.seeds import Key
 from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.proposing import ask
-from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.screen_prompts import (
     PROPOSED_WORDS,
     demonstrated,
@@ -35,7 +34,7 @@ from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.trial_memory import Memory
 from distributed_tuner.stages.trial_state import Found, TrialState
-from distributed_tuner.stages.validation import Validator
+from distributed_tuner.stages.validation import AnyReader, Validator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Candidate, Cost, Request, Text
 
@@ -72,10 +71,10 @@ class ScreenStage(Stage):
         config: ScreenStageConfig,
         *,
         key: Key,
-        reader: Reader,
+        reader: AnyReader,
         oracle: BudgetedOracle,
         accounting: Accounting,
-        validator: Callable[[Reader, Selected | None], Validator],
+        validator: Callable[[AnyReader, Selected | None], Validator],
         keep: Cost,
         proposer: Proposer | None = None,
         memory: Memory | None = None,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from distributed_tuner.config.stage import ScreenStageConfig
 from distributed_tuner.oracles.base import evaluation
 from distributed_tuner.seeds import Key, generator
-from distributed_tuner.stages.reading import Reader
+from distributed_tuner.stages.validation import AnyReader
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Evaluation, Example
 
@@ -55,7 +55,7 @@ def demonstrated(instruction: str, examples: Sequence[Example], task: Task) -> s
     return "\n\n".join([*([instruction] if instruction else []), *shown]) + "\n"
 
 
-def screened_batch(reader: Reader) -> Batch:
+def screened_batch(reader: AnyReader) -> Batch:
     """Return train as a screen asks for it: with the scores of all label words that it may read."""
     batch, task = reader.batch("train"), reader.task
     words = dict.fromkeys(word for words in task.verbalizers for word in words if word not in task.label_words)

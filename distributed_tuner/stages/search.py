@@ -22,13 +22,12 @@ from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.ensemble import Archive
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.stages.racing import run_race
-from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.stages.trial_state import Left, TrialState
-from distributed_tuner.stages.validation import Validator
+from distributed_tuner.stages.validation import AnyReader, Validator
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Request
 
@@ -45,7 +44,7 @@ class SearchStage(Stage):
         config: SearchStageConfig | GradientStageConfig,
         *,
         key: Key,
-        reader: Reader,
+        reader: AnyReader,
         space: PromptSpace,
         oracle: BudgetedOracle,
         accounting: Accounting,

@@ -18,12 +18,13 @@ from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.ensemble import Archive, Member
 from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.opening import Proposers, StageFactory
+from distributed_tuner.stages.scored_texts import TextScoringOracle
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trial_setup import TrialSetup
 from distributed_tuner.stages.trial_state import Found, TrialState
 from distributed_tuner.stages.validation import scores_of
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Candidate, Request, Start
+from distributed_tuner.values import Array, Candidate, Cost, Request, Start
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,7 +54,8 @@ class Trial:
     ) -> None:
         self.trial_id = trial_id
         self._experiment, self._task = experiment, task  # as the trial began with
-        self._oracle = oracle
+        self._texts = TextScoringOracle(oracle, task) if task.has_targets else None
+        self._oracle = self._texts or oracle
         self._clock = clock
         self._began: float | None = None
         self._before = 0.0
@@ -62,8 +64,8 @@ class Trial:
         self._factory = StageFactory(
             trial_id,
             (experiment.seed, index),
-            oracle,
-            BudgetedOracle(oracle, self._tracker, experiment.oracle, self.elapsed),
+            self._oracle,
+            BudgetedOracle(self._oracle, self._tracker, experiment.oracle, self.elapsed),
             lambda: self._tracker.spent,
             self.elapsed,
             self._archive,
@@ -159,7 +161,8 @@ class Trial:
             self._began = self._clock()
         stage, state = self._stage, self._state
         if not stage.done:
-            return [*stage.advance(), *self._archive.news(self.trial_id, self._setup.task)]
+            rows = [*stage.advance(), *self._archive.news(self.trial_id, self._setup.task)]
+            return rows if self._texts is None else [*rows, *self._texts.news(self.trial_id)]
         state.selected = self.selected
         if stage.prepares:
             stage.hand_over(state, self._setup.place(state))
@@ -250,9 +253,10 @@ class Trial:
             self.outcome = Outcome(self._stage.reason)
             return []
         reader = self._setup.reader_of(best.candidate)
-        batch = reader.batch("test")
-        answer = self._oracle.evaluate(Request((best.candidate,), batch, self._setup.space.spec))
-        loss, scores = reader.measure(best.head, answer, batch)
+        asked = [Request((best.candidate,), batch, self._setup.space.spec) for batch in reader.measured("test")]
+        answers = [self._oracle.evaluate(request) for request in asked]
+        loss, scores = reader.measure(best.head, answers, "test")
+        plain = {} if task.has_targets else scores_of(task, answers[0], asked[0].batch)
         self.outcome = Outcome(self._stage.reason)
         return [
             MeasureRow(
@@ -263,7 +267,7 @@ class Trial:
                 loss=loss,
                 metric=scores[task.metric],
                 metrics=scores,
-                label_words_metric=scores_of(task, answer, batch)[task.metric],
-                cost=CostRow.of(answer.cost),
+                label_words_metric=plain.get(task.metric),
+                cost=CostRow.of(sum((answer.cost for answer in answers), Cost())),
             )
         ]

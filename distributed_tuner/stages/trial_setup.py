@@ -8,10 +8,11 @@ from distributed_tuner.config.stage import RestartStageConfig, SearchStageConfig
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.prompts.spec import framed, unframed
 from distributed_tuner.stages.prompt_space import PromptSpace, prompt_space
-from distributed_tuner.stages.reading import Reader, fitted_on, head_for_costs
+from distributed_tuner.stages.reading import fitted_on, head_for_costs
 from distributed_tuner.stages.schedule import StageSchedule
 from distributed_tuner.stages.selection import Rule
 from distributed_tuner.stages.trial_state import Found, TrialState
+from distributed_tuner.stages.validation import AnyReader, reader_of
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Candidate, Text
 
@@ -24,7 +25,7 @@ class TrialSetup:
     task: Task
     space: PromptSpace
     schedule: StageSchedule
-    reader: Reader
+    reader: AnyReader
     rule: Rule
 
     @classmethod
@@ -42,7 +43,7 @@ class TrialSetup:
             task,
             space,
             StageSchedule(experiment, task, space, oracle),
-            Reader(task, head_for_costs(experiment.head), fitted_on(experiment)),
+            reader_of(task, head_for_costs(experiment.head), fitted_on(experiment)),
             rules[0] if rules else "cross_validation",
         )
 
@@ -54,15 +55,15 @@ class TrialSetup:
         """Return the prompt that the stages before ended at."""
         return self.space.at(self.space.start) if state.current is None else state.current
 
-    def reader_of(self, candidate: Candidate) -> Reader:
+    def reader_of(self, candidate: Candidate) -> AnyReader:
         """Return what reads a prompt's answers."""
         return self.reader_of_words if isinstance(candidate, Text) else self.reader
 
     @property
-    def reader_of_words(self) -> Reader:
+    def reader_of_words(self) -> AnyReader:
         """What reads prompts in words: their texts have no instruction in front."""
         task = unframed(self.task, self.experiment.prompt)
-        return Reader(task, head_for_costs(self.experiment.head), fitted_on(self.experiment))
+        return reader_of(task, head_for_costs(self.experiment.head), fitted_on(self.experiment))
 
 
 def _screened(experiment: Experiment, task: Task, found: Found) -> tuple[Experiment, Task]:

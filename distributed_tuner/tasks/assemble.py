@@ -6,12 +6,21 @@ Owns rendering rows to examples and the draw.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from distributed_tuner.config.task import BaseTaskConfig, RowsTaskConfig
+from distributed_tuner.config.task import (
+    BaseTaskConfig,
+    CustomMetricConfig,
+    MetricConfig,
+    OwnTaskConfig,
+    RowsTaskConfig,
+    metric_name,
+)
 from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks import few_shot, repeats
 from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.metrics import LABEL_METRICS
 from distributed_tuner.tasks.table import Table
 from distributed_tuner.tasks.templates import Template
+from distributed_tuner.tasks.text_metrics import TEXT_METRICS
 from distributed_tuner.values import Example, LabelRule, LossName
 
 Render = Callable[[Table, int], dict[str, str]]
@@ -31,6 +40,7 @@ class Wording:
     """Wording of a row, and recommendations for the task.
 
     ``others``: other templates, which a screen may try. ``fields`` returns how a template's columns are had of a row.
+    ``target``: the column of the texts to be generated; empty where there are labels.
     """
 
     name: str
@@ -43,7 +53,8 @@ class Wording:
     others: tuple[Template, ...] = ()
     loss: LossName = "cross_entropy"
     label_rule: LabelRule = "single"
-    metrics: tuple[str, ...] = ("accuracy",)
+    metrics: tuple[MetricConfig, ...] = ("accuracy",)
+    target: str = ""
 
 
 def fields_by_column(template: Template) -> Render:
@@ -59,8 +70,7 @@ def assemble(
     Raises TaskError where a class is too small, a metric does not fit, or nothing is left to test on.
     """
     metrics = tuple(config.metric or wording.metrics)
-    if "f1" in metrics and len(wording.label_words) != 2:
-        raise TaskError(f"f1 is for two classes, got {len(wording.label_words)}: use accuracy or matthews")
+    _check_metrics(metrics, wording)
     rows = isinstance(config, RowsTaskConfig)
     halve = isinstance(config, RowsTaskConfig) and config.halve
     draw = few_shot.draw(pool.labels, wording.label_names, config.shots, config.split_seed, halve)
@@ -82,7 +92,7 @@ def assemble(
 
     def worded(template: Template) -> Task:
         def examples(source: Labelled, prefix: str, rows: Iterable[int]) -> tuple[Example, ...]:
-            return _examples(template, wording.fields(template), source, prefix, rows, texts)
+            return _examples(template, wording, source, prefix, rows, texts)
 
         return Task(
             name=wording.name,
@@ -90,7 +100,9 @@ def assemble(
             label_names=wording.label_names,
             loss=config.loss or wording.loss,
             label_rule=config.label_rule or wording.label_rule,
-            metrics=metrics,
+            metrics=tuple(map(metric_name, metrics)),
+            text_metrics=metrics if wording.target else (),
+            decoding=config.decoding.value() if wording.target and isinstance(config, OwnTaskConfig) else None,
             manual_prompt=wording.manual_prompt if config.manual_prompt is None else config.manual_prompt,
             description=config.description or wording.description,
             train=examples(pool, "pool", kept),
@@ -106,14 +118,29 @@ def assemble(
     return replace(task, warnings=(*warnings, *told), others=tuple(map(worded, templates.values())))
 
 
+def _check_metrics(metrics: Sequence[MetricConfig], wording: Wording) -> None:
+    what, known, own = "labels", tuple(LABEL_METRICS), ""
+    if wording.target:
+        what, known, own = "targets", TEXT_METRICS, ", or a function of your own ({import_path: ...})"
+    for metric in metrics:
+        if metric not in known and not (wording.target and isinstance(metric, CustomMetricConfig)):
+            raise TaskError(
+                f"a task with {what} is scored by {', '.join(known)}{own}, but task.metric has {metric_name(metric)!r};"
+                " choose one of these"
+            )
+    if "f1" in metrics and len(wording.label_words) != 2:
+        raise TaskError(f"f1 is for two classes, got {len(wording.label_words)}: use accuracy or matthews")
+
+
 def _examples(
-    template: Template, fields: Render, source: Labelled, prefix: str, indices: Iterable[int], texts: dict[str, str]
+    template: Template, wording: Wording, source: Labelled, prefix: str, indices: Iterable[int], texts: dict[str, str]
 ) -> tuple[Example, ...]:
     """Word the rows at some indices. ``texts``: those that are there already, so that equal ones are one object."""
     made = []
+    fields, table, column = wording.fields(template), source.table, wording.target
     for i in indices:
-        words = template.render(fields(source.table, i))
+        words = template.render(fields(table, i))
         text = texts.setdefault(words.text, words.text)
-        where = source.table.where(i)
-        made.append(Example(f"{prefix}-{i}", text, words.cue, source.labels[i], words.tail, where))
+        target = template.target(table.texts(i, (column,))[column]) if column else ""
+        made.append(Example(f"{prefix}-{i}", text, words.cue, source.labels[i], words.tail, table.where(i), target))
     return tuple(made)

@@ -87,6 +87,11 @@ def _check_counts(counts: npt.NDArray[np.int64], names: Sequence[str], each: Seq
     if not scarce:
         return
     most = int(counts.min()) // 2
+    if len(names) == 1:
+        raise TaskError(
+            f"train and dev need 2 x shots = {2 * max(each)} examples in the pool, but it has {scarce[0][1]}:"
+            f" {f'use shots: {most} or fewer, or add examples' if most else 'add examples'}"
+        )
     advice = f"use shots: {most} or fewer, or add examples" if most else "add examples, or take out its label word"
     found = ", ".join(f"{name!r} has {n}" for name, n in scarce[:5]) + (", ..." if len(scarce) > 5 else "")
     raise TaskError(

@@ -36,7 +36,7 @@ def matthews(predictions: Labels, labels: Labels) -> float:
     return float((x * y).sum()) / scale if scale > 0 else 0.0
 
 
-_METRICS = {"accuracy": accuracy, "f1": f1, "matthews": matthews}
+LABEL_METRICS = {"accuracy": accuracy, "f1": f1, "matthews": matthews}
 
 
 def score(names: Sequence[str], predictions: Labels, labels: Labels) -> dict[str, float]:
@@ -46,7 +46,7 @@ def score(names: Sequence[str], predictions: Labels, labels: Labels) -> dict[str
     """
     if len(predictions) != len(labels) or len(labels) == 0:
         raise TaskError(f"a score needs as many predictions as labels, got {len(predictions)} and {len(labels)}")
-    unknown = [name for name in names if name not in _METRICS]
+    unknown = [name for name in names if name not in LABEL_METRICS]
     if unknown:
-        raise TaskError(f"unknown metric {unknown[0]!r}: choose from {', '.join(_METRICS)}")
-    return {name: _METRICS[name](predictions, labels) for name in names}
+        raise TaskError(f"unknown metric {unknown[0]!r}: choose from {', '.join(LABEL_METRICS)}")
+    return {name: LABEL_METRICS[name](predictions, labels) for name in names}

@@ -8,16 +8,22 @@ from distributed_tuner.values import Example
 
 
 class Rows(NamedTuple):
-    """The rows of a table as they are compared: the text columns of each, and its label (below 0: it is left out)."""
+    """The rows of a table as they are compared: the text columns of each, and its label, a place in ``names``.
+
+    A label below 0 is that of a row which is left out.
+    what: "label", or "target", of which the different ones are the names.
+    """
 
     table: Table
     texts: Sequence[tuple[str, ...]]
     labels: Sequence[int]
+    names: Sequence[str]
+    what: str = "label"
 
 
-def within(rows: Rows, names: Sequence[str]) -> list[str]:
-    """Tell of texts that have two labels, and of rows that stand in the table again."""
-    table, texts, labels = rows
+def within(rows: Rows) -> list[str]:
+    """Tell of texts that have two labels or targets, and of rows that stand in the table again."""
+    table, texts, labels, names, what = rows
     first: dict[tuple[str, ...], int] = {}
     apart: list[tuple[int, int]] = []
     again: list[tuple[int, int]] = []
@@ -31,8 +37,8 @@ def within(rows: Rows, names: Sequence[str]) -> list[str]:
     if apart:
         one, other = apart[0]
         told.append(
-            f"{len(apart)} of {len(table)} rows of {table.source} have the text of an earlier row and another label, so"
-            f" no prompt gets both right: {table.where(one)} is {names[labels[one]]!r}, {table.place(other)} is"
+            f"{len(apart)} of {len(table)} rows of {table.source} have the text of an earlier row and another {what},"
+            f" so no prompt gets both right: {table.where(one)} is {names[labels[one]]!r}, {table.place(other)} is"
             f" {names[labels[other]]!r}"
         )
     if again:
@@ -46,15 +52,15 @@ def within(rows: Rows, names: Sequence[str]) -> list[str]:
 
 def across(pool: Rows, test: Rows) -> list[str]:
     """Tell how many rows of the pool are also in the test set, and how many of these have another label there."""
-    tested: dict[tuple[str, ...], set[int]] = {}
+    tested: dict[tuple[str, ...], set[str]] = {}
     for text, label in zip(test.texts, test.labels, strict=True):
         if label >= 0:
-            tested.setdefault(text, set()).add(label)
+            tested.setdefault(text, set()).add(test.names[label])
     rows = zip(pool.texts, pool.labels, strict=True)
-    shared = [label in tested[text] for text, label in rows if label >= 0 and text in tested]
+    shared = [pool.names[label] in tested[text] for text, label in rows if label >= 0 and text in tested]
     if not shared:
         return []
-    apart = f", {shared.count(False)} of them with another label" if not all(shared) else ""
+    apart = f", {shared.count(False)} of them with another {pool.what}" if not all(shared) else ""
     return [f"{len(shared)} of {len(pool.table)} rows of {pool.table.source} are also in {test.table.source}{apart}"]
 
 

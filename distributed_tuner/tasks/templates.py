@@ -5,6 +5,7 @@ Owns parsing, rendering and the rule for spaces. Which columns there are is the 
 The rule: spaces directly before ``{label_word}`` belong to the label word, because the tokenizers of most language
 models attach a space to the word that follows it. ``"It was {label_word}"`` with ``great`` and ``"It was{label_word}"``
 with ``" great"`` are the same task; its label word is ``" great"`` and its cue ``" It was"``. Newlines stay in the cue.
+So it is with ``{target}``, which stands for the answer of tasks with targets.
 """
 
 import logging
@@ -17,7 +18,7 @@ from typing import TypeAlias
 from distributed_tuner.config.task import ModelFamily
 from distributed_tuner.errors import TaskError
 
-LABEL_WORD = "label_word"
+LABEL_WORD, TARGET = "label_word", "target"  # what stands for the answer
 Piece: TypeAlias = tuple[str, str | None]  # literal text, then the column that follows it
 
 _LISTED, _LONG = 12, 60
@@ -55,30 +56,32 @@ class Template:
     cue: str
     after: tuple[Piece, ...]
     space: bool
+    answer: str = LABEL_WORD
 
     @classmethod
-    def parse(cls, source: str, family: ModelFamily = "causal") -> "Template":
-        """Parse ``source``. Braces that are meant literally are doubled, as in ``str.format``.
+    def parse(cls, source: str, family: ModelFamily = "causal", answer: str = LABEL_WORD) -> "Template":
+        """Parse ``source``. Braces that are meant literally are doubled, as in ``str.format``. ``answer``: the name
+        that stands for the answer.
 
         Raises TaskError where braces do not match, where there is no column or not exactly one ``{label_word}``,
         and where a causal model would have to read on after its answer.
         """
         pieces = _pieces(source)
         columns = [column for _, column in pieces if column is not None]
-        if columns.count(LABEL_WORD) != 1:
-            raise _bad(source, f"needs exactly one {{label_word}}, got {columns.count(LABEL_WORD)}")
+        if columns.count(answer) != 1:
+            raise _bad(source, f"needs exactly one {{{answer}}}, got {columns.count(answer)}")
         if len(columns) == 1:
-            raise _bad(source, "needs at least one column in braces besides {label_word}, such as {text}")
-        at = next(i for i, (_, column) in enumerate(pieces) if column == LABEL_WORD)
+            raise _bad(source, f"needs at least one column in braces besides {{{answer}}}, such as {{text}}")
+        at = next(i for i, (_, column) in enumerate(pieces) if column == answer)
         cue, after = pieces[at][0], tuple(pieces[at + 1 :])
         if family == "causal":
             if any(column is not None or literal.strip() for literal, column in after):
                 raise _bad(
-                    source, "must end with {label_word} for a causal model; use model_family: masked, or reorder"
+                    source, f"must end with {{{answer}}} for a causal model; use model_family: masked, or reorder"
                 )
             after = ()
         stripped = cue.rstrip(" ")
-        return cls(source, tuple(pieces[:at]), stripped, after, space=stripped != cue)
+        return cls(source, tuple(pieces[:at]), stripped, after, stripped != cue, answer)
 
     def other(self, source: str, family: ModelFamily = "causal") -> "Template":
         """Parse another template for the same rows: a whole one, or one without columns, which is what stands between
@@ -87,14 +90,14 @@ class Template:
         Raises TaskError as ``parse``.
         """
         pieces = _pieces(source)
-        if [column for _, column in pieces if column is not None] != [LABEL_WORD]:
-            return Template.parse(source, family)
+        if [column for _, column in pieces if column is not None] != [self.answer]:
+            return Template.parse(source, family, self.answer)
         own = self.cue + " " * self.space
         cue = pieces[0][0]
         if cue == cue.rstrip():
             cue += own[len(own.rstrip()) :]
         after = pieces[1:] or self.after
-        return Template.parse(_source([*self.before, (cue, LABEL_WORD), *after]), family)
+        return Template.parse(_source([*self.before, (cue, self.answer), *after]), family, self.answer)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -123,6 +126,10 @@ class Template:
                 joined[0], self.cue, joined[0], self.cue,
             )  # fmt: skip
         return final
+
+    def target(self, text: str) -> str:
+        """Return a target as it continues the text, with the template's space in front of it."""
+        return " " + text if self.space else text
 
     def render(self, row: Mapping[str, str]) -> Rendered:
         """Fill in the columns of ``row``."""

@@ -20,7 +20,7 @@ from distributed_tuner.tasks.demo import TEMPLATE
 from distributed_tuner.tasks.hub import fields_of, stored_columns
 from distributed_tuner.tasks.hub_table import HUB_TASKS
 from distributed_tuner.tasks.table import Table
-from distributed_tuner.tasks.templates import Template
+from distributed_tuner.tasks.templates import LABEL_WORD, TARGET, Template
 from distributed_tuner.values import Example
 
 
@@ -53,14 +53,16 @@ def _wording(config: TaskConfig) -> tuple[Template, Sequence[str], Render, OnEmp
         case DemoTaskConfig():
             template, clean = Template.parse(config.template or TEMPLATE, config.model_family), None
         case FileTaskConfig() | CustomTaskConfig() | RowsTaskConfig():
-            template, clean = Template.parse(config.template, config.model_family), None
+            answer = TARGET if config.target else LABEL_WORD
+            template, clean = Template.parse(config.template, config.model_family, answer), None
         case GivenTaskConfig():
             if config.template is None:
                 raise TaskError(
                     "new rows are worded by the task's template, but the one that was handed in names none; give it one"
                     " (Task.template)"
                 )
-            template, clean = Template.parse(config.template, config.model_family), None
+            answer = TARGET if f"{{{TARGET}}}" in config.template else LABEL_WORD
+            template, clean = Template.parse(config.template, config.model_family, answer), None
         case HubTaskConfig():
             spec = HUB_TASKS[config.kind]
             words = spec.causal if config.model_family == "causal" else spec.masked

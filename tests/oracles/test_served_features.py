@@ -53,7 +53,7 @@ def test_a_head_reads_labels_that_hide_in_other_words(head: HeadConfig, make: Ma
     reader, oracle = Reader(task(), head), make()
     train, dev, test = (oracle.evaluate(asked_for(reader.batch(split))) for split in ("train", "dev", "test"))
     read = reader.read(train, dev)
-    _, scores = reader.measure(read.state, test, reader.batch("test"))
+    _, scores = reader.measure(read.state, [test], "test")
     assert scores["accuracy"] == read.dev_metrics["accuracy"] == 1.0
     labels = np.array([example.label for example in task().test])
     assert (test.logits[0].argmax(axis=1) == labels).mean() < 0.8

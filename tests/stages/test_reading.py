@@ -52,7 +52,7 @@ def test_what_is_saved_measures_the_same() -> None:
     train, dev = answered("train", features=True), answered("dev", features=True, seed=1)
     read = reader.read(train, dev)
     test = answered("test", features=True, seed=2)
-    loss, scores = reader.measure(read.state, test, reader.batch("test"))
+    loss, scores = reader.measure(read.state, [test], "test")
     assert scores["accuracy"] > 0.8 and np.isfinite(loss)
     assert reader.batch("dev").answer_words == tuple("abcdefghij")
 
@@ -62,7 +62,7 @@ def test_a_head_that_goes_by_texts_without_content_asks_for_them(kind: HeadConfi
     reader = Reader(TASK, kind)
     asked = batches(reader)
     assert len(asked) == 3 and asked[2].examples[0].cue == TASK.train[0].cue
-    assert reader.references is not None and reader.references.examples == Reader(TASK, kind).references.examples  # type: ignore[union-attr]
+    assert reader.further is not None and reader.further.examples == Reader(TASK, kind).further.examples  # type: ignore[union-attr]
     experiment = make_experiment(OPTIMIZERS["cma"], budget={"queries": 40}, head=kind.kind)
     rows = run(make_trial(experiment))
     assert {evaluation.cost.queries for evaluation in evals_of(rows)} == {3}

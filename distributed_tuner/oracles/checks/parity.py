@@ -102,6 +102,11 @@ def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, p
     losses = _losses(first.logits, batch)
     if not np.isfinite(losses).any():
         said = f" ({first.remarks[-1][1]})" if first.remarks else ""
+        if batch.question == "targets":
+            raise ModelError(
+                f"the model must score the targets, but none of {losses.size} answers had a likelihood{said}; set"
+                " objective: metric, which generates texts instead"
+            )
         raise ModelError(
             f"the model must score the label words, but none of {losses.size} answers had any of"
             f" {list(batch.label_words)}{said}; set words that it would write (task.label_words), or a manual prompt"
@@ -118,11 +123,12 @@ def check(oracle: LossOracle, named: Canaries, batch: Batch, spec: PromptSpec, p
     hint_alone = _mixed_up(losses, losses_alone, together, names)
     rule = "a prompt must have the same loss alone and among others, but alone"
     _require(together, ROWS * tolerance + 3 * slack, names, rule, hint_alone)
-    expected = plain(asked)
-    _require_told_apart(asked.candidates, names, first.logits, expected, batch)
+    logits = plain(asked)
+    expected = None if logits is None else _losses(logits, batch)
+    _require_told_apart(asked.candidates, names, losses, expected)
     away = None
     if expected is not None:
-        away = _away(losses, _losses(expected, batch))
+        away = _away(losses, expected)
         _require(away, tolerance + slack, names, "a served model must answer as transformers does, but beside it", hint)
     answers = (first, again, *alone)
     return Parity(
@@ -148,7 +154,10 @@ def _beyond(oracle: LossOracle, asked: Sequence[Request], answers: Sequence[Eval
 
 
 def _losses(logits_C_E_W: Array, batch: Batch) -> Array64:
-    """Return the cross-entropies (C, E), whatever loss the task has: a loss of steps would hide differences."""
+    """Return the cross-entropies (C, E), whatever loss the task has: a loss of steps would hide differences. Of targets
+    the negative log-likelihoods."""
+    if batch.question == "targets":
+        return -logits_C_E_W[..., 0].astype(np.float64)
     labels = np.array([example.label for example in batch.examples])
     return cross_entropy(logits_C_E_W, np.broadcast_to(labels, logits_C_E_W.shape[:2]))
 
@@ -198,13 +207,13 @@ def _mixed_up(among_C_E: Array64, alone_C_E: Array64, apart_C: Array64, names: S
 
 
 def _require_told_apart(
-    candidates: Sequence[Candidate], names: Sequence[str], answered: Array, expected: Array | None, batch: Batch
+    candidates: Sequence[Candidate], names: Sequence[str], answered_C_E: Array64, expected_C_E: Array64 | None
 ) -> None:
     """Check that prompts which differ in their rows alone do not share an answer, as from shared keys and values."""
     soft = [i for i, candidate in enumerate(candidates) if not isinstance(candidate, Text)]
     for i, j in combinations(soft, 2):
-        got = _pair(answered, i, j, batch)
-        wanted = None if expected is None else _pair(expected, i, j, batch)
+        got = _pair(answered_C_E, i, j)
+        wanted = None if expected_C_E is None else _pair(expected_C_E, i, j)
         if got == 0.0 if wanted is None else wanted > FEW_BITS and got < ALIKE * wanted:
             expectation = "" if wanted is None else f" instead of {wanted:.3g}"
             raise ModelError(
@@ -214,6 +223,5 @@ def _require_told_apart(
             )
 
 
-def _pair(logits_C_E_W: Array, i: int, j: int, batch: Batch) -> float:
-    losses = _losses(logits_C_E_W, batch)
-    return float(_apart(losses[[i]], losses[[j]])[0])
+def _pair(losses_C_E: Array64, i: int, j: int) -> float:
+    return float(_apart(losses_C_E[[i]], losses_C_E[[j]])[0])

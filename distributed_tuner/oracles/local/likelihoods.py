@@ -39,21 +39,22 @@ def log_likelihoods(
 
 
 def scores(head: OutputHead, read: "Tensor", encoder: Encoder, batch: Batch) -> "Tensor":
-    """Return the scores (C, E, V) of label words and answer words, in float32.
+    """Return the scores (C, E, V) of label words and answer words, or the log-likelihoods (C, E, 1) of targets.
 
     ``read``: what is read at each row's end (C, E, H), or there and behind it (C, A, H).
 
     A label word's score is its token's logit. By the rule "sum" it is the sum of its tokens' log-probabilities, by
     "mean" their mean; an answer word has its log-probability then. By "sum" a row's scores may all be shifted by one
-    number, as logits are.
+    number, as logits are. The log-likelihood of a target is a token's or an example's, as the batch has it.
     """
     import torch
 
     continuations, ids = encoder.continuations(batch), encoder.answer_ids(batch)
     if continuations is None:
         return head.label_logits(read, ids)
-    mean = batch.label_rule == "mean"
-    found = log_likelihoods(head, read, continuations, row_sums=mean)
+    of_targets = batch.question == "targets"
+    mean = batch.per == "token" if of_targets else batch.label_rule == "mean"
+    found = log_likelihoods(head, read, continuations, row_sums=mean or of_targets)
     if mean:
         found = found / torch.from_numpy(continuations.lengths).to(found)
     if not ids:

@@ -99,7 +99,7 @@ class TransformersOracle:
         gradients = None
         with no_graph(self._config):
             self._encoder.answer_ids(batch)  # so that what cannot be asked is refused before anything is computed
-            words = len(batch.label_words) + len(batch.answer_words)
+            words = batch.scores + len(batch.answer_words)
             found = np.empty((len(request.candidates), len(batch.examples), words), np.float32)
             soft = [i for i, candidate in enumerate(request.candidates) if not isinstance(candidate, Text)]
             if soft:

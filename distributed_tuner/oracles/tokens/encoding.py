@@ -74,6 +74,7 @@ class Encoder(AnswerEncoder):
             TaskError: the text holds a mask token of its own.
             ModelError: the tokenizer has none.
         """
+        self.require_labels_of_masked(batch)
         if self._tokenizer.mask_token is None:
             raise ModelError(
                 "a model that fills in masks needs a tokenizer with a mask token, but this one has none; use the"
@@ -256,9 +257,10 @@ class Encoder(AnswerEncoder):
         longest = max(range(len(lengths)), key=lengths.__getitem__)
         total = rows + lengths[longest]
         if total > self.context:
+            behind = " with its target" if batch.question == "targets" else ""
             raise ModelError(
-                f"prompt and text must fit into the model's context of {self.context} tokens, but {rows}"
-                f" prompt rows and {lengths[longest]} tokens of example {batch.examples[longest].uid!r} make {total};"
+                f"prompt and text must fit into the model's context of {self.context} tokens, but {rows} prompt rows"
+                f" and {lengths[longest]} tokens of example {batch.examples[longest].uid!r}{behind} make {total};"
                 " shorten prompt.length, or drop the long rows from the data"
             )
 

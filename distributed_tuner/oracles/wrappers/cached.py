@@ -117,6 +117,7 @@ class CachedOracle(WrappedOracle):
                 "split": batch.split,
                 **({"answer_words": batch.answer_words} if batch.answer_words else {}),
                 **({"decoding": asdict(decoding), "targets": targets} if (decoding := batch.decoding) else {}),
+                **({"per": batch.per, "targets": targets} if batch.question == "targets" else {}),
                 "prompt": asdict(request.prompt),
                 "examples": [(e.uid, e.text, e.cue, e.tail, e.label) for e in batch.examples],
             }
@@ -126,7 +127,7 @@ class CachedOracle(WrappedOracle):
     def _known(self, request: Request, names: Mapping[int, str]) -> dict[int, Kept]:
         """Return the answers that are kept, by the candidates' places."""
         batch = request.batch
-        words = len(batch.label_words) + len(batch.answer_words) if batch.answer_words else 0
+        words = batch.scores + len(batch.answer_words) if batch.answer_words else 0
         known: dict[int, Kept] = {}
         try:
             for i, name in names.items():
@@ -134,7 +135,7 @@ class CachedOracle(WrappedOracle):
                 if batch.question == "texts":
                     answer = _unpacked_texts(value, len(batch.examples))
                 else:
-                    answer = _unpacked(value, len(batch.examples), len(batch.label_words), words)
+                    answer = _unpacked(value, len(batch.examples), batch.scores, words)
                 if answer is not None:
                     known[i] = answer
         except FAILURES as error:
