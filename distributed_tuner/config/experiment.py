@@ -60,6 +60,9 @@ class Experiment(Config):
     """A trial's share of the oracle workers: with 2 it gets twice the forwards of a trial with 1 while both wait."""
     loggers: tuple[LoggerConfig, ...] = ()
     """Metric loggers, in addition to the ledger. The same for all trials."""
+    report_every: float | None = Field(30.0, gt=0, allow_inf_nan=False)
+    """Seconds between two versions of ``report.html`` while the run works; more if one takes long to draw. None: the
+    report is written at the end. The same for all trials."""
 
     @model_validator(mode="before")
     @classmethod

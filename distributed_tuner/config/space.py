@@ -30,6 +30,7 @@ SHARED = (
     "samples",
     "max_concurrent_trials",
     "loggers",
+    "report_every",
     "significance",
 )  # one for the whole run
 

@@ -101,16 +101,38 @@ def write_report(run_dir: Path | str, found: Digest | None = None) -> Path:
         raise RunDirectoryError(f"A run directory holds a ledger.jsonl, found none in {run_dir}. Give another folder.")
     found = found or digest(path)
     config = _read(run_dir / "config.json", Recorded)
-    prompt = _read(run_dir / "best" / "prompt.json", ShownPrompt)
     summary = summarize(found, config)
     write_summary(run_dir / "summary.json", summary)
+    return _write_page(run_dir, found, config, summary, "")
+
+
+def write_working_report(run_dir: Path, found: Digest, now: float) -> Path:
+    """Write ``report.html`` alone, of a run that is working; return it. ``now``: in unix seconds.
+
+    Raises:
+        RunDirectoryError: a JSON file is not as a run writes it.
+    """
+    config = _read(run_dir / "config.json", Recorded)
+    return _write_page(run_dir, found, config, summarize(found, config), _day(now))
+
+
+def _write_page(run_dir: Path, found: Digest, config: Recorded, summary: Mapping[str, Any], as_of: str) -> Path:
+    prompt = _read(run_dir / "best" / "prompt.json", ShownPrompt)
     page = run_dir / "report.html"
-    write_text(page, render(found, config, prompt, summary, run_dir))
+    write_text(page, render(found, config, prompt, summary, run_dir, as_of))
     return page
 
 
-def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mapping[str, Any], run_dir: Path) -> str:
-    """Return the page. ``prompt`` is ``best/prompt.json``, empty when the run has none."""
+def render(
+    digest: Digest,
+    config: Recorded,
+    prompt: ShownPrompt,
+    summary: Mapping[str, Any],
+    run_dir: Path,
+    as_of: str = "",
+) -> str:
+    """Return the page. ``prompt`` is ``best/prompt.json``, empty when the run has none. ``as_of``: the moment of the
+    numbers of a run that is working."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -123,7 +145,8 @@ def render(digest: Digest, config: Recorded, prompt: ShownPrompt, summary: Mappi
     events = tables.event_lines(digest)
     return environment.get_template("template.html.j2").render(
         title=_title(digest, config),
-        status=summary["status"],
+        status="working" if as_of else summary["status"],
+        as_of=as_of,
         facts=_facts(digest, config),
         headline=tables.headline(summary, config),
         tiles=tables.tiles(summary, config),

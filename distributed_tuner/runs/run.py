@@ -29,6 +29,7 @@ from distributed_tuner.report.trials import best_trial, summarize_trials
 from distributed_tuner.runs.directory import RunDirectory, write_json
 from distributed_tuner.runs.final_scores import measure, measure_bags_of_words, measure_baselines, measure_ensemble
 from distributed_tuner.runs.layout_race import race_layouts
+from distributed_tuner.runs.live_report import LiveReport
 from distributed_tuner.runs.members import asked_members
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.runs.pool import OraclePool, Statistics
@@ -120,6 +121,7 @@ class Run:
         self._began = time.monotonic()
         self._ledger = Follower(directory.ledger)
         self._stops = StopRequests(directory, backend.interrupt)
+        self._live_report = LiveReport(directory.path, prepared.experiment.report_every if page else None)
 
     def go(self) -> Finished:
         """Do the whole run."""
@@ -168,6 +170,7 @@ class Run:
         for layout in layouts:
             writer.write(layout)
         _write_events(started.before, writer)
+        self._live_report.start()
         try:
             measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, self._observer)
             status = self._run_trials(pool)
@@ -182,6 +185,7 @@ class Run:
                 note(f"stopped by {self._stops.run}")
         finally:
             self._backend.over()
+            self._live_report.stop()
             statistics = self._hear(pool)
             _write_events(statistics, writer, note)
             writer.write(
