@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from distributed_tuner.oracles.local.row_cache import RowBlock
+
 NAME = "distributed_tuner_segments"
 KNOWN_ARGUMENTS = {"is_causal", "sliding_window", "position_ids", "use_cache", "output_attentions", "cache_position"}
 
@@ -87,6 +89,7 @@ class Segments:
 
     ``answers``: the places whose hidden states are wanted; None for all. ``kept``: filled with each layer's (keys,
     values). ``rotation``: the pass's rotary embedding, once some layer has made it. ``layers``: how many have attended.
+    ``decoded``: instead of blocks, those of rows that are decoded (row_cache.py), one token of each.
     """
 
     blocks: tuple[Block, ...]
@@ -95,11 +98,13 @@ class Segments:
     kept: "list[tuple[Tensor, Tensor]]" = field(default_factory=list)
     rotation: "Tensor | None" = None
     layers: int = 0
+    decoded: "Sequence[RowBlock]" = ()
 
     @property
     def longest(self) -> int:
         """Tokens that one sees at most, with what its row shares."""
-        return max(block.longest + _shared_length(block.shared) for block in self.blocks)
+        decoded = max((block.longest for block in self.decoded), default=0)
+        return max((block.longest + _shared_length(block.shared) for block in self.blocks), default=decoded)
 
 
 def _shared_length(shared: SharedTokens | SharedCache | None) -> int:
@@ -232,6 +237,8 @@ def attend(
     count, width, d = qkv_N_W_d.shape
     kv_heads = (width - heads) // 2
     segments.layers += 1
+    if segments.decoded:
+        return _attend_decoded(qkv_N_W_d, heads, segments)
     if segments.keep:
         keys, values = qkv_N_W_d[:, heads : heads + kv_heads], qkv_N_W_d[:, heads + kv_heads :]
         segments.kept.append((keys.clone(), values.clone()))
@@ -252,6 +259,16 @@ def attend(
         return torch.cat(found).view(count, heads * d)
     assert out_N_Hd is not None
     return out_N_Hd
+
+
+def _attend_decoded(qkv_N_W_d: "Tensor", heads: int, segments: Segments) -> "Tensor":
+    """Return what the new tokens of rows that are decoded attend to."""
+    import torch
+
+    layer, counts = segments.layers - 1, [block.count for block in segments.decoded]
+    parts = qkv_N_W_d.split(counts)
+    found = [block.attend(part, heads, layer) for block, part in zip(segments.decoded, parts, strict=True)]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _alone(block: Block, own: "Tensor", heads: int) -> "Tensor":
@@ -284,13 +301,13 @@ def _shared(block: Block, own: "Tensor", qkv_N_W_d: "Tensor", heads: int, layer:
     if block.mask is not None:
         to_own.view(G, kv_heads, M, g, S, S).add_(block.mask)
     to_own = to_own.view(G, kv_heads, M, g * S, S)
-    weights = _softmax(torch.cat([to_shared, to_own], dim=-1))
+    weights = softmax(torch.cat([to_shared, to_own], dim=-1))
     from_shared = weights[..., :length].flatten(2, 3) @ shared_v
     to_own = weights[..., length:].flatten(0, 2)
     return torch.baddbmm(from_shared.view(members, g * S, d), to_own, v).view(-1, d)
 
 
-def _softmax(scores: "Tensor") -> "Tensor":
+def softmax(scores: "Tensor") -> "Tensor":
     """Return the softmax over the last axis, in the dtype of ``scores``.
 
     On a CPU through float32: torch's own for bfloat16 takes up to three times as long, unless rows are multiples of 32.

@@ -152,6 +152,41 @@ class Trunk:
         seen = torch.ones(embeds_B_T_D.shape[:2], dtype=torch.long, device=self.device)
         return self._own(slice(-count, None), inputs_embeds=embeds_B_T_D, attention_mask=seen)
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end what the model generates, by its settings for that; none where these name none."""
+        known = getattr(getattr(self._model, "generation_config", None), "eos_token_id", None)
+        several = known if isinstance(known, list | tuple) else [known]
+        return tuple(int(token) for token in several if token is not None)
+
+    def generate(self, embeds_B_T_D: "Tensor", most: int, chooser: Any) -> None:
+        """Generate by the model's own ``generate``, at most so many tokens.
+
+        ``chooser``: is called with each step's logits and returns scores whose largest is the token to take;
+        ``chooser.goes_on`` says which sequences do. The model's own settings for generation are left aside.
+        """
+        import torch
+        from transformers import GenerationConfig
+
+        def over(_ids: "Tensor", _scores: Any, **_more: Any) -> "Tensor":
+            return torch.tensor([not one for one in chooser.goes_on], device=self.device)
+
+        settings = GenerationConfig(max_new_tokens=most, do_sample=False, pad_token_id=0)
+        theirs = self._model.generation_config
+        seen = torch.ones(embeds_B_T_D.shape[:2], dtype=torch.long, device=self.device)
+        try:
+            self._model.generation_config = settings
+            with self._own_attention():
+                self._model.generate(
+                    inputs_embeds=embeds_B_T_D,
+                    attention_mask=seen,
+                    generation_config=settings,
+                    logits_processor=[chooser],
+                    stopping_criteria=[over],
+                )
+        finally:
+            self._model.generation_config = theirs
+
     def by_ids(self, ids: Sequence[int], place: int) -> "Tensor":
         """Return the same (1, ...) of a text by its tokens' ids."""
         import torch

@@ -22,7 +22,9 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.checks.packing import check_packing
+from distributed_tuner.oracles.decoding import evaluation_of_texts, require_no_gradient
 from distributed_tuner.oracles.local.backbone import Trunk
+from distributed_tuner.oracles.local.generating import Generator
 from distributed_tuner.oracles.local.gradients import groups, logits_and_gradient, no_graph, require_white_box
 from distributed_tuner.oracles.local.likelihoods import scores
 from distributed_tuner.oracles.local.loading import load_model, load_tokenizer, weight_files
@@ -71,6 +73,7 @@ class TransformersOracle:
         self._rows = PromptRows(self._tokenizer, self._encoder, self._trunk.embed, self._trunk.table)
         self._packed = PackedRows(self._trunk, self._encoder, self._rows, config.text_cache_gib * 2**30)
         self._whole = WholeRows(self._trunk, self._encoder, self._rows)
+        self._generator = Generator(self._trunk, self._encoder, self._rows, self._packed, self._tokenizer)
         with no_graph(config):
             notes = check_packing(self._trunk, self._packed, self._whole, self._encoder, config, files)
         dtype = str(self._trunk.dtype).removeprefix("torch.")
@@ -95,6 +98,8 @@ class TransformersOracle:
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
         began = time.perf_counter()
         require_white_box(request, self._config)
+        if request.batch.question == "texts":
+            return self._generated(request, began)
         batch, spec = request.batch, request.prompt
         gradients = None
         with no_graph(self._config):
@@ -120,6 +125,27 @@ class TransformersOracle:
 
     def _scores(self, read: "Tensor", batch: Batch) -> "Tensor":
         return scores(self._trunk.head, read, self._encoder, batch)
+
+    def _generated(self, request: Request, began: float) -> Evaluation:
+        """Answer a request for texts."""
+        require_no_gradient(request)
+        batch, spec = request.batch, request.prompt
+        soft = [candidate for candidate in request.candidates if not isinstance(candidate, Text)]
+        with no_graph(self._config):
+            rows = None
+            if soft:
+                self._require_rows()
+                self._encoder.require_fit(batch, spec)
+                rows = self._to_device(np.stack([self._rows.materialize(candidate, spec) for candidate in soft]))
+            for candidate in request.candidates:
+                if isinstance(candidate, Text):
+                    self._encoder.require_text_fits(batch, candidate.text)
+            answers = self._generator.answers(request, rows)
+        texts = np.array(answers.texts(), dtype=object).reshape(len(request.candidates), len(batch.examples)).tolist()
+        bound, output = self._encoder.cost(request), answers.output_tokens
+        tokens = bound.tokens - bound.output_tokens + output
+        cost = replace(bound, tokens=tokens, output_tokens=output, seconds=time.perf_counter() - began)
+        return evaluation_of_texts(texts, batch, priced(cost, self._config.price))
 
     # ------------------------------------------------------------------------------------------------ rows
     def _require_rows(self) -> None:

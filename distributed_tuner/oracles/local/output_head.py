@@ -42,6 +42,10 @@ class OutputHead:
             return logits
         return self._finished(hidden.float() @ self._head.weight[ids].float().T, self._bias(ids))
 
+    def every_logit(self, hidden_x_H: "Tensor") -> "Tensor":
+        """Return the logits (..., V) of all words behind a causal model's hidden states, in the model's precision."""
+        return self._finished(self._head(hidden_x_H), None)
+
     def scores(self, hidden: "Tensor") -> "Tensor":
         """Return logits of words all over the vocabulary less their mean, for comparisons."""
         ids = tuple(range(0, self._vocabulary, max(1, self._vocabulary // COMPARED)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distributed_tuner.oracles.local.attention import Segments, SharedTokens
+from distributed_tuner.oracles.local.attention import Segments, SharedCache, SharedTokens
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.kv_cache import TextCache, stack
 from distributed_tuner.oracles.local.packing import BlockPlan, RowPlan, plan_even, plan_rows
@@ -44,17 +44,13 @@ class PackedRows:
 
         ``trees``: what stands behind each example's row, in a causal model; nothing where left out, and A is E.
         """
-        import torch
-
         if self._trunk.masked:
             return self._masked(rows_C_L_D, batch, spec.layout == "add")
         if spec.layout == "suffix":
             return self._suffix(rows_C_L_D, batch, trees or [Tree()] * len(batch.examples))
         if spec.layout == "prefix":
             return self._behind(rows_C_L_D, [self._encoder.line(example, True) for example in batch.examples], trees)
-        head_S_D = self._trunk.embed(self._rows.under(spec.length))
-        rest = len(head_S_D) - spec.length
-        head_C_S_D = head_S_D + torch.nn.functional.pad(rows_C_L_D, (0, 0, 0, rest))
+        head_C_S_D = self._rows.head(rows_C_L_D, "add")
         return self._behind(head_C_S_D, [self._encoder.line(example, False) for example in batch.examples], trees)
 
     def text(self, text: str, batch: Batch, trees: Sequence[Tree] = ()) -> "Tensor":
@@ -156,7 +152,7 @@ class PackedRows:
         import torch
 
         count, slots, _ = sequence_C_S_D.shape
-        shared = self.texts.shared(texts, self._one_text) if keep else stack(self._many_texts(texts))
+        shared = self.shared_texts(texts, keep)
         lengths = [slots + len(tree.tokens) for tree in trees]
         plan = BlockPlan(0, len(texts), count, max(lengths), np.repeat(lengths, count))
         own = seen([slots] * len(trees), trees, plan.slots)
@@ -170,6 +166,10 @@ class PackedRows:
         segments = Segments((block,), answers=self._index(answers).flatten())
         out = self._trunk.forward(torch.cat(embeds), self._index(np.concatenate(positions)), segments)
         return out.view(count, answers.shape[1], -1)
+
+    def shared_texts(self, texts: list[tuple[int, ...]], keep: bool) -> SharedCache:
+        """Return the texts' keys and values. ``keep``: for later requests."""
+        return self.texts.shared(texts, self._one_text) if keep else stack(self._many_texts(texts))
 
     def _one_text(self, text: tuple[int, ...]) -> "list[tuple[Tensor, Tensor]]":
         return self._many_texts([text])[0]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import GRADIENT_QUERIES, counted
+from distributed_tuner.oracles.decoding import most_output, require_scores
 from distributed_tuner.oracles.tokens.answer_encoding import AnswerEncoder, Tokenizer
 from distributed_tuner.oracles.tokens.continuations import Tree
 from distributed_tuner.values import Batch, Cost, Example, Layout, PromptSpec, Request, Text
@@ -187,17 +188,19 @@ class Encoder(AnswerEncoder):
                 total += self._sharing(batch, rows, [row - shared for row in rows], shared)
             else:
                 total += self._computed(batch, spec.length, spec.layout)
-        return total * (GRADIENT_QUERIES if request.gradient else 1)
+        return total * (GRADIENT_QUERIES if request.gradient else 1) + most_output(request)
 
     def cost(self, request: Request) -> Cost:
-        """Return queries, forwards and tokens of a request. Tokens: prompt and text of every forward."""
+        """Return queries, forwards and tokens of a request. Tokens: prompt and text of every forward, and the most
+        that may be generated."""
         batch = request.batch
+        self._require_generates(batch)
         rows = len(batch.examples)
         soft = sum(self.lengths(batch, request.prompt.layout)) + rows * request.prompt.length
         tokens = 0
         for candidate in request.candidates:
             tokens += sum(self.text_lengths(batch, candidate.text)) if isinstance(candidate, Text) else soft
-        return counted(request, tokens)
+        return counted(request, tokens, most_output(request))
 
     def require_words(self, batch: Batch) -> None:
         """Check that every example has a token of its own to answer at; a masked model always has its mask.
@@ -205,6 +208,7 @@ class Encoder(AnswerEncoder):
         Raises:
             TaskError: text and cue of an example are empty.
         """
+        self._require_generates(batch)
         for example in batch.examples:
             with _named(example):
                 answered = self.masked or self.line(example, False)
@@ -246,23 +250,46 @@ class Encoder(AnswerEncoder):
         """Check the same for a text prompt."""
         self.require_words(batch)
         longest = max(self.text_spans(batch, prompt), default=0)
-        if longest > self.context:
+        output = _new_tokens(batch)
+        if longest + output > self.context:
             raise ModelError(
                 f"prompt and text must fit into the model's context of {self.context} tokens, but the text"
-                f" prompt {prompt[:40]!r}... with the longest example makes {longest}; use fewer words"
-                " (prompt.length where a search writes them, prompt.text, task.manual_prompt)"
+                f" prompt {prompt[:40]!r}... with the longest example makes {longest}{_answered(output)}; use fewer"
+                f" words (prompt.length where a search writes them, prompt.text, task.manual_prompt){_fewer(output)}"
             )
 
     def _require_room(self, batch: Batch, lengths: list[int], rows: int) -> None:
         longest = max(range(len(lengths)), key=lengths.__getitem__)
-        total = rows + lengths[longest]
-        if total > self.context:
+        total, output = rows + lengths[longest], _new_tokens(batch)
+        if total + output > self.context:
             behind = " with its target" if batch.question == "targets" else ""
             raise ModelError(
                 f"prompt and text must fit into the model's context of {self.context} tokens, but {rows} prompt rows"
-                f" and {lengths[longest]} tokens of example {batch.examples[longest].uid!r}{behind} make {total};"
-                " shorten prompt.length, or drop the long rows from the data"
+                f" and {lengths[longest]} tokens of example {batch.examples[longest].uid!r}{behind} make {total}"
+                f"{_answered(output)}; shorten prompt.length, or drop the long rows from the data{_fewer(output)}"
             )
+
+    def _require_generates(self, batch: Batch) -> None:
+        """Check that a masked model is not asked for texts.
+
+        Raises:
+            ModelError: it is.
+        """
+        if self.masked:
+            require_scores(batch, "a masked model fills in one mask and continues no text")
+
+
+def _new_tokens(batch: Batch) -> int:
+    """Return the most tokens that an answer may have."""
+    return batch.decoding.max_new_tokens if batch.decoding is not None and batch.question == "texts" else 0
+
+
+def _answered(output: int) -> str:
+    return f" and its answer up to {output} more" if output else ""
+
+
+def _fewer(output: int) -> str:
+    return ", or lower max_new_tokens" if output else ""
 
 
 @contextmanager

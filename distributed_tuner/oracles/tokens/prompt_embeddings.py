@@ -94,11 +94,18 @@ class PromptRows:
         if layout == "suffix":
             text, cue = self._encoder.ids(example.text, True), self._encoder.ids(example.cue, False)
             return torch.cat([embedded(text), rows_C_L_D, embedded(cue)], dim=1)
-        head = rows_C_L_D
-        if layout == "add":
-            under_S_D = self._embed(self.under(rows_C_L_D.shape[1]))
-            head = under_S_D + torch.nn.functional.pad(head, (0, 0, 0, len(under_S_D) - head.shape[1]))
-        return torch.cat([head, embedded(self._encoder.line(example, layout == "prefix"))], dim=1)
+        return torch.cat(
+            [self.head(rows_C_L_D, layout), embedded(self._encoder.line(example, layout == "prefix"))], dim=1
+        )
+
+    def head(self, rows_C_L_D: "Tensor", layout: Layout) -> "Tensor":
+        """Return what stands before a causal model's text, (C, S, D): the rows, or in "add" rows on their filler."""
+        import torch
+
+        if layout != "add":
+            return rows_C_L_D
+        under_S_D = self._embed(self.under(rows_C_L_D.shape[1]))
+        return under_S_D + torch.nn.functional.pad(rows_C_L_D, (0, 0, 0, len(under_S_D) - rows_C_L_D.shape[1]))
 
     # ------------------------------------------------------------------------------------------------ inside
     def _base(self, prompt: PromptSpec) -> Array:
