@@ -10,7 +10,7 @@ the texts reach over the windows, chunks and changes of the rotary embedding of 
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
-from distributed_tuner.values import Array, Array64, Batch, Example, Layout, Point, PromptSpec, Request, Text
+from distributed_tuner.values import Array, Array64, Batch, Decoding, Example, Layout, Point, PromptSpec, Request, Text
 
 CONTEXT, WINDOW, ORIGINAL = 256, 16, 40
 LENGTH = 5  # of the prompt
@@ -339,6 +339,30 @@ def measure(name: str, folder: Path, **settings: Any) -> Outcome:
     return Outcome(name, found, apart, _packed(oracle))
 
 
+def other_texts(name: str, folder: Path, tokens: int, **settings: Any) -> dict[str, int]:
+    """Return how many answers are not those of transformers' ``generate``, by layout; in words: "text".
+
+    Raises:
+        ModelError: the family does not generate.
+    """
+    settings = {"dtype": "float32", "device": "cpu", "threads": 1} | settings
+    oracle = TransformersOracle(TransformersOracleConfig(kind="transformers", model=str(folder), **settings))
+    plain = Plain(FAMILIES[name], folder)
+    asked = replace(batch(FAMILIES[name]), label_words=(), decoding=Decoding(tokens, stop=()))
+    found: dict[str, int] = {}
+    for layout in layouts(FAMILIES[name]):
+        spec = PromptSpec(LENGTH, "zeros", "", layout, "embedding")
+        points = tuple(Point(standard_normal(("family", i), LENGTH * oracle.info.width)) for i in range(2))
+        got = oracle.evaluate(Request(points, asked, spec)).texts
+        rows = [codec_of(oracle).materialize(point, spec) for point in points]
+        wanted = [plain.texts(one, layout, asked, tokens) for one in rows]
+        found[layout] = int((np.array(got) != np.array(wanted)).sum())
+    spec = PromptSpec(LENGTH, "zeros", "", "prefix", "embedding")
+    (got_in_words,) = oracle.evaluate(Request((Text(PROMPT),), asked, spec)).texts
+    found["text"] = int((np.array(got_in_words) != np.array(plain.texts_with_words(PROMPT, asked, tokens))).sum())
+    return found
+
+
 def _packed(oracle: LossOracle) -> str:
     reach = int(oracle.info.extra["reach"])
     return "no" if reach == 0 else "yes" if reach >= oracle.info.context else f"up to {reach} tokens"
@@ -365,6 +389,33 @@ class Plain:
         """Return the cross-entropies of the label words, (E,), with a soft prompt."""
         return self._losses(asked, lambda example: self._soft(rows_L_D, layout, example))
 
+    def texts(self, rows_L_D: Array, layout: Layout, asked: Batch, tokens: int) -> list[str]:
+        """Return what a causal model generates behind a soft prompt: so many tokens, greedy, one row at a time."""
+        return [
+            self._generated(tokens, inputs_embeds=self._line(rows_L_D, layout, example)[None])
+            for example in asked.examples
+        ]
+
+    def texts_with_words(self, prompt: str, asked: Batch, tokens: int) -> list[str]:
+        """Return the same with a prompt in words."""
+        import torch
+
+        embed = self._model.get_input_embeddings()
+        ids = [self._ids_with_words(prompt, example) for example in asked.examples]
+        return [self._generated(tokens, inputs_embeds=embed(torch.tensor([line]))) for line in ids]
+
+    def _generated(self, tokens: int, **given: Any) -> str:
+        import torch
+
+        (line,) = given.values()
+        seen = torch.ones(line.shape[:2], dtype=torch.long)
+        with torch.inference_mode():
+            made = self._model.generate(
+                **given, attention_mask=seen, max_new_tokens=tokens, do_sample=False, pad_token_id=1
+            )
+        text: str = self._tokenizer.decode(made[0], skip_special_tokens=True)
+        return text.strip()
+
     def losses_with_words(self, prompt: str, asked: Batch) -> Array64:
         """Return the same with a prompt in words."""
         return self._losses(asked, lambda example: self._words(prompt, example))
@@ -380,9 +431,9 @@ class Plain:
     def _soft(self, rows_L_D: Array, layout: Layout, example: Example) -> Any:
         import torch
 
-        rows, embed = torch.from_numpy(rows_L_D), self._model.get_input_embeddings()
-        filler = torch.tensor([(1000 + i) % len(embed.weight) for i in range(len(rows))])
         if self._masked:
+            rows, embed = torch.from_numpy(rows_L_D), self._model.get_input_embeddings()
+            filler = torch.tensor([(1000 + i) % len(embed.weight) for i in range(len(rows))])
             ids = self._ids(f"{example.text}{example.cue} {self._tokenizer.mask_token}{example.tail}", True)
             line = embed(torch.tensor(ids))
             middle = embed(filler) if layout == "add" else rows
@@ -391,15 +442,23 @@ class Plain:
             added[1 : 1 + len(rows)] = rows
             self._added = added[None] if layout == "add" else None
             return self._forward(torch.cat([line[:1], middle, line[1:]]), place)
+        return self._forward(self._line(rows_L_D, layout, example), -1)
+
+    def _line(self, rows_L_D: Array, layout: Layout, example: Example) -> Any:
+        """Return what a causal model reads of a soft prompt with an example (T, D)."""
+        import torch
+
+        rows, embed = torch.from_numpy(rows_L_D), self._model.get_input_embeddings()
+        filler = torch.tensor([(1000 + i) % len(embed.weight) for i in range(len(rows))])
         if layout == "suffix":
             text, cue = self._ids(example.text, True), self._ids(example.cue, False)
-            return self._forward(torch.cat([embed(torch.tensor(text)), rows, embed(torch.tensor(cue))]), -1)
+            return torch.cat([embed(torch.tensor(text)), rows, embed(torch.tensor(cue))])
         text = self._ids(example.text + example.cue, layout == "prefix")
         head = rows
         if layout == "add":  # on the first tokens, the special one included
             head = embed(torch.tensor([*self._ids("", True), *filler.tolist()]))
             head[: len(rows)] += rows
-        return self._forward(torch.cat([head, embed(torch.tensor(text))]), -1)
+        return torch.cat([head, embed(torch.tensor(text))])
 
     def _words(self, prompt: str, example: Example) -> Any:
         import torch
@@ -409,8 +468,11 @@ class Plain:
             text = f"{prompt}\n{example.text}{example.cue} {self._tokenizer.mask_token}{example.tail}"
             ids = self._ids(text, True)
             return self._model(input_ids=torch.tensor([ids])).logits[0, ids.index(self._tokenizer.mask_token_id)]
-        ids = [*self._ids(f"{prompt}\n", True), *self._ids(example.text + example.cue, False)]
+        ids = self._ids_with_words(prompt, example)
         return self._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+
+    def _ids_with_words(self, prompt: str, example: Example) -> list[int]:
+        return [*self._ids(f"{prompt}\n", True), *self._ids(example.text + example.cue, False)]
 
     def _forward(self, line_T_D: Any, place: int) -> Any:
         more = {} if self._masked else {"use_cache": False}

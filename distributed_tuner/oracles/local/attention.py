@@ -266,7 +266,7 @@ def _attend_decoded(qkv_N_W_d: "Tensor", heads: int, segments: Segments) -> "Ten
     import torch
 
     layer, counts = segments.layers - 1, [block.count for block in segments.decoded]
-    parts = qkv_N_W_d.split(counts)
+    parts = torch.split(qkv_N_W_d, counts)
     found = [block.attend(part, heads, layer) for block, part in zip(segments.decoded, parts, strict=True)]
     return found[0] if len(found) == 1 else torch.cat(found)
 

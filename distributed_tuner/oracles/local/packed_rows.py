@@ -16,7 +16,7 @@ import numpy as np
 from distributed_tuner.oracles.local.attention import Segments, SharedCache, SharedTokens
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.kv_cache import TextCache, stack
-from distributed_tuner.oracles.local.packing import BlockPlan, RowPlan, plan_even, plan_rows
+from distributed_tuner.oracles.local.packing import BlockPlan, laid, plan_even, plan_rows
 from distributed_tuner.oracles.tokens.continuations import Tree, in_order, seen
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
@@ -72,7 +72,7 @@ class PackedRows:
         read = [np.arange(count - 1, len(line)) for count, line in zip(counts, hung, strict=True)]
         rows = np.repeat(np.arange(len(lines)), [len(places) for places in read])
         hidden = []
-        for at, until in self._steps(len(head_C_S_D), length + sum(map(len, hung))):
+        for at, until in self.steps(len(head_C_S_D), length + sum(map(len, hung))):
             head = head_C_S_D[at:until]
             count = until - at
             plan = plan_rows([len(line) for line in hung], count, start=count * length)
@@ -83,11 +83,11 @@ class PackedRows:
                 blocks.append(self._trunk.block(block, shared, None if own is None else own[None]))
             if length:
                 blocks.insert(0, self._trunk.block(plan_even(count, 1, length)))
-            positions = np.concatenate([np.tile(np.arange(length), count), length + _at(depths, plan)])
-            embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(_at(hung, plan))])
-            answers = self._index(plan.first[:, rows] + np.concatenate(read))
+            positions = np.concatenate([np.tile(np.arange(length), count), length + laid(depths, plan)])
+            embeds = torch.cat([head.flatten(0, 1), self._trunk.embed(laid(hung, plan))])
+            answers = self.index(plan.first[:, rows] + np.concatenate(read))
             segments = Segments(tuple(blocks), answers=answers.flatten())
-            out = self._trunk.forward(embeds, self._index(positions), segments)
+            out = self._trunk.forward(embeds, self.index(positions), segments)
             hidden.append(out.view(*answers.shape, -1))
         return torch.cat(hidden)
 
@@ -101,18 +101,18 @@ class PackedRows:
         places = np.array([line.mask + (length if line.mask >= line.start else 0) for line in lines])
         filled = [(*line.ids[: line.start], *self._rows.filler(length), *line.ids[line.start :]) for line in lines]
         hidden = []
-        for at, until in self._steps(len(rows_C_L_D), sum(map(len, filled))):
+        for at, until in self.steps(len(rows_C_L_D), sum(map(len, filled))):
             plan = plan_rows([len(line) for line in filled], until - at, start=0)
-            embeds = self._trunk.embed(_at(filled, plan))
+            embeds = self._trunk.embed(laid(filled, plan))
             added = torch.zeros_like(embeds) if add else None
             inside = plan.offset - starts[plan.row]
             soft = np.flatnonzero((inside >= 0) & (inside < length))
             target = embeds if added is None else added
-            target[self._index(soft)] = rows_C_L_D[self._index(at + plan.candidate[soft]), self._index(inside[soft])]
-            answers = self._index(plan.first + places)
+            target[self.index(soft)] = rows_C_L_D[self.index(at + plan.candidate[soft]), self.index(inside[soft])]
+            answers = self.index(plan.first + places)
             blocks = tuple(self._trunk.block(block) for block in plan.blocks)
             segments = Segments(blocks, answers=answers.flatten())
-            out = self._trunk.forward(embeds, self._index(plan.offset), segments, added)
+            out = self._trunk.forward(embeds, self.index(plan.offset), segments, added)
             hidden.append(out.view(*answers.shape, -1))
         return torch.cat(hidden)
 
@@ -131,7 +131,7 @@ class PackedRows:
             cue_C_c_D = self._trunk.embed(list(self._encoder.ids(cue, False))).expand(len(rows_C_L_D), -1, -1)
             sequence_C_S_D = torch.cat([rows_C_L_D, cue_C_c_D], dim=1)
             longest = sequence_C_S_D.shape[1] + max(len(trees[j].tokens) for j in rows)
-            for at, until in self._steps(len(rows), len(rows_C_L_D) * longest):
+            for at, until in self.steps(len(rows), len(rows_C_L_D) * longest):
                 chosen = rows[at:until]
                 behind = [trees[j] for j in chosen]
                 hidden.append(
@@ -139,7 +139,7 @@ class PackedRows:
                 )
             order += rows
         back = in_order(order, [1 + len(tree.tokens) for tree in trees])
-        return torch.cat(hidden, dim=1)[:, self._index(back)]
+        return torch.cat(hidden, dim=1)[:, self.index(back)]
 
     def _after_texts(
         self, sequence_C_S_D: "Tensor", texts: list[tuple[int, ...]], trees: Sequence[Tree], keep: bool
@@ -163,8 +163,8 @@ class PackedRows:
         begins = plan.starts().reshape(len(texts), count)
         places = [np.arange(slots - 1, length) for length in lengths]
         answers = np.concatenate([at[:, None] + own[None, :] for at, own in zip(begins, places, strict=True)], axis=1)
-        segments = Segments((block,), answers=self._index(answers).flatten())
-        out = self._trunk.forward(torch.cat(embeds), self._index(np.concatenate(positions)), segments)
+        segments = Segments((block,), answers=self.index(answers).flatten())
+        out = self._trunk.forward(torch.cat(embeds), self.index(np.concatenate(positions)), segments)
         return out.view(count, answers.shape[1], -1)
 
     def shared_texts(self, texts: list[tuple[int, ...]], keep: bool) -> SharedCache:
@@ -179,17 +179,18 @@ class PackedRows:
         lines = [text or (0,) for text in texts]
         plan = plan_rows([len(line) for line in lines], 1, start=0)
         segments = Segments(tuple(self._trunk.block(block) for block in plan.blocks), keep=True)
-        self._trunk.forward(self._trunk.embed(_at(lines, plan)), self._index(plan.offset), segments)
+        self._trunk.forward(self._trunk.embed(laid(lines, plan)), self.index(plan.offset), segments)
         spans = [(first, first + len(text)) for first, text in zip(plan.first[0], texts, strict=True)]
         return [[(k[at:until], v[at:until]) for k, v in segments.kept] for at, until in spans]
 
     # ------------------------------------------------------------------------------------------------ small things
-    def _steps(self, count: int, tokens: int) -> "list[tuple[int, int]]":
+    def steps(self, count: int, tokens: int) -> "list[tuple[int, int]]":
         """Return ranges of ``count`` things of so many tokens each, as many to a forward pass as it may hold."""
         step = max(1, self.forward_tokens // max(1, tokens))
         return list(pairwise([*range(0, count, step), count]))
 
-    def _index(self, indices: Any) -> "Tensor":
+    def index(self, indices: Any) -> "Tensor":
+        """Return indices on the model's device."""
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)).to(self._trunk.device)
@@ -198,10 +199,3 @@ class PackedRows:
 def _depths(count: int, tree: Tree) -> Any:
     """Return the place in the row of each of its tokens, and of those behind it."""
     return np.concatenate([np.arange(count), count + tree.depths])
-
-
-def _at(lines: Sequence[Any], plan: RowPlan) -> Any:
-    """Return what the lines have (tokens, positions) at each place of a plan."""
-    flat = np.concatenate([np.asarray(line, dtype=np.int64) for line in lines])
-    begins = np.cumsum([0, *map(len, lines)])
-    return flat[begins[plan.row] + plan.offset]

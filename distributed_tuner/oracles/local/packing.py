@@ -11,6 +11,7 @@ Pure index arithmetic: the plan follows from the lengths alone, so the same rows
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,3 +115,10 @@ def plan_rows(lengths: Sequence[int], candidates: int, start: int) -> RowPlan:
 def plan_even(groups: int, members: int, slots: int, start: int = 0) -> BlockPlan:
     """Return the block of rows that are all of one length."""
     return BlockPlan(start, groups, members, slots, np.full(groups * members, slots, dtype=np.int64))
+
+
+def laid(lines: Sequence[Any], plan: RowPlan) -> Any:
+    """Return what the lines have (tokens, positions) at each place of a plan."""
+    flat = np.concatenate([np.asarray(line, dtype=np.int64) for line in lines])
+    begins = np.cumsum([0, *map(len, lines)])
+    return flat[begins[plan.row] + plan.offset]

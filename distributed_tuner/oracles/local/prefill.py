@@ -5,15 +5,14 @@ As in packed_rows.py: a prompt is read once a candidate, and in the suffix layou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distributed_tuner.oracles.local.attention import Segments, SharedCache, SharedTokens
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.packed_rows import PackedRows
-from distributed_tuner.oracles.local.packing import Indices, plan_even, plan_rows
+from distributed_tuner.oracles.local.packing import Indices, laid, plan_even, plan_rows
 from distributed_tuner.oracles.local.row_cache import RowBlock, blocks_of, row_block
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
@@ -63,19 +62,19 @@ class Prefill:
         length = head_C_S_D.shape[1]
         lengths = np.array([len(line) for line in lines])
         found = []
-        for at, until in self._steps(len(head_C_S_D), length + int(lengths.sum())):
+        for at, until in self._packed.steps(len(head_C_S_D), length + int(lengths.sum())):
             count = until - at
             plan = plan_rows(lengths.tolist(), count, start=count * length)
             blocks = [self._trunk.block(block, SharedTokens(0, length) if length else None) for block in plan.blocks]
             if length:
                 blocks.insert(0, self._trunk.block(plan_even(count, 1, length)))
             positions = np.concatenate([np.tile(np.arange(length), count), length + plan.offset])
-            line_N_D = self._trunk.embed(_flat(lines, plan.row, plan.offset))
+            line_N_D = self._trunk.embed(laid(lines, plan))
             chosen = blocks_of(lengths.tolist(), steps)
             ends = np.concatenate([(plan.first[:, rows] + lengths[rows] - 1).reshape(-1) for rows in chosen])
-            segments = Segments(tuple(blocks), keep=True, answers=self._index(ends))
+            segments = Segments(tuple(blocks), keep=True, answers=self._packed.index(ends))
             embeds = torch.cat([head_C_S_D[at:until].flatten(0, 1), line_N_D])
-            hidden = self._trunk.forward(embeds, self._index(positions), segments)
+            hidden = self._trunk.forward(embeds, self._packed.index(positions), segments)
             shared = _shared(segments.kept, count, length) if length else None
             made = [
                 row_block(
@@ -105,17 +104,17 @@ class Prefill:
             cue_C_c_D = self._trunk.embed(list(self._encoder.ids(cue, False))).expand(len(rows_C_L_D), -1, -1)
             sequence_C_S_D = torch.cat([rows_C_L_D, cue_C_c_D], dim=1)
             count, slots, width = sequence_C_S_D.shape
-            for at, until in self._steps(len(examples), count * slots):
+            for at, until in self._packed.steps(len(examples), count * slots):
                 chosen = examples[at:until]
                 shared = self._packed.shared_texts([texts[j] for j in chosen], batch.split != "test")
                 before = np.array([len(texts[j]) for j in chosen])
                 plan = plan_even(len(chosen), count, slots)
                 ends = plan.starts() + slots - 1
                 block = self._trunk.block(plan, shared)
-                segments = Segments((block,), keep=True, answers=self._index(ends))
+                segments = Segments((block,), keep=True, answers=self._packed.index(ends))
                 positions = np.repeat(before, count)[:, None] + np.arange(slots)
                 embeds = sequence_C_S_D.reshape(count * slots, width).repeat(len(chosen), 1)
-                hidden = self._trunk.forward(embeds, self._index(positions.reshape(-1)), segments)
+                hidden = self._trunk.forward(embeds, self._packed.index(positions.reshape(-1)), segments)
                 made = row_block(
                     segments.kept,
                     plan.places().reshape(len(chosen), count, slots),
@@ -127,17 +126,6 @@ class Prefill:
                 )
                 found.append(Read([made], hidden))
         return found
-
-    # ------------------------------------------------------------------------------------------------ small things
-    def _steps(self, count: int, tokens: int) -> list[tuple[int, int]]:
-        """Return ranges of ``count`` things of so many tokens each, as many to a forward pass as it may hold."""
-        step = max(1, self._packed.forward_tokens // max(1, tokens))
-        return list(pairwise([*range(0, count, step), count]))
-
-    def _index(self, indices: Any) -> "Tensor":
-        import torch
-
-        return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)).to(self._trunk.device)
 
 
 def part_of(batch: Batch, examples: Sequence[int]) -> Batch:
@@ -155,14 +143,6 @@ def _shared(kept: "Sequence[tuple[Tensor, Tensor]]", groups: int, length: int) -
         for which in (0, 1)
     )
     return SharedCache(keys, values, None)
-
-
-def _flat(lines: list[Line], row: Indices, offset: Indices) -> Indices:
-    """Return the token at each place of a plan."""
-    flat = np.concatenate([np.asarray(line, dtype=np.int64) for line in lines])
-    begins = np.cumsum([0, *map(len, lines)])
-    found: Indices = flat[begins[row] + offset]
-    return found
 
 
 def _right_aligned(first: Indices, lengths: Indices) -> Indices:
