@@ -48,10 +48,12 @@ def tune(
     test: Any = None,
     text: str | Sequence[str] = "text",
     label: str = "label",
+    target: str | None = None,
     label_words: Mapping[Any, str] | None = None,
     template: str | None = None,
     instruction: str | None = None,
     shots: int | None = None,
+    metric: Any = None,
     prompt: Any = None,
     optimizer: Any = None,
     head: Any = None,
@@ -80,13 +82,17 @@ def tune(
         test: labelled rows that the returned prompt is scored on once. None: no test; see ``Result.score``.
         text: the column or columns that hold the text.
         label: the column that holds the label.
+        target: the column that holds the text to be generated, of data without labels.
         label_words: label in the data -> word that the model should say, one token each, as in ``" great"``. None: the
             labels themselves, each behind a space.
-        template: a row as the model reads it: columns in braces, one ``{label_word}``. None: the texts, a line each,
-            then ``Label:{label_word}``.
+        template: a row as the model reads it: columns in braces, one ``{label_word}`` (with a target: one
+            ``{target}``). None: the texts, a line each, then ``Label:{label_word}`` or ``Answer: {target}``.
         instruction: the untuned prompt, which the search starts from. None: a sentence that names the labels.
-        shots: rows of each label in train, and as many in dev. None: 16, half of the rows of a label with fewer than
-            32.
+        shots: rows of each label in train, and as many in dev; of all rows, with a target. None: 16, half of the rows
+            of a label with fewer than 32.
+        metric: what is reported, a metric or several; the first one selects. Of targets it may be a function of
+            (predictions, targets, inputs), lists of texts, that returns a number. None: accuracy; ``exact_match`` and
+            ``token_f1``.
         prompt: settings of the prompt (``SoftPrompt``, ``TextPrompt``, or a mapping). None: 16 rows of embeddings; a
             prompt in words for servers that take text alone.
         optimizer: settings of the optimizer (``Cma``, ``Zot``, ``RandomSearch``, ``Nevergrad``, ``TokenEdit``; of a
@@ -95,7 +101,7 @@ def tune(
         head: how answers are read: a head's kind, settings, or a class of your own. None: the strongest that model and
             shots allow.
         objective: what the search is told of a candidate, such as ``{"head": "bias"}``, the default, or
-            ``{"head": "label_words"}``.
+            ``{"head": "label_words"}``; of targets ``"likelihood"``, the default, or ``"metric"``.
         budget: the most queries of the search (one candidate on one batch of rows), or a ``Budget`` of queries,
             forwards, tokens, seconds, dollars.
         settings: anything else of a search space by its name there, such as ``stages``, ``screen``, ``rounds`` or
@@ -134,7 +140,8 @@ def tune(
             )
         source = source_of(model, tokenizer)
         columns = (text,) if isinstance(text, str) else tuple(text)
-        given = labelled_data(data, test, Wishes(columns, label, label_words, template, instruction, shots, seed))
+        wishes = Wishes(columns, label, target, label_words, template, instruction, shots, seed, metric)
+        given = labelled_data(data, test, wishes)
         oracle, address = _placed(source, pool)
         more = dict(settings or {})
         tree = {
@@ -147,7 +154,7 @@ def tune(
             "budget": {"queries": budget} if isinstance(budget, int) else _tree(budget),
             **more,
         }
-        tree = _completed(tree, source, optimizer, objective)
+        tree = _completed(tree, source, optimizer, objective, profiles=source.profiles and not given.has_targets)
         validate(tree)
         prepared = prepare_plans(draw_trials(tree), Path.cwd(), given.build, source.count)
         if pool is not None:
@@ -207,11 +214,11 @@ def _is_white_box(optimizer: Any) -> bool:
     return isinstance(found, type) and bool(getattr(found, "white_box", False))
 
 
-def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: Any) -> dict[str, Any]:
-    """Return the tree with the defaults of what was left out."""
+def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: Any, profiles: bool) -> dict[str, Any]:
+    """Return the tree with the defaults of what was left out. ``profiles``: the objective has a bias by default."""
     rows = {"length": ROWS} if source.knows_words else {"length": ROWS, "init": "zeros"}
     prompt = tree.setdefault("prompt", rows if source.soft else {"kind": "text"})
-    if objective is not None or source.profiles:
+    if objective is not None or profiles:
         tree.setdefault("objective", {"head": "bias"} if objective is None else _tree(objective))
     if "stages" in tree:
         if optimizer is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from distributed_tuner import tasks
 from distributed_tuner.config.task import BaseTaskConfig, RowsTaskConfig, TaskConfig, label_key
+from distributed_tuner.custom import path_of
 from distributed_tuner.errors import ConfigError
 from distributed_tuner.handed_in import written
 from distributed_tuner.tasks.base import Task
@@ -14,7 +15,8 @@ from distributed_tuner.tasks.file import build_rows
 from distributed_tuner.tasks.rows import label_values, labelled_table
 
 SHOTS = 16
-CUE = "\nLabel:{label_word}"
+CUE, TARGET_CUE = "\nLabel:{label_word}", "\nAnswer: {target}"
+TARGET_INSTRUCTION = "Write the answer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,13 @@ class Wishes:
 
     text: tuple[str, ...]
     label: str
+    target: str | None
     label_words: Mapping[Any, str] | None
     template: str | None
     instruction: str | None
     shots: int | None
     seed: int
+    metric: Any = None
 
     def changed(self) -> dict[str, Any]:
         """Return what was wished for, by the names that a task's settings have for it."""
@@ -36,6 +40,7 @@ class Wishes:
             "template": self.template,
             "manual_prompt": self.instruction,
             "shots": self.shots,
+            "metric": None if self.metric is None else _metrics(self.metric),
         }
         return {name: value for name, value in named.items() if value is not None}
 
@@ -51,6 +56,11 @@ class LabelledData:
     tree: dict[str, Any]
     build: Callable[[TaskConfig, Path, tuple[str, ...]], Task] = tasks.build
     values: Mapping[str, Hashable] = field(default_factory=dict)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether answers are texts, and not labels."""
+        return self.tree.get("target") is not None or (self.tree.get("kind") == "given" and "loss" not in self.tree)
 
 
 def labelled_data(data: Any, test: Any, wishes: Wishes) -> LabelledData:
@@ -72,29 +82,36 @@ def labelled_data(data: Any, test: Any, wishes: Wishes) -> LabelledData:
 
 
 def _of_rows(data: Any, test: Any, wishes: Wishes) -> LabelledData:
-    table = labelled_table(data, wishes.text, wishes.label, "the data")
-    tested = None if test is None else labelled_table(test, wishes.text, wishes.label, "the test data")
-    values = label_values(table, wishes.label)
-    words = {name: f" {name}" for name in values}
-    if wishes.label_words is not None:
-        words = {label_key(name): word for name, word in wishes.label_words.items()}
-        values = {label_key(name): values.get(label_key(name), name) for name in wishes.label_words}
-    tree = {
-        "kind": "rows",
-        "text": list(wishes.text),
-        "label": wishes.label,
-        "label_words": words,
-        "template": "\n".join(f"{{{column}}}" for column in wishes.text) + CUE,
-        "manual_prompt": _instruction([word.strip() for word in words.values()]),
-        "shots": SHOTS,
-        "halve": wishes.shots is None,
-        "split_seed": wishes.seed,
-    }
+    answer = wishes.target or wishes.label
+    table = labelled_table(data, wishes.text, answer, "the data")
+    tested = None if test is None else labelled_table(test, wishes.text, answer, "the test data")
 
     def build(config: TaskConfig, root: Path, others: tuple[str, ...]) -> Task:
         assert isinstance(config, RowsTaskConfig)
         return build_rows(config, table, tested, others)
 
+    lines = "\n".join(f"{{{column}}}" for column in wishes.text)
+    tree = {
+        "kind": "rows",
+        "text": list(wishes.text),
+        "shots": SHOTS,
+        "halve": wishes.shots is None,
+        "split_seed": wishes.seed,
+    }
+    if wishes.target is not None:
+        tree |= {"target": answer, "template": lines + TARGET_CUE, "manual_prompt": TARGET_INSTRUCTION}
+        return LabelledData(tree | wishes.changed(), build)
+    values = label_values(table, wishes.label)
+    words = {name: f" {name}" for name in values}
+    if wishes.label_words is not None:
+        words = {label_key(name): word for name, word in wishes.label_words.items()}
+        values = {label_key(name): values.get(label_key(name), name) for name in wishes.label_words}
+    tree |= {
+        "label": wishes.label,
+        "label_words": words,
+        "template": lines + CUE,
+        "manual_prompt": _instruction([word.strip() for word in words.values()]),
+    }
     return LabelledData(tree | wishes.changed() | {"label_words": words}, build, values)
 
 
@@ -106,15 +123,21 @@ def _of_task(task: Task, wishes: Wishes) -> LabelledData:
         )
     if wishes.instruction is not None:
         task = replace(task, manual_prompt=wishes.instruction)
-    tree: dict[str, Any] = {
-        "kind": "given",
-        "label_words": dict(zip(task.label_names, task.label_words, strict=True)),
-        "loss": task.loss,
-        "label_rule": task.label_rule,
-    }
+    tree: dict[str, Any] = {"kind": "given"}
+    if task.has_targets:
+        tree["metric"] = [one if isinstance(one, str) else written(one) for one in task.text_metrics]
+    else:
+        words = dict(zip(task.label_names, task.label_words, strict=True))
+        tree |= {"label_words": words, "loss": task.loss, "label_rule": task.label_rule}
     if task.template:
         tree["template"] = task.template
     return LabelledData(tree, lambda config, root, others: task)
+
+
+def _metrics(given: Any) -> list[Any]:
+    """Return metrics as a search space has them: names, and functions by their import path."""
+    each = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    return [{"import_path": path_of(one)} if callable(one) else one for one in each]
 
 
 def _instruction(names: Sequence[str]) -> str:

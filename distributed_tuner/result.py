@@ -78,6 +78,8 @@ class Result:
         Raises:
             RunDirectoryError: there is none, in runs of versions before there were heads.
         """
+        if self.prompt.decoding is not None:
+            raise RunDirectoryError("a head turns answers into labels, but this run has targets, which are texts")
         if self.prompt.head is None:
             raise RunDirectoryError(
                 f"predicting needs the head that a run returns with its prompt, but {self.directory} is of before there"

@@ -69,6 +69,9 @@ class CustomMetricConfig(CustomPart):
     Higher is better. It is given a whole set of examples at once.
     """
 
+    def __hash__(self) -> int:  # its settings are a mapping, which has none
+        return hash(self.model_dump_json())
+
 
 def _sort_of_metric(value: Any) -> str:
     return "CustomMetricConfig" if isinstance(value, dict | CustomMetricConfig) else "str"

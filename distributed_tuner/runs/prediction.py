@@ -166,6 +166,8 @@ def chances_together(labellers: Sequence[Labeller], oracle: LossOracle, block: r
 
 
 def _require_head(prompt: ExportedPrompt, experiment: Experiment, run_dir: Path) -> ExportedHead:
+    if prompt.decoding is not None:
+        raise RunDirectoryError("a head turns answers into labels, but this run has targets, which are texts")
     if prompt.head is None:
         raise RunDirectoryError(
             f"predicting needs the head that a run returns with its prompt, but {run_dir} is of"
