@@ -135,21 +135,24 @@ def settings(values: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(f"{path.rsplit('.', 1)[-1]}={plain(value)}" for path, value in values.items())
 
 
+SHARES = ("acc", "f1", "macro_f1", "micro_f1", "exact_match", "token_f1", "rouge_l", "chrf")
+
+
 @dataclass(frozen=True, slots=True)
 class MetricWords:
-    """Format of a metric: accuracy and F1 in percent, others unchanged."""
+    """Format of a metric: shares such as accuracy and F1 in percent, others unchanged."""
 
     name: str
 
     @property
     def is_share(self) -> bool:
         """Whether the metric is a share of something, from 0 to 1."""
-        return self.name.lower().startswith(("acc", "f1", "macro_f1", "micro_f1"))
+        return self.name.lower().startswith(SHARES)
 
     @property
     def is_accuracy(self) -> bool:
         """Whether the metric is a share of examples, so that binomial errors apply."""
-        return self.name.lower().startswith("acc")
+        return self.name.lower().startswith(("acc", "exact_match"))
 
     @property
     def scale(self) -> float:

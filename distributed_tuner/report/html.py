@@ -52,11 +52,18 @@ class Token(Told):
         return value
 
 
+class ShownDecoding(Told):
+    """How answers are generated."""
+
+    max_new_tokens: int | None = None
+
+
 class ShownWording(Told):
     """Text around a prompt and its example."""
 
     source: str = ""
     label_words: tuple[str, ...] = ()
+    decoding: ShownDecoding | None = None
 
 
 class ShownPrompt(Told):
@@ -171,7 +178,7 @@ def render(
         events=events[-_MOST_EVENTS:],
         events_left_out=max(0, len(events) - _MOST_EVENTS) + digest.events_seen - len(digest.events),
         config_json=tables.pretty_json(_shortened(config.settings.tree or config.tree)),
-        head=None if (name := summary["best"].get("head")) in (None, "label_words") else name,
+        head=None if (name := summary["best"].get("head")) in (None, "label_words", "none") else name,
         interval=_interval(summary["best"], summary["best"]["metric"]),
         together=_together(summary),
         versions=config.versions,

@@ -31,7 +31,8 @@ def summarize(digest: Digest, config: Mapping[str, Any] | Recorded) -> dict[str,
     ``ensemble`` is what the trial's best prompts come to that are read together, None where there is none: how many
     ``members``, ``score`` (loss by cross-validation over train and dev), dev and test, and what ``a_row`` of test takes
     beside the ``single`` prompt. It is measured on test for the best trial of every split.
-    ``test_interval`` is the 95 % interval of a test accuracy, of one test set; None of other metrics.
+    ``test_interval`` is the 95 % interval of a test accuracy or share of exact matches, of one test set; None
+    of other metrics.
     ``text`` is a prompt in words, None for a soft one; ``template`` and ``label_words`` are those that a screen found
     instead of the task's. ``usd`` includes ``proposer_usd``, which no budget pays for:
     what requests to proposers cost (``proposer_calls``, ``proposer_failures`` of which had no usable answer;
@@ -66,10 +67,10 @@ def write_summary(path: Path | str, summary: Mapping[str, Any]) -> None:
 
 
 class _Intervals:
-    """Says how sure test accuracies are: Wilson's 95 % interval of one test set of ``examples`` rows."""
+    """Says how sure test accuracies (and shares of exact matches) are: Wilson's 95 % interval of one test set of ``examples`` rows."""
 
     def __init__(self, metric: str, examples: int | None) -> None:
-        self._examples = (examples or 0) if metric == "accuracy" else 0
+        self._examples = (examples or 0) if metric in ("accuracy", "exact_match") else 0
 
     def added(self, line: dict[str, Any]) -> dict[str, Any]:
         """Return a line with ``test_interval``, [low, high]; None where there is none."""

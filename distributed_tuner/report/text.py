@@ -104,6 +104,8 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
         f"about {duration(total.seconds / pool.max)} on {actors} oracle actor(s) with devices like this machine's,"
         f" {money(total.usd)} at the prices of oracle.price"
     )
+    if total.output_tokens:
+        yield f"{count(total.output_tokens)} of these tokens, at most, are generated (task.decoding.max_new_tokens)"
     if prepared.proposer_calls:
         yield f"at most {count(prepared.proposer_calls)} requests to proposers, whose tokens are not counted here"
     yield from prepared.notes
