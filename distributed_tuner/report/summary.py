@@ -67,7 +67,8 @@ def write_summary(path: Path | str, summary: Mapping[str, Any]) -> None:
 
 
 class _Intervals:
-    """Says how sure test accuracies (and shares of exact matches) are: Wilson's 95 % interval of one test set of ``examples`` rows."""
+    """Says how sure test accuracies, and shares of exact matches, are: Wilson's 95 % interval of one test set of
+    ``examples`` rows."""
 
     def __init__(self, metric: str, examples: int | None) -> None:
         self._examples = (examples or 0) if metric in ("accuracy", "exact_match") else 0
