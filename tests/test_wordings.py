@@ -183,3 +183,14 @@ def test_a_trial_asks_no_more_than_was_projected(tmp_path: Path, llama: Path, pr
     assert ready.ensembles == projection.ensemble and ready.ensembles.forwards == 3 * len(task.test)
     (line,) = (line for line in projection_lines(ready) if line.startswith("test of prompts together"))
     assert f" {ready.ensembles.forwards} " in line
+
+
+def test_a_test_is_projected_with_the_demonstrations_that_may_win(tmp_path: Path, llama: Path) -> None:
+    alone = prepared(tmp_path, llama, {"patterns": False})
+    shown = prepared(tmp_path, llama, {"patterns": False, "demonstrations": [2]})
+    (less,), (more,) = alone.projections, shown.projections
+    assert less.measurement.queries == more.measurement.queries == 1
+    longest = sorted((example.text for example in shown.tasks[0].train), key=len)[-2:]
+    words = sum(len(text.split()) for text in longest)  # a word is a token or more
+    assert more.measurement.tokens >= less.measurement.tokens + words * len(shown.tasks[0].test)
+    assert any(line.startswith("tests, at most") for line in projection_lines(shown))

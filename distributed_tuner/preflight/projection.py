@@ -1,10 +1,12 @@
 """Projected cost of a trial, before anything is spent."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from distributed_tuner.config.experiment import Experiment
+from distributed_tuner.config.head import HeadConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, started_from
-from distributed_tuner.config.stage import RestartStageConfig
+from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.cost_model import Counter
 from distributed_tuner.preflight.rehearsal import Rehearsal
@@ -16,7 +18,7 @@ from distributed_tuner.stages.screen_prompts import longest_instruction, longest
 from distributed_tuner.stages.step_plan import StagePlan
 from distributed_tuner.stages.validation import reader_of
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Cost, Request, Text
+from distributed_tuner.values import Candidate, Cost, PromptSpec, Request, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Projection:
     plans: tuple[StagePlan, ...]
     search: Cost
     measurement: Cost
+    """Of the selected prompt on test; behind a screen, of the longest prompt that it may select."""
     ensemble: Cost
     """Maximum cost of the trial's ensemble on test, measured for the best trial of every split."""
     kept_bytes: int
@@ -45,7 +48,9 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
             counter.require(batch, prompt, texts)
     if isinstance(experiment.prompt, SoftPromptConfig) and _restarts(experiment):
         counter.require_embedded(prompt)
-    stage_schedule = _planned(experiment, task, counter)
+    longest, longest_task = _longest(experiment, task, counter)
+    longest_space = prompt_space(longest.prompt, longest_task, counter.width)
+    stage_schedule = StageSchedule(longest, longest_task, longest_space, counter)
     plans = stage_schedule.plan_all()
     for index, (stage, plan) in enumerate(zip(stage_schedule.stages, plans, strict=True)):
         if not isinstance(stage, RestartStageConfig):
@@ -55,48 +60,47 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens
     size = 0 if experiment.ensemble is None else experiment.ensemble.size
-    tested = [Request((space.sample,), batch, prompt) for batch in reader_of(task, head).measured("test")]
-    test = Request((space.sample,), task.batch("test"), prompt)
+    tests = [_tests(longest_space.sample, longest_task, longest_space.spec, head)]
+    if experiment.screen is not None and task.test:
+        tests += _screened_tests(experiment.screen, unframed(task, experiment.prompt), head)
+    test = max(tests, key=lambda asked: sum(counter.cost(one).tokens for one in asked)) if task.test else []
+    together = [replace(one, candidates=one.candidates * size) for one in test if size]
     return Projection(
         plans,
         timed(search, search.tokens * seconds_a_token, experiment),
-        sum((_measurement_cost(request, counter, experiment) for request in tested), Cost()),
-        _ensemble_cost(experiment, task, counter, test, size) if task.test else Cost(),
+        _cost(test, counter, experiment),
+        _cost(together, counter, experiment),
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
         counter.why_slow(task.batch("train"), prompt),
     )
 
 
-def _ensemble_cost(experiment: Experiment, task: Task, counter: Counter, test: Request, size: int) -> Cost:
-    """Return what as many members cost on test at most: as the trial's prompts are, or as its screen's longest."""
-    members, screen = [test], experiment.screen
-    if screen is not None:
-        for one in wordings(unframed(task, experiment.prompt)):
-            members.append(Request((Text(longest_prompt(screen, one)),), one.batch("test"), NO_ROWS))
-    dearest = max(members, key=lambda request: counter.cost(request).tokens)
-    together = replace(dearest, candidates=dearest.candidates * size)
-    return timed(counter.cost(together), counter.seconds(together), experiment) if size else Cost()
+def _tests(candidate: Candidate, task: Task, spec: PromptSpec, head: HeadConfig) -> list[Request]:
+    """Return what scoring a prompt on test asks for."""
+    return [Request((candidate,), batch, spec) for batch in reader_of(task, head).measured("test")]
 
 
-def _measurement_cost(request: Request, counter: Counter, experiment: Experiment) -> Cost:
-    if not request.batch.examples:
-        return Cost()
-    return timed(counter.cost(request), counter.seconds(request), experiment)
+def _screened_tests(screen: ScreenStageConfig, task: Task, head: HeadConfig) -> list[list[Request]]:
+    """Return the same of a screen's longest prompts in words, one a wording: with demonstrations, if it tries any."""
+    return [_tests(Text(longest_prompt(screen, one)), one, NO_ROWS, head) for one in wordings(task)]
 
 
-def _planned(experiment: Experiment, task: Task, counter: Counter) -> StageSchedule:
-    """Return the course of a trial; behind a screen, of the longest that the search may start from and be worded by."""
-    screen, prompt = experiment.screen, experiment.prompt
-    if screen is not None:
+def _cost(requests: Iterable[Request], counter: Counter, experiment: Experiment) -> Cost:
+    return sum((timed(counter.cost(one), counter.seconds(one), experiment) for one in requests), Cost())
 
-        def tokens(worded: Task) -> int:
-            return counter.cost(Request((Text(""),), worded.batch("train"), NO_ROWS)).tokens
 
-        plain = unframed(task, prompt)
-        prompt = started_from(prompt, longest_instruction(screen, plain))
-        task = framed(max(wordings(plain), key=tokens), prompt)
-        experiment = experiment.model_copy(update={"prompt": prompt})
-    return StageSchedule(experiment, task, prompt_space(prompt, task, counter.width), counter)
+def _longest(experiment: Experiment, task: Task, counter: Counter) -> tuple[Experiment, Task]:
+    """Return a trial as its stages see it; behind a screen, from the longest start and in the longest wording."""
+    screen = experiment.screen
+    if screen is None:
+        return experiment, task
+
+    def tokens(worded: Task) -> int:
+        return counter.cost(Request((Text(""),), worded.batch("train"), NO_ROWS)).tokens
+
+    plain = unframed(task, experiment.prompt)
+    prompt = started_from(experiment.prompt, longest_instruction(screen, plain))
+    return experiment.model_copy(update={"prompt": prompt}), framed(max(wordings(plain), key=tokens), prompt)
 
 
 def _restarts(experiment: Experiment) -> bool:

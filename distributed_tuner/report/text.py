@@ -87,7 +87,8 @@ def projection_lines(prepared: "Prepared") -> Iterator[str]:
         steps = "+".join(str(stage.steps) for stage in projection.plans if stage.steps)
         yield _cost_row(plan.trial_id, steps, projection.search)
     measured = sum((projection.measurement for projection in prepared.projections), prepared.baseline)
-    yield _cost_row("test and manual prompt", "-", measured)
+    screened = any(plan.experiment.screen is not None for plan in prepared.plans)
+    yield _cost_row("tests, at most" if screened else "test and manual prompt", "-", measured)
     if prepared.ensembles.queries:
         yield _cost_row("test of prompts together", "-", prepared.ensembles)
     if prepared.calibration.queries:
