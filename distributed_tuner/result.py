@@ -40,6 +40,23 @@ class Result:
     """A tuned prompt with its head: predicts labels, and tells how it came about.
 
     Made by ``tune`` and ``load``. What it tells is read from a run directory, as ``python tune.py run`` writes one.
+
+    Args:
+        directory: the run directory.
+        oracle: makes the oracle that answers, given the run directory; called when something is predicted.
+        values: the labels as they are in the data, by their text. None: they are text.
+        folder: a temporary directory that holds the run, removed with the result.
+
+    Example:
+        >>> from distributed_tuner import Analytic, tune
+        >>> data = (["good film", "bad film"] * 8, ["positive", "negative"] * 8)
+        >>> result = tune(Analytic(), data, budget=60, progress=False)
+        >>> result.prompt.rows.shape, result.labels
+        ((16, 8), ('negative', 'positive'))
+        >>> result.predict_proba(["a good film", "a bad film"]).shape
+        (2, 2)
+        >>> 0 <= result.score(["a good film", "a bad film"], ["positive", "negative"]) <= 1
+        True
     """
 
     def __init__(
@@ -174,7 +191,10 @@ class Result:
 
         Args:
             texts: as of ``predict``; or labelled rows as ``tune`` takes them, without ``labels``.
-            labels: the true label, or the target, of each text.
+            labels: the true label, or the target, of each text, (N,).
+
+        Returns:
+            The metric, between 0 and 1 (Matthews' correlation: -1 and 1).
 
         Raises:
             TaskError: a label is none of the task's; a row has no text, or lacks a column.
@@ -199,7 +219,14 @@ class Result:
         return float(score((metric,), guessed, truth)[metric])
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the report, an HTML page, and return where it is; in the run directory when ``path`` is left out."""
+        """Write the report, an HTML page.
+
+        Args:
+            path: the file to write. None: ``report.html`` in the run directory.
+
+        Returns:
+            Where the page is.
+        """
         page = self.directory / "report.html"
         if not page.exists():
             from distributed_tuner.report.html import write_report
@@ -212,6 +239,12 @@ class Result:
 
     def save(self, path: str | Path) -> Path:
         """Keep the run directory, with the prompt in ``best/``, as a new directory; ``load`` reads it.
+
+        Args:
+            path: the new directory.
+
+        Returns:
+            The new directory.
 
         Raises:
             RunDirectoryError: something is there already.

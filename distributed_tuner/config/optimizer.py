@@ -113,6 +113,13 @@ class ZotConfig(OptimizerSettings):
 
     ``points``, ``rho`` and ``learning_rate`` may be "auto": the trial then measures noise and curvature of the loss
     around its start, out of its own budget, before the first step, and takes them from there (``maths.survey``).
+
+    Example:
+        >>> from distributed_tuner import Analytic, Zot, tune
+        >>> data = (["good film", "bad film"] * 8, ["positive", "negative"] * 8)
+        >>> result = tune(Analytic(), data, optimizer=Zot(points=2, learning_rate=0.5), budget=60, progress=False)
+        >>> result.summary["best"]["method"]
+        'zot'
     """
 
     radius_setting: ClassVar[str | None] = "rho"
@@ -183,7 +190,15 @@ class LatentSettings(OptimizerSettings):
 
 class CmaConfig(LatentSettings):
     """BBT: CMA-ES on the latent vector. Every candidate is scored on the whole training set, unless it is raced or
-    generations have mini-batches."""
+    generations have mini-batches.
+
+    Example:
+        >>> from distributed_tuner import Analytic, Cma, tune
+        >>> data = (["good film", "bad film"] * 8, ["positive", "negative"] * 8)
+        >>> result = tune(Analytic(), data, optimizer=Cma(intrinsic_dim=20, popsize=8), budget=60, progress=False)
+        >>> result.summary["best"]["method"]
+        'cma'
+    """
 
     kind: Literal["cma"] = "cma"
     """Names this optimizer."""

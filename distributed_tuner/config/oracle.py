@@ -121,7 +121,18 @@ class OracleBase(Config):
 
 
 class TransformersOracleConfig(OracleBase):
-    """A causal language model of Hugging Face transformers, resident in each actor."""
+    """A causal language model of Hugging Face transformers, resident in each actor.
+
+    All settings are keyword arguments, described below one by one.
+
+    Raises:
+        ValidationError: a setting breaks a rule, or is not known; the message names it.
+
+    Example: a hub model in bfloat16, as ``tune(Transformers(...), data)`` takes it.
+        >>> from distributed_tuner import Transformers
+        >>> Transformers(model="openai-community/gpt2", dtype="bfloat16").device
+        'auto'
+    """
 
     white_box: ClassVar[bool] = True
     reads: ClassVar[tuple[Read, ...]] = (
@@ -171,7 +182,19 @@ class GivenOracleConfig(OracleBase):
 
 
 class AnalyticOracleConfig(OracleBase):
-    """Losses by formula: no model, milliseconds a query. For trying things out, and for tests."""
+    """Losses by formula: no model, milliseconds a query. For trying things out, and for tests.
+
+    It answers in words and in embeddings, on any task. All settings are keyword arguments, described below one by one.
+
+    Raises:
+        ValidationError: a setting breaks a rule, or is not known; the message names it.
+
+    Example:
+        >>> from distributed_tuner import Analytic, tune
+        >>> data = (["good film", "bad film"] * 8, ["positive", "negative"] * 8)
+        >>> tune(Analytic(width=4), data, budget=60, progress=False).status
+        'done'
+    """
 
     white_box: ClassVar[bool] = True
     reads: ClassVar[tuple[Read, ...]] = (
@@ -198,7 +221,18 @@ class AnalyticOracleConfig(OracleBase):
 
 
 class VllmOracleConfig(OracleBase):
-    """A vLLM engine in each actor: serving kernels, many rows in flight, prompts shared by its prefix cache."""
+    """A vLLM engine in each actor: serving kernels, many rows in flight, prompts shared by its prefix cache.
+
+    All settings are keyword arguments, described below one by one.
+
+    Raises:
+        ValidationError: a setting breaks a rule, or is not known; the message names it.
+
+    Example: as ``tune(Vllm(...), data, pool=1)`` takes it.
+        >>> from distributed_tuner import Vllm
+        >>> Vllm(model="Qwen/Qwen3-8B", gpus=1, max_model_len=4096).prefix_caching
+        True
+    """
 
     auto_threads: ClassVar[int] = 2
     many_actors: ClassVar[bool] = False  # one engine batches for all
@@ -248,7 +282,20 @@ class VllmOracleConfig(OracleBase):
 
 
 class OpenAIOracleConfig(OracleBase, ServerConfig):
-    """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can."""
+    """Any server that speaks OpenAI's completions or chat completions; text candidates, and soft ones where it can.
+
+    All settings are keyword arguments, described below one by one. The key comes from the environment
+    (``api_key_env``), and is never written down.
+
+    Raises:
+        ValidationError: a setting breaks a rule, or is not known; the message names it.
+
+    Example: a server on this machine, with at most 100 requests a minute, as ``tune(Server(...), data)`` takes it.
+        >>> from distributed_tuner import Server
+        >>> server = Server(model="qwen3-8b", base_url="http://localhost:8000/v1", requests_per_minute=100)
+        >>> server.api, server.scores
+        ('chat', 'logprobs')
+    """
 
     may_ask_twice: ClassVar[bool] = False  # it would bill both, and be no faster
     many_actors: ClassVar[bool] = False  # one waits for all

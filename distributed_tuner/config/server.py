@@ -17,7 +17,18 @@ SECRET_NAME = re.compile(
 
 
 class ServerConfig(Config):
-    """A server, the model on it, and how long and how often it is asked."""
+    """A server, the model on it, and how long and how often it is asked.
+
+    Base of the settings of oracles (``Server``) and of proposers.
+
+    Raises:
+        ValidationError: a setting breaks a rule, or is not known; the message names it.
+
+    Example: what is sent with every request is checked, and holds no key.
+        >>> from distributed_tuner.config.server import ServerConfig
+        >>> ServerConfig(model="gpt-5-mini", extra_body={"reasoning_effort": "minimal"}).timeout
+        60.0
+    """
 
     set_elsewhere: ClassVar[dict[str, str]] = {}
     """Fields of a request that have settings of their own, which ``extra_body`` leaves to them; "": to nobody."""

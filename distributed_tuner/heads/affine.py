@@ -19,6 +19,18 @@ class AffineHead(Head):
     """softmax(a * log softmax(m) + b), fitted with a penalty on |a - 1|^2 and |b|^2.
 
     Falls back to the bias alone unless the factors gain more than a standard error of the mean leave-one-out loss.
+
+    Args:
+        classes: W, the number of labels.
+        strength: weight of the L2 penalty; "auto": of 0.01, 0.03, ..., 1, the one of least leave-one-out loss.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.affine import AffineHead
+        >>> features = np.log([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.5]])
+        >>> head = AffineHead(classes=2).fit(features, [0, 0, 1, 1])
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 0, 1, 1]
     """
 
     least_rows = 1

@@ -15,7 +15,20 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 class BiasHead(Head):
-    """softmax(m + b), b fitted by cross-entropy with an L2 penalty; "auto": of least leave-one-out loss."""
+    """softmax(m + b), b fitted by cross-entropy with an L2 penalty; "auto": of least leave-one-out loss.
+
+    Args:
+        classes: W, the number of labels.
+        strength: weight of the L2 penalty; "auto": of 0.003, 0.01, ..., 0.3, the one of least leave-one-out loss.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.bias import BiasHead
+        >>> features = np.log([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.5]])
+        >>> head = BiasHead(classes=2).fit(features, [0, 0, 1, 1])
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 0, 1, 1]
+    """
 
     least_rows = 1
     shapes = MappingProxyType({"bias": "W"})

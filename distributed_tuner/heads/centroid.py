@@ -19,7 +19,19 @@ from distributed_tuner.values import Array64
 
 
 class CentroidHead(Head):
-    """softmax(-c |z - mean_w|^2) of standardised features, c the scale of least leave-one-out loss."""
+    """softmax(-c |z - mean_w|^2) of standardised features, c the scale of least leave-one-out loss.
+
+    Args:
+        classes: W, the number of labels.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.centroid import CentroidHead
+        >>> features = np.log([[0.5, 0.2, 0.3], [0.4, 0.2, 0.4], [0.5, 0.4, 0.1], [0.5, 0.45, 0.05]])
+        >>> head = CentroidHead(classes=2).fit(features, [0, 0, 1, 1])
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 0, 1, 1]
+    """
 
     words_needed = True
     least_rows = 2

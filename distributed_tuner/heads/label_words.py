@@ -9,7 +9,19 @@ from distributed_tuner.values import Array64
 
 
 class LabelWordsHead(Head):
-    """The softmax over the label words' scores. Nothing is fitted."""
+    """The softmax over the label words' scores. Nothing is fitted.
+
+    Args:
+        classes: W, the number of labels.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.label_words import LabelWordsHead
+        >>> features = np.log([[0.9, 0.1], [0.3, 0.7]])
+        >>> head = LabelWordsHead(classes=2).fit(features, [0, 1])
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 1]
+    """
 
     def _fit(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> dict[str, Array64]:
         return {}

@@ -17,7 +17,20 @@ KS = (1, 3, 5, 7, 9)
 
 
 class NeighboursHead(Head):
-    """Shares of each label among the k rows of least divergence KL(new || known). k of least leave-one-out loss."""
+    """Shares of each label among the k rows of least divergence KL(new || known). k of least leave-one-out loss.
+
+    Args:
+        classes: W, the number of labels.
+        neighbours: k; "auto": of 1, 3, ..., 9, the one of least leave-one-out loss.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.neighbours import NeighboursHead
+        >>> features = np.log([[0.5, 0.2, 0.3], [0.4, 0.2, 0.4], [0.5, 0.4, 0.1], [0.5, 0.45, 0.05]])
+        >>> head = NeighboursHead(classes=2).fit(features, [0, 0, 1, 1])
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 0, 1, 1]
+    """
 
     words_needed = True
     least_rows = 2

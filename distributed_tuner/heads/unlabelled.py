@@ -21,7 +21,19 @@ class UnlabelledHead(Head):
 
 
 class BatchHead(UnlabelledHead):
-    """b = minus the mean log-probability over the rows (batch calibration, 2309.17249)."""
+    """b = minus the mean log-probability over the rows (batch calibration, 2309.17249).
+
+    Args:
+        classes: W, the number of labels.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.unlabelled import BatchHead
+        >>> features = np.log([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.5]])
+        >>> head = BatchHead(classes=2).fit(features, [0, 0, 0, 0])
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 0, 1, 1]
+    """
 
     def _fit(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> dict[str, Array64]:
         if not len(x):
@@ -36,7 +48,19 @@ class BatchHead(UnlabelledHead):
 
 class ContentFreeHead(UnlabelledHead):
     """b = minus the log-probability of each label for texts without content (contextual calibration, 2102.09690), or of
-    random words of the domain (2305.19148)."""
+    random words of the domain (2305.19148).
+
+    Args:
+        classes: W, the number of labels.
+
+    Example:
+        >>> import numpy as np
+        >>> from distributed_tuner.heads.unlabelled import ContentFreeHead
+        >>> features = np.log([[0.9, 0.1], [0.7, 0.3]])
+        >>> head = ContentFreeHead(classes=2).fit(features, [0, 1], references=np.log([[0.8, 0.2]]))
+        >>> head.predict(features).argmax(axis=1).tolist()
+        [0, 1]
+    """
 
     def _fit(self, x: Array64, y: npt.NDArray[np.int64], references: Features | None) -> dict[str, Array64]:
         known = None if references is None else np.asarray(references, dtype=np.float64)[:, : self.classes]

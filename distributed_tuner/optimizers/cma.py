@@ -60,6 +60,31 @@ class Cma(Optimizer):
 
     Noise belongs to the key ``(*key, step)``. The state holds the strategy's numbers, which are put into a new one; one
     that takes the state of another goes on with its step-size rule.
+
+    Args:
+        config: the settings (``distributed_tuner.Cma``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        start: the origin of the subspace, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Raises:
+        ConfigError: ``alpha`` is still "auto".
+
+    Example: 30 generations on a formula; an oracle's ``evaluate`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner import Cma
+        >>> from distributed_tuner.optimizers import build
+        >>> from distributed_tuner.prompts.recipes import Recipes
+        >>> recipes = Recipes(embedding_std=1.0)
+        >>> optimizer = build(Cma(intrinsic_dim=10, popsize=10), dim=40, key=(0,), steps=30)
+        >>> for _ in range(30):
+        ...     prompts = [recipes.coordinates(asked, dim=40, unit=1.0) for asked in optimizer.ask()]
+        ...     optimizer.tell([float(np.sum((x - 0.5) ** 2)) for x in prompts])
+        >>> x = recipes.coordinates(optimizer.recommend(), dim=40, unit=1.0)
+        >>> float(np.sum((x - 0.5) ** 2)) < 9  # of 10 at the start
+        True
     """
 
     kind: ClassVar[str] = "cma"

@@ -90,7 +90,29 @@ class FirstOrder(Optimizer):
 
 
 class AdamW(FirstOrder):
-    """AdamW (Loshchilov & Hutter, ICLR 2019, Algorithm 2), with torch's weight decay."""
+    """AdamW (Loshchilov & Hutter, ICLR 2019, Algorithm 2), with torch's weight decay.
+
+    Args:
+        config: the settings (``distributed_tuner.AdamW``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        steps: T, the planned steps: the length of the learning rate's schedule.
+        start: x before the first step, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Example: 30 steps on a formula with its gradient; a white-box oracle's ``value_and_grad`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner import AdamW
+        >>> from distributed_tuner.optimizers import build
+        >>> optimizer = build(AdamW(learning_rate=0.1), dim=40, key=(0,), steps=30)
+        >>> for _ in range(30):
+        ...     (asked,) = optimizer.ask()  # x, shape (40,)
+        ...     loss, gradient = float(np.sum((asked.vector - 0.5) ** 2)), 2 * (asked.vector - 0.5)
+        ...     optimizer.tell([loss], gradient[None])
+        >>> float(np.sum((optimizer.recommend().vector - 0.5) ** 2)) < 0.1  # of 10 at the start
+        True
+    """
 
     kind: ClassVar[str] = "adamw"
 
@@ -119,7 +141,29 @@ class AdamW(FirstOrder):
 
 
 class Sgd(FirstOrder):
-    """Gradient descent with momentum as torch.optim.SGD has it, without dampening; weight decay is decoupled."""
+    """Gradient descent with momentum as torch.optim.SGD has it, without dampening; weight decay is decoupled.
+
+    Args:
+        config: the settings (``distributed_tuner.Sgd``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        steps: T, the planned steps: the length of the learning rate's schedule.
+        start: x before the first step, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Example: 30 steps on a formula with its gradient; a white-box oracle's ``value_and_grad`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner import Sgd
+        >>> from distributed_tuner.optimizers import build
+        >>> optimizer = build(Sgd(learning_rate=0.1, momentum=0.5, clip=0), dim=40, key=(0,), steps=30)
+        >>> for _ in range(30):
+        ...     (asked,) = optimizer.ask()  # x, shape (40,)
+        ...     loss, gradient = float(np.sum((asked.vector - 0.5) ** 2)), 2 * (asked.vector - 0.5)
+        ...     optimizer.tell([loss], gradient[None])
+        >>> float(np.sum((optimizer.recommend().vector - 0.5) ** 2)) < 0.1  # of 10 at the start
+        True
+    """
 
     kind: ClassVar[str] = "sgd"
 
@@ -144,6 +188,27 @@ class Trainable(FirstOrder):
     """The Trainable Optimizer: x moves along ``A x + b``, which has learnt from every gradient, the last one included.
 
     In a training loop of PyTorch, ``distributed_tuner.optimizers.TrainableOptimizer`` does the same for any parameters.
+
+    Args:
+        config: the settings (``distributed_tuner.config.first_order.TrainableConfig``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        steps: T, the planned steps: the length of the learning rate's schedule.
+        start: x before the first step, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Example: 30 steps on a formula with its gradient; a white-box oracle's ``value_and_grad`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner.config.first_order import TrainableConfig
+        >>> from distributed_tuner.optimizers import build
+        >>> optimizer = build(TrainableConfig(learning_rate=0.1), dim=40, key=(0,), steps=30)
+        >>> for _ in range(30):
+        ...     (asked,) = optimizer.ask()  # x, shape (40,)
+        ...     loss, gradient = float(np.sum((asked.vector - 0.5) ** 2)), 2 * (asked.vector - 0.5)
+        ...     optimizer.tell([loss], gradient[None])
+        >>> float(np.sum((optimizer.recommend().vector - 0.5) ** 2)) < 8  # of 10 at the start
+        True
     """
 
     kind: ClassVar[str] = "trainable"

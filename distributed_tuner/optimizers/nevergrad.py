@@ -16,7 +16,35 @@ from distributed_tuner.values import Array, Array64, Candidate, Point
 
 
 class Nevergrad(NevergradSearch):
-    """Searches K latent coordinates, or the P coordinates of the whole prompt, around the start."""
+    """Searches K latent coordinates, or the P coordinates of the whole prompt, around the start.
+
+    Args:
+        config: the settings (``distributed_tuner.Nevergrad``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        steps: T, the planned steps of ``num_workers`` queries: the budget that nevergrad is given.
+        start: the origin of the search, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Raises:
+        ConfigError: nevergrad is not installed, has no such optimizer, or the optimizer cannot be used here.
+
+    Example: 120 queries on a formula; an oracle's ``evaluate`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner import Nevergrad
+        >>> from distributed_tuner.optimizers import build
+        >>> from distributed_tuner.prompts.recipes import Recipes
+        >>> recipes = Recipes(embedding_std=1.0)
+        >>> settings = Nevergrad(optimizer="OnePlusOne", intrinsic_dim=10, num_workers=4)
+        >>> optimizer = build(settings, dim=40, key=(0,), steps=30)
+        >>> for _ in range(30):
+        ...     prompts = [recipes.coordinates(asked, dim=40, unit=1.0) for asked in optimizer.ask()]
+        ...     optimizer.tell([float(np.sum((x - 0.5) ** 2)) for x in prompts])
+        >>> x = recipes.coordinates(optimizer.recommend(), dim=40, unit=1.0)
+        >>> float(np.sum((x - 0.5) ** 2)) < 9  # of 10 at the start
+        True
+    """
 
     fixed: ClassVar[tuple[str, ...]] = ("optimizer", "space", "intrinsic_dim", "num_workers")
 

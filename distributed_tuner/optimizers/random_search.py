@@ -18,6 +18,28 @@ class RandomSearch(Optimizer):
     ``relocate``: the samples lie around the new point, and the best so far is forgotten.
 
     Failed queries are left out. Losses are comparable because every step is scored on all training examples.
+
+    Args:
+        config: the settings (``distributed_tuner.RandomSearch``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        start: the centre of the samples, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Example: 240 queries on a formula; an oracle's ``evaluate`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner import RandomSearch
+        >>> from distributed_tuner.optimizers import build
+        >>> from distributed_tuner.prompts.recipes import Recipes
+        >>> recipes = Recipes(embedding_std=1.0)
+        >>> optimizer = build(RandomSearch(sigma=0.2), dim=40, key=(0,), steps=30)
+        >>> for _ in range(30):
+        ...     prompts = [recipes.coordinates(asked, dim=40, unit=1.0) for asked in optimizer.ask()]
+        ...     optimizer.tell([float(np.sum((x - 0.5) ** 2)) for x in prompts])
+        >>> x = recipes.coordinates(optimizer.recommend(), dim=40, unit=1.0)
+        >>> float(np.sum((x - 0.5) ** 2)) < 9  # of 10 at the start
+        True
     """
 
     kind: ClassVar[str] = "random_search"

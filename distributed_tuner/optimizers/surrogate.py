@@ -39,6 +39,28 @@ class Surrogate(Optimizer):
     a random direction, and teaches only. ``relocate`` begins anew around the point: what was learnt elsewhere is
     forgotten. So does the state of another trial, whose examples may be others: it begins anew around what that one
     recommended.
+
+    Args:
+        config: the settings (``distributed_tuner.config.optimizer.SurrogateConfig``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        start: x before the first step, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
+
+    Example: 60 queries on a formula; an oracle's ``evaluate`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner.config.optimizer import SurrogateConfig
+        >>> from distributed_tuner.optimizers import build
+        >>> from distributed_tuner.prompts.recipes import Recipes
+        >>> recipes = Recipes(embedding_std=1.0)
+        >>> optimizer = build(SurrogateConfig(popsize=10), dim=40, key=(0,), steps=6)
+        >>> for _ in range(6):
+        ...     prompts = [recipes.coordinates(asked, dim=40, unit=1.0) for asked in optimizer.ask()]
+        ...     optimizer.tell([float(np.sum((x - 0.5) ** 2)) for x in prompts])
+        >>> x = recipes.coordinates(optimizer.recommend(), dim=40, unit=1.0)
+        >>> float(np.sum((x - 0.5) ** 2)) < 8  # of 10 at the start
+        True
     """
 
     kind: ClassVar[str] = "surrogate"

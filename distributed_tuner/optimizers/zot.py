@@ -28,11 +28,34 @@ class Zot(Optimizer):
     failed is left out of the mean; where no pair is whole, x, m (or A and b) and their count of updates stay, and only
     the schedule moves on. ``recommend`` is x itself, which has not been scored.
 
-    ``steps`` is T of the cosine schedule; further steps run at its floor. ``relocate`` changes x alone: the
-    estimate, its update count and the schedule stay.
+    Steps behind T run at the floor of the schedule. ``relocate`` changes x alone: the estimate, its update count and
+    the schedule stay.
+
+    Args:
+        config: the settings (``distributed_tuner.Zot``).
+        dim: P, coordinates of a prompt: its rows L times the model's width D.
+        key: prefix of all its random numbers, such as (seed, trial, stage).
+        steps: T, the planned steps: the length of the cosine schedule.
+        start: x before the first step, shape (P,), float32. Its unit is a standard deviation of the
+            embeddings, or 1 (``prompt.scale``).
 
     Raises:
         ConfigError: a setting is still "auto".
+
+    Example: a loss that is a formula; an oracle's ``evaluate`` takes its place.
+
+        >>> import numpy as np
+        >>> from distributed_tuner import Zot
+        >>> from distributed_tuner.optimizers import build
+        >>> from distributed_tuner.prompts.recipes import Recipes
+        >>> recipes = Recipes(embedding_std=1.0)
+        >>> optimizer = build(Zot(points=4, learning_rate=0.05, momentum=0.5), dim=40, key=(0,), steps=100)
+        >>> for _ in range(100):
+        ...     prompts = [recipes.coordinates(asked, dim=40, unit=1.0) for asked in optimizer.ask()]
+        ...     optimizer.tell([float(np.sum((x - 0.5) ** 2)) for x in prompts])
+        >>> x = recipes.coordinates(optimizer.recommend(), dim=40, unit=1.0)
+        >>> float(np.sum((x - 0.5) ** 2)) < 0.1  # of 10 at the start
+        True
     """
 
     kind: ClassVar[str] = "zot"
