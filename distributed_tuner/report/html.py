@@ -11,6 +11,7 @@ from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger.digest import Digest, digest
 from distributed_tuner.ledger.rows import Score
 from distributed_tuner.report import figure_data, figures, formatting, lineage_figure, tables
+from distributed_tuner.report.answers import answers
 from distributed_tuner.report.lineage import lineage_data
 from distributed_tuner.report.restarts import restarts
 from distributed_tuner.report.summary import summarize, write_summary
@@ -167,6 +168,7 @@ def render(
         plots=plots,
         lineage=lineage,
         restarts=restarts(digest, summary),
+        answers=answers(digest, summary),
         plot_json=_script_json({plot.id: json.loads(plot.figure.to_json()) for plot in drawn}),
         plotly_js=get_plotlyjs() if drawn else "",
         prompt=prompt,

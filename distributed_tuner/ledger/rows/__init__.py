@@ -5,7 +5,14 @@ from typing import Annotated, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from distributed_tuner.ledger.rows.fields import CostRow, Count, Metrics, Score, Seconds, Seed
-from distributed_tuner.ledger.rows.measurements import CalibrationRow, CurvatureRow, LayoutRow, MeasureRow, ParityRow
+from distributed_tuner.ledger.rows.measurements import (
+    CalibrationRow,
+    CurvatureRow,
+    GeneratedText,
+    LayoutRow,
+    MeasureRow,
+    ParityRow,
+)
 from distributed_tuner.ledger.rows.restart import ExchangeRow, FeedbackRow, RestartRow, ScoredText
 from distributed_tuner.ledger.rows.run import DATA_WARNING, EventRow, RunEndRow, RunRow
 from distributed_tuner.ledger.rows.trial import (
@@ -57,6 +64,7 @@ __all__ = [
     "EventRow",
     "ExchangeRow",
     "FeedbackRow",
+    "GeneratedText",
     "LayoutRow",
     "MeasureRow",
     "Metrics",

@@ -4,7 +4,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from distributed_tuner.ledger.rows.fields import CostRow, Count, Metrics, Score, Seed, TypedRow
+from distributed_tuner.ledger.rows.fields import CostRow, Count, Frozen, Metrics, Score, Seed, TypedRow
+
+
+class GeneratedText(Frozen):
+    """Text that a model generated for one test example; None if the example failed. Long texts are cut.
+
+    ``input`` and ``target`` are empty but with the manual prompt, so that each stands in a ledger once.
+    """
+
+    uid: str
+    text: str | None
+    input: str = ""
+    target: str = ""
 
 
 class MeasureRow(TypedRow):
@@ -26,6 +38,8 @@ class MeasureRow(TypedRow):
     """Of the same answers, read by the label words as they are."""
     losses: list[Score] = Field(default_factory=list)
     """As of ``EvalRow``: of train and dev, where the head was fitted to both."""
+    texts: list[GeneratedText] = Field(default_factory=list)
+    """Generated answers to the first test examples, where a task has targets."""
     cost: CostRow
 
 
