@@ -208,6 +208,18 @@ class FileTaskConfig(OwnTaskConfig):
     """File with the test examples. None: what is left of the pool after train and dev."""
 
 
+class ExtractTaskConfig(OwnTaskConfig):
+    """The shipped task with targets: which product a customer's message is about. Needs no network."""
+
+    kind: Literal["extract"]
+    text: Literal["text"] = "text"
+    target: Literal["product"] = "product"
+    template: str = "Message: {text}\nProduct: {target}"
+    description: str | None = "Write the name of the product that a message to a shop wants something done about"
+    manual_prompt: str | None = "Which product is the customer's message about? Answer with the name of the product only."
+    decoding: DecodingConfig = DecodingConfig(max_new_tokens=8)
+
+
 class RowsTaskConfig(OwnTaskConfig):
     """Rows that a Python program has handed in. They are not kept with the run, so that no search space names them."""
 
@@ -240,6 +252,12 @@ class HubTaskConfig(BaseTaskConfig):
 
 
 TaskConfig: TypeAlias = Annotated[
-    DemoTaskConfig | FileTaskConfig | CustomTaskConfig | RowsTaskConfig | GivenTaskConfig | HubTaskConfig,
+    DemoTaskConfig
+    | ExtractTaskConfig
+    | FileTaskConfig
+    | CustomTaskConfig
+    | RowsTaskConfig
+    | GivenTaskConfig
+    | HubTaskConfig,
     Field(discriminator="kind"),
 ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from distributed_tuner.baselines import bag_of_words_scores
 from distributed_tuner.ledger.follower import Follower
-from distributed_tuner.ledger.rows import CostRow, MeasureRow
+from distributed_tuner.ledger.rows import CostRow, GeneratedText, MeasureRow
 from distributed_tuner.ledger.writer import LedgerWriter
 from distributed_tuner.oracles.base import LossOracle, labels_of
 from distributed_tuner.preflight.prepared import SPLITS, Prepared
@@ -13,6 +13,7 @@ from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.evaluation import chances_of
+from distributed_tuner.runs.generated_texts import kept_texts
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.stages.ensemble import read_together
 from distributed_tuner.stages.reading import Reader
@@ -145,10 +146,12 @@ def _target_rows(reader: TargetReader, split_seed: int, asked: _Asked) -> list[M
     (train, _), (dev, _), *further = fitting
     read = reader.read(train, dev, further[0][0] if further else None)
     found = {"dev": (read.dev_loss, read.dev_metrics, sum((cost for _, cost in fitting), Cost()))}
+    texts: list[GeneratedText] = []
     if task.test:
         tested = [asked.answer(task.manual_prompt, batch) for batch in reader.measured("test")]
         loss, scores = reader.measure({}, [answer for answer, _ in tested], "test")
         found["test"] = (loss, scores, sum((cost for _, cost in tested), Cost()))
+        texts = kept_texts(task.test, tested[0][0].texts[0], with_inputs=True)
     losses = [round(float(one), 5) for one in read.losses]
     return [
         _baseline_row(
@@ -159,6 +162,7 @@ def _target_rows(reader: TargetReader, split_seed: int, asked: _Asked) -> list[M
             scores,
             scores[task.metric],
             losses=losses if split == "dev" else [],
+            texts=texts if split == "test" else [],
             cost=CostRow.of(cost),
         )
         for split, (loss, scores, cost) in found.items()
@@ -188,6 +192,7 @@ def measure(
         metric=scores[task.metric],
         metrics=scores,
         label_words_metric=plain.get(task.metric),
+        texts=kept_texts(task.test, answers[0].texts[0]) if task.has_targets else [],
         cost=CostRow.of(sum((answer.cost for answer in answers), Cost())),
     )
 

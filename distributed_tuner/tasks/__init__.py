@@ -7,6 +7,7 @@ from typing import assert_never
 from distributed_tuner.config.task import (
     CustomTaskConfig,
     DemoTaskConfig,
+    ExtractTaskConfig,
     FileTaskConfig,
     GivenTaskConfig,
     HubTaskConfig,
@@ -17,6 +18,7 @@ from distributed_tuner.errors import TaskError
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.tasks.custom import build_custom
 from distributed_tuner.tasks.demo import build_demo
+from distributed_tuner.tasks.extract import build_extract
 from distributed_tuner.tasks.file import build_file
 from distributed_tuner.tasks.hub import build_hub
 from distributed_tuner.tasks.metrics import score
@@ -33,6 +35,8 @@ def build(config: TaskConfig, root: Path, others: Sequence[str] = ()) -> Task:
     match config:
         case DemoTaskConfig():
             return build_demo(config, others)
+        case ExtractTaskConfig():
+            return build_extract(config, others)
         case FileTaskConfig():
             return build_file(config, root, others)
         case HubTaskConfig():

@@ -6,6 +6,7 @@ from typing import assert_never
 from distributed_tuner.config.task import (
     CustomTaskConfig,
     DemoTaskConfig,
+    ExtractTaskConfig,
     FileTaskConfig,
     GivenTaskConfig,
     HubTaskConfig,
@@ -52,7 +53,7 @@ def _wording(config: TaskConfig) -> tuple[Template, Sequence[str], Render, OnEmp
     match config:
         case DemoTaskConfig():
             template, clean = Template.parse(config.template or TEMPLATE, config.model_family), None
-        case FileTaskConfig() | CustomTaskConfig() | RowsTaskConfig():
+        case FileTaskConfig() | ExtractTaskConfig() | CustomTaskConfig() | RowsTaskConfig():
             answer = TARGET if config.target else LABEL_WORD
             template, clean = Template.parse(config.template, config.model_family, answer), None
         case GivenTaskConfig():
