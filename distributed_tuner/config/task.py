@@ -216,7 +216,9 @@ class ExtractTaskConfig(OwnTaskConfig):
     target: Literal["product"] = "product"
     template: str = "Message: {text}\nProduct: {target}"
     description: str | None = "Write the name of the product that a message to a shop wants something done about"
-    manual_prompt: str | None = "Which product is the customer's message about? Answer with the name of the product only."
+    manual_prompt: str | None = (
+        "Which product is the customer's message about? Answer with the name of the product only."
+    )
     decoding: DecodingConfig = DecodingConfig(max_new_tokens=8)
 
 

@@ -13,14 +13,14 @@ from distributed_tuner.prompts.export import ExportedPrompt
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.runs.directory import RunDirectory
 from distributed_tuner.runs.evaluation import chances_of
-from distributed_tuner.runs.generated_texts import kept_texts
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.stages.ensemble import read_together
+from distributed_tuner.stages.measuring import kept_texts
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.target_reading import TargetReader
-from distributed_tuner.stages.validation import AnyReader, batches, reader_of, scores_of
+from distributed_tuner.stages.validation import batches, reader_of, scores_of
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array64, Batch, Candidate, Cost, Evaluation, PromptSpec, Request, Text
+from distributed_tuner.values import Array64, Batch, Cost, Evaluation, Request, Text
 
 
 def _last(task: Task) -> tuple[str, str]:
@@ -167,34 +167,6 @@ def _target_rows(reader: TargetReader, split_seed: int, asked: _Asked) -> list[M
         )
         for split, (loss, scores, cost) in found.items()
     ]
-
-
-def measure(
-    oracle: LossOracle,
-    reader: AnyReader,
-    candidate: Candidate,
-    spec: PromptSpec,
-    state: Mapping[str, Array64],
-    split_seed: int,
-    trial_id: str,
-) -> MeasureRow:
-    """Score a trial's selected prompt on test with its head, outside the budgets."""
-    task, asked = reader.task, [Request((candidate,), batch, spec) for batch in reader.measured("test")]
-    answers = [oracle.evaluate(request) for request in asked]
-    loss, scores = reader.measure(state, answers, "test")
-    plain = {} if task.has_targets else scores_of(task, answers[0], asked[0].batch)
-    return MeasureRow(
-        trial_id=trial_id,
-        what="selected",
-        split="test",
-        split_seed=split_seed,
-        loss=loss,
-        metric=scores[task.metric],
-        metrics=scores,
-        label_words_metric=plain.get(task.metric),
-        texts=kept_texts(task.test, answers[0].texts[0]) if task.has_targets else [],
-        cost=CostRow.of(sum((answer.cost for answer in answers), Cost())),
-    )
 
 
 def measure_ensemble(

@@ -27,7 +27,7 @@ from distributed_tuner.report.html import write_report
 from distributed_tuner.report.summary import summarize, write_summary
 from distributed_tuner.report.trials import best_trial, summarize_trials
 from distributed_tuner.runs.directory import RunDirectory, write_json
-from distributed_tuner.runs.final_scores import measure, measure_bags_of_words, measure_baselines, measure_ensemble
+from distributed_tuner.runs.final_scores import measure_bags_of_words, measure_baselines, measure_ensemble
 from distributed_tuner.runs.layout_race import race_layouts
 from distributed_tuner.runs.live_report import LiveReport
 from distributed_tuner.runs.members import asked_members
@@ -37,6 +37,7 @@ from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.recorder import Recorder
 from distributed_tuner.runs.startup import Started, start_pool, start_pool_again
 from distributed_tuner.runs.stopping import StopRequests
+from distributed_tuner.stages.measuring import measure
 from distributed_tuner.stages.reading import Reader
 from distributed_tuner.stages.validation import reader_of
 from distributed_tuner.tasks.base import Task

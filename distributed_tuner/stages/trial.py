@@ -11,20 +11,20 @@ from typing import Any
 
 from distributed_tuner.budget import BudgetTracker
 from distributed_tuner.config.experiment import Experiment, label_of
-from distributed_tuner.ledger.rows import CostRow, MeasureRow, Row, StageRow
+from distributed_tuner.ledger.rows import CostRow, Row, StageRow
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.prompts.pool import PooledText
 from distributed_tuner.stages.ensemble import Archive, Member
 from distributed_tuner.stages.exploit import Exploit
+from distributed_tuner.stages.measuring import measure
 from distributed_tuner.stages.opening import Proposers, StageFactory
 from distributed_tuner.stages.scored_texts import TextScoringOracle
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.trial_setup import TrialSetup
 from distributed_tuner.stages.trial_state import Found, TrialState
-from distributed_tuner.stages.validation import scores_of
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Candidate, Cost, Request, Start
+from distributed_tuner.values import Array, Candidate, Start
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -253,21 +253,7 @@ class Trial:
             self.outcome = Outcome(self._stage.reason)
             return []
         reader = self._setup.reader_of(best.candidate)
-        asked = [Request((best.candidate,), batch, self._setup.space.spec) for batch in reader.measured("test")]
-        answers = [self._oracle.evaluate(request) for request in asked]
-        loss, scores = reader.measure(best.head, answers, "test")
-        plain = {} if task.has_targets else scores_of(task, answers[0], asked[0].batch)
+        spec, split_seed = self._setup.space.spec, self._experiment.task.split_seed
+        row = measure(self._oracle, reader, best.candidate, spec, best.head, split_seed, self.trial_id)
         self.outcome = Outcome(self._stage.reason)
-        return [
-            MeasureRow(
-                trial_id=self.trial_id,
-                what="selected",
-                split="test",
-                split_seed=self._experiment.task.split_seed,
-                loss=loss,
-                metric=scores[task.metric],
-                metrics=scores,
-                label_words_metric=plain.get(task.metric),
-                cost=CostRow.of(sum((answer.cost for answer in answers), Cost())),
-            )
-        ]
+        return [row]

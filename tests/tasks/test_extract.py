@@ -3,10 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from distributed_tuner.config.task import ExtractTaskConfig
+from distributed_tuner.tasks import build
 from distributed_tuner.tasks.demo import DATA
+from distributed_tuner.values import Decoding
 
 Row = dict[str, str]
 
@@ -74,3 +79,21 @@ def test_no_place_in_the_message_tells_the_target(rule: str, messages: list[Row]
         return hit is not None and row["product"] in (hit[1], hit[1].split()[0])
 
     assert sum(map(follows, messages)) / len(messages) < 1 / 3
+
+
+def test_the_task_needs_no_setting() -> None:
+    task = build(ExtractTaskConfig(kind="extract"), Path())
+    assert (len(task.train), len(task.dev), len(task.test)) == (16, 16, 240)
+    assert task.metrics == ("exact_match", "token_f1") and task.warnings == ()
+    example = task.test[0]
+    assert example.text.startswith("Message: ") and example.cue == "\nProduct:" and example.target.startswith(" ")
+    assert "product" in task.manual_prompt and task.decoding == Decoding(8)
+
+
+def test_its_columns_are_fixed_and_its_wording_is_not() -> None:
+    task = build(ExtractTaskConfig(kind="extract", template="{text} What? {target}", shots=4), Path())
+    assert task.train[0].cue == " What?"
+    with pytest.raises(ValidationError, match="product"):
+        ExtractTaskConfig.model_validate({"kind": "extract", "target": "answer"})
+    with pytest.raises(ValidationError, match="label_words is for tasks with labels"):
+        ExtractTaskConfig.model_validate({"kind": "extract", "label_words": {"a": "b", "c": "d"}})
