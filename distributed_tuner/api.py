@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from distributed_tuner import oracles
 from distributed_tuner.callbacks import Callback
+from distributed_tuner.config.default_search import with_default_search
 from distributed_tuner.config.space import draw_trials, recorded, validate
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.custom import described, require_importable
@@ -97,7 +98,9 @@ def tune(
             prompt in words for servers that take text alone.
         optimizer: settings of the optimizer (``Cma``, ``Zot``, ``RandomSearch``, ``Nevergrad``, ``TokenEdit``; of a
             white box ``AdamW``, ``Sgd``), its kind, or a class of your own, with settings as in
-            ``functools.partial(Mine, sigma=0.1)``. None: CMA-ES as in BBT, or token edits for prompts in words.
+            ``functools.partial(Mine, sigma=0.1)``. None: a screen of instructions, templates and demonstrations,
+            of about 55 queries, whose best prompts are an ensemble as well; with a budget of fewer than 32 queries
+            CMA-ES as in BBT, or token edits for prompts in words.
         head: how answers are read: a head's kind, settings, or a class of your own. None: the strongest that model and
             shots allow.
         objective: what the search is told of a candidate, such as ``{"head": "bias"}``, the default, or
@@ -224,6 +227,10 @@ def _completed(tree: dict[str, Any], source: Source, optimizer: Any, objective: 
         if optimizer is not None:
             raise ConfigError("an optimizer belongs to a stage, and settings name the stages; give one of both")
         return tree
+    if optimizer is None:
+        tree = with_default_search(tree)
+        if "stages" in tree:
+            return tree
     soft = not isinstance(prompt, Mapping) or prompt.get("kind", "soft") == "soft"
     chosen = _tree(optimizer) if optimizer is not None else SOFT if soft else WORDS
     chosen = {"kind": chosen} if isinstance(chosen, str) else chosen

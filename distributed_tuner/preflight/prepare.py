@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distributed_tuner import proposers, tasks
+from distributed_tuner.config.default_search import with_default_search
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import (
     AutoHeadConfig,
@@ -50,7 +51,7 @@ def prepare(path: Path, overrides: list[str]) -> Prepared:
         ConfigError, TaskError, ModelError: something in the space, the data or the model is wrong.
         BudgetTooSmall: the budget pays for no step.
     """
-    tree = load_space(path, overrides)
+    tree = with_default_search(load_space(path, overrides))
     validate(tree)
     plans = draw_trials(tree)
     _require_rivals(plans)

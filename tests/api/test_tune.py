@@ -13,6 +13,7 @@ from distributed_tuner import (
     Analytic,
     Budget,
     Callback,
+    Cma,
     EndEvent,
     EvaluationEvent,
     Result,
@@ -25,7 +26,7 @@ from distributed_tuner import (
 )
 from distributed_tuner.config.oracle import AnalyticOracleConfig
 from distributed_tuner.config.task import DemoTaskConfig
-from distributed_tuner.errors import ConfigError, ModelError, RunDirectoryError, TaskError
+from distributed_tuner.errors import BudgetTooSmall, ConfigError, ModelError, RunDirectoryError, TaskError
 from distributed_tuner.oracles.analytic import AnalyticOracle
 from distributed_tuner.tasks.demo import build_demo
 from distributed_tuner.values import Text
@@ -37,8 +38,10 @@ ORACLE = Analytic()
 
 
 def tuned(data: Any = (TEXTS, LABELS), model: Any = ORACLE, **more: Any) -> Result:
-    """Return what tuning returns, whatever a test of significance says of so few rows."""
+    """Return what BBT returns, whatever a test of significance says of so few rows."""
     settings = {"significance": None, **more.pop("settings", {})}
+    if "stages" not in settings and "prompt" not in more:
+        more.setdefault("optimizer", Cma(popsize=20, alpha=0.3, recommend="mean"))
     return tune(model, data, **{"budget": 60, "progress": False, "settings": settings, **more})
 
 
@@ -68,6 +71,21 @@ def test_a_result_tells_how_it_came_about(result: Result, tmp_path: Path) -> Non
     assert len(result.frames["steps"])
     assert "<html" in result.report(tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
     assert re.search("dev accuracy .*queries", repr(result))
+
+
+@pytest.mark.parametrize(("budget", "queries", "shown"), [(500, 55, {0, 4, 8}), (40, 26, {0, 4})])
+def test_without_an_optimizer_prompts_in_words_are_screened(budget: int, queries: int, shown: set[int]) -> None:
+    """As many as the budget pays for."""
+    found = tune(ORACLE, {"kind": "demo", "shots": 8}, budget=budget, progress=False)
+    assert found.summary["totals"]["queries"] == queries
+    assert found.summary["best"]["method"] == "screen"
+    (screen,) = [row for row in found.frames["screens"].itertuples()]
+    assert {text["demonstrations"] for text in screen.texts} == shown
+
+
+def test_a_screen_is_not_begun_with_fewer_queries_than_it_asks() -> None:
+    with pytest.raises(BudgetTooSmall, match="one step of cma"):
+        tune(ORACLE, {"kind": "demo", "shots": 8}, budget=20, progress=False)
 
 
 def test_prompts_that_are_read_together_predict_as_well(result: Result) -> None:
