@@ -49,7 +49,7 @@ class FakeVllm:
         self.asked: list[Any] = []
 
     def generate(self, prompts: list[Any], asked: Any, use_tqdm: bool) -> list[Any]:
-        self.asked.append(asked)
+        self.asked.append(asked[0])
         answer = SimpleNamespace(logprobs=self.logprobs, token_ids=(1,))
         return [SimpleNamespace(outputs=[answer]) for _ in prompts]
 
@@ -67,23 +67,25 @@ def engine_of(model: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> vllm_engine.V
 
 def test_more_words_than_one_request_takes_are_asked_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
     model = FakeVllm([{i: SimpleNamespace(logprob=-float(i), rank=0) for i in range(300)}])
-    found = engine_of(model, monkeypatch).logits([[1], [2]], range(300))
+    found = engine_of(model, monkeypatch).log_probabilities([[1], [2]], range(300))
     np.testing.assert_array_equal(found, -np.arange(300, dtype=np.float32) * np.ones((2, 1)))
     assert [len(asked.logprob_token_ids) for asked in model.asked] == [128, 128, 44]
 
 
 @pytest.mark.parametrize("logprobs", [None, [None], [{}], [{5: SimpleNamespace(logprob=0.0)}]])
 def test_an_answer_without_what_was_asked_for_is_no_score(logprobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"logits of all 2 tokens .* \(token 6 is the first|token 5 is the first"):
-        engine_of(FakeVllm(logprobs), monkeypatch).logits([[1]], [5, 6])
+    with pytest.raises(
+        ModelError, match=r"log-probabilities of all 2 tokens .* \(token 6 is the first|token 5 is the first"
+    ):
+        engine_of(FakeVllm(logprobs), monkeypatch).log_probabilities([[1]], [5, 6])
 
 
 def test_embeddings_are_never_scored_by_their_prompts_log_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(FakeVllm([{}]), monkeypatch)
     asked = SimpleNamespace(prompt_logprobs=0)
     with pytest.raises(ModelError, match="no log-probabilities of a prompt that is given as embeddings"):
-        engine._generate([np.zeros((2, 3))], asked)  # type: ignore[list-item]
-    assert len(engine._generate([[1, 2]], asked)) == 1
+        engine._generate([np.zeros((2, 3))], [asked])  # type: ignore[list-item]
+    assert len(engine._generate([[1, 2]], [asked])) == 1
 
 
 def test_only_an_engine_has_a_python_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -56,9 +56,10 @@ def test_losses_are_the_transformers_oracles(
 def test_it_rounds_no_worse_than_the_plain_way_in_its_dtype(
     task: Task, engine: LossOracle, transformers_oracle: Transformers
 ) -> None:
-    """Logits, not log-probabilities, whose level is another, and from a head in float32."""
+    """Of label words compared with each other, since the engine tells log-probabilities; and from a head in float32."""
     request = mixed(task, engine.info.width, "prefix", examples=5)
-    found, plain, exact = (one.evaluate(request).logits for one in (engine, *map(transformers_oracle, DTYPES)))
+    answers = [one.evaluate(request).logits for one in (engine, *map(transformers_oracle, DTYPES))]
+    found, plain, exact = (logits - logits.mean(axis=-1, keepdims=True) for logits in answers)
     assert np.abs(found - exact).mean() < 1.5 * np.abs(plain - exact).mean()
     assert len(np.unique(found)) > 0.9 * found.size  # bfloat16 has 8 bits: logits near 16 would repeat
 
@@ -71,6 +72,25 @@ def test_a_loss_is_of_the_same_logits(name: Any, loss: Callable[..., Any], task:
     labels = np.array([example.label for example in request.batch.examples])
     assert np.allclose(found.example_losses, loss(found.logits, np.broadcast_to(labels, found.logits.shape[:2])))
     assert np.allclose(found.losses, found.example_losses.mean(axis=1))
+
+
+@pytest.mark.parametrize("rule", ["sum", "mean"])
+@pytest.mark.parametrize("layout", SHARING)
+def test_label_phrases_have_the_losses_of_the_transformers_oracle(
+    layout: Any, rule: Any, task: Task, engine: LossOracle, transformers_oracle: Transformers
+) -> None:
+    asked = mixed(task, engine.info.width, layout)
+    phrases = (" technical support", " billing", " billing and payments", " delivery and returns desk")
+    words = tuple(codec_of(engine).answer_words(asked.batch, 8)) if rule == "mean" else ()
+    batch = replace(asked.batch, label_words=phrases, label_rule=rule, answer_words=words)
+    request = replace(asked, batch=batch)
+    found, wanted = engine.evaluate(request), transformers_oracle(DTYPE).evaluate(request)
+    assert apart(found.losses, wanted.losses) < ROUNDING
+    assert np.ptp(wanted.losses) > 3 * ROUNDING
+    assert replace(found.cost, seconds=0) == replace(wanted.cost, seconds=0) == engine.cost(request)
+    if words:
+        assert found.features is not None and wanted.features is not None
+        assert np.abs(found.features - wanted.features).mean() < 0.2
 
 
 @pytest.mark.parametrize("layout", SHARING)

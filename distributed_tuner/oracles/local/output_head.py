@@ -122,7 +122,8 @@ def _bfloat16_inside() -> Iterator[None]:
     """
     import torch
 
-    matmul = torch.backends.mkldnn.matmul
+    backend: Any = torch.backends.mkldnn
+    matmul = backend.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

@@ -58,11 +58,12 @@ class OpenAICounter:
     def seconds(self, request: Request) -> float:
         """Return the seconds of one actor's share of the requests in flight, or those that the rates make of it."""
         config, cost = self._config, self._text.cost(request)
+        requests = cost.forwards * self._text.requests(request.batch)
         share = 60 * config.most_actors
-        by_requests = 0.0 if config.requests_per_minute is None else share * cost.forwards / config.requests_per_minute
+        by_requests = 0.0 if config.requests_per_minute is None else share * requests / config.requests_per_minute
         by_tokens = 0.0 if config.tokens_per_minute is None else share * cost.tokens / config.tokens_per_minute
         in_flight = math.ceil(config.concurrency / config.most_actors)
-        return max(SERVED_SECONDS_A_FORWARD * cost.forwards / in_flight, by_requests, by_tokens)
+        return max(SERVED_SECONDS_A_FORWARD * requests / in_flight, by_requests, by_tokens)
 
     def choose_layout(self, batch: Batch, length: int) -> Layout:
         return "prefix"

@@ -12,6 +12,7 @@ from distributed_tuner.clients.openai import Adapted, Connection, Endpoint, Rece
 from distributed_tuner.clients.openai_answers import Refused, Unusable, Usage, first_choice, usage_of
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import OracleError
+from distributed_tuner.oracles.served.phrases import NO_ECHO
 from distributed_tuner.oracles.served.rate_limit import LeftAlone, Pacing, Sleep
 
 TOKEN_IDS = "logprob_token_ids"  # of vLLM: tell the probabilities of these tokens, whatever their rank
@@ -180,6 +181,8 @@ class HttpClient:
 def _about_logprobs(failure: BaseException) -> str:
     """Return what to do about a refusal to tell probabilities, in whatever words; empty where it is about others."""
     words = failure.words if isinstance(failure, Refused) else ""
+    if re.search("echo", words, re.IGNORECASE):
+        return NO_ECHO
     if not re.search("log[_ ]?prob", words, re.IGNORECASE):
         return ""
     return FEWER_LOGPROBS if TOO_MANY.search(words) else NO_LOGPROBS

@@ -57,7 +57,7 @@ def top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
     told = told if isinstance(told, dict) else {}
     found: dict[str, float] = {}
     for token, value in (*_of_chat(told.get("content")), *_of_completion(told)):
-        logprob = _number(value)
+        logprob = number(value)
         if isinstance(token, str) and logprob is not None:
             found[token] = max(logprob, found.get(token, LOWEST))
     if not found:
@@ -103,7 +103,7 @@ def _first(items: Any) -> Any:
     return items[0] if isinstance(items, list) and items else None
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """Return a logarithm of a probability; None if there is none.
 
     Raises:

@@ -1,7 +1,8 @@
 """Any server that speaks OpenAI's completions or chat completions as a loss oracle; through the openai package.
 
-One request a candidate and example, many in flight (asking.py, pacing.py). What is sent is served_text.py's, what an
-answer means served_scores.py's. A server that takes embeddings takes soft candidates as well (soft_lines.py).
+One request a candidate and example, or one for each label word where these have several tokens (phrases.py); many in
+flight (http_client.py, rate_limit.py). What is sent is text_prompts.py's, what an answer means logprobs.py's and
+answer_words.py's. A server that takes embeddings takes soft candidates as well (prompt_embeds.py).
 
 An answer that cannot be read is a failed example, a server that does not answer is an error: a loss is never made up.
 """
@@ -30,11 +31,13 @@ from distributed_tuner.oracles.served.checks import Checks, Forward
 from distributed_tuner.oracles.served.codec import ServedCodec
 from distributed_tuner.oracles.served.http_client import NAMED_BY_ID, TOKEN_IDS, HttpClient, Prompt, Told
 from distributed_tuner.oracles.served.logprobs import LabelTokens, Scored, failed, refused, top_logprobs
+from distributed_tuner.oracles.served.phrases import ECHO, phrase_score
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.oracles.served.rate_limit import Sleep
 from distributed_tuner.oracles.served.text_prompts import MOST_TOLD, NO_SOFT, ServedText, Source
 from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.values import (
+    Batch,
     Cost,
     Evaluation,
     Example,
@@ -133,7 +136,7 @@ class OpenAIOracle:
     async def _all(self, request: Request, labels: LabelTokens) -> list[Forward]:
         """Return every candidate on every example, candidates outermost. The first error ends them all."""
         batch, spec = request.batch, request.prompt
-        output = self._text.answer_tokens(batch)
+        output, by_phrase = self._text.answer_tokens(batch), self._text.by_phrase(batch)
 
         # Requests begin in order, so that few candidates' sequences are needed at a time.
         @lru_cache(maxsize=4)
@@ -144,6 +147,11 @@ class OpenAIOracle:
         for i, candidate in enumerate(request.candidates):
             for j, example in enumerate(batch.examples):
                 estimate = Usage(self._text.tokens(candidate, example, spec), 0, output)
+                if by_phrase:
+                    assert isinstance(candidate, Text), "soft ones are refused before"
+                    line = self._text.prompt(candidate.text, example)
+                    tasks.append(asyncio.create_task(self._phrases(line, batch, labels, estimate)))
+                    continue
                 if isinstance(candidate, Text):
                     prompt: Prompt = partial(self._words, candidate.text, example)
                 else:
@@ -159,7 +167,7 @@ class OpenAIOracle:
     def _words(self, text: str, example: Example) -> dict[str, Any]:
         line = self._text.prompt(text, example)
         if self._config.api == "completions":
-            return {"prompt": line}
+            return _of_text(line)
         system = [{"role": "system", "content": self._config.system}] if self._config.system else []
         return {"messages": [*system, {"role": "user", "content": line}]}
 
@@ -183,10 +191,37 @@ class OpenAIOracle:
         except Unusable as error:
             return Forward(failed(labels.count, unusable_answers=1), told.spent(estimate), unusable=error)
         except Refused as error:
-            self._refusals += 1
-            if self._refusals >= FEW and not self._client.taken:
-                raise ModelError(self._client.told_of(error)) from None
+            self._not_taken(error)
             return Forward(refused(labels.count), told.spent(estimate), refused=error)
+
+    async def _phrases(self, line: str, batch: Batch, labels: LabelTokens, estimate: Usage) -> Forward:
+        """Ask for every label phrase behind a line, one after the other, so that a server's cache has the line."""
+        usage, scores = Usage(), []
+        for phrase in labels.words:
+            told = Told()
+            tokens = Usage(estimate.read + self._text.phrase_tokens(phrase), 0, estimate.written)
+            try:
+                prompt: Prompt = partial(_of_text, line + phrase)
+                choice = await self._client.ask(prompt, ECHO, told, tokens.read + tokens.written)
+                scores.append(phrase_score(choice, line, phrase, batch.label_rule))
+            except Unusable as error:
+                spent = usage + told.spent(tokens)
+                return Forward(failed(labels.count, unusable_answers=1), spent, unusable=error)
+            except Refused as error:
+                self._not_taken(error)
+                return Forward(refused(labels.count), usage + told.spent(tokens), refused=error)
+            usage += told.spent(tokens)
+        return Forward(Scored(np.array(scores, dtype=np.float32)), usage)
+
+    def _not_taken(self, error: Refused) -> None:
+        """Count a refusal.
+
+        Raises:
+            ModelError: the server has refused all it was asked.
+        """
+        self._refusals += 1
+        if self._refusals >= FEW and not self._client.taken:
+            raise ModelError(self._client.told_of(error)) from None
 
     def _read(
         self, choice: Mapping[str, Any], example: Example, labels: LabelTokens
@@ -217,6 +252,10 @@ class OpenAIOracle:
         if labels.ids is not None and len(labels.other_ids) == len(labels.others) and labels.count <= MOST_TOLD:
             settings |= {TOKEN_IDS: [*labels.ids, *labels.other_ids], NAMED_BY_ID: True}
         return settings
+
+
+def _of_text(line: str) -> dict[str, Any]:
+    return {"prompt": line}
 
 
 def _embedded(sequences: "Callable[[int], list[Tensor]]", candidate: int, example: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from distributed_tuner.oracles.local.loading import (
     resolve_dtype,
 )
 from distributed_tuner.oracles.local.row_limits import context_of
+from distributed_tuner.oracles.tokens.continuations import Continuations, Tokens
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import (
@@ -117,6 +118,18 @@ class SoftLines:
             TaskError: the label words cannot be told apart by their tokens; an answer word is no single token.
         """
         return self._encoder.answer_ids(batch)
+
+    def continuations(self, batch: Batch) -> Continuations | None:
+        """Return what stands behind the rows of a batch; None where the label words' tokens at their end tell all."""
+        return self._encoder.continuations(batch)
+
+    def behind(self, sequence: "Tensor | list[int]", tokens: Tokens) -> "Tensor | list[int]":
+        """Return a sequence, embeddings or token ids, with some tokens behind it."""
+        import torch
+
+        if isinstance(sequence, list):
+            return [*sequence, *tokens]
+        return torch.cat([sequence, self._embed(tokens)]) if tokens else sequence
 
     def require_fit(self, candidates: Sequence[Candidate], batch: Batch, prompt: PromptSpec) -> None:
         """Check that every candidate fits into the context with every example.

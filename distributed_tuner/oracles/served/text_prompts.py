@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
-from distributed_tuner.oracles.base import counted, priced
+from distributed_tuner.oracles.base import counted, priced, require_label_words
 from distributed_tuner.oracles.served.logprobs import BY_ID, LabelTokens
 from distributed_tuner.oracles.tokens.encoding import TEXT_SEPARATOR, Encoder
 from distributed_tuner.oracles.tokens.vocabulary import Vocabulary, sampled
@@ -91,6 +91,8 @@ class ServedText:
 
     def answer_tokens(self, batch: Batch) -> int:
         """Return the most tokens that the model may write to a prompt."""
+        if self.by_phrase(batch):
+            return 1
         if self._config.max_tokens is not None:
             return self._config.max_tokens
         if self._config.scores == "logprobs":
@@ -101,9 +103,44 @@ class ServedText:
         """Return queries and forwards of a request, and the most tokens and dollars that it can cost if no answer has
         to be asked for twice."""
         batch = request.batch
-        output = self.answer_tokens(batch) * len(batch.examples) * len(request.candidates)
-        read = sum(self.tokens(c, e, request.prompt) for c in request.candidates for e in batch.examples)
+        rows, times = len(batch.examples) * len(request.candidates), self.requests(batch)
+        output = self.answer_tokens(batch) * rows * times
+        read = sum(self.tokens(c, e, request.prompt) for c in request.candidates for e in batch.examples) * times
+        if self.by_phrase(batch):
+            read += rows * sum(map(self.phrase_tokens, batch.label_words))
         return priced(counted(request, read, output), self._config.price)
+
+    # ------------------------------------------------------------------------------------------------ label phrases
+    def by_phrase(self, batch: Batch) -> bool:
+        """Tell whether each label word has a request of its own, which tells of all its tokens (phrases.py).
+
+        Those of one token have not, where the tokenizer says so.
+
+        Raises:
+            ModelError: they would have, but a chat's server cannot be asked so.
+        """
+        if batch.label_rule not in ("sum", "mean") or self._config.scores == "generated" or not batch.label_words:
+            return False
+        words = [word.strip() if self._chat else word for word in batch.label_words]
+        if self._tokenizer is not None and all(self.phrase_tokens(word) == 1 for word in words):
+            return False
+        if self._chat:
+            raise ModelError(
+                f"a chat tells no log-probabilities of words that it is given, as task.label_rule: {batch.label_rule}"
+                " needs them; set oracle.api: completions, or oracle.scores: generated and task.loss: zero_one, or"
+                " choose label words of one token and set oracle.tokenizer"
+            )
+        return True
+
+    def requests(self, batch: Batch) -> int:
+        """Return how many requests a candidate on an example takes."""
+        return len(batch.label_words) if self.by_phrase(batch) else 1
+
+    def phrase_tokens(self, word: str) -> int:
+        """Return the tokens of a label word, or the most that it can have where the tokenizer is not known."""
+        if self._tokenizer is None:
+            return len(word.encode("utf-8", "surrogatepass"))
+        return len(self._labels.ids(word, False))
 
     # ------------------------------------------------------------------------------------------------ label words
     def label_tokens(self, batch: Batch) -> LabelTokens:
@@ -119,6 +156,13 @@ class ServedText:
                 " end it with {label_word}"
             )
         words = tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
+        if self.by_phrase(batch):
+            require_label_words(batch)
+            if self._tokenizer is None:
+                self._require_apart(batch)
+            else:
+                self._labels.phrases(batch)
+            return LabelTokens(words)
         if self._tokenizer is None or self._config.scores == "generated":
             self._require_different(batch)
             return LabelTokens(words, others=tuple((word,) for word in batch.answer_words))
@@ -138,7 +182,7 @@ class ServedText:
 
         None without a tokenizer.
         """
-        if self._tokenizer is None or self._config.scores == "generated":
+        if self._tokenizer is None or self._config.scores == "generated" or self.by_phrase(batch):
             return ()
         words = (word.strip() if self._chat else word for word in sampled(self.vocabulary(TokenSpace("words"))))
         labels = tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
@@ -152,6 +196,12 @@ class ServedText:
         spaced = (" " + text,) if raw.startswith("\u2581") and not text.startswith(" ") else ()
         bare = (text.strip(),) if self._chat else ()
         return tuple(dict.fromkeys((*spaced, text, raw, *bare)))
+
+    def _require_apart(self, batch: Batch) -> None:
+        words = batch.label_words
+        twice = next((word for j, word in enumerate(words) if word in words[:j]), None)
+        if twice is not None:
+            raise TaskError(f"label words must differ, but {twice!r} is there twice; choose others in task.label_words")
 
     def _require_different(self, batch: Batch) -> None:
         generated = self._config.scores == "generated"
@@ -184,6 +234,11 @@ class ServedText:
                 f" is {batch.loss!r}; set task.loss: zero_one"
             )
         labels = self.label_tokens(batch)
+        if prompt.length and self.by_phrase(batch):
+            raise ModelError(
+                "a server tells no log-probabilities of words behind embeddings, as soft prompts with label words of"
+                " several tokens need them; set prompt.kind: text, task.label_rule: first, or oracle.kind: vllm"
+            )
         for example in batch.examples:
             if not example.text + example.cue:
                 raise TaskError(
@@ -196,7 +251,8 @@ class ServedText:
             self._encoder.require_fit(batch, prompt)
         for text in texts or ("",):
             longest = max((self.tokens(Text(text), example, prompt) for example in batch.examples), default=0)
-            if longest + self.answer_tokens(batch) > self.context:
+            phrase = max(map(self.phrase_tokens, batch.label_words)) if self.by_phrase(batch) else 0
+            if longest + phrase + self.answer_tokens(batch) > self.context:
                 raise ModelError(
                     f"prompt and text must fit into the model's context of {self.context} tokens, but the text prompt"
                     f" {text[:40]!r} with the longest example makes {longest}; shorten it, or drop the long rows"

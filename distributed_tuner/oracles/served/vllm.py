@@ -1,7 +1,8 @@
 """A vLLM engine as a loss oracle: one sequence a candidate and example, all of a request in flight together.
 
-What a sequence looks like is soft_lines.py's: embeddings for soft candidates, token ids for texts. Rows of a request
-that begin alike share keys and values through the engine's prefix cache.
+What a sequence looks like is prompt_embeds.py's: embeddings for soft candidates, token ids for texts. Rows of a request
+that begin alike share keys and values through the engine's prefix cache. For label words of several tokens the row and
+each of their beginnings are sequences of their own: each tells the tokens that may come next.
 """
 
 import math
@@ -9,15 +10,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.generation import instruction_ids, require_room
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.oracles.served.vllm_engine import MOST_LABELS, Sequenced, VllmEngine
+from distributed_tuner.oracles.tokens.continuations import Continuations, Tokens
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import (
     Answer,
+    Array,
     Candidate,
     Cost,
     Evaluation,
@@ -68,11 +73,16 @@ class VllmOracle:
         if request.gradient:
             raise ModelError("a vLLM engine gives no gradients; set oracle.kind: transformers")
         batch, prompt = request.batch, request.prompt
-        label_ids = self._lines.answer_ids(batch)
+        label_ids, continuations = self._lines.answer_ids(batch), self._lines.continuations(batch)
         self._lines.require_fit(request.candidates, batch, prompt)
         sequences = [one for candidate in request.candidates for one in self._sequences(candidate, request)]
-        shape = (len(request.candidates), len(batch.examples), len(label_ids))
-        scores = self._engine.logits(sequences, label_ids).reshape(shape)
+        shape = (len(request.candidates), len(batch.examples), -1)
+        parts = []
+        if continuations is not None:
+            parts.append(self._log_likelihoods(sequences, continuations, mean=batch.label_rule == "mean"))
+        if label_ids:
+            parts.append(self._engine.log_probabilities(sequences, label_ids).reshape(shape))
+        scores = np.concatenate(parts, axis=-1)
         cost = replace(self._lines.cost(request), seconds=time.perf_counter() - began)
         return answer(scores, batch, priced(cost, self._config.price))
 
@@ -92,6 +102,33 @@ class VllmOracle:
         usd = priced(took, self._config.price).usd
         text: str = tokenizer.decode(made, skip_special_tokens=True)
         return Answer(text, len(ids), len(made), took.seconds, usd)
+
+    def _log_likelihoods(self, rows: Sequence[Sequenced], continuations: Continuations, mean: bool) -> Array:
+        """Return the sums, or means, (C, E, W) of the log-probabilities of the continuations of each row (C * E)."""
+        examples = len(continuations.trees)
+        starts, read = self._read_at(continuations)
+        sequences = [self._lines.behind(row, path) for j, row in enumerate(rows) for path in starts[j % examples]]
+        ids = [tokens for j in range(len(rows)) for tokens in read[j % examples]]
+        told = self._engine.log_probabilities_each(sequences, ids)
+        known = [dict(zip(tokens, values, strict=True)) for tokens, values in zip(ids, told, strict=True)]
+        places = continuations.ends[-1] + 1 + len(continuations.trees[-1].tokens)
+        at = np.arange(len(rows) // examples)[:, None, None, None] * places + continuations.places
+        each = np.vectorize(lambda place, token: known[place][token], otypes=[np.float32])(at, continuations.tokens)
+        sums = np.where(continuations.real, each, np.float32(0)).sum(axis=-1)
+        return np.asarray(sums / continuations.lengths if mean else sums, dtype=np.float32)
+
+    @staticmethod
+    def _read_at(continuations: Continuations) -> tuple[list[list[Tokens]], list[list[list[int]]]]:
+        """Return for each example the tokens behind its row at each place that is read, and the tokens read there."""
+        starts: list[list[Tokens]] = []
+        read: list[list[list[int]]] = []
+        for e, tree in enumerate(continuations.trees):
+            paths = [tuple(np.flatnonzero(seen).tolist()) for seen in tree.sees]
+            starts.append([(), *(tuple(tree.tokens[place] for place in path) for path in paths)])
+            own = continuations.places[e] - continuations.ends[e]
+            pairs = sorted(set(zip(own.ravel().tolist(), continuations.tokens[e].ravel().tolist(), strict=True)))
+            read.append([[token for at, token in pairs if at == place] for place in range(1 + len(tree.tokens))])
+        return starts, read
 
     def _sequences(self, candidate: Candidate, request: Request) -> Sequence[Sequenced]:
         examples = request.batch.examples

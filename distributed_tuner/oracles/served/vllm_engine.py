@@ -1,4 +1,4 @@
-"""A vLLM engine as two functions: the label words' logits behind each of many sequences, and tokens that it writes.
+"""A vLLM engine as two functions: log-probabilities of tokens behind each of many sequences, and tokens that it writes.
 
 The only place that knows vLLM.
 The engine lives in this process, so that it ends with it, and only a GPU's tensor parallelism has processes of its own.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Sequenced: TypeAlias = Union["Tensor", list[int]]
 """Embeddings (T, D), or token ids."""
 
-MOST_LABELS = 128  # tokens that vLLM gives the logits of in one request
+MOST_LABELS = 128  # tokens that vLLM gives the log-probabilities of in one request
 CPU_BLOCK = 32  # tokens of a block of the prefix cache: what vLLM's CPU kernels like, and not longer than a prompt
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process
@@ -68,21 +68,33 @@ class VllmEngine:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.context: int = model.max_model_len - 1  # one token is written
 
-    def logits(self, sequences: Sequence[Sequenced], token_ids: Sequence[int]) -> Array:
-        """Return the logits (N, V) of some tokens behind each sequence, float32.
+    def log_probabilities(self, sequences: Sequence[Sequenced], token_ids: Sequence[int]) -> Array:
+        """Return the log-probabilities (N, V) of some tokens behind each sequence, float32.
 
-        vLLM tells those of ``MOST_LABELS`` tokens a request: for more, each sequence is asked again. Nothing is kept
-        for the next call: what the prefix cache holds would change its rounding.
+        vLLM tells those of ``MOST_LABELS`` tokens a request: for more, each sequence is asked again.
+        """
+        parts = []
+        for at in range(0, len(token_ids), MOST_LABELS):
+            ids = token_ids[at : at + MOST_LABELS]
+            parts.append(np.array(self.log_probabilities_each(sequences, [ids] * len(sequences)), dtype=np.float32))
+        return np.concatenate(parts, axis=1)
+
+    def log_probabilities_each(
+        self, sequences: Sequence[Sequenced], token_ids: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Return the log-probabilities behind each sequence of tokens of its own, at most ``MOST_LABELS`` of them.
+
+        Nothing is kept for the next call: what the prefix cache holds would change its rounding.
         """
         from vllm import SamplingParams
 
-        parts = []
-        for at in range(0, len(token_ids), MOST_LABELS):
-            ids = [int(i) for i in token_ids[at : at + MOST_LABELS]]
-            asked = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
-            found = [_told(answer.logprobs, ids) for answer in self._generate(sequences, asked)]
-            parts.append(np.array(found, dtype=np.float32))
-        return np.concatenate(parts, axis=1)
+        each = [list(map(int, ids)) for ids in token_ids]
+        asked = {
+            tuple(ids): SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
+            for ids in each
+        }
+        answers = self._generate(sequences, [asked[tuple(ids)] for ids in each])
+        return [_told(answer.logprobs, ids) for answer, ids in zip(answers, each, strict=True)]
 
     def write(self, ids: list[int], sampling: Sampling, end_ids: Sequence[int]) -> list[int]:
         """Return the tokens that are written behind some others, up to one of ``end_ids`` (which is the last then)."""
@@ -96,16 +108,20 @@ class VllmEngine:
             stop_token_ids=list(end_ids),
             detokenize=False,
         )
-        (answer,) = self._generate([ids], asked)
+        (answer,) = self._generate([ids], [asked])
         return list(answer.token_ids)
 
-    def _generate(self, sequences: Sequence[Sequenced], asked: Any) -> list[Any]:
-        """Return the one completion of each sequence. What the prefix cache holds from before is forgotten.
+    def _generate(self, sequences: Sequence[Sequenced], asked: Sequence[Any]) -> list[Any]:
+        """Return the one completion of each sequence, by its own settings. What the prefix cache holds from before is
+        forgotten.
 
         Raises:
             ModelError: log-probabilities of embeddings are asked for, for which vLLM would tell nothing without a word.
         """
-        if asked.prompt_logprobs is not None and not all(isinstance(one, list) for one in sequences):
+        if any(
+            settings.prompt_logprobs is not None and not isinstance(one, list)
+            for one, settings in zip(sequences, asked, strict=True)
+        ):
             raise ModelError(
                 "vLLM tells no log-probabilities of a prompt that is given as embeddings; ask for those of the tokens"
                 " behind it (logprob_token_ids), or give token ids"
@@ -113,7 +129,7 @@ class VllmEngine:
         if self._prefix_caching:
             self._llm.reset_prefix_cache()
         try:
-            answers = self._llm.generate([_prompt(one) for one in sequences], asked, use_tqdm=False)
+            answers = self._llm.generate([_prompt(one) for one in sequences], list(asked), use_tqdm=False)
         except BaseException:
             self._drop()
             raise
@@ -126,7 +142,7 @@ class VllmEngine:
 
 
 def _told(logprobs: Any, ids: list[int]) -> list[float]:
-    """Return the logits of some tokens from an answer's first position.
+    """Return the log-probabilities of some tokens from an answer's first position.
 
     Raises:
         ModelError: some are not there.
@@ -135,8 +151,8 @@ def _told(logprobs: Any, ids: list[int]) -> list[float]:
     lacking = [i for i in ids if not scores or i not in scores]
     if lacking:
         raise ModelError(
-            f"vLLM must tell the logits of all {len(ids)} tokens that it is asked for, but {len(lacking)} are not in"
-            f" its answer (token {lacking[0]} is the first); take a version of requirements-vllm.txt, or"
+            f"vLLM must tell the log-probabilities of all {len(ids)} tokens that it is asked for, but {len(lacking)}"
+            f" are not in its answer (token {lacking[0]} is the first); take a version of requirements-vllm.txt, or"
             " oracle.kind: transformers"
         )
     assert scores is not None
@@ -150,8 +166,7 @@ def _prompt(sequence: Sequenced) -> dict[str, Any]:
 def _arguments(config: VllmOracleConfig, device: str) -> dict[str, Any]:
     """Return what the engine is made with.
 
-    The head computes in float32 and its logits are told as they are: in bfloat16 a logit of 16 would be rounded to
-    eighths.
+    The head computes in float32: in bfloat16 a logit of 16 would be rounded to eighths. What is told is its softmax.
     """
     here: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
     if device == "cpu":
@@ -164,7 +179,7 @@ def _arguments(config: VllmOracleConfig, device: str) -> dict[str, Any]:
         "trust_remote_code": config.trust_remote_code,
         "dtype": dtype_here(device, config.dtype),
         "hf_overrides": {"head_dtype": "float32"},
-        "logprobs_mode": "raw_logits",
+        "logprobs_mode": "raw_logprobs",
         "generation_config": "vllm",
         "enable_prompt_embeds": True,
         "enable_prefix_caching": config.prefix_caching,
