@@ -51,6 +51,7 @@ def tune(
     label: str = "label",
     target: str | None = None,
     label_words: Mapping[Any, str] | None = None,
+    label_rule: str | None = None,
     template: str | None = None,
     instruction: str | None = None,
     shots: int | None = None,
@@ -84,8 +85,10 @@ def tune(
         text: the column or columns that hold the text.
         label: the column that holds the label.
         target: the column that holds the text to be generated, of data without labels.
-        label_words: label in the data -> word that the model should say, one token each, as in ``" great"``. None: the
-            labels themselves, each behind a space.
+        label_words: label in the data -> word that the model should say, as in ``" great"``. None: the labels
+            themselves, each behind a space.
+        label_rule: ``"single"``, the default: each label word is one token. ``"sum"``, ``"mean"``: it has any length,
+            and is scored by all its tokens. ``"first"``: by the first.
         template: a row as the model reads it: columns in braces, one ``{label_word}`` (with a target: one
             ``{target}``). None: the texts, a line each, then ``Label:{label_word}`` or ``Answer: {target}``.
         instruction: the untuned prompt, which the search starts from. None: a sentence that names the labels.
@@ -143,7 +146,7 @@ def tune(
             )
         source = source_of(model, tokenizer)
         columns = (text,) if isinstance(text, str) else tuple(text)
-        wishes = Wishes(columns, label, target, label_words, template, instruction, shots, seed, metric)
+        wishes = Wishes(columns, label, target, label_words, label_rule, template, instruction, shots, seed, metric)
         given = labelled_data(data, test, wishes)
         oracle, address = _placed(source, pool)
         more = dict(settings or {})

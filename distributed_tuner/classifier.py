@@ -28,6 +28,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         model: as of ``tune``: a hub id or directory, a (model, tokenizer) pair, an oracle's settings, or an oracle.
         tokenizer: of a transformers model that is handed in alone.
         label_words: label -> word that the model should say. None: the labels themselves.
+        label_rule: as of ``tune``: ``"sum"`` or ``"mean"`` for label words of several tokens.
         template: a row as the model reads it; the column of a list of texts is ``text``, those of an array ``x0``,
             ``x1``, ... None: the columns, a line each, then ``Label:{label_word}``.
         instruction, shots, prompt, optimizer, head, objective, budget, settings, pool, callbacks: as of ``tune``.
@@ -53,6 +54,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         *,
         tokenizer: Any = None,
         label_words: Mapping[Any, str] | None = None,
+        label_rule: str | None = None,
         template: str | None = None,
         instruction: str | None = None,
         shots: int | None = None,
@@ -70,6 +72,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.model = model
         self.tokenizer = tokenizer
         self.label_words = label_words
+        self.label_rule = label_rule
         self.template = template
         self.instruction = instruction
         self.shots = shots
@@ -104,8 +107,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 f"a classifier needs rows of at least 2 classes, but all are of one class: {self.classes_[0]!r}"
             )
         data = [row | {LABEL: label} for row, label in zip(rows, labels.tolist(), strict=True)]
-        named = ("label_words", "template", "instruction", "shots", "prompt", "optimizer", "head", "objective")
-        shared = ("tokenizer", "budget", "settings", "pool", "progress", "callbacks")
+        named = ("label_words", "label_rule", "template", "instruction", "shots", "prompt", "optimizer", "head")
+        shared = ("objective", "tokenizer", "budget", "settings", "pool", "progress", "callbacks")
         with spelled_as_arguments(seed="random_state"):
             self.result_ = tune(
                 self.model,

@@ -27,6 +27,7 @@ class Wishes:
     label: str
     target: str | None
     label_words: Mapping[Any, str] | None
+    label_rule: str | None
     template: str | None
     instruction: str | None
     shots: int | None
@@ -37,6 +38,7 @@ class Wishes:
         """Return what was wished for, by the names that a task's settings have for it."""
         named = {
             "label_words": self.label_words,
+            "label_rule": self.label_rule,
             "template": self.template,
             "manual_prompt": self.instruction,
             "shots": self.shots,

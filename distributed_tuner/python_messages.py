@@ -17,7 +17,7 @@ from distributed_tuner.errors import TunerError
 
 ARGUMENTS = {
     **{name: name for name in ("prompt", "head", "objective", "budget", "seed")},
-    **{f"task.{name}": name for name in ("text", "label", "label_words", "template", "shots")},
+    **{f"task.{name}": name for name in ("text", "label", "label_words", "label_rule", "template", "shots")},
     "task.manual_prompt": "instruction",
     "task.split_seed": "seed",
     "oracle": "model",

@@ -332,7 +332,7 @@ def test_words_and_text_longer_than_the_context(
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ({0: " bad", 1: " good5"}, ["must be one token", "' good5' is 2", "label_rule: first"]),
+        ({0: " bad", 1: " good5"}, ["must be one token", "' good5' is 2", "label_rule: first", "or to sum or mean"]),
         ({0: " terrible", 1: " great"}, ["must differ in their token", "' terrible'", "' great'", "label_words"]),
     ],
 )

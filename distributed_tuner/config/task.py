@@ -121,7 +121,8 @@ class BaseTaskConfig(Config):
     loss: LossName | None = None
     """`cross_entropy` over the label words' logits, or `hinge` with margin 2."""
     label_rule: LabelRule | None = None
-    """`single`: label words must be one token each. `first`: the first token stands for the word."""
+    """`single`: label words must be one token each. `first`: the first token stands for the word. `sum`, `mean`: label
+    words of any length, scored by the sum or the mean of the log-probabilities of all their tokens."""
     metric: tuple[MetricConfig, ...] | None = None
     """Reported metrics; the first one selects. Of labels `accuracy`, `f1`, `matthews`; of targets `exact_match`,
     `token_f1`, `rouge_l`, `chrf`, or a function of your own."""

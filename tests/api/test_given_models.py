@@ -68,6 +68,22 @@ def test_gradients_of_a_model_that_is_handed_in() -> None:
     assert tuned(plain_llama(), optimizer=AdamW(), prompt=SoftPrompt(length=4, layout="prefix")).status == "done"
 
 
+@pytest.mark.parametrize(
+    ("rule", "head", "more"), [("mean", "vocabulary", {}), ("sum", "bias", {"optimizer": AdamW()})]
+)
+def test_labels_may_be_phrases(rule: str, head: str, more: Any, tmp_path: Any) -> None:
+    model = plain_llama()
+    words = {0: " not really good", 1: " good film"}
+    with pytest.raises(TunerError, match=r'is 3: .* set label_rule="first" .* or to sum or mean to score it'):
+        tuned(model, label_words=words)
+    result = tuned(model, label_words=words, label_rule=rule, head=head, prompt=SoftPrompt(length=4), **more)
+    assert result.status == "done"
+    kept = result.save(tmp_path / "kept")
+    probabilities = load(kept, model).predict_proba(TEXTS)
+    np.testing.assert_array_equal(probabilities, result.predict_proba(TEXTS))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+
+
 def test_a_masked_model_keeps_its_head() -> None:
     import torch
     from transformers import RobertaForMaskedLM

@@ -111,7 +111,7 @@ def test_the_untuned_prompt_is_weighed_row_by_row() -> None:
 
 
 def test_rows_are_worded_by_default() -> None:
-    wishes = Wishes(("text",), "label", "item", None, None, None, None, 0)
+    wishes = Wishes(("text",), "label", "item", None, None, None, None, None, 0)
     tree = labelled_data(ROWS, None, wishes).tree
     assert tree["template"] == "{text}\nAnswer: {target}" and tree["manual_prompt"] == "Write the answer."
     stages = [{"kind": "search", "optimizer": {"kind": "zot"}}]

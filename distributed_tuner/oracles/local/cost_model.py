@@ -63,7 +63,9 @@ class TextualCounter:
             self._encoder.require_text_fits(batch, text)
 
     def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
-        return [*self._encoder.label_ids(batch), *(self._encoder.answer_token(batch, word) for word in words)]
+        phrases = self._encoder.phrases(batch)
+        labels = [phrase[0] if len(phrase) == 1 else None for phrase in phrases]
+        return [*labels, *(self._encoder.answer_token(batch, word) for word in words)]
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._encoder.require_embedded(prompt)
