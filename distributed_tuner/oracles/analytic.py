@@ -27,6 +27,7 @@ from distributed_tuner.oracles.decoding import (
     evaluation_of_texts,
     most_output,
     require_no_gradient,
+    spent,
     trimmed,
 )
 from distributed_tuner.oracles.tokens.vocabulary import PUBLISHED_IDS, fit_ids, require_tokens
@@ -148,8 +149,7 @@ class AnalyticOracle:
             told = [self._said(x_P, e, decoding.temperature, u) for e, u in zip(batch.examples, drawn, strict=True)]
             texts.append([trimmed(" ".join(one.split()[: decoding.max_new_tokens]), decoding.stop) for one in told])
         output = sum(len(text.split()) for row in texts for text in row)
-        cost = replace(bound, tokens=bound.tokens - bound.output_tokens + output, output_tokens=output)
-        return evaluation_of_texts(texts, batch, cost)
+        return evaluation_of_texts(texts, batch, spent(bound, output))
 
     def _said(self, x_P: Array, example: Example, temperature: float, uniform: float) -> str:
         """Return what is generated behind an example."""

@@ -6,12 +6,13 @@ around it is left out, because tokenizers and servers disagree about it.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
 from distributed_tuner.errors import ModelError
-from distributed_tuner.seeds import generator
+from distributed_tuner.seeds import generator, seed_of
 from distributed_tuner.values import (
     Array64,
     Batch,
@@ -90,6 +91,11 @@ def most_output(request: Request) -> int:
     return decoding_of(batch).max_new_tokens * len(batch.examples) * len(request.candidates)
 
 
+def spent(bound: Cost, output: int) -> Cost:
+    """Return what a request has cost by the cost beforehand, a bound, and the tokens that were generated."""
+    return replace(bound, tokens=bound.tokens - bound.output_tokens + output, output_tokens=output)
+
+
 def trimmed(text: str, stop: Sequence[str]) -> str:
     """Return a text up to the first of the stop strings, without white space around it."""
     places = [place for one in stop if (place := text.find(one)) >= 0]
@@ -108,6 +114,11 @@ def draws(decoding: Decoding, candidate: Candidate, uid: str) -> Array64:
     change them.
     """
     return generator(("decoding", decoding.seed, _name(candidate), uid)).random(decoding.max_new_tokens)
+
+
+def seed_for(decoding: Decoding, candidate: Candidate, uid: str) -> int:
+    """Return the seed of one answer, for engines and servers that draw by their own."""
+    return seed_of(("decoding", decoding.seed, _name(candidate), uid))
 
 
 def _name(candidate: Candidate) -> str:

@@ -20,6 +20,7 @@ from distributed_tuner.proposers.local import LocalProposer
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Array,
+    Decoding,
     Embedded,
     Point,
     Request,
@@ -50,6 +51,34 @@ def test_losses_are_the_transformers_oracles(
     assert apart(found.losses, wanted.losses) < ROUNDING
     assert np.ptp(wanted.losses) > 0.2  # the candidates differ by far more than the tolerance
     assert replace(found.cost, seconds=0) == replace(wanted.cost, seconds=0) == engine.cost(request)
+
+
+def test_greedy_texts_are_the_transformers_oracles(
+    task: Task, engine: LossOracle, transformers_oracle: Transformers
+) -> None:
+    """But for words that rounding decides; and each answer stops at its stop string."""
+    request = texts_of(mixed(task, engine.info.width, "prefix"))
+    found, wanted = engine.evaluate(request), transformers_oracle(DTYPE).evaluate(request)
+    pairs = [pair for rows in zip(found.texts, wanted.texts, strict=True) for pair in zip(*rows, strict=True)]
+    assert np.mean([ours == theirs for ours, theirs in pairs]) > 0.6
+    assert not any("\n" in text for text, _ in pairs if text is not None)
+    assert 0 < found.cost.output_tokens <= engine.cost(request).output_tokens
+    assert found.cost.tokens - found.cost.output_tokens == wanted.cost.tokens - wanted.cost.output_tokens
+
+
+def test_samples_follow_the_seed_the_candidate_and_the_example(task: Task, engine: LossOracle) -> None:
+    request = texts_of(mixed(task, engine.info.width, "prefix"), temperature=1.0)
+    together = engine.evaluate(request).texts
+    alone = [engine.evaluate(replace(request, candidates=(one,))).texts[0] for one in request.candidates[:2]]
+    same = [ours == theirs for rows in zip(together, alone, strict=False) for ours, theirs in zip(*rows, strict=True)]
+    assert np.mean(same) > 0.6
+    other = engine.evaluate(texts_of(request, temperature=1.0, seed=1)).texts
+    assert other != together
+
+
+def texts_of(request: Request, **how: Any) -> Request:
+    decoding = Decoding(**({"max_new_tokens": 8} | how))
+    return replace(request, batch=replace(request.batch, label_words=(), decoding=decoding))
 
 
 @pytest.mark.skipif(DTYPE != "bfloat16", reason="this processor has no fast bfloat16")

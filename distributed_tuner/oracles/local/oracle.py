@@ -22,7 +22,7 @@ from distributed_tuner.config.oracle import TransformersOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import answer, priced
 from distributed_tuner.oracles.checks.packing import check_packing
-from distributed_tuner.oracles.decoding import evaluation_of_texts, require_no_gradient
+from distributed_tuner.oracles.decoding import evaluation_of_texts, require_no_gradient, spent
 from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.generating import Generator
 from distributed_tuner.oracles.local.gradients import groups, logits_and_gradient, no_graph, require_white_box
@@ -142,9 +142,8 @@ class TransformersOracle:
                     self._encoder.require_text_fits(batch, candidate.text)
             answers = self._generator.answers(request, rows)
         texts = np.array(answers.texts(), dtype=object).reshape(len(request.candidates), len(batch.examples)).tolist()
-        bound, output = self._encoder.cost(request), answers.output_tokens
-        tokens = bound.tokens - bound.output_tokens + output
-        cost = replace(bound, tokens=tokens, output_tokens=output, seconds=time.perf_counter() - began)
+        cost = spent(self._encoder.cost(request), answers.output_tokens)
+        cost = replace(cost, seconds=time.perf_counter() - began)
         return evaluation_of_texts(texts, batch, priced(cost, self._config.price))
 
     # ------------------------------------------------------------------------------------------------ rows

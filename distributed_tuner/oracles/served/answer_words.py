@@ -46,7 +46,7 @@ def generated_scores(text: str, words: Sequence[str], cue: str = "", *, cut: boo
     Raises:
         Unusable: all that there is of the answer are thoughts.
     """
-    said = _said(text, cut)
+    said = without_thoughts(text, cut)
     named = named_label(said, words, cue)
     if named is None:
         return Scored(nothing_of(len(words)), {"unmatched_answers": 1}, said.strip() or "(nothing)")
@@ -67,8 +67,12 @@ def named_label(said: str, words: Sequence[str], cue: str = "") -> int | None:
     return None
 
 
-def _said(text: str, cut: bool) -> str:
-    """Return an answer without the thoughts before it."""
+def without_thoughts(text: str, cut: bool) -> str:
+    """Return an answer without the thoughts before it. ``cut``: the model had no tokens left.
+
+    Raises:
+        Unusable: all that there is of it are thoughts.
+    """
     said = THOUGHT.sub("", CHANNELS.sub("", THOUGHTS.sub("", text)))
     if THINKING.match(said) and cut:
         raise Unusable(f"{OUT_OF_TOKENS}, all of them thoughts")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from distributed_tuner.clients.openai_answers import OUT_OF_TOKENS, Refused, Unusable, Usage
 from distributed_tuner.errors import ModelError
+from distributed_tuner.oracles.served.answer_texts import Written
 from distributed_tuner.oracles.served.logprobs import Scored
 from distributed_tuner.values import Example
 
@@ -19,6 +20,11 @@ FIRST_WORDS = 40  # characters of an answer that may show that it begins with th
 UNUSABLE = (
     "set oracle.scores: generated where a server tells no probabilities, and check oracle.base_url, which ends in /v1,"
     " and oracle.api"
+)
+NO_TEXT = "check oracle.base_url, which ends in /v1, and oracle.api"
+CUT = (
+    "{} of {} answers from {} were ended by the server before their tokens were used up; they count as they are: see"
+    " its limits of output and context, or set max_new_tokens lower"
 )
 REASONS = re.compile(r"think|thought|reason|channel", re.IGNORECASE)
 LESS = (
@@ -36,7 +42,7 @@ class Forward:
     """Result of one candidate on one example. ``usage`` includes what answers before the last one took.
 
     ``unusable``: why nothing can be read from the answer. ``refused``: why there is none. ``tops``: tokens that stand
-    for no label word, with their probabilities.
+    for no label word, with their probabilities. ``written``: the text, where texts are asked for.
     """
 
     scored: Scored
@@ -44,6 +50,7 @@ class Forward:
     unusable: Unusable | None = None
     refused: Refused | None = None
     tops: Mapping[str, float] = field(default_factory=dict)
+    written: Written | None = None
 
 
 class Checks:
@@ -64,6 +71,7 @@ class Checks:
             ModelError: nothing can be read from any answer; most examples are refused, with every prompt so far.
         """
         self._require_readable(forwards)
+        early = sum(forward.written is not None and forward.written.early for forward in forwards)
         asked = [examples[i % len(examples)] for i in range(len(forwards))]
         found = [*self._refusals(asked, forwards)]
         self._require_taken(forwards)
@@ -75,6 +83,8 @@ class Checks:
         if sample:
             hint = f": {IN_WORDS}" if REASONS.search(sample[:FIRST_WORDS]) else ""
             found.append(("other_answer", f"an answer began {self._shown(sample)!r}{hint}"))
+        if early:
+            found.append(("cut_answer", CUT.format(early, len(forwards), self._where)))
         return tuple(found)
 
     def _require_readable(self, forwards: Sequence[Forward]) -> None:
@@ -85,9 +95,11 @@ class Checks:
         if out_of_tokens and self._answered:  # some prompts have a model write at length
             return
         told = " or ".join(Counter(error.reason for error in reasons))
-        advice = MORE if out_of_tokens else next((error.advice for error in reasons if error.advice), UNUSABLE)
+        texts = any(forward.written is not None for forward in forwards)
+        what, instead = ("hold a text", NO_TEXT) if texts else ("tell the label words' scores", UNUSABLE)
+        advice = MORE if out_of_tokens else next((error.advice for error in reasons if error.advice), instead)
         raise ModelError(
-            f"an answer must tell the label words' scores, but each of {len(reasons)} from {self._where} {told};"
+            f"an answer must {what}, but each of {len(reasons)} from {self._where} {told};"
             f" {advice.replace('{part}', 'oracle')}"
         )
 

@@ -18,7 +18,8 @@ from distributed_tuner.oracles.served.rate_limit import LeftAlone, Pacing, Sleep
 TOKEN_IDS = "logprob_token_ids"  # of vLLM: tell the probabilities of these tokens, whatever their rank
 NAMED_BY_ID = "return_tokens_as_token_ids"  # of vLLM: name them so that no two are mixed up
 CACHE_PROMPT = "cache_prompt"  # of llama.cpp: off, as what its cache holds changes how the rest is rounded
-EXTRAS = (frozenset({TOKEN_IDS, NAMED_BY_ID}), frozenset({CACHE_PROMPT}))  # fields that OpenAI's own API has not
+EXTRAS = (frozenset({TOKEN_IDS, NAMED_BY_ID}), frozenset({CACHE_PROMPT}), frozenset({"stop"}))
+"""Fields that OpenAI's own API has not, and stop strings, which some of its models do not take."""
 BYTES_A_LOGPROB = 512  # at most, of a token's in JSON, its bytes one by one
 BAD_REQUEST = (
     "the server takes no such request; check {part}.model, {part}.api and {part}.top_logprobs, of which OpenAI's chat"

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from distributed_tuner.clients.openai_answers import Refused, Unusable, Usage, c
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, OracleTimeout
 from distributed_tuner.oracles.base import answer, counted, priced
+from distributed_tuner.oracles.decoding import decoding_of, evaluation_of_texts, require_no_gradient
+from distributed_tuner.oracles.served.answer_texts import FAILED, REFUSED, Written, decoding_settings, written_text
 from distributed_tuner.oracles.served.answer_words import generated_scores
 from distributed_tuner.oracles.served.checks import Checks, Forward
 from distributed_tuner.oracles.served.codec import ServedCodec
@@ -38,7 +41,9 @@ from distributed_tuner.oracles.served.text_prompts import MOST_TOLD, NO_SOFT, Se
 from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.values import (
     Batch,
+    Candidate,
     Cost,
+    Decoding,
     Evaluation,
     Example,
     OracleInfo,
@@ -104,11 +109,16 @@ class OpenAIOracle:
         remarks = self._checks.remarks(request.batch.examples, forwards)
         counts = sum((Counter(forward.scored.counts) for forward in forwards), Counter[str]())
         scores = np.array([forward.scored.scores for forward in forwards], dtype=np.float32)
-        shape = (len(request.candidates), len(request.batch.examples), labels.count)
         usage = sum((forward.usage for forward in forwards), Usage())
         cost = replace(counted(request, usage.read, usage.written), seconds=time.perf_counter() - began)
         cost = priced(cost, self._config.price, cached=usage.cached)
-        found = answer(scores.reshape(shape), request.batch, cost, counts=counts)
+        shape = (len(request.candidates), len(request.batch.examples), labels.count)
+        if request.batch.question == "texts":
+            texts = iter([None if forward.written is None else forward.written.text for forward in forwards])
+            by_candidate = [[*islice(texts, shape[1])] for _ in request.candidates]
+            found = evaluation_of_texts(by_candidate, request.batch, cost, counts)
+        else:
+            found = answer(scores.reshape(shape), request.batch, cost, counts=counts)
         return replace(found, remarks=remarks, tops=summed(forward.tops for forward in forwards))
 
     def close(self) -> None:
@@ -124,6 +134,7 @@ class OpenAIOracle:
 
     def _require(self, request: Request) -> LabelTokens:
         """Check that the server can be asked; return what stands for the label words."""
+        require_no_gradient(request)
         if request.gradient:
             raise ModelError("a server gives no gradients; set oracle.kind: transformers, or use black-box searches")
         batch = request.batch
@@ -137,6 +148,7 @@ class OpenAIOracle:
         """Return every candidate on every example, candidates outermost. The first error ends them all."""
         batch, spec = request.batch, request.prompt
         output, by_phrase = self._text.answer_tokens(batch), self._text.by_phrase(batch)
+        texts = batch.question == "texts"
 
         # Requests begin in order, so that few candidates' sequences are needed at a time.
         @lru_cache(maxsize=4)
@@ -156,7 +168,11 @@ class OpenAIOracle:
                     prompt: Prompt = partial(self._words, candidate.text, example)
                 else:
                     prompt = partial(_embedded, sequences, i, j)
-                tasks.append(asyncio.create_task(self._forward(prompt, example, labels, estimate, request.fresh)))
+                if texts:
+                    forward = self._written(prompt, candidate, example, decoding_of(batch), estimate)
+                else:
+                    forward = self._forward(prompt, example, labels, estimate, request.fresh)
+                tasks.append(asyncio.create_task(forward))
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -213,6 +229,25 @@ class OpenAIOracle:
             usage += told.spent(tokens)
         return Forward(Scored(np.array(scores, dtype=np.float32)), usage)
 
+    async def _written(
+        self, prompt: Prompt, candidate: Candidate, example: Example, decoding: Decoding, estimate: Usage
+    ) -> Forward:
+        """Ask for one example's text. Cost and errors are those of ``_forward``."""
+        told, output, chat = Told(), estimate.written, self._config.api == "chat"
+        thinks = chat and self._config.max_tokens is not None
+        settings = decoding_settings(decoding, output, thinks, candidate, example)
+        try:
+            choice = await self._client.ask(prompt, settings, told, estimate.read + output)
+            if was_filtered(choice):
+                raise Refused(200, KEPT_BACK, "", "content filter", None, "")
+            found = written_text(choice, decoding, chat=chat, output=output, usage=told.usages[-1])
+            return Forward(_counts(found), told.spent(estimate), written=found)
+        except Unusable as error:
+            return Forward(_counts(FAILED), told.spent(estimate), unusable=error, written=FAILED)
+        except Refused as error:
+            self._not_taken(error)
+            return Forward(_counts(REFUSED), told.spent(estimate), refused=error, written=REFUSED)
+
     def _not_taken(self, error: Refused) -> None:
         """Count a refusal.
 
@@ -256,6 +291,10 @@ class OpenAIOracle:
 
 def _of_text(line: str) -> dict[str, Any]:
     return {"prompt": line}
+
+
+def _counts(written: Written) -> Scored:
+    return Scored(np.zeros(0, dtype=np.float32), written.counts)
 
 
 def _embedded(sequences: "Callable[[int], list[Tensor]]", candidate: int, example: int) -> dict[str, Any]:

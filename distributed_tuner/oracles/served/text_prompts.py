@@ -12,6 +12,7 @@ from typing import Any
 from distributed_tuner.config.oracle import OpenAIOracleConfig
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import counted, priced, require_label_words
+from distributed_tuner.oracles.decoding import decoding_of
 from distributed_tuner.oracles.served.logprobs import BY_ID, LabelTokens
 from distributed_tuner.oracles.tokens.encoding import TEXT_SEPARATOR, Encoder
 from distributed_tuner.oracles.tokens.vocabulary import Vocabulary, sampled
@@ -95,6 +96,8 @@ class ServedText:
             return 1
         if self._config.max_tokens is not None:
             return self._config.max_tokens
+        if batch.question == "texts":
+            return decoding_of(batch).max_new_tokens
         if self._config.scores == "logprobs":
             return 1
         return max(WRITTEN, *(len(word.encode("utf-8")) for word in batch.label_words))
@@ -228,7 +231,7 @@ class ServedText:
         """
         if prompt.length:
             self.require_soft()
-        if self._config.scores == "generated" and batch.loss != "zero_one":
+        if batch.question == "labels" and self._config.scores == "generated" and batch.loss != "zero_one":
             raise ModelError(
                 f"oracle.scores: generated tells which label is written and nothing of its probability, but task.loss"
                 f" is {batch.loss!r}; set task.loss: zero_one"

@@ -15,6 +15,7 @@ import numpy as np
 from distributed_tuner.config.oracle import VllmOracleConfig
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import answer, priced
+from distributed_tuner.oracles.decoding import decoding_of, evaluation_of_texts, seed_for, spent, stops, trimmed
 from distributed_tuner.oracles.generation import instruction_ids, require_room
 from distributed_tuner.oracles.served.prompt_embeds import SoftLines
 from distributed_tuner.oracles.served.vllm_engine import MOST_LABELS, Sequenced, VllmEngine
@@ -45,6 +46,7 @@ class VllmOracle:
         self._engine = VllmEngine(config)
         self._lines = SoftLines(config, self._engine.dtype, self._engine.context)
         lines, engine = self._lines, self._engine
+        self._stop_ids: dict[tuple[str, ...], list[int]] = {}
         self._info = OracleInfo(
             model=config.model,
             width=lines.width,
@@ -72,6 +74,8 @@ class VllmOracle:
         began = time.perf_counter()
         if request.gradient:
             raise ModelError("a vLLM engine gives no gradients; set oracle.kind: transformers")
+        if request.batch.question == "texts":
+            return self._generated(request, began)
         batch, prompt = request.batch, request.prompt
         label_ids, continuations = self._lines.answer_ids(batch), self._lines.continuations(batch)
         self._lines.require_fit(request.candidates, batch, prompt)
@@ -85,6 +89,31 @@ class VllmOracle:
         scores = np.concatenate(parts, axis=-1)
         cost = replace(self._lines.cost(request), seconds=time.perf_counter() - began)
         return answer(scores, batch, priced(cost, self._config.price))
+
+    def _generated(self, request: Request, began: float) -> Evaluation:
+        """Answer a request for texts.
+
+        The engine ends at tokens that hold a stop string; strings over the border of two are looked for here.
+        """
+        batch, decoding = request.batch, decoding_of(request.batch)
+        self._lines.require_fit(request.candidates, batch, request.prompt)
+        sequences = [one for candidate in request.candidates for one in self._sequences(candidate, request)]
+        seeds = [seed_for(decoding, one, example.uid) for one in request.candidates for example in batch.examples]
+        made = self._engine.texts(sequences, decoding, seeds, self._end_ids(decoding.stop))
+        decoded = [self._lines.tokenizer.decode(ids, skip_special_tokens=True) for ids in made]
+        texts = iter([trimmed(text, decoding.stop) for text in decoded])
+        by_candidate = [[next(texts) for _ in batch.examples] for _ in request.candidates]
+        cost = spent(self._lines.cost(request), sum(map(len, made)))
+        cost = replace(cost, seconds=time.perf_counter() - began)
+        return evaluation_of_texts(by_candidate, batch, priced(cost, self._config.price))
+
+    def _end_ids(self, stop: tuple[str, ...]) -> list[int]:
+        """Return the tokens at which a text ends for certain; found once for the same stop strings."""
+        if stop not in self._stop_ids:
+            tokenizer = self._lines.tokenizer
+            pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+            self._stop_ids[stop] = [token for token, piece in enumerate(pieces) if stops(piece, stop)]
+        return [*self._lines.end_ids, *self._stop_ids[stop]]
 
     def write(self, instruction: str, sampling: Sampling) -> Answer:
         """Answer an instruction in words, between two requests for losses.

@@ -17,7 +17,7 @@ from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.generation import TOP_P
 from distributed_tuner.oracles.local.loading import locate
 from distributed_tuner.oracles.local.machine import dtype_here
-from distributed_tuner.values import Array, Sampling
+from distributed_tuner.values import Array, Decoding, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,27 @@ class VllmEngine:
         }
         answers = self._generate(sequences, [asked[tuple(ids)] for ids in each])
         return [_told(answer.logprobs, ids) for answer, ids in zip(answers, each, strict=True)]
+
+    def texts(
+        self, sequences: Sequence[Sequenced], decoding: Decoding, seeds: Sequence[int], end_ids: Sequence[int]
+    ) -> list[list[int]]:
+        """Return the tokens that are generated behind each sequence, up to one of ``end_ids`` (the last one then).
+
+        ``seeds``: of each sequence's samples.
+        """
+        from vllm import SamplingParams
+
+        asked = [
+            SamplingParams(
+                max_tokens=decoding.max_new_tokens,
+                temperature=decoding.temperature,
+                seed=seed if decoding.temperature > 0 else None,
+                stop_token_ids=list(end_ids),
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        return [list(answer.token_ids) for answer in self._generate(sequences, asked)]
 
     def write(self, ids: list[int], sampling: Sampling, end_ids: Sequence[int]) -> list[int]:
         """Return the tokens that are written behind some others, up to one of ``end_ids`` (which is the last then)."""
