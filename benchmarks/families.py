@@ -340,7 +340,7 @@ def measure(name: str, folder: Path, **settings: Any) -> Outcome:
 
 
 def other_texts(name: str, folder: Path, tokens: int, **settings: Any) -> dict[str, int]:
-    """Return how many answers are not those of transformers' ``generate``, by layout; in words: "text".
+    """Return how many answers are not those of the plain pass, token by token, by layout; in words: "text".
 
     Raises:
         ModelError: the family does not generate.
@@ -391,10 +391,7 @@ class Plain:
 
     def texts(self, rows_L_D: Array, layout: Layout, asked: Batch, tokens: int) -> list[str]:
         """Return what a causal model generates behind a soft prompt: so many tokens, greedy, one row at a time."""
-        return [
-            self._generated(tokens, inputs_embeds=self._line(rows_L_D, layout, example)[None])
-            for example in asked.examples
-        ]
+        return [self._generated(tokens, self._line(rows_L_D, layout, example)[None]) for example in asked.examples]
 
     def texts_with_words(self, prompt: str, asked: Batch, tokens: int) -> list[str]:
         """Return the same with a prompt in words."""
@@ -402,22 +399,24 @@ class Plain:
 
         embed = self._model.get_input_embeddings()
         ids = [self._ids_with_words(prompt, example) for example in asked.examples]
-        return [self._generated(tokens, inputs_embeds=embed(torch.tensor([line]))) for line in ids]
+        return [self._generated(tokens, embed(torch.tensor([line]))) for line in ids]
 
-    def _generated(self, tokens: int, **given: Any) -> str:
+    def _generated(self, tokens: int, line_1_T_D: Any) -> str:
+        """Return the text of the likeliest tokens, each found by a pass over all before it: no cache, nothing kept."""
         import torch
 
-        (line,) = given.values()
-        seen = torch.ones(line.shape[:2], dtype=torch.long)
+        ids: list[int] = []
+        embed, ends = self._model.get_input_embeddings(), self._model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
         with torch.inference_mode():
-            made = self._model.generate(
-                **given, attention_mask=seen, max_new_tokens=tokens, do_sample=False, pad_token_id=1
-            )
-        text: str = self._tokenizer.decode(made[0], skip_special_tokens=True)
+            while len(ids) < tokens and not (ids and ids[-1] in ends):
+                ids.append(int(self._forward(line_1_T_D[0].clone(), -1).argmax()))
+                line_1_T_D = torch.cat([line_1_T_D, embed(torch.tensor([ids[-1:]]))], dim=1)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
 
     def losses_with_words(self, prompt: str, asked: Batch) -> Array64:
-        """Return the same with a prompt in words."""
+        """Return the cross-entropies with a prompt in words."""
         return self._losses(asked, lambda example: self._words(prompt, example))
 
     def _losses(self, asked: Batch, answer: Callable[[Example], Any]) -> Array64:

@@ -3,16 +3,19 @@
 The size is one for a whole pool and part of the numbers, so that it is recorded with the run and never chosen again.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from distributed_tuner.config.oracle import Tile
 from distributed_tuner.values import Batch
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CPU_MOST = 4  # candidates: larger tiles fall out of a CPU's caches
 ACCELERATOR_MOST = 8
 FREE_SHARE = 0.5  # of the free memory that a tile may take; the rest is for what else the device holds
 HIDDEN_WIDTHS = 8  # residual, normed input, queries, keys, values, attention's and layer's output, one to spare
+MOST_PADDED = 1.5  # times the tokens of rows that are decoded together that their keys and values may take
 INNER_WIDTHS = 3  # gate, up and their product
 
 
@@ -43,6 +46,14 @@ def candidate_bytes(model_config: Any, dtype_bytes: int, tokens: int) -> int:
     return (
         tokens * dtype_bytes * (HIDDEN_WIDTHS * int(model_config.hidden_size) + INNER_WIDTHS * inner_size(model_config))
     )
+
+
+def decoded_bytes(kept_numbers: int, dtype_bytes: int, tokens: int) -> int:
+    """Return the bytes of keys and values that a candidate of so many tokens keeps at most while answers are decoded.
+
+    ``kept_numbers``: of one token, over all layers. ``tokens``: of its rows with their answers.
+    """
+    return math.ceil(tokens * kept_numbers * dtype_bytes * MOST_PADDED)
 
 
 def inner_size(model_config: Any) -> int:

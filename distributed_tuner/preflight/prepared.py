@@ -14,14 +14,15 @@ from distributed_tuner.config.head import (
     WordyHeadConfig,
     reads_words,
 )
-from distributed_tuner.config.oracle import OracleConfig
+from distributed_tuner.config.oracle import OracleConfig, TransformersOracleConfig
 from distributed_tuner.config.prompt import SoftPromptConfig
 from distributed_tuner.config.space import TrialPlan
 from distributed_tuner.errors import ModelError
 from distributed_tuner.ledger.rows import ScreenRow
+from distributed_tuner.oracles.local.machine import dtype_here
 from distributed_tuner.oracles.local.model_facts import ModelFacts
 from distributed_tuner.oracles.pool_size import sized
-from distributed_tuner.oracles.tile_size import even_candidates
+from distributed_tuner.oracles.tile_size import DTYPE_BYTES, decoded_bytes, even_candidates
 from distributed_tuner.preflight.projection import Projection
 from distributed_tuner.stages.reading import fitted_on, read_by
 from distributed_tuner.stages.trial_state import Found
@@ -76,7 +77,19 @@ class Prepared:
     def notes(self) -> list[str]:
         """Warnings about how the model computes."""
         slow = next((projection.slow for projection in self.projections if projection.slow), None)
-        return [note for note in (self._text_cache_note, slow) if note]
+        return [note for note in (self._text_cache_note, self._decoding_note, slow) if note]
+
+    @property
+    def _decoding_note(self) -> str | None:
+        """Memory of answers that are decoded; None where none are, or another process has the model."""
+        oracle, tokens = self.experiment.oracle, max(one.decoded_tokens for one in self.projections)
+        if not tokens or self.facts is None or not isinstance(oracle, TransformersOracleConfig):
+            return None
+        itemsize = DTYPE_BYTES[dtype_here(oracle.device, oracle.dtype)]
+        needed = decoded_bytes(self.facts.kept_numbers, itemsize, tokens)
+        if not needed:
+            return None
+        return f"decoding keeps at most {needed / 2**20:.0f} MiB of keys and values for each candidate of a tile"
 
     @property
     def _text_cache_note(self) -> str | None:

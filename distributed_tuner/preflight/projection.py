@@ -7,6 +7,7 @@ from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.head import HeadConfig
 from distributed_tuner.config.prompt import SoftPromptConfig, started_from
 from distributed_tuner.config.stage import RestartStageConfig, ScreenStageConfig
+from distributed_tuner.oracles import tile_size
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.cost_model import Counter
 from distributed_tuner.preflight.rehearsal import Rehearsal
@@ -33,6 +34,8 @@ class Projection:
     """Maximum cost of the trial's ensemble on test, measured for the best trial of every split."""
     kept_bytes: int
     """Keys and values of train and dev texts that an oracle actor keeps for the suffix layout."""
+    decoded_tokens: int
+    """The most tokens of a candidate on a tile's examples, with answers that are generated; 0 where none are."""
     slow: str
     """Which train rows cannot share what they have in common, and why; empty where all do."""
 
@@ -71,6 +74,7 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
         _cost(test, counter, experiment),
         _cost(together, counter, experiment),
         counter.kept_bytes(task.batch("train"), prompt) + counter.kept_bytes(task.batch("dev"), prompt),
+        _decoded_tokens(longest_space.sample, longest_task, longest_space.spec, experiment, counter),
         counter.why_slow(task.batch("train"), prompt),
     )
 
@@ -78,6 +82,16 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
 def _tests(candidate: Candidate, task: Task, spec: PromptSpec, head: HeadConfig) -> list[Request]:
     """Return what scoring a prompt on test asks for."""
     return [Request((candidate,), batch, spec) for batch in reader_of(task, head).measured("test")]
+
+
+def _decoded_tokens(
+    candidate: Candidate, task: Task, spec: PromptSpec, experiment: Experiment, counter: Counter
+) -> int:
+    """Return the tokens of a candidate on the longest examples of a tile, answers included."""
+    if not task.has_targets:
+        return 0
+    batches = [tile_size.longest(task.generated_batch(split), experiment.oracle.tile.examples) for split in task.splits]
+    return max(counter.cost(Request((candidate,), batch, spec)).tokens for batch in batches)
 
 
 def _screened_tests(screen: ScreenStageConfig, task: Task, head: HeadConfig) -> list[list[Request]]:

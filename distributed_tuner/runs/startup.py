@@ -15,8 +15,10 @@ from distributed_tuner.ledger.rows import CalibrationRow, CostRow, ParityRow
 from distributed_tuner.oracles.checks.precision import LIMIT, Calibration, calibrate
 from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.tile_size import (
+    DTYPE_BYTES,
     candidate_bytes,
     choose_candidates,
+    decoded_bytes,
     longest,
     most_candidates,
     spelled,
@@ -27,8 +29,6 @@ from distributed_tuner.runs.pool import OraclePool, Statistics
 from distributed_tuner.runs.sanity_check import pass_sanity_check
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.values import Batch, Request
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 Note = Callable[[str], None]
 
@@ -155,7 +155,9 @@ def _candidate_bytes(prepared: Prepared, pool: OraclePool) -> int:
         for plan, task in zip(prepared.plans, prepared.tasks, strict=True)
     }
     tokens = max(pool.oracle.cost(Request((space.sample,), batch, space.spec)).tokens for space, batch in asked)
-    return candidate_bytes(facts, DTYPE_BYTES.get(info.dtype, 4), tokens)
+    decoded = max(projection.decoded_tokens for projection in prepared.projections)
+    itemsize = DTYPE_BYTES.get(info.dtype, 4)
+    return candidate_bytes(facts, itemsize, tokens) + decoded_bytes(facts.kept_numbers, itemsize, decoded)
 
 
 # ------------------------------------------------------------------------------------------------------- precision

@@ -14,6 +14,7 @@ from distributed_tuner.errors import ConfigError
 from distributed_tuner.oracles.tile_size import (
     candidate_bytes,
     choose_candidates,
+    decoded_bytes,
     even_candidates,
     longest,
     most_candidates,
@@ -49,6 +50,12 @@ def test_a_candidates_bytes_are_one_layers_tensors() -> None:
     assert candidate_bytes(llama, 2, 1000) == 1000 * 2 * (8 * 576 + 3 * 1536)
     assert candidate_bytes(llama, 4, 1000) == 2 * candidate_bytes(llama, 2, 1000)
     assert candidate_bytes(SimpleNamespace(hidden_size=10), 1, 1) == 8 * 10 + 3 * 40
+
+
+def test_answers_keep_the_keys_and_values_of_their_rows() -> None:
+    smollm2 = 30 * 2 * 3 * 64
+    assert decoded_bytes(smollm2, 4, 1000) == 1.5 * 1000 * smollm2 * 4
+    assert decoded_bytes(smollm2, 4, 0) == 0
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -127,7 +127,7 @@ def _compared(
     product = not trunk.masked and not trunk.head.own  # of hidden states and rows of the head
     trunk.head.own |= product
     try:
-        unlike_ids = not _alike(trunk, *(trunk.head.scores(read) for read in _text_twice(trunk, whole, encoder)))
+        unlike_ids = not alike(trunk, *(trunk.head.scores(read) for read in _text_twice(trunk, whole, encoder)))
         no_rows = _failing(soft[0], whole) if trunk.reads_ids else ""
         asks.extend([] if no_rows else soft)
         wanted = [trunk.head.scores(ask(whole)) for ask in asks]
@@ -163,13 +163,14 @@ def _differing(trunk: Trunk, way: Ways, asks: "Sequence[Ask]", wanted: "Sequence
             return f"it fails on rows that share a sequence ({_line(error)})"
         if isinstance(way, PackedRows) and trunk.mixes:
             return "some of its layers mix tokens by other means than attention"
-        if not _alike(trunk, got, scores):
+        if not alike(trunk, got, scores):
             off = float((got - scores).norm() / scores.norm())
             return f"rows that share a sequence have other scores than alone (by {off:.2g} of their spread)"
     return ""
 
 
-def _alike(trunk: Trunk, got: "Tensor", wanted: "Tensor") -> bool:
+def alike(trunk: Trunk, got: "Tensor", wanted: "Tensor") -> bool:
+    """Tell whether scores differ from what is wanted by no more than rounding in the model's dtype."""
     return near(got, wanted, TOLERANCES.get(str(trunk.dtype).removeprefix("torch."), FEW_BITS))
 
 

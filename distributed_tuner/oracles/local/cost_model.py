@@ -7,13 +7,12 @@ from distributed_tuner.config.oracle import TransformersOracleConfig, VllmOracle
 from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import priced
 from distributed_tuner.oracles.local.row_limits import every_row_whole
+from distributed_tuner.oracles.tile_size import DTYPE_BYTES
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
 
 if TYPE_CHECKING:
     from distributed_tuner.oracles.local.model_facts import CountedModel, GivenModel, ModelFacts
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class TextualCounter:

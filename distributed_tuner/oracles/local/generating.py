@@ -10,7 +10,7 @@ from distributed_tuner.oracles.local.backbone import Trunk
 from distributed_tuner.oracles.local.decoder import Answers, decode
 from distributed_tuner.oracles.local.packed_rows import PackedRows
 from distributed_tuner.oracles.local.prefill import Prefill, Read, part_of
-from distributed_tuner.oracles.local.whole_decoder import decode_whole
+from distributed_tuner.oracles.local.whole_decoder import WholeDecoder
 from distributed_tuner.oracles.tokens.encoding import Encoder
 from distributed_tuner.oracles.tokens.prompt_embeddings import PromptRows
 from distributed_tuner.values import Request, Text
@@ -29,6 +29,7 @@ class Generator:
         self._prefill = Prefill(trunk, encoder, rows, packed)
         self._tokenizer = tokenizer
         self._end_ids = trunk.end_ids or _end_ids(tokenizer)
+        self._whole = WholeDecoder(trunk, self._end_ids)
 
     def answers(self, request: Request, rows_C_L_D: "Tensor | None") -> Answers:
         """Return the answers in the order candidate * E + example.
@@ -64,7 +65,7 @@ class Generator:
         if reads:
             decode(self._trunk, reads, decoding, answers)
         if whole:
-            decode_whole(self._trunk, whole, decoding, answers, self._end_ids)
+            self._whole.decode(whole, decoding, answers)
         return answers
 
     def _uniform(self, request: Request) -> Any:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from distributed_tuner.oracles.local.attention import SharedCache, softmax
 from distributed_tuner.oracles.local.packing import Indices
+from distributed_tuner.oracles.tile_size import MOST_PADDED
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_PADDED = 1.5  # times the tokens of a block's rows that it may have places
 SHRUNK = 0.5  # share of a block's rows that go on, from which it is made smaller
 
 
