@@ -33,7 +33,7 @@ from distributed_tuner.errors import OracleError, OracleMemoryError, OracleTimeo
 from distributed_tuner.oracles.cost_model import Counter, build_counter
 from distributed_tuner.oracles.tile_size import shrunk, spelled
 from distributed_tuner.oracles.tiling import Cut, cut, merge, tile_count
-from distributed_tuner.runs.pool import Statistics
+from distributed_tuner.runs.pool import Occupancy, Statistics
 from distributed_tuner.values import (
     Answer,
     Cost,
@@ -250,6 +250,10 @@ class Dispatcher:
         current = self._counted()
         self._scheduler.statistics.events = []
         return current
+
+    async def occupancy(self) -> Occupancy:
+        """Return how the pool stands at this moment."""
+        return Occupancy(self._members.number_up, self._scheduler.busy, self._scheduler.waiting)
 
     def _counted(self) -> Statistics:
         statistics, members = self._scheduler.statistics, self._members

@@ -13,11 +13,12 @@ from actors.pool.dispatcher import DispatcherActor
 from actors.pool.supervisor import SupervisorActor
 from distributed_tuner.config.oracle import OracleConfig, Tile
 from distributed_tuner.errors import TunerError
-from distributed_tuner.runs.pool import Statistics
+from distributed_tuner.runs.pool import Occupancy, Statistics
 
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0  # for the supervisor to end the oracles; those that are left end with it
+OCCUPANCY_SECONDS = 5.0  # for the dispatcher to say how it stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,14 @@ class Pool:
             log.warning("the dispatcher does not answer: %s", error)
             return Statistics()
         return statistics
+
+    def occupancy(self) -> Occupancy | None:
+        """Return how the pool stands at this moment; None if the dispatcher does not answer soon."""
+        try:
+            occupancy: Occupancy = ray.get(self.dispatcher.occupancy.remote(), timeout=OCCUPANCY_SECONDS)
+        except RayError:
+            return None
+        return occupancy
 
     def stop(self) -> None:
         """End the actors."""

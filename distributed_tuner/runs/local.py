@@ -23,7 +23,7 @@ from distributed_tuner.oracles.wrappers.base import WrappedOracle
 from distributed_tuner.preflight.prepared import Prepared
 from distributed_tuner.proposers.base import Proposer
 from distributed_tuner.runs.observer import Observer
-from distributed_tuner.runs.pool import OraclePool, Statistics
+from distributed_tuner.runs.pool import Occupancy, OraclePool, Statistics
 from distributed_tuner.runs.recorder import Recorder
 from distributed_tuner.stages.trial import Trial
 from distributed_tuner.values import Answer, Evaluation, Request, Sampling, TokenSpace
@@ -39,11 +39,19 @@ class LocalOracle(WrappedOracle):
         super().__init__(oracle)
         self.tile = tile
         self.fresh = False
+        self.busy = False
+        """Whether it is computing."""
         self.statistics = Statistics(tile=tile, up=1, most_up=1)
         self._told: set[str] = set()
 
     def evaluate(self, request: Request, timeout: float = math.inf) -> Evaluation:
-        until = time.monotonic() + timeout
+        self.busy = True
+        try:
+            return self._evaluate(request, time.monotonic() + timeout)
+        finally:
+            self.busy = False
+
+    def _evaluate(self, request: Request, until: float) -> Evaluation:
         asked = replace(request, fresh=True) if self.fresh else request
         while True:
             cuts = cut(asked, self.tile)
@@ -102,6 +110,9 @@ class LocalPool:
         told = replace(self.oracle.statistics)
         self.oracle.statistics.events = []
         return told
+
+    def occupancy(self) -> Occupancy:
+        return Occupancy(workers=1, busy=int(self.oracle.busy), waiting=0)
 
     def stop(self) -> None:
         """Do nothing: the oracle belongs to its builder."""

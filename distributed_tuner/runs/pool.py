@@ -26,6 +26,15 @@ class Statistics:
     most_up: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """The pool at one moment: workers that answer, those that compute, tiles that wait for a worker."""
+
+    workers: int
+    busy: int
+    waiting: int
+
+
 class OraclePool(Protocol):
     """Oracles that answer as one. ``config``: what they were started with; ``oracle``: what trials hold of them."""
 
@@ -49,6 +58,10 @@ class OraclePool(Protocol):
 
     def statistics(self) -> Statistics:
         """Return what the pool has done; the events since the last call are handed over."""
+        ...
+
+    def occupancy(self) -> Occupancy | None:
+        """Return how the pool stands at this moment; None where it does not tell. May be called by any thread."""
         ...
 
     def stop(self) -> None:

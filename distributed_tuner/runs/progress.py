@@ -10,11 +10,9 @@ from rich.live import Live
 from rich.table import Table
 
 from distributed_tuner.config.space import TrialPlan
-from distributed_tuner.ledger.rows import EvalRow, EventRow, RestartRow, Row, ScreenRow, StageRow, SurveyRow
-from distributed_tuner.report import formatting
+from distributed_tuner.ledger.rows import EvalRow, Row
+from distributed_tuner.report.row_lines import row_line
 from distributed_tuner.shown import plain
-
-_SHOWN = 60  # characters of a prompt in words
 
 
 @dataclass(slots=True)
@@ -67,53 +65,17 @@ class Progress:
 
     def row(self, trial_id: str, row: Row) -> None:
         """A trial has reported a row."""
-        match row:
-            case EvalRow():
-                self.evaluation(trial_id, row)
-            case RestartRow():
-                self.restart(trial_id, row)
-            case SurveyRow():
-                self.survey(trial_id, row)
-            case ScreenRow():
-                self.screen(trial_id, row)
-            case StageRow():
-                self.stage(trial_id, row)
-            case EventRow():
-                self.note(f"{trial_id}: {formatting.one_line(row.message, 500)}")
+        if isinstance(row, EvalRow):
+            self._scored(trial_id, row)
+            if self._console.is_terminal:  # the table shows it
+                return
+        if line := row_line(row, self._metric):
+            self.note(f"{trial_id}: {line}")
 
-    def evaluation(self, trial_id: str, row: EvalRow) -> None:
-        """A trial has evaluated its recommended prompt."""
+    def _scored(self, trial_id: str, row: EvalRow) -> None:
         line = self._lines[trial_id]
         if row.selected:
             line.metric, line.loss = row.dev_metric, row.dev_loss
-        if not self._console.is_terminal:
-            mark = "  <- selected" if row.selected else ""
-            if row.selected and row.text:
-                mark += f": {formatting.one_line(row.text, 100)}"
-            self.note(
-                f"{trial_id}: {row.spent.queries:>5} queries  train loss {_number(row.train_loss)}  dev loss"
-                f" {_number(row.dev_loss)}  dev {self._metric} {_number(row.dev_metric)}{mark}"
-            )
-
-    def restart(self, trial_id: str, row: RestartRow) -> None:
-        """A restart stage has ended."""
-        self.note(f"{trial_id}: restart after {row.spent.queries} queries: {_outcome(row)}")
-
-    def survey(self, trial_id: str, row: SurveyRow) -> None:
-        """A survey has chosen a search's settings."""
-        self.note(f"{trial_id}: {formatting.survey(row)}")
-
-    def screen(self, trial_id: str, row: ScreenRow) -> None:
-        """A screen has found what the search starts from."""
-        self.note(f"{trial_id}: {formatting.screen(row)}")
-
-    def stage(self, trial_id: str, row: StageRow) -> None:
-        """A stage has ended."""
-        steps = "" if row.kind == "restart" else f"{row.steps} steps, "
-        self.note(
-            f"{trial_id}: stage {row.stage} ({row.kind}, {row.method}) ended after {steps}{row.paid.queries} queries,"
-            f" best dev {self._metric} {_number(row.dev_metric)}: {formatting.one_line(row.reason, 3 * _SHOWN)}"
-        )
 
     def update(self, trial_id: str, progress: dict[str, float]) -> None:
         """A trial has reported."""
@@ -155,28 +117,6 @@ class Progress:
                 eta,
             )
         return table
-
-
-def _outcome(row: RestartRow) -> str:
-    """Say what became of the prompt, and by which losses on the feedback examples."""
-    source_loss = next((text.loss for text in row.scored if text.source == "source_trial"), None)
-    match row.adopted:
-        case "proposal":
-            new = next((text.loss for text in row.scored if text.text == row.text and text.source == "proposal"), None)
-            to_beat = row.incumbent_loss if source_loss is None else source_loss
-            return f'adopted "{formatting.one_line(row.text, _SHOWN)}" ({_compared(new, to_beat)})'
-        case "source_trial":
-            return f"took over {row.source_trial}'s prompt ({_compared(source_loss, row.incumbent_loss)})"
-        case _:
-            return f"kept its own prompt ({formatting.one_line(row.reason, 3 * _SHOWN) or 'none was proposed'})"
-
-
-def _compared(new: float | None, old: float | None) -> str:
-    if new is None:
-        return "not scored"
-    if old is None:
-        return f"feedback loss {new:.4g}"
-    return f"feedback loss {new:.4g} {'<' if new < old else '>='} {old:.4g}"
 
 
 def _number(value: float | None) -> str:

@@ -28,6 +28,7 @@ from distributed_tuner.report.summary import summarize, write_summary
 from distributed_tuner.report.trials import best_trial, summarize_trials
 from distributed_tuner.runs.directory import RunDirectory, write_json
 from distributed_tuner.runs.final_scores import measure_bags_of_words, measure_baselines, measure_ensemble
+from distributed_tuner.runs.heartbeat import Heartbeat
 from distributed_tuner.runs.layout_race import race_layouts
 from distributed_tuner.runs.live_report import LiveReport
 from distributed_tuner.runs.members import asked_members
@@ -172,6 +173,8 @@ class Run:
             writer.write(layout)
         _write_events(started.before, writer)
         self._live_report.start()
+        heartbeat = Heartbeat(self._directory.path, pool.occupancy)
+        heartbeat.start()
         try:
             measure_baselines(self._prepared, self._directory, oracle, self._ledger, writer, self._observer)
             status = self._run_trials(pool)
@@ -187,6 +190,7 @@ class Run:
         finally:
             self._backend.over()
             self._live_report.stop()
+            heartbeat.stop()
             statistics = self._hear(pool)
             _write_events(statistics, writer, note)
             writer.write(

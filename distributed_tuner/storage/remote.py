@@ -90,6 +90,30 @@ class Remote:
             data: bytes = stream.read()
         return data
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of an object; None where there is none."""
+        from pyarrow.fs import FileType
+
+        found = self._store.get_file_info(self._at(name))
+        return int(found.size) if found.type == FileType.File else None
+
+    def part(self, name: str, start: int, most: int) -> bytes:
+        """Return at most so many bytes of an object from ``start`` on; FileNotFoundError where there is none."""
+        with self._store.open_input_file(self._at(name)) as file:
+            if start >= file.size():
+                return b""
+            file.seek(start)
+            data: bytes = file.read(most)
+        return data
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the URI, without hidden ones, sorted."""
+        from pyarrow.fs import FileSelector, FileType
+
+        infos = self._store.get_file_info(FileSelector(self._at(""), allow_not_found=True))
+        names = (info.base_name for info in infos if info.type == FileType.Directory)
+        return sorted(name for name in names if name and not name.startswith(HIDDEN))
+
     def fetch(self, name: str, path: Path) -> None:
         """Write an object to a local path, which is replaced whole."""
         path.parent.mkdir(parents=True, exist_ok=True)

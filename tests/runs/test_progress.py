@@ -34,7 +34,7 @@ def plan() -> TrialPlan:
 
 def told(row: RestartRow) -> str:
     console = Console(file=io.StringIO(), width=80)
-    Progress([plan()], "accuracy", console).restart("maao-0000", row)
+    Progress([plan()], "accuracy", console).row("maao-0000", row)
     said: str = console.file.getvalue()  # type: ignore[attr-defined]
     assert said.endswith("\n") and said.count("\n") == 1
     return said.split("] ", 1)[1].strip()
