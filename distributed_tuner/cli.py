@@ -136,6 +136,7 @@ def run(
             prepared = prepare_again(directory, given.resolve().parent)
             for line in reached(prepared.plans, prepared.root):
                 _say(one_line(f"from the run's settings, {line}", 500))
+        _say(f"to follow it on a page: {shlex.join([*_program(), 'watch', directory.name])}")
         from actors.run.experiment import run as run_experiment
 
         finished = run_experiment(prepared, directory, address=address, resume=resume, command=_command())
@@ -193,6 +194,25 @@ def report(run_dir: RunDir) -> int:
         page = write_report(directory.path)
         directory.send()
         print(f"report: {directory.shown(page)}")
+    return 0
+
+
+@command
+def watch(
+    place: Annotated[str, typer.Argument(help="Directory or URI of a run, or of a folder of runs.")],
+    port: Annotated[int, typer.Option(help="Port of the page; 0: any free one.", min=0, max=65535)] = 8970,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback are open to the network.")] = (
+        "127.0.0.1"
+    ),
+    read_only: Annotated[bool, typer.Option("--read-only", help="Show runs, and stop none.")] = False,
+) -> int:
+    """Follow runs on a page while they work; stop a run or a trial from there."""
+    from distributed_tuner.watch.server import serve
+
+    def say(address: str) -> None:
+        print(f"watching {place}; Ctrl-C ends the page, and no run\n{address}", flush=True)
+
+    serve(place, say, host=host, port=port, read_only=read_only)
     return 0
 
 

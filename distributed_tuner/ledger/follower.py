@@ -91,6 +91,11 @@ class Follower:
         return self._digest
 
     @property
+    def position(self) -> int:
+        """Bytes that are read."""
+        return self._read
+
+    @property
     def share(self) -> float:
         """Share of the file that is read, as far as the last look saw it."""
         return 1.0 if self._read >= self._size else self._read / self._size

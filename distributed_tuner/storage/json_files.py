@@ -40,6 +40,15 @@ def read_told(path: Path, kind: type[M], *, name: str = "", nan: bool = False) -
     return told(read_json(path, name=name, nan=nan), kind, name or str(path))
 
 
+def read_bytes_told(data: bytes, kind: type[M], name: str) -> M:
+    """Return what the content of a JSON file tells; raises as `read_told`."""
+    try:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise _spoiled(name, f"it is no JSON ({error})") from None
+    return told(value, kind, name)
+
+
 def told(value: Any, kind: type[M], name: str) -> M:
     """Return what a value tells that was read from the file ``name``.
 
