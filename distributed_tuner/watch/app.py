@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anyio
@@ -32,9 +33,12 @@ Stop = Callable[[str, str | None], None]
 """Asks a run, by its path or URI, to end, or one of its trials."""
 
 
-def build_app(hub: Hub, stop: Stop | None, *, token: str, cookie: str, names: list[str]) -> Starlette:
-    """Return the application. stop: None where runs may be read alone. cookie: its name, one for each server."""
-    pages = Pages(hub, stop, token, cookie)
+def build_app(
+    hub: Hub, stop: Stop | None, *, token: str, cookie: str, names: list[str], over: Event | None = None
+) -> Starlette:
+    """Return the application. stop: None where runs may be read alone. cookie: its name, one for each server. over: is
+    set when the server ends, so that open pages let it."""
+    pages = Pages(hub, stop, token, cookie, over or Event())
     files = {
         "/watch.js": (PAGE / "watch.js", "text/javascript"),
         "/charts.js": (PAGE / "charts.js", "text/javascript"),
@@ -55,11 +59,12 @@ def build_app(hub: Hub, stop: Stop | None, *, token: str, cookie: str, names: li
 class Pages:
     """Answers to requests."""
 
-    def __init__(self, hub: Hub, stop: Stop | None, token: str, cookie: str) -> None:
+    def __init__(self, hub: Hub, stop: Stop | None, token: str, cookie: str, over: Event) -> None:
         self._hub = hub
         self._stop = stop
         self._token = token
         self._cookie = cookie
+        self._over = over
         self._open = 0
 
     async def index(self, request: Request) -> Response:
@@ -111,7 +116,7 @@ class Pages:
             sent: dict[str, str] = {}
             quiet = 0.0
             yield _event("page", json.dumps({"read_only": self._stop is None}))
-            while True:
+            while not self._over.is_set():
                 for name, text in (await to_thread.run_sync(_sections, view)).items():
                     if sent.get(name) != text:
                         sent[name] = text

@@ -2,14 +2,21 @@
 
 import secrets
 import socket
+import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from distributed_tuner.errors import ConfigError
+from distributed_tuner.runs.stopping import request_stop
 from distributed_tuner.watch.hub import Hub
 from distributed_tuner.watch.places import watched_place
 
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
 HOST, PORT = "127.0.0.1", 8970
-_CLOSE_SECONDS = 1  # for open pages, when the server is ended
+_CLOSE_SECONDS = 5  # for open pages to see that the server ends
 
 
 def serve(
@@ -23,7 +30,7 @@ def serve(
         StorageError: a store cannot be reached.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401  (tells early that it is missing)
 
         from distributed_tuner.watch.app import build_app
         from distributed_tuner.watch.guard import own_names
@@ -36,12 +43,33 @@ def serve(
     with bound(host, port) as opened:
         at = opened.getsockname()[1]
         token = secrets.token_urlsafe(24)
-        app = build_app(hub, None, token=token, cookie=f"watch-{at}", names=own_names(host))
-        config = uvicorn.Config(
-            app, log_level="warning", server_header=False, timeout_graceful_shutdown=_CLOSE_SECONDS, lifespan="off"
+        over = threading.Event()
+        app = build_app(
+            hub,
+            None if read_only else request_stop,
+            token=token,
+            cookie=f"watch-{at}",
+            names=own_names(host),
+            over=over,
         )
         say(f"http://{shown_host(host)}:{at}/?token={token}")
-        uvicorn.Server(config).run(sockets=[opened])
+        server_of(app, over).run(sockets=[opened])
+
+
+def server_of(app: "Starlette", over: threading.Event) -> "uvicorn.Server":
+    """Return the server of the application; it sets ``over`` when it begins to end."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            over.set()
+            await super().shutdown(sockets)
+
+    return Server(
+        uvicorn.Config(
+            app, log_level="warning", server_header=False, timeout_graceful_shutdown=_CLOSE_SECONDS, lifespan="off"
+        )
+    )
 
 
 def bound(host: str, port: int) -> socket.socket:

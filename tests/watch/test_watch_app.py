@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ def test_the_page_holds_no_script_of_its_own_and_its_policy_allows_none(folder: 
     assert not re.search(r"<script[^>]*>[^<]|\sstyle=|\son\w+=", page.text)
     assert page.headers["x-content-type-options"] == "nosniff" and page.headers["referrer-policy"] == "no-referrer"
     for script in PAGE.glob("*.js"):
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script.read_text("utf-8"))
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script.read_text("utf-8")
+        )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def events(pages: Pages, view: Any, count: int, between: Any = lambda: None) -> 
 
 def test_a_view_sends_all_and_then_the_sections_that_change(folder: Path) -> None:
     hub = Hub(LocalPlace(folder.parent))
-    pages = Pages(hub, None, TOKEN, COOKIE)
+    pages = Pages(hub, None, TOKEN, COOKIE, threading.Event())
     found = events(pages, lambda: hub.page("mine"), 11, lambda: write(folder, step("zot-0", 2)))
     names = [name for name, _ in found]
     assert names[:9] == ["page", "head", "curves", "trials", "restarts", "answers", "warnings", "log", "trouble"]
@@ -181,13 +184,13 @@ def test_a_view_sends_all_and_then_the_sections_that_change(folder: Path) -> Non
 
 def test_what_goes_wrong_is_a_line_of_the_view(folder: Path) -> None:
     hub = Hub(LocalPlace(folder.parent))
-    found = events(Pages(hub, None, TOKEN, COOKIE), lambda: hub.page("gone"), 2)
+    found = events(Pages(hub, None, TOKEN, COOKIE, threading.Event()), lambda: hub.page("gone"), 2)
     assert found[1][0] == "trouble" and "one of the list" in found[1][1]
 
 
 def test_so_many_pages_may_be_open(folder: Path) -> None:
     browser = client(folder)
-    pages = Pages(Hub(LocalPlace(folder.parent)), None, TOKEN, COOKIE)
+    pages = Pages(Hub(LocalPlace(folder.parent)), None, TOKEN, COOKIE, threading.Event())
     pages._open = MOST_PAGES
 
     class Request:
