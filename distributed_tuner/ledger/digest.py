@@ -36,7 +36,7 @@ from distributed_tuner.ledger.rows import (
 from distributed_tuner.ledger.step_columns import TrialSteps, by_trial, cost_of
 
 R = TypeVar("R")
-CHUNK = 1 << 22
+CHUNK = 1 << 24
 """Bytes of a ledger that are read at once."""
 _SCREENED = 1_000  # more than a screen has finalists
 _SELECTED = 32  # selected evaluations of a trial that are kept, in case that the last ones are not selected again
@@ -70,7 +70,10 @@ class Selected(NamedTuple):
 
     @classmethod
     def of(cls, row: Eval) -> "Selected":
-        numbers = array("d", [math.nan if one is None else one for one in row.losses])
+        try:
+            numbers = array("d", row.losses)  # type: ignore[arg-type]
+        except TypeError:  # a lost one
+            numbers = array("d", [math.nan if one is None else one for one in row.losses])
         return cls(row.train_loss, row.dev_loss, row.dev_metric, row.score, numbers, row.text)
 
     @property
