@@ -72,7 +72,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Pa
             shot(page, out / "watch_run.png", 1560)
             page.goto(f"{address}#list")
             for run in ("zot", "bbt", "random"):
-                page.get_by_label(f"compare {run}").check()
+                page.get_by_label(f"compare {run}", exact=True).check()
             shot(page, out / "watch_list.png", 330)
             page.get_by_role("button", name="Compare").click()
             page.wait_for_selector("#plot-costs .main-svg")

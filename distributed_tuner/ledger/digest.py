@@ -3,10 +3,10 @@
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from distributed_tuner.ledger.curve import Curve
 from distributed_tuner.ledger.quick_rows import AnyRow, Eval, QuickCost, QuickEval, QuickMetrics, QuickStep, Step
@@ -70,11 +70,7 @@ class Selected(NamedTuple):
 
     @classmethod
     def of(cls, row: Eval) -> "Selected":
-        try:
-            numbers = array("d", row.losses)  # type: ignore[arg-type]
-        except TypeError:  # a lost one
-            numbers = array("d", [math.nan if one is None else one for one in row.losses])
-        return cls(row.train_loss, row.dev_loss, row.dev_metric, row.score, numbers, row.text)
+        return cls(row.train_loss, row.dev_loss, row.dev_metric, row.score, _numbers(row.losses), row.text)
 
     @property
     def losses(self) -> tuple[float | None, ...]:
@@ -177,6 +173,14 @@ class TrialDigest:
             self._spent = spent
         if row.elapsed > self.elapsed:
             self.elapsed = row.elapsed
+
+
+def _numbers(losses: Sequence[float | None]) -> "array[float]":
+    """Return losses as numbers, None as NaN."""
+    try:
+        return array("d", cast("Sequence[float]", losses))
+    except TypeError:  # there is a None
+        return array("d", [math.nan if one is None else one for one in losses])
 
 
 def _saved(row: Step) -> tuple[bool, float, float]:
