@@ -41,7 +41,7 @@ prompt: {length: 8, init: zeros}
 budget: {queries: 600}
 stages:
   - {kind: search, eval_every: 40, optimizer: OPTIMIZER}"""
-ZOT = "!grid [{kind: zot, points: 2, learning_rate: 1.0}, {kind: zot, points: 2, learning_rate: 0.2, name: slow}]"
+ZOT = "!grid [{kind: zot, points: 2, learning_rate: 0.3}, {kind: zot, points: 2, learning_rate: 0.1, name: slow}]"
 RUNS = {
     "zot": (ZOT, 0.0, ""),
     "bbt": ("{kind: cma, name: bbt, intrinsic_dim: 20, popsize: 10}", 0.0, ""),
@@ -64,7 +64,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Pa
         threading.Thread(target=work, args=(folder / LIVE, ZOT, 0.08, RESTARTS), daemon=True).start()
         with served(folder) as address:
             browser = started.chromium.launch(executable_path=chromium)
-            page = browser.new_context(viewport={"width": WIDTH, "height": 330}).new_page()
+            page = browser.new_context(viewport={"width": WIDTH, "height": 360}).new_page()
             page.set_default_timeout(1000 * PATIENCE)
             page.goto(f"{address}#run/{LIVE}")
             page.locator("#section-restarts tbody tr").nth(1).wait_for()  # it has come far enough to be shown
@@ -73,7 +73,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Pa
             page.goto(f"{address}#list")
             for run in ("zot", "bbt", "random"):
                 page.get_by_label(f"compare {run}", exact=True).check()
-            shot(page, out / "watch_list.png", 330)
+            shot(page, out / "watch_list.png", 360)
             page.get_by_role("button", name="Compare").click()
             page.wait_for_selector("#plot-costs .main-svg")
             shot(page, out / "watch_comparison.png", 1320)

@@ -33,7 +33,7 @@ from distributed_tuner.ledger.rows import (
     TrialEndRow,
     TrialRow,
 )
-from distributed_tuner.ledger.step_columns import TrialSteps, by_trial, cost_of
+from distributed_tuner.ledger.step_columns import TrialSteps, by_trial, cost_of, span_of
 
 R = TypeVar("R")
 CHUNK = 1 << 24
@@ -311,8 +311,7 @@ class Digest:
     def _add_steps(self, steps: list[QuickStep]) -> None:
         if not steps:
             return
-        times = [row.time for row in steps]
-        self._sessions.add_paid(min(times), max(times), cost_of(steps))
+        self._sessions.add_paid(*span_of(steps), cost_of(steps))
         for one in by_trial(steps):
             self._trial(one.trial_id).add_steps(one)
 

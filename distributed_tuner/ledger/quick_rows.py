@@ -4,7 +4,7 @@ The same fields within the same bounds. What does not fit is left to `ROW`, whic
 what is wrong with the rest.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -54,10 +54,9 @@ class QuickMetrics(msgspec.Struct, frozen=True, gc=False):
         return raced, self.queries_saved or 0.0, self.forwards_saved or 0.0
 
 
-class QuickStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class QuickStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="type", tag="step"):
     """A step, as in `StepRow`."""
 
-    type: Literal["step"]
     time: _Moment
     trial_id: str
     stage: _Count
@@ -71,10 +70,9 @@ class QuickStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     metrics: QuickMetrics = QuickMetrics()
 
 
-class QuickEval(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class QuickEval(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="type", tag="evaluation"):
     """An evaluation, as in `EvalRow`."""
 
-    type: Literal["evaluation", "look"]
     time: _Moment
     trial_id: str
     stage: _Count
@@ -97,19 +95,6 @@ Step: TypeAlias = StepRow | QuickStep
 Eval: TypeAlias = EvalRow | QuickEval
 AnyRow: TypeAlias = Row | QuickStep | QuickEval
 
-_STEP, _EVAL = msgspec.json.Decoder(QuickStep), msgspec.json.Decoder(QuickEval)
-_WHERE = 64  # the bytes of a line in which its writer has put time and type
-
-
-def quick_row(line: bytes) -> QuickStep | QuickEval | None:
-    """Return the row that ``line`` holds; None where it is of another kind, or is no row."""
-    if line.find(b'"type":"step"', 0, _WHERE) >= 0:
-        decoder: msgspec.json.Decoder[QuickStep] | msgspec.json.Decoder[QuickEval] = _STEP
-    elif line.find(b'"type":"evaluation"', 0, _WHERE) >= 0 or line.find(b'"type":"look"', 0, _WHERE) >= 0:
-        decoder = _EVAL
-    else:
-        return None
-    try:
-        return decoder.decode(line)
-    except msgspec.MsgspecError:
-        return None
+QUICK: msgspec.json.Decoder[QuickStep | QuickEval] = msgspec.json.Decoder(QuickStep | QuickEval)
+"""Reads one line: ``QUICK.decode(line)``; raises msgspec.MsgspecError for rows of other kinds, and where a rule is
+broken."""

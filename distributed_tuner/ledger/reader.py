@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import MsgspecError
 from pydantic import ValidationError
 
 from distributed_tuner import __version__
 from distributed_tuner.errors import LedgerError
-from distributed_tuner.ledger.quick_rows import AnyRow, QuickCost, QuickEval, QuickStep, quick_row
+from distributed_tuner.ledger.quick_rows import QUICK, AnyRow, QuickCost, QuickEval, QuickStep
 from distributed_tuner.ledger.rows import (
     ROW,
     CalibrationRow,
@@ -186,26 +187,34 @@ class RowFeed:
             LedgerError: a line is not a row.
         """
         for line in self._lines(data):
+            self._number += 1
             yield self._row(line)
 
     def quick_rows(self, data: bytes) -> list[AnyRow]:
-        """Return the rows that ``data`` ends, steps and evaluations as `quick_row` parses them.
+        """Return the rows that ``data`` ends, steps and evaluations as `QUICK` parses them.
 
         Raises:
             LedgerError: a line is not a row.
         """
-        return [quick_row(line) or self._row(line) for line in self._lines(data)]
+        decode, rows, before = QUICK.decode, list[AnyRow](), self._number
+        for line in self._lines(data):
+            try:
+                rows.append(decode(line))
+            except MsgspecError:
+                self._number = before + len(rows) + 1
+                rows.append(self._row(line))
+        self._number = before + len(rows)
+        return rows
 
-    def _lines(self, data: bytes) -> Iterator[bytes]:
+    def _lines(self, data: bytes) -> list[bytes]:
+        """Return the lines that ``data`` ends."""
         *lines, rest = data.split(b"\n")
         if not lines:
             self._torn.append(rest)
-            return
+            return []
         lines[0] = b"".join((*self._torn, lines[0]))
         self._torn = [rest] if rest else []
-        for line in lines:
-            self._number += 1
-            yield line
+        return lines
 
     def rest(self) -> Iterator[Row]:
         """Yield the row whose newline is missing, if it is a whole one; one that a crash cut short is warned of."""

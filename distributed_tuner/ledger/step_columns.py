@@ -47,6 +47,12 @@ def by_trial(steps: Sequence[QuickStep]) -> Iterator[TrialSteps]:
         yield TrialSteps(name, curve[start:stop], steps[of], seconds, float(low), float(high))
 
 
+def span_of(steps: Sequence[QuickStep]) -> tuple[float, float]:
+    """Return the times of the first and the last of the steps."""
+    times = _column([row.time for row in steps])
+    return float(times.min()), float(times.max())
+
+
 def cost_of(steps: Sequence[QuickStep]) -> CostRow:
     """Return what the steps have cost together."""
     costs = [row.cost for row in steps]

@@ -38,7 +38,7 @@ def run_page(seen: Seen) -> dict[str, Any]:
         "restarts": [_restart(row) for row in reversed(story.last_restarts)],
         "answers": [_answer(row) for row in reversed(story.last_answers)],
         "warnings": _warnings(seen, story),
-        "log": [line._asdict() for line in reversed(story.lines)],
+        "log": [line._asdict() for line in reversed(story.lines(seen.config.metric))],
     }
 
 

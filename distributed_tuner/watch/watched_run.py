@@ -138,7 +138,6 @@ class WatchedRun:
 
     def _begin(self) -> Story:
         self._story = Story()
-        self._story.metric = self._config.metric
         return self._story
 
     def _follow(self, seconds: float, size: int | None) -> None:
@@ -147,7 +146,6 @@ class WatchedRun:
             self._problem = self._refusal
             return
         self._refused_at = None
-        self._story.metric = self._config.metric
         try:
             self._follower.catch_up(seconds)
         except LedgerError as error:

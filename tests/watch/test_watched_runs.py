@@ -168,8 +168,9 @@ def test_of_a_long_ledger_a_page_hears_how_much_is_read(tmp_path: Path) -> None:
 def test_a_story_keeps_the_latest_lines(tmp_path: Path) -> None:
     story = Story()
     story.extend([*begun("zot-0"), *(noted(str(number)) for number in range(LINES + 5)), evaluation("zot-0", 1, 0.5)])
-    assert len(story.lines) == LINES
-    assert story.lines[-1].text.startswith("2 queries  train loss 0.5000") and story.lines[-2].text == str(LINES + 4)
+    lines = story.lines("accuracy")
+    assert len(lines) == LINES and lines[-2].text == str(LINES + 4)
+    assert lines[-1].text == "2 queries  train loss 0.5000  dev loss 0.5000  dev accuracy 0.5000  <- selected"
 
 
 def test_new_runs_are_seen_and_those_that_are_gone_are_forgotten(tmp_path: Path) -> None:

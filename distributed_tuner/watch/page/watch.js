@@ -71,7 +71,7 @@ function showList(runs) {
   const rows = runs.map(run => el("tr", {},
     cell(el("input", {type: "checkbox", "aria-label": `compare ${run.title}`, "data-key": `choose ${run.run}`, checked: chosen.has(run.run),
       onchange: event => { event.target.checked ? chosen.add(run.run) : chosen.delete(run.run); nameComparison(); }})),
-    cell([link(runHash(run.run), run.title), el("span", {class: "soft place"}, run.run)], "text name"),
+    cell([link(runHash(run.run), run.title), run.run === run.title ? null : el("span", {class: "soft place"}, run.run)], "text name"),
     cell([badge(run.state, run.state_words), run.problem ? el("span", {class: "problem"}, run.problem) : null], "text"),
     cell(measured(run.dev)), cell(measured(run.test)), cell(bar(run.share)), cell(run.left || "—"), cell(run.queries), cell(run.usd),
     cell(run.trials, "text")));
@@ -177,7 +177,7 @@ function showLog(lines) {
 
 // ------------------------------------------------------------------------------------------------ several runs
 function showCompared(runs) {
-  const rows = runs.map(run => el("tr", {}, cell([link(runHash(run.run), run.title), el("span", {class: "soft place"}, run.run)], "text name"), cell(badge(run.state, run.state_words), "text"),
+  const rows = runs.map(run => el("tr", {}, cell([link(runHash(run.run), run.title), run.run === run.title ? null : el("span", {class: "soft place"}, run.run)], "text name"), cell(badge(run.state, run.state_words), "text"),
     cell(measured(run.dev)), cell(measured(run.test)), cell(run.queries), cell(run.forwards), cell(run.tokens), cell(run.usd), cell(run.wall), cell(run.busy)));
   const heads = [{title: "Run", text: true}, {title: "State", text: true}, {title: "Dev"}, {title: "Test"}, {title: "Queries"}, {title: "Forwards"}, {title: "Tokens"},
     {title: "Cost"}, {title: "Wall clock"}, {title: "Oracle time"}];
