@@ -13,7 +13,9 @@ from distributed_tuner.ledger.rows import Score
 from distributed_tuner.report import figure_data, figures, formatting, lineage_figure, tables
 from distributed_tuner.report.answers import answers
 from distributed_tuner.report.lineage import lineage_data
+from distributed_tuner.report.plotly_script import packed_plotly
 from distributed_tuner.report.restarts import restarts
+from distributed_tuner.report.shown_trials import IN_TABLE
 from distributed_tuner.report.summary import summarize, write_summary
 from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.storage.files import write_text
@@ -142,7 +144,6 @@ def render(
     """Return the page. ``prompt`` is ``best/prompt.json``, empty when the run has none. ``as_of``: the moment of the
     numbers of a run that is working."""
     import jinja2
-    from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -162,6 +163,7 @@ def render(
         methods=tables.method_lines(summary),
         trial_columns=tables.trial_columns(summary),
         trials=tables.trial_lines(summary),
+        trials_left_out=max(0, len(summary["trials"]) - IN_TABLE),
         costs=tables.cost_lines(summary, config),
         totals=summary["totals"],
         duration=formatting.duration,
@@ -170,7 +172,7 @@ def render(
         restarts=restarts(digest, summary),
         answers=answers(digest, summary),
         plot_json=_script_json({plot.id: json.loads(plot.figure.to_json()) for plot in drawn}),
-        plotly_js=get_plotlyjs() if drawn else "",
+        plotly=packed_plotly() if drawn else "",
         prompt=prompt,
         tokens=prompt.tokens,
         best_files=_best_files(run_dir),
@@ -263,6 +265,12 @@ def _lineage(digest: Digest, summary: Mapping[str, Any]) -> Plot | None:
         "One line a trial. It changes its colour where the trial went on from another prompt: a proposal begins a new"
         " colour, a source trial's prompt brings its own. Grey is a trial's own start that no other took over."
     )
+    if data.left_out:
+        metric = formatting.MetricWords(summary["best"]["metric"])
+        said += (
+            f" The {len(data.lanes)} trials with the best dev {metric.name} are shown; the ledger has"
+            f" {data.left_out:,} more."
+        )
     if data.arrows:
         said += " Arrows lead from the trial whose settings were taken over, solid where its prompt was as well."
     return Plot("lineage", "Whose prompt each trial went on with", said, lineage_figure.lineage_figure(data))

@@ -11,6 +11,7 @@ from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.ledger.rows import RestartRow
 from distributed_tuner.report import formatting
 from distributed_tuner.report.restarts import best_proposal, loss_of
+from distributed_tuner.report.shown_trials import IN_LINEAGE, shown_trials
 
 
 class Stretch(NamedTuple):
@@ -47,16 +48,18 @@ class Arrow(NamedTuple):
 
 
 class Lineages(NamedTuple):
-    """The picture: one lane a trial."""
+    """The picture: one lane a trial. ``left_out``: trials that have none."""
 
     lanes: tuple[str, ...]
     stretches: tuple[Stretch, ...]
     marks: tuple[Mark, ...]
     arrows: tuple[Arrow, ...]
+    left_out: int = 0
 
 
 def lineage_data(digest: Digest, summary: Mapping[str, Any]) -> Lineages:
-    """Gather the lineages of the trials that restarted or were taken after, in the order of the summary."""
+    """Gather the lineages of the trials that restarted or were taken after, in the order of the summary; of very
+    many those with the best dev metric."""
     known = {trial["trial_id"] for trial in summary["trials"]}
     rows = [row for row in digest.restarts if row.trial_id in known]
     rows.sort(key=lambda row: (row.time, row.trial_id, row.stage))
@@ -82,13 +85,20 @@ def lineage_data(digest: Digest, summary: Mapping[str, Any]) -> Lineages:
             )
     stretches += [(name, since[name], max(end, since[name]), current[name]) for name, end in spent.items()]
     numbers = _numbers([(name, lineage) for name, _, _, lineage in stretches])
+    involved = [trial for trial in summary["trials"] if trial["trial_id"] in spent]
+    shown = {trial["trial_id"]: None for trial in shown_trials(involved, summary["best"]["trial_id"], IN_LINEAGE)}
     return Lineages(
-        lanes=tuple(spent),
-        stretches=tuple(Stretch(name, start, stop, numbers.get(one)) for name, start, stop, one in stretches),
-        marks=tuple(
-            Mark(row.trial_id, row.spent.queries, row.adopted, numbers.get(one), _lines(row)) for row, one in marks
+        lanes=tuple(shown),
+        stretches=tuple(
+            Stretch(name, start, stop, numbers.get(one)) for name, start, stop, one in stretches if name in shown
         ),
-        arrows=tuple(arrows),
+        marks=tuple(
+            Mark(row.trial_id, row.spent.queries, row.adopted, numbers.get(one), _lines(row))
+            for row, one in marks
+            if row.trial_id in shown
+        ),
+        arrows=tuple(arrow for arrow in arrows if arrow.trial_id in shown and arrow.source_trial in shown),
+        left_out=len(spent) - len(shown),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from distributed_tuner.ledger.digest import Digest
 from distributed_tuner.report import formatting, significance
+from distributed_tuner.report.shown_trials import IN_TABLE, shown_trials
 from distributed_tuner.runs.recorded_config import Recorded, RecordedBudget
 
 
@@ -210,10 +211,10 @@ def trial_columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def trial_lines(summary: Mapping[str, Any]) -> list[TrialLine]:
-    """Return the trials in their order; cells follow `trial_columns`."""
+    """Return the trials in their order, of very many those with the best dev metric; cells follow `trial_columns`."""
     metric = formatting.MetricWords(summary["best"]["metric"])
-    raced = _raced(summary)
-    return [_trial_line(trial, metric, summary["best"]["trial_id"], raced) for trial in summary["trials"]]
+    raced, best = _raced(summary), summary["best"]["trial_id"]
+    return [_trial_line(trial, metric, best, raced) for trial in shown_trials(summary["trials"], best, IN_TABLE)]
 
 
 def cost_lines(summary: Mapping[str, Any], config: Recorded) -> list[CostLine]:

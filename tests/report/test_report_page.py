@@ -1,3 +1,5 @@
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -9,7 +11,8 @@ from pages import Page
 from distributed_tuner.errors import RunDirectoryError
 from distributed_tuner.ledger import EvalRow, LedgerWriter, StepRow, digest, read
 from distributed_tuner.ledger.rows import DATA_WARNING, ROW, EventRow
-from distributed_tuner.report import figure_data, figures, summarize, tables, write_report
+from distributed_tuner.report import figure_data, figures, html, summarize, tables, write_report
+from distributed_tuner.report.shown_trials import shown_trials
 from distributed_tuner.runs.recorded_config import Recorded
 
 
@@ -29,7 +32,8 @@ def test_the_page_loads_nothing_and_carries_plotly_once(reported: Path, page: Pa
     assert page.loads == []
     assert {"link", "iframe", "img", "object", "embed"}.isdisjoint(page.tags)
     assert not re.search(r"url\(|@import", "".join(page.styles))
-    assert sum("plotly.js v" in script[:200] for script in page.scripts) == 1
+    packed = [script for script in page.scripts if len(script) > 1_000_000]
+    assert len(packed) == 1 and b"plotly.js v" in gzip.decompress(base64.b64decode(packed[0]))[:200]
     assert "default-src 'none'" in (reported / "report.html").read_text(encoding="utf-8")
 
 
@@ -179,3 +183,26 @@ def test_costs_stand_beside_their_limits(run_dir: Path) -> None:
     lines = {line.kind: line for line in tables.cost_lines(summary, config)}
     assert (lines["Queries"].limit, lines["Queries"].most, lines["Queries"].measurement) == ("2,000", "1,998", "14")
     assert lines["Tokens"].limit == "none" and lines["US dollars"].limit == "$0.01"
+
+
+def test_of_very_many_trials_the_best_are_shown_and_the_rest_are_counted(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    for module in (html, tables):
+        monkeypatch.setattr(module, "IN_TABLE", 2)
+    write_report(run_dir)
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    told = Page(run_dir / "report.html").text
+    left = len(summary["trials"]) - 2
+    assert f"The 2 trials with the best dev accuracy are shown; {left} more are in summary.json" in told
+    shown = [line.cells[0].text for line in tables.trial_lines(summary)]
+    assert summary["best"]["trial_id"] in shown and len(shown) == 2
+
+
+def test_the_trials_that_are_shown_are_the_best_and_keep_their_order() -> None:
+    trials = [
+        {"trial_id": name, "dev_metric": metric} for name, metric in zip("abcd", (0.5, None, 0.9, 0.7), strict=True)
+    ]
+    assert [one["trial_id"] for one in shown_trials(trials, "b", 3)] == ["b", "c", "d"]
+    assert shown_trials(trials, None, 9) == trials

@@ -11,7 +11,7 @@ from restart_runs import HOSTILE, TEXTS, cost, exchange, given_up, population, r
 
 from distributed_tuner.ledger import EvalRow, LedgerWriter, Row, TrialRow
 from distributed_tuner.ledger.digest import Digest
-from distributed_tuner.report import figure_data, summarize, tables, write_report
+from distributed_tuner.report import figure_data, lineage, summarize, tables, write_report
 from distributed_tuner.report.lineage import Arrow, Lineages, lineage_data
 from distributed_tuner.report.lineage_figure import colour_of, lineage_figure
 from distributed_tuner.report.restarts import Restarts, restarts
@@ -143,6 +143,18 @@ def test_every_restart_stage_of_a_run_has_its_mark_in_its_lane(size: int) -> Non
     for lane in data.lanes:  # stretches of a lane follow each other without a gap
         mine = [stretch for stretch in data.stretches if stretch.trial_id == lane]
         assert mine[0].start == 0 and [one.stop for one in mine[:-1]] == [one.start for one in mine[1:]]
+
+
+def test_of_very_many_lanes_the_best_are_drawn_and_the_rest_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Digest(population(16, 4))
+    whole = lineage_data(ledger, summarize(ledger, CONFIG))
+    monkeypatch.setattr(lineage, "IN_LINEAGE", 5)
+    data = lineage_data(ledger, summarize(ledger, CONFIG))
+    assert len(data.lanes) == 5 and data.left_out == 11 and whole.left_out == 0
+    assert set(data.lanes) < set(whole.lanes) and set(data.stretches) < set(whole.stretches)
+    assert {mark.trial_id for mark in data.marks} == set(data.lanes)
+    assert {name for arrow in data.arrows for name in (arrow.source_trial, arrow.trial_id)} <= set(data.lanes)
+    lineage_figure(data)
 
 
 def test_colours_differ_beyond_the_palette() -> None:
