@@ -34,9 +34,9 @@ from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import Batch, Candidate, Latent, Point, Projection, Request
 
 WORDS = 1600
-OTHERS = 7  # prompts around the one whose head is fitted
+OTHERS = 3  # prompts around the one whose head is fitted
 ALPHA = 0.3  # of BBT, as in search_spaces/heads.yaml
-FITS = ("its own answers", "its own and the others'", "the others' alone", "its own, to eight times the rows")
+FITS = ("its own answers", "its own and the others'", "the others' alone", "its own, to four times the rows")
 
 
 def around(width: int, length: int) -> list[Candidate]:
@@ -48,7 +48,7 @@ def around(width: int, length: int) -> list[Candidate]:
 
 
 def accuracies(task: Task, wide: Task, oracle: LossOracle) -> list[float]:
-    """Return what heads of ``FITS`` reach on test. ``wide``: the same task with eight times the rows in train."""
+    """Return what heads of ``FITS`` reach on test. ``wide``: the same task with four times the rows in train."""
     config = SoftPromptConfig(length=16, init="text", layout="prefix")
     candidates, spec = around(oracle.info.width, config.length), prompt_spec(config, task)
 
@@ -90,7 +90,7 @@ def main(
     data: Annotated[Path, typer.Argument(help="Folder with a folder for each task, of train.jsonl and test.jsonl.")],
     names: Annotated[str, typer.Option("--tasks", help="Those of benchmarks.heads.")] = "sst2,agnews",
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0,1,2",
-    shots: Annotated[int, typer.Option(help="Rows a class; eight times as many are drawn for comparison.")] = 16,
+    shots: Annotated[int, typer.Option(help="Rows a class; four times as many are drawn for comparison.")] = 16,
     test_limit: Annotated[int, typer.Option(help="Test rows.")] = 400,
     threads: Annotated[int, typer.Option(help="Threads of the model.")] = 1,
 ) -> None:
@@ -103,7 +103,7 @@ def main(
         for split in map(int, splits.split(",")):
             task = task_of(name, data, split, shots, test_limit)
             words = codec_of(oracle).answer_words(task.batch("train", [0]), WORDS)
-            wide = task_of(name, data, split, 8 * shots, test_limit)
+            wide = task_of(name, data, split, (OTHERS + 1) * shots, test_limit)
             found.append(accuracies(replace(task, answer_words=words), replace(wide, answer_words=words), oracle))
         for fit, each in zip(FITS, zip(*found, strict=True), strict=True):
             rows.append([name, fit, f"{statistics.fmean(each):.3f}", " ".join(f"{one:.3f}" for one in each)])

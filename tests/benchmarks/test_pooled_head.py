@@ -35,10 +35,10 @@ def test_each_fit_has_its_own_rows(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / "sst2" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = (" a", " b", " c", " d")
-    task, wide = (replace(task_of("sst2", tmp_path, 0, shots, 60), answer_words=words) for shots in (2, 16))
-    assert (len(task.train), len(wide.train)) == (4, 32)
+    task, wide = (replace(task_of("sst2", tmp_path, 0, shots, 60), answer_words=words) for shots in (2, 8))
+    assert (len(task.train), len(wide.train)) == (4, 16)
     oracle: Any = Shifting()
     found = dict(zip(FITS, accuracies(task, wide, oracle), strict=True))
-    assert found["its own answers"] == found["its own, to eight times the rows"] == 1.0
+    assert found["its own answers"] == found["its own, to four times the rows"] == 1.0
     assert found["the others' alone"] == 0.0
     assert found["its own and the others'"] < 0.5, f"{OTHERS} say otherwise"
