@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 import yaml
@@ -219,6 +220,7 @@ PLAIN |= {
     "instructions",
     "label",
     "label_words",
+    "target",
     "explore",
 }  # words, columns, labels, paths of settings
 
@@ -229,6 +231,15 @@ def test_every_setting_that_takes_any_text_is_marked_or_known_to_name_nothing() 
     assert {"model", "base_url", "api_key_env", "python", "cache", "train", "ledger"} <= {n for n, m in found if m}
 
 
+def _members(annotation: Any) -> list[Any]:
+    """Return a type, or the members of a union."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) not in (Union, UnionType):
+        return [annotation]
+    return [one for part in get_args(annotation) for one in _members(part)]
+
+
 def _texts(kind: Any, seen: set[Any]) -> Any:
     """Yield the settings below a class of them that take any text, and whether they are marked."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -236,7 +247,7 @@ def _texts(kind: Any, seen: set[Any]) -> Any:
             return
         seen.add(kind)
         for name, field in kind.model_fields.items():
-            if field.annotation is str or str in get_args(field.annotation):
+            if any(one is str or str in get_args(one) for one in _members(field.annotation)):
                 yield name, any(isinstance(mark, Names) for mark in field.metadata)
             yield from _texts(field.annotation, seen)
     for part in get_args(kind):
