@@ -221,6 +221,7 @@ PLAIN |= {
     "label",
     "label_words",
     "target",
+    "answer_words",
     "explore",
 }  # words, columns, labels, paths of settings
 
