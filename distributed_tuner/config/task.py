@@ -218,7 +218,9 @@ class ExtractTaskConfig(OwnTaskConfig):
     template: str = "Message: {text}\nProduct: {target}"
     description: str | None = "Write the name of the product that a message to a shop wants something done about"
     manual_prompt: str | None = (
-        "Which product is the customer's message about? Answer with the name of the product only."
+        "Which product is the customer's message about? Answer with the name of the product only.\n\n"
+        "Message: The socks fit, thank you. The slippers, however, are two left ones, could you swap them?\n"
+        "Product: slippers\n"
     )
     decoding: DecodingConfig = DecodingConfig(max_new_tokens=8)
 
