@@ -97,7 +97,10 @@ def is_right(text: str | None, target: str) -> bool:
 
 
 def marked(text: str, target: str) -> tuple[Piece, ...]:
-    """Return an answer word by word against its target, with the words that it lacks where they belong."""
+    """Return an answer word by word against its target, with the words that it lacks where they belong.
+
+    An answer that shares no word with its target is wrong as a whole.
+    """
     ours, wanted = text.split(), target.split()
     pieces: list[Piece] = []
     for kind, a, b, c, d in SequenceMatcher(None, ours, wanted, autojunk=False).get_opcodes():
@@ -105,7 +108,8 @@ def marked(text: str, target: str) -> tuple[Piece, ...]:
             pieces += _piece(ours[a:b], "same")
         else:
             pieces += [*_piece(ours[a:b], "wrong"), *_piece(wanted[c:d], "missing")]
-    return tuple(pieces)
+    shares = any(piece.mark == "same" for piece in pieces)
+    return tuple(piece for piece in pieces if shares or piece.mark != "missing")
 
 
 def _piece(words: Sequence[str], mark: Mark) -> list[Piece]:

@@ -64,6 +64,7 @@ def test_changed_answers_come_first_and_all_are_counted() -> None:
 def test_an_answer_is_marked_word_by_word() -> None:
     assert marked("the desk lamp", "desk lamp") == (Piece("the", "wrong"), Piece("desk lamp", "same"))
     assert marked("lamp", "desk lamp") == (Piece("desk", "missing"), Piece("lamp", "same"))
+    assert marked("a mug", "desk lamp") == (Piece("a mug", "wrong"),)
     assert marked("a red cup", "a blue cup") == (
         Piece("a", "same"),
         Piece("red", "wrong"),
