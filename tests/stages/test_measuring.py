@@ -33,7 +33,8 @@ def test_inputs_are_kept_where_asked_for_and_failed_answers_stay_none() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
     task = {"kind": "extract", "shots": 8, "test_limit": 20}
-    settings = {"significance": None, "objective": "likelihood"}
+    search = {"kind": "search", "optimizer": {"kind": "random_search"}}
+    settings = {"significance": None, "objective": "likelihood", "stages": [search]}
     tune(Analytic(), task, budget=60, progress=False, settings=settings, out=out)
     return out
 
