@@ -15,10 +15,11 @@ from distributed_tuner.oracles.cost_model import Counter
 from distributed_tuner.prompts.spec import NO_ROWS
 from distributed_tuner.stages.reading import WORDS_TOLD
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.tasks.templates import Template
+from distributed_tuner.tasks.templates import LABEL_WORD, TARGET, Template
 from distributed_tuner.values import Batch, Split
 
 CUES = ("\nLabel:{label_word}", "\nAnswer:{label_word}", " All in all:{label_word}")
+TARGET_CUES = ("\nAnswer:{target}", "\nOutput:{target}")
 
 
 def templates_tried(experiment: Experiment) -> tuple[str, ...]:
@@ -26,7 +27,8 @@ def templates_tried(experiment: Experiment) -> tuple[str, ...]:
     screen = experiment.screen
     if screen is None:
         return ()
-    neutral = CUES if screen.patterns and not isinstance(experiment.schedule, PopulationScheduleConfig) else ()
+    cues = TARGET_CUES if getattr(experiment.task, "target", None) else CUES
+    neutral = cues if screen.patterns and not isinstance(experiment.schedule, PopulationScheduleConfig) else ()
     return (*screen.templates, *neutral)
 
 
@@ -39,8 +41,8 @@ def with_wordings(task: Task, experiment: Experiment, counter: Counter) -> Task:
     """
     if experiment.screen is None:
         return task
-    verbalizers = _verbalizers(task, experiment, counter)
-    own = Template.parse(task.template, experiment.task.model_family)
+    verbalizers = () if task.has_targets else _verbalizers(task, experiment, counter)
+    own = Template.parse(task.template, experiment.task.model_family, TARGET if task.has_targets else LABEL_WORD)
     given = {own.other(source, experiment.task.model_family).source for source in experiment.screen.templates}
     others = []
     for other in task.others:

@@ -1,16 +1,20 @@
 """Asking a proposer on behalf of a stage: what it may still spend, what its answers cost, and the rows that tell it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from distributed_tuner.config.proposer import ProposerConfig
 from distributed_tuner.ledger.rows import ExchangeRow
 from distributed_tuner.proposers.base import Proposer
-from distributed_tuner.proposers.instruction import Briefing
+from distributed_tuner.proposers.instruction import Briefing, Failure
 from distributed_tuner.proposers.propose import Exchange, Proposed, propose
 from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.trial_memory import Memory
+from distributed_tuner.tasks.base import Task
+from distributed_tuner.tasks.text_metrics import TextMetrics
+from distributed_tuner.values import Evaluation, Example
 
+FAILURES = 4  # that a proposer is shown
 SCREEN = "screen"  # in place of a stage's number, in the key of a request
 
 
@@ -44,6 +48,13 @@ def ask(
     memory.usd += sum(exchange.usd for exchange in proposed.exchanges)
     names = accounting.names | {"proposer": proposer.label, "screen": screen}
     return proposed, [_row(exchange, names, too_long) for exchange in proposed.exchanges]
+
+
+def failures_of(task: Task, answer: Evaluation, examples: Sequence[Example]) -> tuple[Failure, ...]:
+    """Return some of what was generated with one prompt and is not right, the worst first."""
+    texts = answer.texts[0]
+    places = TextMetrics(task.text_metrics).worst(texts, examples, FAILURES)
+    return tuple(Failure(examples[i].text, texts[i], examples[i].target) for i in places)
 
 
 def _row(exchange: Exchange, names: dict[str, Any], too_long: Callable[[str], bool]) -> ExchangeRow:

@@ -6,7 +6,7 @@ code."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from distributed_tuner.proposers.instruction import Briefing
 from distributed_tuner.stages.accounting import Accounting
 from distributed_tuner.stages.exploit import Exploit
 from distributed_tuner.stages.prompt_space import PromptSpace, words_of
-from distributed_tuner.stages.proposing import ask
+from distributed_tuner.stages.proposing import ask, failures_of
 from distributed_tuner.stages.selection import Selected
 from distributed_tuner.stages.stage import Stage
 from distributed_tuner.stages.trajectory import Trajectory
@@ -200,9 +200,10 @@ class RestartStage(Stage):
             self._problem = "the proposer was given up before"
             return []
         pool = memory.pool if self._exploit is None else (*self._exploit.pool, *memory.pool)
+        briefing, generated = self._with_failures(self._briefing(pool))
         proposed, rows = ask(
             self._proposer,
-            self._briefing(pool),
+            briefing,
             accounting=self._accounting,
             memory=memory,
             settings=settings,
@@ -211,7 +212,23 @@ class RestartStage(Stage):
             too_long=lambda text: self._space.is_too_long(self._model, text),
         )
         self._proposals = proposed.texts[: 1 if self._config.reproduce_paper else self._config.proposals]
-        return [*rows, *self._judged(proposed.problem), *self._too_long(rows)]
+        return [*generated, *rows, *self._judged(proposed.problem), *self._too_long(rows)]
+
+    def _with_failures(self, briefing: Briefing) -> tuple[Briefing, list[Row]]:
+        """Have the best prompt that is shown answer the feedback examples, and add what it gets wrong, of a task with
+        targets and where the budget allows it."""
+        if not self._task.has_targets or not briefing.examples:
+            return briefing, []
+        text, loss, _ = briefing.examples[-1]
+        batch = self._task.generated_batch("feedback")
+        try:
+            answer = self._oracle.evaluate(self._request([self._prompt_of(text)], batch))
+        except BudgetExhausted:
+            return briefing, []
+        metric = scores_of(self._task, answer, batch)[self._task.metric]
+        scored = [ScoredText(text=text, source="trajectory", loss=loss, metric=metric)]
+        row = FeedbackRow(**self._accounting.names, texts=scored, **self._accounting.of(answer.cost))
+        return replace(briefing, failures=failures_of(self._task, answer, batch.examples)), [row]
 
     def _briefing(self, pool: Sequence[PooledText]) -> Briefing:
         stage = self._accounting.stage

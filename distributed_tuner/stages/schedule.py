@@ -151,6 +151,8 @@ class StageSchedule:
             return self._cost(5 + (3 if population else 0), self._task.batch("dev")) + evaluation
         batch = self._task.batch("feedback")
         texts = max(1, config.trajectory)
+        if self._task.has_targets:  # what the best of them gets wrong
+            evaluation = evaluation + self._cost(1, self._task.generated_batch("feedback"))
         return self._cost(texts, batch) + self._cost(1 + population + config.proposals, batch) + evaluation
 
     def _step_cost(self, config: TunedStageConfig) -> Cost:

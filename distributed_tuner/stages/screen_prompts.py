@@ -15,16 +15,25 @@ PROPOSED_WORDS = 30  # that an instruction of a proposer may have
 
 def instructions(config: ScreenStageConfig, task: Task) -> list[str]:
     """Return the instructions that are tried, each once: the manual prompt, the user's, and neutral patterns."""
-    words = [word.strip() for word in task.label_words]
-    listed = f"{', '.join(words[:-1])} or {words[-1]}"
-    patterns = [
-        "",
-        f"Classify the text as {listed}.",
-        f"{task.description[:1].upper()}{task.description[1:]}: {listed}.",
-        f"Read the text and answer with one word: {listed}.",
-        f"Which of these fits the text best: {listed}?",
-        f"Each text below is labelled {listed}.",
-    ]
+    described = f"{task.description[:1].upper()}{task.description[1:]}"
+    if task.has_targets:
+        patterns = [
+            "",
+            f"{described}.",
+            "Read the text and write the answer alone, without an explanation.",
+            "Each text below is followed by the right answer.",
+        ]
+    else:
+        words = [word.strip() for word in task.label_words]
+        listed = f"{', '.join(words[:-1])} or {words[-1]}"
+        patterns = [
+            "",
+            f"Classify the text as {listed}.",
+            f"{described}: {listed}.",
+            f"Read the text and answer with one word: {listed}.",
+            f"Which of these fits the text best: {listed}?",
+            f"Each text below is labelled {listed}.",
+        ]
     tried = [task.manual_prompt, *config.instructions, *(patterns if config.patterns else ())]
     return list(dict.fromkeys(tried))
 
@@ -50,8 +59,9 @@ def drawn(task: Task, number: int, key: Key) -> tuple[int, ...]:
 
 
 def demonstrated(instruction: str, examples: Sequence[Example], task: Task) -> str:
-    """Return an instruction with examples and their labels behind it, as the model reads them."""
-    shown = [f"{e.text}{e.cue}{task.label_words[e.label]}{e.tail}" for e in examples]
+    """Return an instruction with examples and their answers behind it, as the model reads them."""
+    answers = [e.target if task.has_targets else task.label_words[e.label] for e in examples]
+    shown = [f"{e.text}{e.cue}{answer}{e.tail}" for e, answer in zip(examples, answers, strict=True)]
     return "\n\n".join([*([instruction] if instruction else []), *shown]) + "\n"
 
 

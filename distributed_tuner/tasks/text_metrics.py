@@ -90,6 +90,13 @@ class TextMetrics:
         ]
         return 1.0 - pseudo_values(self.first(texts, examples).value, np.array(without))
 
+    def worst(self, texts: Sequence[str | None], examples: Sequence[Example], most: int) -> list[int]:
+        """Return places of at most so many rows whose texts are not right, the worst first: by the metric that selects,
+        or by their words where that is of whole sets."""
+        name = self._names[0] if self.first_is_of_rows else "token_f1"
+        values = self._of_rows(name, texts, examples)
+        return [int(i) for i in np.argsort(values, kind="stable") if values[i] < 1][:most]
+
     # ------------------------------------------------------------------------------------------------ parts
     def _of_rows(self, name: str, texts: Sequence[str | None], examples: Sequence[Example]) -> Array64:
         pairs = zip(texts, examples, strict=True)
