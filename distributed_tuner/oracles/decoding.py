@@ -44,11 +44,16 @@ def decoding_of(batch: Batch) -> Decoding:
 
 
 def require_scores(batch: Batch, why: str) -> None:
-    """Check that no texts are asked for, of an oracle that cannot generate any. ``why``: the reason, as a clause.
+    """Check that labels are asked for, of an oracle that tells nothing else. ``why``: the reason, as a clause.
 
     Raises:
-        ModelError: they are.
+        ModelError: likelihoods of targets or texts are.
     """
+    if batch.question == "targets":
+        raise ModelError(
+            f"likelihoods of the task's targets are asked for, but {why}; set oracle.kind: transformers (with a causal"
+            " model) or vllm, or objective: metric where it can generate"
+        )
     if batch.question == "texts":
         raise ModelError(
             f"answers of the task's examples are generated, but {why}; set oracle.kind: transformers (with a causal"

@@ -19,7 +19,8 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 class TaskSuite:
     """Tests of one task. part: its class. settings: what it is made with. wording: the rest of its search space.
 
-    wording has ``text``, ``label``, ``template`` and ``label_words``, and ``shots`` where 16 of a label are too many.
+    wording has ``text``, ``label``, ``template`` and ``label_words`` (or ``text``, ``target`` and ``template``), and
+    ``shots`` where 16 of a label are too many.
     """
 
     part: ClassVar[type[TaskSource]]
@@ -37,15 +38,16 @@ class TaskSuite:
     def test_train_and_dev_have_the_shots_and_share_no_row(self, config: CustomTaskConfig) -> None:
         task = tasks.build(config, Path())
         for split in (task.train, task.dev):
-            assert len(split) == config.shots * len(task.label_words)
+            assert len(split) == config.shots * max(1, len(task.label_words))
         assert not {example.uid for example in task.train} & {example.uid for example in task.dev}
 
     def test_every_split_has_every_label_and_text(self, config: CustomTaskConfig) -> None:
         task = tasks.build(config, Path())
         for split in SPLITS:
             examples = task.examples(split)
-            assert {example.label for example in examples} == set(range(len(task.label_words)))
+            assert {example.label for example in examples} == set(range(max(1, len(task.label_words))))
             assert all(example.text.strip() for example in examples)
+            assert all(bool(example.target.strip()) == task.has_targets for example in examples)
 
     def test_another_split_seed_draws_other_rows(self, config: CustomTaskConfig) -> None:
         other = config.model_copy(update={"split_seed": config.split_seed + 1})

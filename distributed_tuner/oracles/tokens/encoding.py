@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from distributed_tuner.errors import ModelError, TaskError
 from distributed_tuner.oracles.base import GRADIENT_QUERIES, counted
-from distributed_tuner.oracles.decoding import most_output, require_scores
+from distributed_tuner.oracles.decoding import most_output
 from distributed_tuner.oracles.tokens.answer_encoding import AnswerEncoder, Tokenizer
 from distributed_tuner.oracles.tokens.continuations import Tree
 from distributed_tuner.values import Batch, Cost, Example, Layout, PromptSpec, Request, Text
@@ -75,7 +75,7 @@ class Encoder(AnswerEncoder):
             TaskError: the text holds a mask token of its own.
             ModelError: the tokenizer has none.
         """
-        self.require_labels_of_masked(batch)
+        self.require_generates(batch)
         if self._tokenizer.mask_token is None:
             raise ModelError(
                 "a model that fills in masks needs a tokenizer with a mask token, but this one has none; use the"
@@ -194,7 +194,7 @@ class Encoder(AnswerEncoder):
         """Return queries, forwards and tokens of a request. Tokens: prompt and text of every forward, and the most
         that may be generated."""
         batch = request.batch
-        self._require_generates(batch)
+        self.require_generates(batch)
         rows = len(batch.examples)
         soft = sum(self.lengths(batch, request.prompt.layout)) + rows * request.prompt.length
         tokens = 0
@@ -208,7 +208,7 @@ class Encoder(AnswerEncoder):
         Raises:
             TaskError: text and cue of an example are empty.
         """
-        self._require_generates(batch)
+        self.require_generates(batch)
         for example in batch.examples:
             with _named(example):
                 answered = self.masked or self.line(example, False)
@@ -268,15 +268,6 @@ class Encoder(AnswerEncoder):
                 f" and {lengths[longest]} tokens of example {batch.examples[longest].uid!r}{behind} make {total}"
                 f"{_answered(output)}; shorten prompt.length, or drop the long rows from the data{_fewer(output)}"
             )
-
-    def _require_generates(self, batch: Batch) -> None:
-        """Check that a masked model is not asked for texts.
-
-        Raises:
-            ModelError: it is.
-        """
-        if self.masked:
-            require_scores(batch, "a masked model fills in one mask and continues no text")
 
 
 def _new_tokens(batch: Batch) -> int:
