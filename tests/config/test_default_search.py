@@ -27,8 +27,9 @@ def test_what_a_space_says_stays() -> None:
     given = {"stages": [{"kind": "search"}], "budget": {"queries": 500}}
     assert with_default_search(given) == given
     assert with_default_search({"ensemble": None})["ensemble"] is None
-    targets = {"task": {"kind": "file", "target": "answer"}}
-    assert with_default_search(targets) == targets, "there are no labels to screen by"
+    for task in ({"kind": "file", "target": "answer"}, {"kind": "extract"}, {"kind": "given", "metric": ["chrf"]}):
+        assert with_default_search({"task": task}) == {"task": task}, "of tasks with targets it was not measured"
+    assert "stages" in with_default_search({"task": {"kind": "given", "label_words": {"0": " no", "1": " yes"}}})
 
 
 @pytest.mark.parametrize("prompt", ["soft", "text"])
