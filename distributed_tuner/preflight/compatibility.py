@@ -29,7 +29,7 @@ from distributed_tuner.tasks.text_metrics import ROW_METRICS
 
 EXPLORED = re.compile(r"stages\.\d+\.optimizer\.(settings\.)?\w+")
 SERVED = ("openai", "aiolimiter", "purgatory")  # the extra "openai"
-GENERATING = ("transformers", "analytic", "given", "custom")
+GENERATING = ("transformers", "vllm", "openai", "analytic", "given", "custom")
 SIZES = ("intrinsic_dim", "popsize", "num_workers", "words")  # of an optimizer's state, which a restart may keep
 
 

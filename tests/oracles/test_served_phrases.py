@@ -29,7 +29,7 @@ Make = Callable[..., OpenAIOracle]
 def repeated(asked: Asked, begin: str = "", written: str = " and") -> Reply:
     """Return what vLLM's server answers with ``echo``: the words of the prompt as tokens, each as likely as it is
     long, the first without."""
-    tokens = [*([begin] if begin else []), *re.findall(r"\s?\S+", asked.prompt), written]
+    tokens = [*([begin] if begin else []), *re.findall(r"\s?\S+|\n", asked.prompt), written]
     values = [None, *(-0.5 * len(token) for token in tokens[1:])]
     told = {"tokens": tokens, "token_logprobs": values, "top_logprobs": [None] * len(tokens)}
     choice = {"index": 0, "finish_reason": "length", "text": asked.prompt + written, "logprobs": told}

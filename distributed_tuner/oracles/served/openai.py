@@ -13,7 +13,7 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -40,12 +40,12 @@ from distributed_tuner.oracles.served.rate_limit import Sleep
 from distributed_tuner.oracles.served.text_prompts import MOST_TOLD, NO_SOFT, ServedText, Source
 from distributed_tuner.oracles.tiling import summed
 from distributed_tuner.values import (
-    Batch,
     Candidate,
     Cost,
     Decoding,
     Evaluation,
     Example,
+    LabelRule,
     OracleInfo,
     Request,
     Text,
@@ -112,7 +112,7 @@ class OpenAIOracle:
         usage = sum((forward.usage for forward in forwards), Usage())
         cost = replace(counted(request, usage.read, usage.written), seconds=time.perf_counter() - began)
         cost = priced(cost, self._config.price, cached=usage.cached)
-        shape = (len(request.candidates), len(request.batch.examples), labels.count)
+        shape = (len(request.candidates), len(request.batch.examples), -1)
         if request.batch.question == "texts":
             texts = iter([None if forward.written is None else forward.written.text for forward in forwards])
             by_candidate = [[*islice(texts, shape[1])] for _ in request.candidates]
@@ -162,7 +162,8 @@ class OpenAIOracle:
                 if by_phrase:
                     assert isinstance(candidate, Text), "soft ones are refused before"
                     line = self._text.prompt(candidate.text, example)
-                    tasks.append(asyncio.create_task(self._phrases(line, batch, labels, estimate)))
+                    asked = self._phrases(line, self._text.phrases(batch, example), self._text.rule(batch), estimate)
+                    tasks.append(asyncio.create_task(asked))
                     continue
                 if isinstance(candidate, Text):
                     prompt: Prompt = partial(self._words, candidate.text, example)
@@ -210,22 +211,23 @@ class OpenAIOracle:
             self._not_taken(error)
             return Forward(refused(labels.count), told.spent(estimate), refused=error)
 
-    async def _phrases(self, line: str, batch: Batch, labels: LabelTokens, estimate: Usage) -> Forward:
-        """Ask for every label phrase behind a line, one after the other, so that a server's cache has the line."""
+    async def _phrases(self, line: str, phrases: Sequence[str], rule: LabelRule, estimate: Usage) -> Forward:
+        """Ask for every label phrase behind a line, or for a target, one after the other, so that a server's cache has
+        the line."""
         usage, scores = Usage(), []
-        for phrase in labels.words:
+        for phrase in phrases:
             told = Told()
             tokens = Usage(estimate.read + self._text.phrase_tokens(phrase), 0, estimate.written)
             try:
                 prompt: Prompt = partial(_of_text, line + phrase)
                 choice = await self._client.ask(prompt, ECHO, told, tokens.read + tokens.written)
-                scores.append(phrase_score(choice, line, phrase, batch.label_rule))
+                scores.append(phrase_score(choice, line, phrase, rule))
             except Unusable as error:
                 spent = usage + told.spent(tokens)
-                return Forward(failed(labels.count, unusable_answers=1), spent, unusable=error)
+                return Forward(failed(len(phrases), unusable_answers=1), spent, unusable=error)
             except Refused as error:
                 self._not_taken(error)
-                return Forward(refused(labels.count), usage + told.spent(tokens), refused=error)
+                return Forward(refused(len(phrases)), usage + told.spent(tokens), refused=error)
             usage += told.spent(tokens)
         return Forward(Scored(np.array(scores, dtype=np.float32)), usage)
 

@@ -16,7 +16,7 @@ from distributed_tuner.oracles.decoding import decoding_of
 from distributed_tuner.oracles.served.logprobs import BY_ID, LabelTokens
 from distributed_tuner.oracles.tokens.encoding import TEXT_SEPARATOR, Encoder
 from distributed_tuner.oracles.tokens.vocabulary import Vocabulary, sampled
-from distributed_tuner.values import Batch, Candidate, Cost, Example, PromptSpec, Request, Text, TokenSpace
+from distributed_tuner.values import Batch, Candidate, Cost, Example, LabelRule, PromptSpec, Request, Text, TokenSpace
 
 UNKNOWN_CONTEXT = 2**31  # tokens; the server knows better
 SPECIAL_TOKENS = 8  # that a server may add to a prompt
@@ -110,18 +110,28 @@ class ServedText:
         output = self.answer_tokens(batch) * rows * times
         read = sum(self.tokens(c, e, request.prompt) for c in request.candidates for e in batch.examples) * times
         if self.by_phrase(batch):
-            read += rows * sum(map(self.phrase_tokens, batch.label_words))
+            phrases = [phrase for example in batch.examples for phrase in self.phrases(batch, example)]
+            read += len(request.candidates) * sum(map(self.phrase_tokens, phrases))
         return priced(counted(request, read, output), self._config.price)
 
     # ------------------------------------------------------------------------------------------------ label phrases
     def by_phrase(self, batch: Batch) -> bool:
-        """Tell whether each label word has a request of its own, which tells of all its tokens (phrases.py).
+        """Tell whether each label word, or each target, has a request of its own, which tells of all its tokens
+        (phrases.py).
 
-        Those of one token have not, where the tokenizer says so.
+        Label words of one token have not, where the tokenizer says so.
 
         Raises:
             ModelError: they would have, but a chat's server cannot be asked so.
         """
+        if batch.question == "targets":
+            if self._chat or self._config.scores == "generated":
+                what = "a chat" if self._chat else "a server with scores: generated"
+                raise ModelError(
+                    f"{what} tells no log-probabilities of texts that it is given, as objective: likelihood needs them;"
+                    " set objective: metric, or oracle.api: completions of a server that repeats its prompt (echo)"
+                )
+            return True
         if batch.label_rule not in ("sum", "mean") or self._config.scores == "generated" or not batch.label_words:
             return False
         words = [word.strip() if self._chat else word for word in batch.label_words]
@@ -137,10 +147,23 @@ class ServedText:
 
     def requests(self, batch: Batch) -> int:
         """Return how many requests a candidate on an example takes."""
-        return len(batch.label_words) if self.by_phrase(batch) else 1
+        return batch.scores if self.by_phrase(batch) else 1
+
+    def phrases(self, batch: Batch, example: Example) -> tuple[str, ...]:
+        """Return what is asked for behind an example, one request each: the label words, or its target."""
+        if batch.question == "targets":
+            return (example.target,)
+        return tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
+
+    @staticmethod
+    def rule(batch: Batch) -> LabelRule:
+        """Return how the log-probabilities of a phrase's tokens become its score."""
+        if batch.question == "targets":
+            return "mean" if batch.per == "token" else "sum"
+        return batch.label_rule
 
     def phrase_tokens(self, word: str) -> int:
-        """Return the tokens of a label word, or the most that it can have where the tokenizer is not known."""
+        """Return the tokens of a label word or a target; the most that it can have where the tokenizer is not known."""
         if self._tokenizer is None:
             return len(word.encode("utf-8", "surrogatepass"))
         return len(self._labels.ids(word, False))
@@ -159,6 +182,8 @@ class ServedText:
                 " end it with {label_word}"
             )
         words = tuple(word.strip() for word in batch.label_words) if self._chat else batch.label_words
+        if batch.question != "labels":
+            return LabelTokens(words)
         if self.by_phrase(batch):
             require_label_words(batch)
             if self._tokenizer is None:
@@ -237,7 +262,13 @@ class ServedText:
                 f" is {batch.loss!r}; set task.loss: zero_one"
             )
         labels = self.label_tokens(batch)
-        if prompt.length and self.by_phrase(batch):
+        by_phrase = self.by_phrase(batch)
+        if prompt.length and by_phrase and batch.question == "targets":
+            raise ModelError(
+                "a server tells no log-probabilities of texts behind embeddings, as soft prompts with objective:"
+                " likelihood need them; set prompt.kind: text, objective: metric, or oracle.kind: vllm"
+            )
+        if prompt.length and by_phrase:
             raise ModelError(
                 "a server tells no log-probabilities of words behind embeddings, as soft prompts with label words of"
                 " several tokens need them; set prompt.kind: text, task.label_rule: first, or oracle.kind: vllm"
@@ -254,7 +285,8 @@ class ServedText:
             self._encoder.require_fit(batch, prompt)
         for text in texts or ("",):
             longest = max((self.tokens(Text(text), example, prompt) for example in batch.examples), default=0)
-            phrase = max(map(self.phrase_tokens, batch.label_words)) if self.by_phrase(batch) else 0
+            phrases = [one for example in batch.examples for one in self.phrases(batch, example)] if by_phrase else []
+            phrase = max(map(self.phrase_tokens, phrases), default=0)
             if longest + phrase + self.answer_tokens(batch) > self.context:
                 raise ModelError(
                     f"prompt and text must fit into the model's context of {self.context} tokens, but the text prompt"

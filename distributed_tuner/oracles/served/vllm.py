@@ -83,7 +83,9 @@ class VllmOracle:
         shape = (len(request.candidates), len(batch.examples), -1)
         parts = []
         if continuations is not None:
-            parts.append(self._log_likelihoods(sequences, continuations, mean=batch.label_rule == "mean"))
+            of_targets = batch.question == "targets"
+            mean = batch.per == "token" if of_targets else batch.label_rule == "mean"
+            parts.append(self._log_likelihoods(sequences, continuations, mean))
         if label_ids:
             parts.append(self._engine.log_probabilities(sequences, label_ids).reshape(shape))
         scores = np.concatenate(parts, axis=-1)
