@@ -6,8 +6,8 @@ data. A checkout that is linked (``pip install -e``) stays what it is.
 """
 
 import re
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -19,10 +19,6 @@ IMPORT = re.compile(r"^(\s*(?:from|import) )actors\b", re.MULTILINE)
 
 class BuildPy(build_py):
     """Writes ``from actors.pool import`` as ``from distributed_tuner.actors.pool import``."""
-
-    def run(self) -> None:
-        shutil.rmtree(self.build_lib, ignore_errors=True)  # modules that have moved since the last build
-        super().run()
 
     def build_module(self, module: str, module_file: str, package: str) -> object:
         built = super().build_module(module, module_file, package)
@@ -38,4 +34,6 @@ if "editable_wheel" in sys.argv:
     setup(packages=own + remote)
 else:
     folders = {f"{CORE}.{name}": name.replace(".", "/") for name in remote} | {f"{CORE}.search_spaces": "search_spaces"}
-    setup(packages=[*own, *folders], package_dir=folders, cmdclass={"build_py": BuildPy})
+    with tempfile.TemporaryDirectory() as build:  # and not build/ in the checkout, which keeps modules that have moved
+        options = {"build": {"build_base": build}}
+        setup(packages=[*own, *folders], package_dir=folders, cmdclass={"build_py": BuildPy}, options=options)

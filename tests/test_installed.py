@@ -46,6 +46,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     done(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ".", cwd=source)
     (built,) = folder.glob("*.whl")
+    assert not (source / "build").exists()
     return built
 
 
