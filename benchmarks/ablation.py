@@ -1,4 +1,4 @@
-"""Does the LLM help? Search alone, an LLM alone, restarts from random texts, and the two alternating, at equal queries.
+"""Ablation of MaaO: search alone, LLM alone, restarts from random texts, search with an LLM, at equal queries.
 
     python -m benchmarks.ablation sst2 DATA --out runs/ablation   # runs the arms, prints the table
     python -m benchmarks.ablation sst2 DATA --out runs/ablation   # again: of the runs that are there

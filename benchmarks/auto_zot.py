@@ -1,4 +1,4 @@
-"""Does measuring ZOT's settings spare the search for them? ``auto`` beside the paper's defaults and its grid.
+"""ZOT with measured settings (``auto``), compared with the paper's defaults and with its grid of settings.
 
     python -m benchmarks.auto_zot DATA --out runs/auto_zot      # DATA/sst2, DATA/agnews, DATA/rte
     python -m benchmarks.auto_zot DATA --out runs/auto_zot      # again: of the runs that are there

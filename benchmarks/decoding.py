@@ -1,4 +1,4 @@
-"""Answers that are generated: tokens a second of the oracle over those of transformers' ``generate``, by turns.
+"""Throughput of generated answers: tokens a second of the oracle and of transformers' ``generate``, in turns.
 
     python -m benchmarks.decoding [--rounds N] [--threads N] [--model NAME] [--json FILE]
 

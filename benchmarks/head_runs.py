@@ -1,4 +1,4 @@
-"""What a search adds to an untuned prompt with a head: whole runs of search_spaces/heads.yaml, split by split.
+"""Gain of a search over an untuned prompt with a head: whole runs of search_spaces/heads.yaml, split by split.
 
     python -m benchmarks.head_runs DATA --tasks sst2,agnews,demo --out runs/head_runs
     python -m benchmarks.head_runs DATA --tasks sst2 --variant screen --queries 60 --out runs/screens

@@ -1,4 +1,4 @@
-"""What reading the answer is worth: an untuned instruction, its answers read by each head. Tables of docs/results.md.
+"""Gain of heads without a search: answers to an untuned instruction, read by each head. Tables of docs/results.md.
 
     python -m benchmarks.heads DATA --json runs/heads.json          # DATA/sst2 and DATA/agnews: train.jsonl, test.jsonl
     python -m benchmarks.heads DATA --tasks demo --test-limit 100   # seconds; the demo task needs no DATA

@@ -1,4 +1,4 @@
-"""What heads read from a server that lists its likeliest tokens alone: the untuned instruction of `benchmarks.heads`.
+"""Heads on a server that lists only its likeliest tokens: the untuned instruction of `benchmarks.heads`.
 
     python -m benchmarks.listed DATA --test-limit 300 --json runs/listed.json   # DATA/sst2, DATA/agnews
     python -m benchmarks.listed DATA --tasks demo                               # the demo task needs no DATA

@@ -1,4 +1,4 @@
-"""How long a grown queue waits for a machine: an elastic pool on a cluster whose autoscaler brings nodes.
+"""Wait for a new machine when the queue grows: an elastic pool on a cluster whose autoscaler adds nodes.
 
 Nodes are raylets on this machine, which start at once; a cloud's machine takes its minutes on top. What is measured is
 everything else: the pool asks for an actor, Ray's autoscaler (looking every second) sees it waiting and brings a node,

@@ -1,4 +1,4 @@
-"""What dispatcher and Ray add to a query: the same request to an oracle in this process and through a pool of one.
+"""Overhead of dispatcher and Ray for one query: the same request to an oracle in this process and to a pool of one.
 
 The oracle is the analytic one, which takes as long in either place; both are asked in turns.
 """

@@ -1,4 +1,4 @@
-"""How far one dispatcher carries: throughput of emulated GPUs, what a query costs beside its device, what it weighs.
+"""Limits of one dispatcher: throughput with emulated GPUs, overhead of a query, memory.
 
     python -m benchmarks.scaling --json runs/scaling.json       # everything: about ten minutes on 2 quiet cores
     python -m benchmarks.scaling --quick                        # a few rows: under a minute

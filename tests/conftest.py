@@ -1,5 +1,5 @@
-"""What several suites share: the one Ray cluster of a test run, which tests load a language model, and which of the
-model architectures stand for others."""
+"""Fixtures of several suites: the one Ray cluster of a test run, tests that load a language model, and the model
+architectures that stand for others."""
 
 import logging
 import os

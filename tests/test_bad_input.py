@@ -1,4 +1,4 @@
-"""What a person meets who got something wrong: one line, the right exit status, and nothing done."""
+"""Bad input to the command line: one line, the right exit status, and nothing done."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What `ray job submit --working-dir .` takes along: packed here by Ray's own code, with nothing started."""
+"""Upload of `ray job submit --working-dir .`: packed here by Ray's own code, with nothing started."""
 
 import zipfile
 from pathlib import Path

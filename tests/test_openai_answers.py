@@ -1,4 +1,4 @@
-"""What comes back from servers: completions and their usage, what is none, and refusals in all wrappings."""
+"""Answers of servers: completions and their usage, invalid ones, and refusals in all wrappings."""
 
 import json
 from typing import Any

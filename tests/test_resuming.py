@@ -1,4 +1,4 @@
-"""What a resumed run takes from its config.json, what it refuses there, and what it is told was edited since."""
+"""Resumed runs: settings from config.json, what is refused there, and edits since the first start."""
 
 import json
 from collections.abc import Callable

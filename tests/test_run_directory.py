@@ -1,4 +1,4 @@
-"""Where runs lie: places that cannot be had, what is left of a run that never began, and directories of strangers."""
+"""Run directories: places that cannot be used, leftovers of runs that never began, and other people's folders."""
 
 import os
 import stat

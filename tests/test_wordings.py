@@ -1,4 +1,4 @@
-"""What a screen may try beside instructions, as far as a model's tokens allow it."""
+"""Wordings that a screen tries in addition to instructions, as far as a model's tokens allow."""
 
 import json
 import math

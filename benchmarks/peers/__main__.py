@@ -1,4 +1,4 @@
-"""What people would take instead: other packages' prompt optimizers, on the same model, rows and budget.
+"""Comparison with other packages' prompt optimizers, on the same model, rows and budget.
 
     python3 -m venv .venv-peers && .venv-peers/bin/pip install -r benchmarks/peers/requirements.txt
     python -m benchmarks.peers DATA --tasks demo,sst2 --peers untuned,peft,capo,gepa,mipro --queries 500

@@ -1,4 +1,4 @@
-"""What a peer is given, and what it gives back: two JSON files. The standard library alone: peers live elsewhere."""
+"""Job of a peer and its result, as two JSON files. Standard library only: peers run in other environments."""
 
 import json
 import sys

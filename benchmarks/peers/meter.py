@@ -1,4 +1,4 @@
-"""What a peer spends, and the caps on it. Whoever asks beyond a cap is refused, and pays nothing."""
+"""Meter of a peer's spending, with caps. A request beyond a cap is refused and costs nothing."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What a shipped prompt is worth: read by its label words, and by this project's head. No search, nothing tuned."""
+"""Scores of a peer's prompt: read by its label words, and by this project's head. Nothing is searched or tuned."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is kept of a study's jobs in its folder: rows that are done, and how a trial stands that is not.
+"""Files of a study's jobs: rows that are done, and the state of trials that are not.
 
 A job's files name what they follow from. Where that has changed, what is there is of another job and is not taken up.
 """

@@ -1,4 +1,4 @@
-"""From a study to jobs: what is run to which budgets, and what goes on from where a smaller budget has ended."""
+"""Jobs of a study: which trial runs to which budgets, and which one continues from a smaller budget."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""What a study's YAML may say."""
+"""Settings of a study, as its YAML has them."""
 
 import re
 from collections.abc import Iterable, Mapping

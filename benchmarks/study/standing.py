@@ -1,4 +1,4 @@
-"""What a study's rows come to: means over splits with intervals, and how methods stand to each other.
+"""Results of a study: means over splits with intervals, and comparisons of methods.
 
 Tasks are what they are; what is drawn anew is the split, and with it the search's own randomness. So intervals are of
 means over these tasks, and their spread is that of the splits within each task, taken together over tasks (Student's t

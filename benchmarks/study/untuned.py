@@ -1,4 +1,4 @@
-"""What nothing has tuned: the manual prompt as it is and read by a head, and a bag of words without a model."""
+"""Untuned baselines: the manual prompt as it is and with a head, and a bag of words without a model."""
 
 import math
 from collections.abc import Sequence

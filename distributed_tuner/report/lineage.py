@@ -1,4 +1,4 @@
-"""With whose prompt each trial went on after its restarts: numbers for a picture. Drawing is `lineage_figure`'s.
+"""Lineages of prompts over restarts: numbers for a picture, which `lineage_figure` draws.
 
 A lineage begins where a trial does, or where a proposal is adopted; a trial that takes a source trial's prompt joins
 its lineage.

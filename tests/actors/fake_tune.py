@@ -1,4 +1,4 @@
-"""As much of Ray Tune as a population's scheduler sees, without Ray."""
+"""Stand-in for Ray Tune, as far as a population's scheduler uses it."""
 
 import json
 from typing import Any

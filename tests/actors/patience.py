@@ -1,3 +1,3 @@
-"""How long a test waits for another process before it calls it hung: no limit on a slow machine's speed."""
+"""Timeouts of tests that wait for another process: long, since machines may be slow."""
 
 PATIENCE = 900.0  # seconds

@@ -1,4 +1,4 @@
-"""What a run is told to join, by whom, and that nobody is waited for who is not there."""
+"""Addresses of clusters that a run joins: where they come from, and no waiting for a cluster that is not there."""
 
 import http.server
 import socket

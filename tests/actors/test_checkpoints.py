@@ -1,4 +1,4 @@
-"""Which checkpoint a trial goes on from, when some are torn or stray."""
+"""Choice of a trial's checkpoint, when some are torn or stray."""
 
 import io
 import zipfile

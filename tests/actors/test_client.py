@@ -1,4 +1,4 @@
-"""What a trial holds of the pool: how often it asks the dispatcher."""
+"""The pool's client in a trial: how often it asks the dispatcher."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a run survives: the deaths of its processes, and the whole matrix of faults in a cluster of its own.
+"""Faults that a run survives: deaths of its processes, and the whole matrix of faults in a cluster of its own.
 
 ``make test`` kills an oracle, the dispatcher and a trial of a run on the test run's cluster; a driver that is killed is
 that of test_maao.py's population, whose ``--resume`` ends it. They stand for the matrix, which ``make test-all`` has.

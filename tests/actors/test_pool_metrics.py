@@ -1,4 +1,4 @@
-"""What Prometheus is told: the table and its page, the arithmetic, and a real scrape of a node's metrics port."""
+"""Prometheus metrics: the table and its page, the arithmetic, and a real scrape of a node's metrics port."""
 
 import urllib.request
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a resumed run has behind it, and what it takes from checkpoints that its ledger has lost. No Ray is started."""
+"""Resume state: what a resumed run has done, and rows that checkpoints have and the ledger lost. Without Ray."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a run asks before its first trial, and what follows: rows, notes, refusals. Without a cluster."""
+"""The sanity check before the first trial: its requests, rows, notes and refusals. Without a cluster."""
 
 from collections.abc import Callable
 from dataclasses import replace

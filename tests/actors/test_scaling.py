@@ -1,4 +1,4 @@
-"""How many actors a pool should have, as arithmetic."""
+"""Number of actors of a pool that scales, as arithmetic."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""When a tile is late: a rule on durations alone."""
+"""The rule for late tiles, on durations alone."""
 
 import math
 

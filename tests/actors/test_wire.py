@@ -1,4 +1,4 @@
-"""What travels: requests, tiles and their answers arrive as what they were."""
+"""Messages: requests, tiles and answers arrive as they were sent."""
 
 import asyncio
 import pickle

@@ -1,4 +1,4 @@
-"""What the suites of analyses share: tiny models that give gradients."""
+"""Fixtures of the analyses: tiny models that give gradients."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""From measured numbers to charts, tables and sentences: what is said follows from what was found."""
+"""Charts, tables and sentences of the effective dimension: conclusions follow from the measured numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the package exports, what importing it costs, and that the examples in its docstrings run."""
+"""The package's exports, the cost of importing it, and the examples in docstrings."""
 
 import doctest
 import importlib

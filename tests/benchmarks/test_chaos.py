@@ -1,4 +1,4 @@
-"""What the soak makes of what it saw."""
+"""Evaluation of the soak's samples."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a study's rows come to, and its command: tables, CSV and page."""
+"""Results of a study, and its command: tables, CSV and page."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Every space that is shipped is sound and can be drawn. No data and no model is read."""
+"""Shipped search spaces: each is valid and can be drawn. No data and no model is read."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a tree to trials: grids, samples, draws, and checking both ends of every range."""
+"""Drawing trials: grids, samples, draws, and checks of both ends of every range."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is set and never read is refused, with the setting that would have it read."""
+"""Settings that no trial reads: refused, with the setting that would make them effective."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a person is told when a space breaks a rule: the written path, the rule, the value, the next move."""
+"""Messages about invalid search spaces: the path as written, the rule, the value, the next move."""
 
 from typing import Any
 

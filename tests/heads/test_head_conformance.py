@@ -1,4 +1,4 @@
-"""Every member passes the suites that are shipped. A new member is one line in CONFIGS."""
+"""Conformance of heads: every member passes the shipped suites. A new member is one line in CONFIGS."""
 
 import pytest
 

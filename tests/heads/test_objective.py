@@ -1,4 +1,4 @@
-"""What is left of a loss after the best bias: for many candidates at once, to the same bits as for each alone."""
+"""Loss after the best bias: many candidates at once give the same bits as each alone."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a ledger comes to: the same as of its rows one by one, in bounded memory, and row after row."""
+"""Digests of ledgers: the same sums as row by row, in bounded memory, and while the ledger grows."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which rows a ledger has lost."""
+"""Rows that a ledger has lost."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How wide a first generation should be, on losses whose best width is known."""
+"""Width of the first generation, on losses whose best width is known."""
 
 import math
 from collections.abc import Callable

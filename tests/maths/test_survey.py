@@ -1,4 +1,4 @@
-"""What losses around a point tell, on functions whose noise, slope and curvature are known."""
+"""Measurements around a point, on functions whose noise, slope and curvature are known."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is nevergrad's own: names, workers, generations that do not fit the workers, replay."""
+"""Nevergrad's optimizers: names, workers, generations that do not fit the workers, replay."""
 
 import re
 import subprocess

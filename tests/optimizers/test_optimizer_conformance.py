@@ -1,4 +1,4 @@
-"""Every member passes the suite that is shipped. A new member is one line in MEMBERS."""
+"""Conformance of optimizers: every member passes the shipped suite. A new member is one line in MEMBERS."""
 
 import pytest
 

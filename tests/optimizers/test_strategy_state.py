@@ -1,4 +1,4 @@
-"""What is put into a pycma strategy: every number, and numbers alone, since pycma evaluates strings."""
+"""States of a pycma strategy: every number is restored, and nothing but numbers, since pycma evaluates strings."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the search by a surrogate asks, and from what it learns."""
+"""The surrogate search: its candidates, and what it learns from."""
 
 import numpy as np
 import pytest

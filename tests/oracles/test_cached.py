@@ -1,4 +1,4 @@
-"""Answers that are kept: the same as computed ones, free from the second time on, and never in the place of others."""
+"""Cached answers: equal to computed ones, free from the second time on, and never given for another request."""
 
 import logging
 import multiprocessing

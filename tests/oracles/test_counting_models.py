@@ -1,4 +1,4 @@
-"""What is known of a model without its weights, and what is said when it cannot be used."""
+"""Facts of a model without its weights, and errors if it cannot be used."""
 
 import pickle
 import shutil

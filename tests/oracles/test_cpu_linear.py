@@ -1,4 +1,4 @@
-"""How products are computed on a CPU: every way the same function, chosen by a measurement once a machine."""
+"""Methods of products on a CPU: all compute the same function; a measurement chooses one for each machine."""
 
 from pathlib import Path
 

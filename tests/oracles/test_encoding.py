@@ -1,4 +1,4 @@
-"""How candidates and examples become tokens: label words, layouts, lengths. The counts are done by hand."""
+"""Tokens of candidates and examples: label words, layouts, lengths. The counts are done by hand."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is known of a machine without torch is what torch says, and what is not certain is asked of it."""
+"""Facts of a machine without torch: equal to torch's, and asked of torch if they are not certain."""
 
 from pathlib import Path
 

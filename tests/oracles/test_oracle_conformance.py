@@ -1,4 +1,4 @@
-"""Every member passes the suite that is shipped. A new oracle joins by one line in MEMBERS."""
+"""Conformance of oracles: every member passes the shipped suite. A new oracle joins by one line in MEMBERS."""
 
 from dataclasses import replace
 from typing import Any

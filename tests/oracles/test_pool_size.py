@@ -1,4 +1,4 @@
-"""How large a pool is where its settings leave it open."""
+"""Size of a pool if its settings leave it open."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is read from servers' answers: label words and answer words among tokens."""
+"""Scores in servers' answers: label words and answer words among tokens."""
 
 import json
 import math

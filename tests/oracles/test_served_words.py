@@ -1,4 +1,4 @@
-"""Which label an answer in words names: behind what models write around it, and never where there is a doubt."""
+"""Labels in written answers: found in the text around them, and never guessed."""
 
 import numpy as np
 import pytest

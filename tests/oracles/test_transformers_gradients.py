@@ -1,4 +1,4 @@
-"""What is the transformers oracle's own about gradients: the frozen model, few bits, groups of examples, kept texts."""
+"""Gradients of the transformers oracle: the frozen model, few bits, groups of examples, cached texts."""
 
 from dataclasses import replace
 from typing import Any

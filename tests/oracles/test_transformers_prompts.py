@@ -1,4 +1,4 @@
-"""What a soft prompt is before it is tuned: base rows by init, for models with an embedding matrix."""
+"""Soft prompts before tuning: base rows by init, for models with an embedding matrix."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which scored prompts a proposer is shown."""
+"""Choice of the scored prompts that a proposer is shown."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""From recipes to coordinates: the formulas by hand, and the same bits wherever they are drawn."""
+"""Coordinates of candidates: the formulas by hand, and the same bits on every machine."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the suites of this family share: a chat server, a tiny random chat model, a recorded run."""
+"""Fixtures of the proposers: a chat server, a tiny random chat model, a recorded run."""
 
 from collections.abc import Iterator
 from pathlib import Path

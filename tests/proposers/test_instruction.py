@@ -1,4 +1,4 @@
-"""What a proposer is told: everything of the briefing, prompts as data, and templates of the user's own."""
+"""Instructions of proposers: the whole briefing, prompts as data, and templates of the user's own."""
 
 from pathlib import Path
 

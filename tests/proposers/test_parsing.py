@@ -1,4 +1,4 @@
-"""What answers mean: the formats that models use, what is dropped, and that nothing makes the parser fail."""
+"""Parsing of proposers' answers: formats that models use, what is dropped, and that no answer makes it fail."""
 
 import json
 

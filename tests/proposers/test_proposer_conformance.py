@@ -1,4 +1,4 @@
-"""Every member passes the suite that is shipped. A new member is one case in MEMBERS."""
+"""Conformance of proposers: every member passes the shipped suite. A new member is one case in MEMBERS."""
 
 import pickle
 from collections.abc import Callable

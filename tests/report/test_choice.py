@@ -1,4 +1,4 @@
-"""Which prompt a run returns: the tuned one only where a paired test on dev says that it is better."""
+"""Choice of the returned prompt: the tuned one only if a paired test on dev says that it is better."""
 
 from typing import Any
 

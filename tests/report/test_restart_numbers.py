@@ -1,4 +1,4 @@
-"""What restart stages add to the summary and to what the command line prints."""
+"""Restart stages in the summary and in the command line's output."""
 
 import json
 from collections.abc import Iterable

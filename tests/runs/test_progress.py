@@ -1,4 +1,4 @@
-"""What a person is told of restart stages while they run: one plain line each."""
+"""Progress lines of restart stages: one plain line each."""
 
 import io
 from pathlib import Path

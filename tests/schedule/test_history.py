@@ -1,4 +1,4 @@
-"""What a ledger tells of the texts that were scored before a resume."""
+"""Scored texts in a ledger, read again for a resumed run."""
 
 import math
 

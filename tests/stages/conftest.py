@@ -1,4 +1,4 @@
-"""Each optimizer in turn."""
+"""Fixtures: each optimizer in turn."""
 
 from typing import Any
 

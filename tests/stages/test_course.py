@@ -1,4 +1,4 @@
-"""What stages will cost before anything is asked: shares of a budget, restarts reserved, horizons over rounds."""
+"""Projected costs of stages: shares of a budget, restarts reserved, horizons over rounds."""
 
 from typing import Any
 

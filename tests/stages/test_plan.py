@@ -1,4 +1,4 @@
-"""How many steps and evaluations a budget pays for."""
+"""Number of steps and evaluations that a budget pays for."""
 
 from hypothesis import given
 from hypothesis import strategies as st

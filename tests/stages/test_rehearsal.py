@@ -1,4 +1,4 @@
-"""What a search cannot do is said before a run: optimizers of a new kind, sound and broken, as ``check`` meets them."""
+"""Rehearsal of searches: errors of optimizers are found before a run, as ``check`` does it."""
 
 import json
 from collections.abc import Callable

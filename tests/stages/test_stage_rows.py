@@ -1,4 +1,4 @@
-"""What is written down when a stage ends: one row a stage, in order, that adds no cost."""
+"""Rows at the end of a stage: one each, in order, without a cost of their own."""
 
 from local_trials import OPTIMIZERS, Scripted, evals_of, make_experiment, make_trial, paid, run, steps_of
 

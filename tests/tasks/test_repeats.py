@@ -1,4 +1,4 @@
-"""What stands in the data more than once is told, with what it does to the numbers."""
+"""Warnings about repeated rows in the data, with their effect on the numbers."""
 
 import json
 import re

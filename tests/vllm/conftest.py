@@ -1,4 +1,4 @@
-"""What the tests of the vLLM oracle share: the demo task's rows, and the oracles that must agree on them.
+"""Fixtures of the vLLM oracle: the demo task's rows, and the oracles that must agree on them.
 
 They run in an environment of their own (make test-vllm); in another one nothing here is collected.
 """

@@ -1,4 +1,4 @@
-"""Answers to texts that are kept on disk, for this run and later ones: what was paid for once is free from then on.
+"""Cache of answers to texts, on disk, for this run and later ones. A cached answer costs nothing.
 
 Which answers may stand for each other is owned here. A key holds everything that the logits of a text follow from: the
 model and its settings (``identity``), label words and their rule, the split, the block of examples that was computed
