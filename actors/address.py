@@ -36,7 +36,7 @@ class Address:
         """Check that somebody listens there: Ray itself would wait for minutes.
 
         Raises:
-            ClusterError: nobody does, or the address is none.
+            ClusterError: no cluster answers, or the address is invalid.
         """
         try:
             host, port = self._place()

@@ -32,7 +32,7 @@ def cluster(oracle: OracleConfig, asked: str | None, note: Callable[[str], None]
     ``note`` is told what is joined.
 
     Raises:
-        ClusterError: nobody is at the address, or Ray cannot be started here.
+        ClusterError: no cluster is at the address, or Ray cannot be started here.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's snapshots, which are never read
@@ -103,7 +103,7 @@ def stay_on_this_machine() -> None:
 def lend_path() -> None:
     """Have the workers of a Ray that is started here find this package.
 
-    They inherit the variable. Told of it by a runtime environment, Ray would leave those unused that it starts ahead.
+    They inherit the variable. With a runtime environment instead, Ray would not use the workers that it starts ahead.
     """
     if Path(sysconfig.get_path("purelib")).resolve() == ROOT:  # which they look in anyway
         return

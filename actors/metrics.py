@@ -116,7 +116,7 @@ class Occupancy:
         """Say how many actors are busy and how many are up from here on.
 
         Returns:
-            The share of the window that has ended with this, None while it has not, or nobody was up.
+            The share of the window that has ended with this, None while it has not, or no oracle was up.
         """
         time_now = self._clock()
         passed, self._last = time_now - self._last, time_now
@@ -183,10 +183,10 @@ class PoolMetrics:
         self._recorded.add(QUERIES, queries)
 
     def update(self, *, up: int, busy: int, waiting: int, retries: int, duplicates: int, restarts: int) -> None:
-        """Say how the pool stands, several times a second.
+        """Record the state of the pool; called several times a second.
 
-        up: oracles that answer. busy: those that have a tile. waiting: tiles that nobody has. The others are totals, of
-        which those before the first update are left out: a dispatcher that died has told of them.
+        up: oracles that answer. busy: those that have a tile. waiting: tiles that no oracle has. The others are totals;
+        those before the first update are left out, since the dispatcher before this one has recorded them.
         """
         self._recorded.set(ORACLES_UP, up)
         self._recorded.set(QUEUE_DEPTH, waiting)

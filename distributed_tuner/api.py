@@ -106,7 +106,7 @@ def tune(
             CMA-ES as in BBT, or token edits for prompts in words.
         head: how answers are read: a head's kind, settings, or a class of your own. None: the strongest that model and
             shots allow.
-        objective: what the search is told of a candidate, such as ``{"head": "bias"}``, the default, or
+        objective: the loss that the search minimises, such as ``{"head": "bias"}``, the default, or
             ``{"head": "label_words"}``; of targets ``"likelihood"``, the default, or ``"metric"``.
         budget: the most queries of the search (one candidate on one batch of rows), or a ``Budget`` of queries,
             forwards, tokens, seconds, dollars.
@@ -117,7 +117,7 @@ def tune(
         seed: of the split and of the search.
         out: a new directory for the run. None: a temporary one, gone with the result unless it is saved.
         progress: whether to show a progress bar. None: in terminals and notebooks.
-        callbacks: told of steps, evaluations, restarts and the end (``Callback``).
+        callbacks: called at steps, evaluations, restarts and the end (``Callback``).
 
     Returns:
         The prompt with its head, and what was measured.

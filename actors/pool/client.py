@@ -1,6 +1,6 @@
 """The pool as one local object: what a trial holds, with the protocol of a single oracle.
 
-A dispatcher that dies is started again by Ray. Its answers are the same then, so whoever waited for one asks again.
+A dispatcher that dies is started again by Ray. Its answers are then the same, so a client that waited asks again.
 """
 
 import math

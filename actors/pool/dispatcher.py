@@ -6,7 +6,7 @@ counted once. A lost tile is evaluated again, a straggler is duplicated on anoth
 Where a tile does not fit into memory, tiles become smaller for the whole pool, and requests that are not finished are
 cut anew, so that the numbers of a request come from one cut.
 
-Its process may die: Ray starts it again, it finds actors and memory at the supervisor, and whoever asked asks again.
+Its process may die: Ray starts it again, it finds actors and memory at the supervisor, and clients ask again.
 """
 
 import asyncio

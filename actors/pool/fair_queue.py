@@ -1,9 +1,9 @@
 """Fair queue of the pool: no client gets more of it than another while both wait. No Ray in here.
 
-Start-time fair queueing: an asker's clock advances by the cost of what was taken from it, and the asker whose clock is
-furthest behind is served next. One that comes back after a pause starts with the others; what it did not use is gone.
-So a trial with a large population gets as much of the pool's time as one with a small one, however each cuts its asks;
-one of twice the priority gets twice as much, and nobody nothing.
+Start-time fair queueing: a client's clock advances by the cost of its tiles that were taken, and the client whose clock
+is furthest behind is served next. One that comes back after a pause starts with the others; what it did not use is
+gone. So a trial with a large population gets as much of the pool's time as one with a small one, however each cuts its
+requests; one of twice the priority gets twice as much, and every client gets something.
 """
 
 from collections import deque

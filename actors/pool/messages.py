@@ -1,8 +1,8 @@
 """Messages of the pool: requests and tiles, with shared parts put into the object store once.
 
 A request carries recipes; the centres of its candidates are references, and so are its batch with its prompt.
-References are nested in what is sent, so that Ray leaves them be, and whoever needs them fetches each once. Candidates
-are sent as plain tuples, which pickle small and fast.
+References are nested in what is sent, so that Ray does not resolve them, and each process that needs them fetches each
+once. Candidates are sent as plain tuples, which pickle small and fast.
 """
 
 from collections import OrderedDict

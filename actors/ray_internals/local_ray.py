@@ -1,11 +1,11 @@
-"""A Ray of a run's own, started without what only a cluster, a dashboard or a terminal of Ray's asks for.
+"""Start of a run's own Ray, without the parts that only clusters, dashboards and terminals use.
 
 A Ray that is started for one run on one machine has no dashboard, scales nothing, prints no worker's output in the
-driver, and its metrics are watched by nobody, since its ports change with every run. Ray starts for all of this
-nevertheless: a server, an autoscaler, a reader of logs, an agent. Each takes a second or two of the processor while the
-run would begin. Who wants them starts Ray with ``ray start`` and has the run join it.
+driver, and its metrics are not scraped, since its ports change with every run. Ray still starts a server, an
+autoscaler, a reader of logs and an agent for these. Each takes a second or two of the processor when the run begins. A
+user who wants them starts Ray with ``ray start`` and has the run join it.
 
-It is nobody else's, either: what Ray would lay open to all users of the machine is its owner's alone here.
+It is private: files that Ray would open to all users of the machine belong to the owner alone.
 
 Its parts hear no SIGTERM. Batch systems, ``timeout`` and services send it to all processes of a job at once; the run
 ends in order then, which needs Ray until its end, and ends Ray itself. However that ends, nothing of it stays.

@@ -2,7 +2,7 @@
 
 
 def draining_nodes() -> set[str]:
-    """Return the ids of the nodes that are being drained. No public function tells of draining."""
+    """Return the ids of the nodes that are being drained. No public function does."""
     from ray._private.state import state
 
     return set(state.get_draining_nodes())

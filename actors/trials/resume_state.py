@@ -1,6 +1,6 @@
 """Resume state: what a run has done before its driver begins, by its ledger, checkpoints and decisions.
 
-All of that is data. Ray Tune's own snapshots, which can hold code, are written by Tune and read by nobody.
+All of that is data. Ray Tune's own snapshots, which can hold code, are written by Tune and never read.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ TUNE_NAME = "trials"
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Of a new run, nothing. ended: how trials ended, by name. reports: what each told last, but for rows and prompt.
+    """Of a new run, nothing. ended: how trials ended, by name. reports: the last one of each, without rows and prompt.
     decisions: those of a population. lost: rows that the checkpoints know and the ledger does not. selected: of the
     trials that have ended, their states."""
 

@@ -197,7 +197,7 @@ class Connection:
         Raises:
             Unusable: what came is no JSON object, breaks off, or is too long.
             Refused: the server says no.
-            Unreached, TimeoutError: nobody answered.
+            Unreached, TimeoutError: no server answered.
         """
         import openai
 
@@ -259,7 +259,7 @@ async def _content(response: Any, longest: int) -> bytes:
     """Return the body of an answer, unpacked.
 
     Raises:
-        Unusable: it breaks off, is too long, or is packed in a way that nobody asked for.
+        Unusable: it breaks off, is too long, or has an encoding that was not asked for.
     """
     packing = response.headers.get("content-encoding", "identity").strip().lower()
     if packing not in ("", "identity", *PACKED):

@@ -1,7 +1,7 @@
 """Replies of OpenAI-compatible servers, sorted: a completion, an error, or something else. Plain JSON in.
 
-Servers' answers are not validated by anybody else, and what they write is shown to nobody but for the code of an error:
-it may repeat what it was sent. So whatever is no completion becomes an exception with words of ours.
+Servers' answers are validated here alone. Only the code of an error is shown of them, since they may repeat what they
+were sent: anything that is no completion becomes an exception with a message of this project.
 """
 
 import json

@@ -43,8 +43,8 @@ class Config(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Marks a setting by what it names outside of a run: a server, a file, a variable, a program. Whoever resumes a run
-    is told of these."""
+    """Marks a setting by what it names outside of a run: a server, a file, a variable, a program. They are
+    listed when a run is resumed."""
 
     what: str
 

@@ -31,7 +31,7 @@ class ServerConfig(Config):
     """
 
     set_elsewhere: ClassVar[dict[str, str]] = {}
-    """Fields of a request that have settings of their own, which ``extra_body`` leaves to them; "": to nobody."""
+    """Fields of a request that have settings of their own, which ``extra_body`` may not set; "": no setting has it."""
 
     model: Annotated[str, MODEL] = Field(min_length=1)
     """The server's name of the model."""

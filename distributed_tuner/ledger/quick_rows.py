@@ -42,7 +42,7 @@ class QuickCost(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
 
 class QuickMetrics(msgspec.Struct, frozen=True, gc=False):
-    """What racing saved, of the metrics in `StepRow`; None where there was none. The others are read by nobody."""
+    """What racing saved, of the metrics in `StepRow`; None where there was none. The others are not read."""
 
     queries_saved: _Score = None
     forwards_saved: _Score = None

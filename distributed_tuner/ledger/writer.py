@@ -26,7 +26,7 @@ _NO_FILE = (
 class LedgerWriter:
     """The one writer of a ledger: a line a row, written at once, on disk every ``sync_every`` rows and on close.
 
-    Opening an existing file continues it, and changes nothing: whoever opens it may read it first. With the first row a
+    Opening an existing file continues it, and changes nothing, so that it may be read first. With the first row a
     last line without its newline, which a crash has torn, gets its newline if it is a whole row, and is cut off
     otherwise. ``new``: there must be none yet, and one without a row is taken away by `close`. May be shared by
     threads, not by processes.

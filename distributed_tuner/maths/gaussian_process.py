@@ -35,7 +35,7 @@ class GaussianProcess:
     """A fitted process: it expects ``mean + k(x, X) weights`` (Eq. 2.41 with a constant for h).
 
     mean (Q,), weights (N, Q); length in the unit of the distances. noise: the variance of an output's noise over that
-    of the signal. evidence: the log marginal likelihood, but for a constant.
+    of the signal. evidence: the log marginal likelihood, up to a constant.
     """
 
     mean: Array64

@@ -315,7 +315,7 @@ class Optimizer(ABC):
     def vouched_for(self) -> bool:
         """Whether this project's own tests stand for its settings, so that ``check`` need not take a step of it.
 
-        For what takes seconds to import; whoever is not sure leaves it.
+        For members that take seconds to import; leave it False if in doubt.
         """
         return False
 

@@ -1,7 +1,7 @@
 """One step of the Trainable Optimizer's estimators on torch tensors; the formulas are those of ``maths.trainable``.
 
 Each function lets its state learn, in place, from a gradient g observed at w, and returns the new estimate of the
-gradient at w as a tensor of its own. All tensors have the shape, device and dtype of w, but for a full slope, which is
+gradient at w as a tensor of its own. All tensors have the shape, device and dtype of w, except a full slope, which is
 (d, d) for a w of d coordinates. ``*_many`` takes lists of tensors of one device and dtype, one entry a parameter, and
 uses torch's multi-tensor kernels. None reads a number back from a device.
 """

@@ -32,7 +32,7 @@ class Surrogate(Optimizer):
     A step has ``popsize`` candidates: from the best point so far, the minimisers of what the process expects plus
     ``damping / 2 |x - best|^2``, for a ladder of dampings, and probes ``x + rho z`` around one of them. The first step
     is the start and probes around it. Length and noise of the process are those under which the losses are likeliest.
-    Each probe tells of a new direction, every loss ever told is used, and the minimisers lie in the span of all probes.
+    Each probe measures a new direction, all losses so far are used, and the minimisers lie in the span of all probes.
 
     Losses are compared from step to step, so that each is taken on all training examples. Failed queries are left out.
     ``recommend`` is the start or step with the lowest loss so far, first of ties; a probe has gone its whole length in

@@ -1,7 +1,7 @@
 """Tiles of a request: cutting, and merging of their answers.
 
 The cut follows from the request and the tile size alone, never from how many actors there are, so that a tile's shapes
-and with them its bits are the same whoever computes it. Both signs of a perturbation pair share a tile.
+and with them its bits are the same on every worker. Both signs of a perturbation pair share a tile.
 """
 
 from collections import Counter

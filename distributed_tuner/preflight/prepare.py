@@ -86,8 +86,8 @@ def prepare_plans(
 ) -> Prepared:
     """Check drawn trials and build their tasks; relative data paths are looked up in ``root``, then where we are.
 
-    build: makes a task of its settings. count: makes a counter of an oracle's. Whoever hands in objects has them
-    returned in place of what settings name.
+    build: makes a task of its settings. count: makes a counter of an oracle's. The Python API passes functions that
+    return the objects that were handed in.
     """
     plans = [replace(plan, experiment=with_folders(plan.experiment, root)) for plan in plans]
     _require_shared(plans, SHARED, "all trials")

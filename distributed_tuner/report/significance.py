@@ -32,7 +32,7 @@ class Verdict:
 def reference(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return what a tuned prompt is weighed against: its name, and its line in the summary's baseline.
 
-    That is the manual prompt read by the same head, so that nobody takes the head's gain for the search's; the manual
+    That is the manual prompt read by the same head, so that the head's gain is not taken for the search's; the manual
     prompt as it is where label words are read.
     """
     baseline = summary["baseline"]

@@ -204,7 +204,7 @@ def _shown(value: Any) -> str:
 
 # ---------------------------------------------------------------------------------------------------- what is reached
 def reached(plans: Sequence[TrialPlan], root: Path) -> list[str]:
-    """Return what the settings of a run name outside of it, each kind once: whoever resumes a run reaches for it.
+    """Return what the settings of a run name outside of it, each kind once: a resumed run uses it.
     ``root``: where relative paths are looked up."""
     found: dict[str, dict[str, None]] = {}
     for plan in plans:

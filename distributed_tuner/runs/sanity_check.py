@@ -38,7 +38,7 @@ def pass_sanity_check(
 ) -> tuple[list[ParityRow], dict[str, float]]:
     """Ask the pool what must agree, once for each layout of the trials' prompts.
 
-    Returns the rows, and what the answers told of tokens beside the label words (``Evaluation.tops``).
+    Returns the rows, and the tokens other than label words in the answers (``Evaluation.tops``).
 
     Raises:
         ModelError: answers disagree, so that no loss could be trusted.
@@ -97,7 +97,7 @@ def _notes(config: OracleConfig, found: Parity) -> list[str]:
     if short := found.counts.get("short_answers"):
         notes.append(
             f"{short} of these answers listed fewer tokens than oracle.top_logprobs; where a"
-            " server tells of the written token alone, oracle.scores: generated (task.loss: zero_one) says as much"
+            " server lists only the written token, oracle.scores: generated (task.loss: zero_one) says as much"
         )
     if unmatched := found.counts.get("unmatched_answers"):
         notes.append(f"{unmatched} answers named no label word{_told(found, 'other_answer')}")

@@ -116,7 +116,7 @@ class StopRequests:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="stop-requests", daemon=True)
         self.run: str | None = None
-        """Who has stopped the run; None while nobody has."""
+        """Who has stopped the run; None if it was not stopped."""
         self.trials: dict[str, str] = {}
         """Who has stopped which trials."""
 

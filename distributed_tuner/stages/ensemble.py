@@ -157,8 +157,8 @@ def size_of_least_loss(outs: Sequence[Array64], labels: npt.NDArray[np.int64]) -
 def read_together(chances: Sequence[Array64], labels: npt.NDArray[np.int64], metrics: Sequence[str]) -> Together:
     """Read the label probabilities (E, W) of several prompts as one.
 
-    A row that a member does not tell of, as of one that stands in its prompt, is the others'; one that nobody tells of
-    counts as wrong and has no loss.
+    A row without an answer of some member, such as one that stands in its prompt, is read by the others; a row without
+    any answer counts as wrong and has no loss.
     """
     joined = mean_log_probabilities(np.stack(chances))
     losses = losses_of(joined, labels)

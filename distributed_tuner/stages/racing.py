@@ -33,9 +33,9 @@ class Racing:
     """The rule: which race batch comes next, and what the losses are in the end.
 
     All candidates run the first block. The mu of lowest mean there (the first of equals) and ``race.exact`` are
-    completed; their worst loss is the threshold, and the others run on until their bound exceeds it. Whoever completes
-    among the top mu may lower it. A candidate with a loss that is not finite fails at once; the next most promising
-    takes its place.
+    completed; their worst loss is the threshold, and the others run on until their bound exceeds it. A candidate that
+    completes among the top mu may lower it. A candidate with a loss that is not finite fails at once; the next most
+    promising takes its place.
     """
 
     def __init__(self, candidates: int, batch: Batch, race: Race) -> None:

@@ -1,9 +1,9 @@
 """The screen before the search: prompts in words, raced by the loss that the head leaves on train.
 
 Each candidate is a query. Instructions first, and what a proposer adds to them; then the best of them in other
-templates; then train rows in front of the best of all. Other label words are read from the same answers. The few that
-are left on train are few rows to choose among many by: the finalists are evaluated as any prompt is, on train and dev,
-and what that selects wins. Pure but for the oracle and the proposer that are asked.
+templates; then train rows in front of the best of all. Other label words are read from the same answers. Train
+alone has few rows to choose among many prompts: the finalists are evaluated as any prompt is, on train and dev, and the
+selected one wins. Pure, except for the oracle and the proposer.
 """
 
 import math

@@ -1,6 +1,6 @@
 """One trial: its stages in order under one budget, then the selected prompt scored once on test.
 
-Knows no Ray: it is given an oracle and advances one step at a time, so that whoever runs it decides when to report,
+Knows no Ray: it is given an oracle and advances one step at a time, so that its caller decides when to report,
 save and stop. Rows for the ledger come out; nothing is written here.
 """
 

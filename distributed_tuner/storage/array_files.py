@@ -21,7 +21,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     """Return the array of an ``.npy`` file.
 
     Raises:
-        StateError: it is not whole, holds objects, or tells of more than it holds.
+        StateError: it is not whole, holds objects, or announces more than it holds.
     """
     try:
         return array_in(path.read_bytes())
@@ -48,7 +48,7 @@ def array_in(data: bytes) -> npt.NDArray[Any]:
         shape, _, dtype = _HEADERS[npy.read_magic(file)](file)
         told, held = math.prod(shape) * max(1, dtype.itemsize), len(data) - file.tell()
         if not dtype.hasobject and told > held:
-            raise ValueError(f"an array tells of {told} bytes, but there are {held}")
+            raise ValueError(f"an array announces {told} bytes, but there are {held}")
         array: npt.NDArray[Any] = npy.read_array(io.BytesIO(data), allow_pickle=False)
         return array
     except (*_ODD, tokenize.TokenError) as error:

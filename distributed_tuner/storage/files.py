@@ -1,7 +1,7 @@
 """Writing files whole, and never through a link that somebody else has laid.
 
-What is written goes to a new file beside the path first, whose name nobody can have known, and takes the path's place
-when it is whole. A reader finds the old file or the new one; a link at the path is replaced and never followed.
+What is written goes to a new file beside the path first, with a name that cannot be guessed, and takes the path's
+place when it is whole. A reader finds the old file or the new one; a link at the path is replaced and never followed.
 """
 
 import errno

@@ -1,8 +1,8 @@
 """Exclusive write lease on an object-store prefix. Stores have no locks, but a written object is seen at once.
 
-Whoever wants to write puts down a claim first and looks for others then. Of two that do so, one at least sees the
-other, and whoever sees one that is alive goes away; so never do both stay. A claim is alive while its owner renews it.
-Ages are by the store's clock alone.
+A run that wants to write puts down a claim first, and then looks for others. Of two that do so, at least one sees the
+other, and a run that sees a claim that is alive gives up; so both never stay. A claim is alive while its owner renews
+it. Ages are by the store's clock alone.
 """
 
 import contextlib

@@ -55,7 +55,7 @@ def check_packing(
 ) -> list[str]:
     """Find how far rows may share a sequence (the encoder's ``reach``; 0: not at all), and lay the model out.
 
-    Returns what a user is to be told of it.
+    Returns notes for the user.
 
     ``files``: the model's, under which the answers are kept; none where they must be found anew.
 

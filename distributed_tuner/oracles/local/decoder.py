@@ -2,7 +2,7 @@
 
 Rows are read as prefill.py has it. Those that cannot share a sequence are decoded by transformers' own ``generate``
 (whole_decoder.py). Which token follows is decided by the logits and, where it is sampled, by numbers that belong to the
-candidate and the example, so that it does not matter who else is in the batch but for rounding.
+candidate and the example, so that the other rows of the batch matter only by rounding.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Weights that were made ready for a CPU, kept as a file, so that all processes of a machine map the same memory.
 
-A file is known by the model's own files (their paths, sizes and times) and by what was made of them. Whoever comes
-first writes it; a process that cannot write goes on with what it made. What has not been used for longest is removed.
+A file is known by the model's own files (their paths, sizes and times) and by what was made of them. The first
+process writes it; a process that cannot write goes on with what it made. What has not been used for longest is removed.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def fingerprint(files: Iterable[Path], *made: str) -> str:
 def shared(folder: Path, key: str, make: "Callable[[], Weights]") -> "Weights":
     """Return the weights of a key, mapped from their file in ``folder``, which is written if it is not there.
 
-    They are what ``make`` returns where that is small, or the disk takes no file. Nobody may write to them.
+    They are what ``make`` returns if that is small or the disk takes no file. They must not be written to.
     """
     from filelock import FileLock
     from safetensors import SafetensorError

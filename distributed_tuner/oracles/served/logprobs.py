@@ -23,7 +23,7 @@ BY_ID = "token_id:{}"  # how vLLM names a token with ``return_tokens_as_token_id
 class Scored:
     """One example's scores of label words and answer words, shape (V,), and what is to be counted about them.
 
-    ``sample``: what the answer began with, where it told of no label word.
+    ``sample``: the beginning of the answer, if it had no label word.
     """
 
     scores: Array
@@ -67,7 +67,7 @@ def top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
         )
     if (together := sum(math.exp(value) for value in found.values())) > MOST_TOGETHER:
         raise Unusable(
-            f"tells of {len(found)} tokens whose probabilities add up to {together:.3g}",
+            f"lists {len(found)} tokens whose probabilities add up to {together:.3g}",
             advice=f"what this server tells are no probabilities: {GENERATED}",
         )
     return found
@@ -77,7 +77,7 @@ def bound_of(top: Mapping[str, float]) -> float:
     """Return what the logarithmic probability of a token that was not returned cannot exceed.
 
     That is the smallest of those that were, if these are the likeliest; and the logarithm of what all of them leave
-    over, also where a server tells of the written token alone.
+    over, also if a server lists only the written token.
     """
     rest = 1.0 - sum(math.exp(value) for value in top.values())
     return min(*top.values(), math.log(max(rest, LEAST_REST)))
@@ -129,9 +129,9 @@ class LabelTokens:
     """Tokens of the label words, in label order, and of further answer words.
 
     ``ids`` and ``texts`` where a tokenizer knows them: each label's token, and how servers may write it, best first.
-    Without, tokens are matched with the words: the word itself, the word but for spaces, and then the longest token
-    that begins this word and no other. ``others``: the tokens of each answer word, in the same way; they are tokens
-    already where nobody knows better.
+    Without, tokens are matched with the words: the word itself, the word without spaces, and then the longest token
+    that begins this word and no other. ``others``: the tokens of each answer word, in the same way; without a
+    tokenizer they are taken as tokens.
     """
 
     words: tuple[str, ...]
@@ -149,7 +149,7 @@ class LabelTokens:
         """Return each word's logarithmic probability. ``asked``: how many tokens' were asked for.
 
         A word whose token is not among the returned ones gets the bound that its own cannot exceed; a label counts
-        among ``absent_labels`` then, and the answer among ``short_answers`` where it told of fewer tokens than asked.
+        among ``absent_labels`` then, and the answer among ``short_answers`` where it listed fewer tokens than asked.
         Where all labels are absent the answer tells nothing of them: one of ``absent_examples``.
         """
         found = [self._find(label, top) for label in range(len(self.words))]
