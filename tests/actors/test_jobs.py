@@ -7,10 +7,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -99,13 +98,8 @@ def connected(client: Any, address: str) -> Any:
         return None
 
 
-def upload(
-    reviews: Path, folder: Path, tree: dict[str, Any], note: str, modules: Mapping[str, str] = MappingProxyType({})
-) -> Path:
-    """Lay out what a person submits: the program, and a space beside its data and modules of its own (name -> source).
-
-    note: makes it another upload.
-    """
+def upload(reviews: Path, folder: Path, tree: dict[str, Any], note: str) -> Path:
+    """Lay out what a person submits: the program, and a space beside its data. ``note``: makes it another upload."""
     for name in UPLOADED:
         source = ROOT / name
         if source.is_dir():
@@ -116,8 +110,6 @@ def upload(
     (folder / "mine").mkdir()
     for name in ("train.jsonl", "test.jsonl"):
         shutil.copy(reviews / name, folder / "mine" / name)
-    for name, source_code in modules.items():
-        (folder / "mine" / f"{name}.py").write_text(source_code)
     write_space(tree, folder / "mine")
     (folder / "note.txt").write_text(note)
     return folder
@@ -171,61 +163,6 @@ def test_a_job_is_stopped_and_another_upload_ends_it_as_if_nothing_had_been(
     ledger = read(directory.ledger)
     assert numbers(ledger) == numbers(alone)
     assert [session.end.status for session in ledger.sessions if session.end] == ["interrupted", "done"]
-
-
-SLOW = """
-import time
-
-from job_own_oracle import HashedWords
-
-
-class SlowWords(HashedWords):
-    def __init__(self, *, seconds: float, width: int) -> None:
-        super().__init__(width=width)
-        self._seconds = seconds
-
-    def score(self, request):
-        time.sleep(self._seconds)
-        return super().score(request)
-"""
-
-
-@pytest.mark.extended  # parts of one's own on a pool, and jobs that are stopped and resumed, have a test each
-def test_a_job_with_parts_of_ones_own_is_stopped_and_ends_as_if_nothing_had_been(
-    jobs: Any, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    own = {name: (ROOT / "examples" / f"{name}.py").read_text() for name in ("own_optimizer", "own_head", "own_oracle")}
-    modules = {f"job_{name}": source for name, source in own.items()} | {"job_slow_oracle": SLOW}
-
-    def part(place: str, **settings: Any) -> dict[str, Any]:
-        return {"kind": "custom", "import_path": place, "settings": settings}
-
-    def tree(seconds: float) -> dict[str, Any]:
-        optimizer = part("job_own_optimizer:EvolutionStrategy", sigma=0.5, children=3)
-        oracle = part("job_slow_oracle:SlowWords", seconds=seconds, width=8) | {"actors": 2}
-        prompt = {"length": 2, "init": "zeros", "scale": "paper", "layout": "prefix"}
-        head = part("job_own_head:CentredHead", temperature=2.0)
-        return space(oracle, [optimizer], prompt=prompt, head=head, budget={"queries": 240}, eval_every=60)
-
-    for name, source in modules.items():
-        (reviews / f"{name}.py").write_text(source)
-    alone = run_alone(write_space(tree(0.0), reviews, "own.yaml"))
-    directory = RunDirectory(tmp_path / "runs" / "own")
-    run = f"run mine/space.yaml --address auto --out {directory.path}"
-
-    first = submit(jobs, upload(reviews, tmp_path / "first", tree(STEP_SECONDS), "own first", modules), run)
-    wait_for(steps_written(directory.path, 8))
-    assert jobs.stop_job(first)
-    assert ended(jobs, first).status == "STOPPED", jobs.get_job_logs(first)
-    assert len(raw_rows(directory, "step")) < len(alone.steps)
-    shutil.rmtree(Path(directory.read_config()["root"]).parent)  # the upload: the modules come with the next one
-    second = submit(
-        jobs, upload(reviews, tmp_path / "second", tree(STEP_SECONDS), "own second", modules), f"{run} --resume"
-    )
-    info, logs = ended(jobs, second), jobs.get_job_logs(second)
-    assert info.status == "SUCCEEDED", logs
-    assert numbers(read(directory.ledger)) == numbers(alone)
 
 
 def test_a_jobs_exit_status_is_the_runs(jobs: Any, reviews: Path, tmp_path: Path) -> None:
