@@ -57,7 +57,7 @@ def accuracies(task: Task, wide: Task, oracle: LossOracle) -> list[float]:
         assert features is not None
         return np.asarray(features)
 
-    train, more, test = (one.read_batch(split) for one, split in ((task, "train"), (wide, "train"), (task, "test")))
+    train, more, test = task.read_batch("train"), wide.read_batch("train"), task.read_batch("test")
     known, own_of_more, own_of_test = (
         answers(candidates, train),
         answers(candidates[:1], more)[0],
