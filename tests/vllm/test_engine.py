@@ -20,6 +20,7 @@ from distributed_tuner.proposers.local import LocalProposer
 from distributed_tuner.tasks.base import Task
 from distributed_tuner.values import (
     Array,
+    Batch,
     Decoding,
     Embedded,
     Point,
@@ -120,6 +121,20 @@ def test_label_phrases_have_the_losses_of_the_transformers_oracle(
     if words:
         assert found.features is not None and wanted.features is not None
         assert np.abs(found.features - wanted.features).mean() < 0.2
+
+
+@pytest.mark.parametrize("per", ["token", "example"])
+def test_targets_have_the_likelihoods_of_the_transformers_oracle(
+    per: Any, task: Task, engine: LossOracle, transformers_oracle: Transformers
+) -> None:
+    asked = mixed(task, engine.info.width, SHARING[0])
+    targets = (" technical support\n", " billing\n", " a parcel that never came\n")
+    examples = tuple(replace(e, target=targets[i % 3]) for i, e in enumerate(asked.batch.examples))
+    request = replace(asked, batch=Batch(examples, (), "train", per=per))
+    found, wanted = engine.evaluate(request), transformers_oracle(DTYPE).evaluate(request)
+    assert apart(found.losses, wanted.losses) < ROUNDING * (1 if per == "token" else 4)
+    assert found.logits.shape == wanted.logits.shape and np.ptp(wanted.losses) > 3 * ROUNDING
+    assert replace(found.cost, seconds=0) == engine.cost(request)
 
 
 @pytest.mark.parametrize("layout", SHARING)
