@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 
 from distributed_tuner import Analytic, Result, load, tune
+from distributed_tuner.config.task import RowsTaskConfig
 from distributed_tuner.config.validation import experiment_of
 from distributed_tuner.errors import ConfigError, RunDirectoryError, TaskError
 from distributed_tuner.labelled_data import Wishes, labelled_data
 from distributed_tuner.runs.evaluation import evaluate
 from distributed_tuner.runs.prediction import predict
+from distributed_tuner.tasks.file import build_rows
+from distributed_tuner.tasks.rows import texts_table
 
 ITEMS = ("chair", "table", "lamp")
 ROWS = [{"text": f"cancel the {ITEMS[i % 3]} of order {i}", "item": ITEMS[i % 3]} for i in range(30)]
@@ -108,6 +111,14 @@ def test_the_untuned_prompt_is_weighed_row_by_row() -> None:
     assert best["kept"] == "manual_prompt" and 0 < best["p_value"] <= 1
     assert best["dev_metric"] == found.summary["baseline"]["manual_prompt"]["dev_metric"]
     assert found.prompt.words == "Write the answer." and found.predict(["send a chair"]).shape == (1,)
+
+
+def test_a_task_that_is_handed_in_has_targets_too() -> None:
+    told = {"kind": "rows", "text": "text", "target": "item", "template": "{text}\nItem: {target}", "shots": 6}
+    table = texts_table(ROWS, ("text",), "the rows")
+    task = build_rows(RowsTaskConfig.model_validate(told | {"manual_prompt": "Name the item."}), table, None)
+    found = tune(Analytic(), task, budget=40, progress=False, settings={"significance": None})
+    assert found.summary["best"]["head"] == "none" and isinstance(found.predict(["send the lamp"])[0], str)
 
 
 def test_rows_are_worded_by_default() -> None:
