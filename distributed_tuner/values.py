@@ -304,6 +304,18 @@ class Evaluation:
     texts: tuple[tuple[str | None, ...], ...] = ()
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Answers:
+    """Answers behind a step's losses, for an optimizer that learns from both.
+
+    logits: (C, E, W) label-word logits, NaN where a query failed; rows that tell nothing are all zero. batch: the
+    examples, and of which loss and objective the losses are. With mini-batches it is another one in each step.
+    """
+
+    logits: Array
+    batch: Batch
+
+
 @dataclass(frozen=True, slots=True)
 class OracleInfo:
     """Facts of a model: ``width`` D, ``context`` in tokens, ``embedding_std`` of the matrix E.

@@ -1,6 +1,6 @@
 """Profiled losses of searches at equal queries. In process, one thread: no head, no selection, no test.
 
-    python -m benchmarks.searches DATA --tasks sst2,demo --methods surrogate,bbt,zot --queries 240
+    python -m benchmarks.searches DATA --tasks sst2,demo --methods surrogate,surrogate_of_answers,bbt --queries 240
     python -m benchmarks.searches DATA --tasks demo --methods surrogate --queries 40     # minutes; needs no DATA
 
 The prompt is 16 rows in front of the text, started as the manual prompt; the loss is what the best bias leaves.
@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from benchmarks.heads import TILE, task_of
@@ -29,12 +28,13 @@ from distributed_tuner.oracles.base import LossOracle, labels_of
 from distributed_tuner.oracles.local.loading import SMOLLM2
 from distributed_tuner.oracles.wrappers.tiled import TiledOracle
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Candidate, Objective, PromptSpec, Request
+from distributed_tuner.values import Answers, Candidate, Objective, PromptSpec, Request
 
 ROWS = 16
 PROFILED = Objective(head="bias")
 METHODS: dict[str, OptimizerConfig] = {
     "surrogate": SurrogateConfig(),
+    "surrogate_of_answers": SurrogateConfig(of="answers"),
     "bbt": CmaConfig(popsize=20, alpha=0.3, recommend="mean"),
     "zot": ZotConfig(points=1, rho=0.3, learning_rate=3.0, clip=1.0),
 }
@@ -74,7 +74,8 @@ def marks_of(
     used, due = 0, every
     while used + per_step <= queries:
         asked = search.ask()
-        search.tell(np.asarray(oracle.evaluate(Request(tuple(asked), train, spec)).losses))
+        told = oracle.evaluate(Request(tuple(asked), train, spec))
+        search.tell(told.losses, answers=Answers(told.logits, train) if search.wants_answers else None)
         used += len(asked)
         if used >= due or used + per_step > queries:
             due += every
@@ -89,7 +90,7 @@ def rows_of(marks: list[Mark]) -> list[list[str]]:
 def main(
     data: Annotated[Path, typer.Argument(help="Folder with a folder for each task, of train.jsonl and test.jsonl.")],
     names: Annotated[str, typer.Option("--tasks", help="Of sst2, agnews, demo.")] = "sst2,demo",
-    methods: Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}.")] = "surrogate,bbt,zot",
+    methods: Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}.")] = "surrogate,surrogate_of_answers,bbt,zot",
     splits: Annotated[str, typer.Option(help="Split seeds.")] = "0",
     queries: Annotated[int, typer.Option(help="Queries of each search.")] = 240,
     every: Annotated[int, typer.Option(help="Queries between two marks.")] = 100,

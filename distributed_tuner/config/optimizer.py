@@ -160,7 +160,8 @@ class ZotConfig(OptimizerSettings):
 
 
 class SurrogateConfig(OptimizerSettings):
-    """Steps to where a model of all losses so far, a Gaussian process, expects the lowest. It has no learning rate."""
+    """Steps to where a model of all queries so far, a Gaussian process, expects the lowest loss. It has no learning
+    rate."""
 
     radius_setting: ClassVar[str | None] = "rho"
 
@@ -170,6 +171,10 @@ class SurrogateConfig(OptimizerSettings):
     """Candidates per step: four steps, each damped otherwise, and random probes around one of them."""
     rho: float = Field(default=0.3, gt=0)
     """Probes are ``x + rho z``, z standard normal."""
+    of: Literal["losses", "answers"] = "losses"
+    """What the process predicts: "losses", or the scores of all label words on all train rows ("answers"), of which the
+    loss is then computed. Answers need a loss with a slope: task.loss other than zero_one, and objective.head
+    label_words or bias, scored on train."""
 
 
 class LatentSettings(OptimizerSettings):

@@ -9,8 +9,11 @@ import numpy.typing as npt
 from distributed_tuner.errors import HeadError
 from distributed_tuner.heads.vocabulary import VocabularyHead
 from distributed_tuner.maths.heads import bias_penalty, fit_bias, profile_bias, without_each
-from distributed_tuner.maths.losses import cross_entropy
-from distributed_tuner.values import Array, Array64, Half, Objective
+from distributed_tuner.maths.losses import cross_entropy, cross_entropy_slope, hinge, hinge_slope
+from distributed_tuner.values import Array, Array64, Half, LossName, Objective
+
+SMOOTH = {"cross_entropy": (cross_entropy, cross_entropy_slope), "hinge": (hinge, hinge_slope)}
+"""Losses with a slope."""
 
 
 def profiled(
@@ -35,6 +38,25 @@ def profiled(
                 features_C_E_V[index], labels, logits_C_E_W.shape[2], objective
             )
     return losses, examples
+
+
+def has_slope(loss: LossName, objective: Objective) -> bool:
+    """Tell whether a loss can be followed downhill through the label words' scores: ``loss_and_slope`` has it then."""
+    return loss in SMOOTH and (objective.plain or (objective.head == "bias" and objective.score == "train"))
+
+
+def loss_and_slope(
+    m_E_W: Array64, labels: npt.NDArray[np.int64], loss: LossName, objective: Objective
+) -> tuple[float, Array64]:
+    """Return the loss of one candidate's logits, and its slope by them, (E, W).
+
+    Of a profiled objective the slope is that at the best bias, with the bias held fixed (envelope theorem).
+    """
+    loss_of, slope_of = SMOOTH[loss]
+    if objective.plain:
+        return float(loss_of(m_E_W, labels).mean()), slope_of(m_E_W, labels) / len(labels)
+    b, left = profile_bias(m_E_W, labels, objective.strength)
+    return float(left), cross_entropy_slope(m_E_W + b, labels) / len(labels)
 
 
 def _without_each(m: Array, labels: npt.NDArray[np.int64], objective: Objective) -> tuple[float, Array64]:

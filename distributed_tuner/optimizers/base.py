@@ -16,7 +16,18 @@ from distributed_tuner.custom import raised
 from distributed_tuner.errors import ConfigError, OptimizerError, TunerError
 from distributed_tuner.optimizers.probe import Probe
 from distributed_tuner.seeds import Key
-from distributed_tuner.values import Array, Array64, Candidate, Embedded, Latent, Perturbation, Point, Start, Text
+from distributed_tuner.values import (
+    Answers,
+    Array,
+    Array64,
+    Candidate,
+    Embedded,
+    Latent,
+    Perturbation,
+    Point,
+    Start,
+    Text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +137,20 @@ class Optimizer(ABC):
         self._pending = candidates
         return list(candidates)
 
-    def tell(self, losses: Sequence[float] | Array64, gradients: Array | None = None) -> None:
+    def tell(
+        self, losses: Sequence[float] | Array64, gradients: Array | None = None, answers: Answers | None = None
+    ) -> None:
         """Update from the losses of the last ask.
 
         Args:
             losses: shape (C,), in the order of the candidates, lower is better; NaN or inf mark failed queries.
             gradients: of the losses by the coordinates, shape (C, P), only for a white-box member. A query whose
                 gradient is not finite has failed.
+            answers: what the losses were computed from, only for a member that wants them.
 
         Raises:
-            ConfigError: there is no ask to answer, the number of losses differs, or gradients are missing, unwanted or
-                of another shape; nothing has changed then.
+            ConfigError: there is no ask to answer, the number of losses differs, or gradients or answers are missing,
+                unwanted or of another shape; nothing has changed then.
         """
         if self._pending is None:
             raise ConfigError(f"tell answers an ask; {self.kind} was told {len(losses)} losses unasked: ask first")
@@ -147,12 +161,16 @@ class Optimizer(ABC):
                 f"{len(told)}: fill queries that failed with NaN"
             )
         slopes = self._checked_gradients(gradients, len(told))
+        self._require_answers(answers, len(told))
         told[~np.isfinite(told)] = np.nan
         if slopes is not None:
             told[~np.isfinite(slopes).all(axis=1)] = np.nan
         candidates, self._pending = self._pending, None
         with promised(self.kind, "learn from losses", self.steps_told):
-            self._tell(candidates, told, slopes)
+            if answers is None:
+                self._tell(candidates, told, slopes)
+            else:
+                self._tell_answers(candidates, told, answers)
         self._steps_told += 1
         self._failed_queries += int(np.isnan(told).sum())
 
@@ -196,6 +214,28 @@ class Optimizer(ABC):
                 " for them (Request.gradient)"
             )
         return np.asarray(gradients, dtype=np.float32)
+
+    def _require_answers(self, answers: Answers | None, count: int) -> None:
+        """Check that a member that wants answers gets those of its candidates, and no other member any."""
+        if answers is None and not self.wants_answers:
+            return
+        if answers is None or not self.wants_answers:
+            raise ConfigError(
+                f"answers go to an optimizer that wants them; {self.kind} has wants_answers = {self.wants_answers} and"
+                f" was told {'none' if answers is None else 'some'}: pass"
+                f" {'Answers(evaluation.logits, batch)' if self.wants_answers else 'losses alone'}"
+            )
+        batch, shape = answers.batch, np.shape(answers.logits)
+        if batch.question != "labels":
+            raise ConfigError(
+                f"{self.kind} learns from the scores of label words, but this task has {batch.question} and no label"
+                " words; use an optimizer that learns from losses alone, such as cma"
+            )
+        if shape != (count, len(batch.examples), len(batch.label_words)):
+            raise ConfigError(
+                f"answers are label-word logits of {count} candidates on {len(batch.examples)} examples with"
+                f" {len(batch.label_words)} label words; {self.kind} was told shape {shape}: pass Evaluation.logits"
+            )
 
     # ------------------------------------------------------------------------------------------------- being moved
     def relocate(self, start: Start) -> None:
@@ -302,6 +342,12 @@ class Optimizer(ABC):
         return None
 
     @property
+    def wants_answers(self) -> bool:
+        """Whether ``tell`` also gets the answers behind the losses, and ``_tell_answers`` is called in place of
+        ``_tell``. Never of a white-box member, or of one that races."""
+        return False
+
+    @property
     def race(self) -> Race | None:
         """Settings for racing the candidates; None if every loss is needed in full."""
         return None
@@ -335,6 +381,10 @@ class Optimizer(ABC):
 
         ``gradients`` (C, P) are there for white-box members, None for the others.
         """
+
+    def _tell_answers(self, candidates: tuple[Candidate, ...], losses: Array64, answers: Answers) -> None:
+        """Learn from losses, as in ``_tell``, and the answers that they are of. Members that want answers have it."""
+        raise NotImplementedError
 
     def _relocate(self, x: Array) -> None:
         """Go on from x, which is read-only and the member's to keep. Every member that searches coordinates has it."""

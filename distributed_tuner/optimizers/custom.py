@@ -34,6 +34,12 @@ def own_optimizer(config: CustomOptimizerConfig | CustomFirstOrderConfig, given:
                 f"{name} of an optimizer is a whole number of at least 1, but that of {config.import_path} is"
                 f" {count!r}; mend it there, or change settings"
             )
+    if optimizer.wants_answers and (optimizer.white_box or optimizer.race is not None):
+        raise ConfigError(
+            "an optimizer that wants answers learns from losses of all examples, but that of"
+            f" {config.import_path} {'is a white box' if optimizer.white_box else 'races its candidates'}; leave out"
+            f" {'white_box' if optimizer.white_box else 'race'}, or wants_answers"
+        )
     return optimizer
 
 

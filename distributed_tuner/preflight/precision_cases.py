@@ -6,6 +6,8 @@ Pure: what is measured with them is oracles/checks/precision.py's, and what foll
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from distributed_tuner import optimizers
 from distributed_tuner.config.experiment import Experiment
 from distributed_tuner.config.optimizer import OptimizerConfig
@@ -13,7 +15,7 @@ from distributed_tuner.config.stage import SearchStageConfig
 from distributed_tuner.oracles.checks.precision import COPIES
 from distributed_tuner.prompts.spec import prompt_spec
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Batch, Candidate, PromptSpec
+from distributed_tuner.values import Answers, Batch, Candidate, PromptSpec
 
 MOST_CASES = 4  # of methods, radii and data that are calibrated
 ASKS = 4  # a case
@@ -44,9 +46,13 @@ class Case:
         built = optimizers.build(self.optimizer, dim=dim, key=(self.seed, "calibration", number), steps=2)
         asked = built.ask()
         if len(asked) == 1:  # one candidate a step: it is compared with the next
-            built.tell([0.0])
+            built.tell([0.0], answers=self._flat_answers(dim) if built.wants_answers else None)
             asked += built.ask()
         return asked[:2]
+
+    def _flat_answers(self, dim: int) -> Answers:
+        batch = self.batch(dim)
+        return Answers(np.zeros((1, len(batch.examples), len(batch.label_words)), dtype=np.float32), batch)
 
 
 def cases(experiments: Sequence[Experiment], tasks: Sequence[Task]) -> list[Case]:

@@ -58,7 +58,8 @@ def project(experiment: Experiment, task: Task, counter: Counter, rehearsal: Reh
     for index, (stage, plan) in enumerate(zip(stage_schedule.stages, plans, strict=True)):
         if not isinstance(stage, RestartStageConfig):
             steps = stage_schedule.horizon(index, plan)
-            rehearsal.take(stage.optimizer, space, experiment.seed, steps, counter.has_tokenizer, experiment.rounds)
+            seed, rounds = experiment.seed, experiment.rounds
+            rehearsal.take(stage.optimizer, space, task.batch("train"), seed, steps, counter.has_tokenizer, rounds)
     search = sum((plan.cost for plan in plans), Cost())
     train = Request((space.sample,), task.batch("train"), prompt)
     seconds_a_token = counter.seconds(train) / counter.cost(train).tokens

@@ -18,7 +18,7 @@ from distributed_tuner.optimizers.base import promised
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.storage.serialization import decode, encode
-from distributed_tuner.values import Candidate, Center, Latent, Perturbation, Point
+from distributed_tuner.values import Answers, Batch, Candidate, Center, Latent, Perturbation, Point
 
 STEPS = 2  # at least: some members of nevergrad's registry fail when they are asked for the second time
 QUERIES = 12  # at least: others are portfolios, whose members take turns
@@ -38,6 +38,7 @@ class Rehearsal:
         self,
         config: OptimizerConfig | FirstOrderConfig,
         space: PromptSpace,
+        train: Batch,
         seed: int,
         steps: int,
         has_tokenizer: bool = True,
@@ -45,15 +46,16 @@ class Rehearsal:
     ) -> None:
         """Take the first steps of a search of ``steps`` in a space of prompts.
 
-        has_tokenizer: whether the model's is known, whose words a search in words may take. rounds: in how many the
-        search goes on; one that is restored by replaying, and cannot be, is refused where there are several.
+        train: the examples that its steps are scored on. has_tokenizer: whether the model's is known, whose words a
+        search in words may take. rounds: in how many the search goes on; one that is restored by replaying, and cannot
+        be, is refused where there are several.
 
         Raises:
             ConfigError, ModelError, OptimizerError: they cannot be taken, or lead out of what numbers can hold.
         """
         _require_distance(config)
         whole = {name: value for name, value in config.model_dump(exclude={"name"}).items() if type(value) is not float}
-        known = (repr(whole), space.dim, isinstance(space.start, str), rounds > 1)
+        known = (repr(whole), space.dim, isinstance(space.start, str), rounds > 1, _facts(train))
         if known in self._known:
             return
         self._known.add(known)
@@ -70,7 +72,7 @@ class Rehearsal:
         finite: list[bool] = []
         with np.errstate(all="ignore"):  # what overflows is looked at
             while optimizer.steps_told < STEPS or len(finite) < QUERIES:
-                finite += _take_step(optimizer, generator((*key, optimizer.steps_told)))
+                finite += _take_step(optimizer, train, generator((*key, optimizer.steps_told)))
         if not any(finite[-QUERIES // 2 :]):
             raise OptimizerError(
                 f"the coordinates of a prompt are finite 32-bit floats, but those that {optimizer.kind} goes on with"
@@ -133,13 +135,22 @@ def _go_on(optimizer: Optimizer, twin: Optimizer, rounds: int) -> None:
         twin.ask()
 
 
-def _take_step(optimizer: Optimizer, stream: np.random.Generator) -> list[bool]:
-    """Take a step on made-up losses and gradients; return which of its candidates are finite."""
+def _take_step(optimizer: Optimizer, train: Batch, stream: np.random.Generator) -> list[bool]:
+    """Take a step on made-up losses, gradients and answers; return which of its candidates are finite."""
     asked = optimizer.ask()
     count = len(asked)
     gradients = stream.standard_normal((count, optimizer.dim), dtype=np.float32) if optimizer.white_box else None
-    optimizer.tell(1.0 + stream.random(count), gradients)
+    losses, answers = 1.0 + stream.random(count), None
+    if optimizer.wants_answers:
+        shape = (count, len(train.examples), len(train.label_words))
+        answers = Answers(stream.standard_normal(shape, dtype=np.float32), train)
+    optimizer.tell(losses, gradients, answers)
     return list(map(_is_finite, asked))
+
+
+def _facts(train: Batch) -> tuple[Any, ...]:
+    """Return what of the examples may decide whether a search can be taken."""
+    return len(train.examples), len(train.label_words), train.question, train.loss, train.objective
 
 
 def _require_distance(config: OptimizerConfig | FirstOrderConfig) -> None:

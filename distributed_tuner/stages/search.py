@@ -6,7 +6,8 @@ select."""
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from distributed_tuner.config.stage import GradientStageConfig, SearchStageConfi
 from distributed_tuner.errors import BudgetExhausted
 from distributed_tuner.ledger.rows import EventRow, Row, StepRow
 from distributed_tuner.optimizers.base import Optimizer
-from distributed_tuner.oracles.base import counted
+from distributed_tuner.oracles.base import counted, evened
 from distributed_tuner.oracles.wrappers.budgeted import BudgetedOracle
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.accounting import Accounting
@@ -29,7 +30,7 @@ from distributed_tuner.stages.trajectory import Trajectory
 from distributed_tuner.stages.trial_state import Left, TrialState
 from distributed_tuner.stages.validation import AnyReader, Validator
 from distributed_tuner.tasks.base import Task
-from distributed_tuner.values import Array, Array64, Batch, Candidate, Cost, Request
+from distributed_tuner.values import Answers, Array, Array64, Batch, Candidate, Cost, Request
 
 
 class SearchStage(Stage):
@@ -153,11 +154,12 @@ class SearchStage(Stage):
         candidates = self.optimizer.ask()
         request = Request(tuple(candidates), self._train_batch(), self._space.spec, self.optimizer.white_box)
         try:
-            losses, gradients, cost, saved = self._score(request)
+            scored = self._score(request)
         except BudgetExhausted:
-            self._tell(np.full(len(candidates), np.nan), None)  # closes the step: a no-op by the optimizers' contract
+            self._tell(request, _Scored(np.full(len(candidates), np.nan), Cost()))  # closes the step, teaches nothing
             raise
-        self._tell(losses, gradients)
+        self._tell(request, scored)
+        losses, cost = scored.losses, scored.cost
         self._record(before, losses)
         self._step += 1
         # Evaluations come by what was asked, or a warm cache would put them off.
@@ -171,7 +173,7 @@ class SearchStage(Stage):
                 loss=float(finite.mean()) if finite.size else None,
                 best_loss=best,
                 failed=len(candidates) - int(finite.size),
-                metrics={**self.optimizer.metrics(), **saved},
+                metrics={**self.optimizer.metrics(), **scored.saved},
                 **self._accounting.of(cost),
             )
         ]
@@ -186,22 +188,25 @@ class SearchStage(Stage):
         else:
             self.trajectory.record(self._step + 1, self.current, float(finite.min()) if finite.size else math.nan)
 
-    def _tell(self, losses: Array64, gradients: Array | None) -> None:
-        if not self.optimizer.white_box:
-            self.optimizer.tell([float(loss) for loss in losses])
-            return
-        nothing = np.full((len(losses), self.optimizer.dim), np.nan, dtype=np.float32)
-        self.optimizer.tell([float(loss) for loss in losses], nothing if gradients is None else gradients)
+    def _tell(self, request: Request, scored: "_Scored") -> None:
+        count, batch = len(scored.losses), request.batch
+        gradients, logits = scored.gradients, scored.logits
+        if gradients is None and self.optimizer.white_box:
+            gradients = np.full((count, self.optimizer.dim), np.nan, dtype=np.float32)
+        if logits is None:
+            logits = np.full((count, len(batch.examples), len(batch.label_words)), np.nan, dtype=np.float32)
+        answers = Answers(evened(logits, logits), batch) if self.optimizer.wants_answers else None
+        self.optimizer.tell([float(loss) for loss in scored.losses], gradients, answers)
 
-    def _score(self, request: Request) -> tuple[Array64, Array | None, Cost, dict[str, float]]:
-        """Return losses and gradients of a step's candidates, what they cost, and what racing them saved, if raced.
+    def _score(self, request: Request) -> "_Scored":
+        """Return what a step's candidates are told, and what it cost.
 
         A race begins only where the full evaluation can be paid.
         """
         keep, race = self._validator.cost(), self.optimizer.race
         if race is None:
             answer = self._oracle.evaluate(request, keep=keep)
-            return answer.losses, answer.gradients, answer.cost, {}
+            return _Scored(answer.losses, answer.cost, answer.gradients, answer.logits)
         full = self._oracle.cost(request)
         self._oracle.require(full + keep)
         raced = run_race(request, race, lambda race_batch, queries: self._oracle.evaluate(race_batch, keep, queries))
@@ -210,7 +215,7 @@ class SearchStage(Stage):
             "forwards_saved": float(full.forwards - raced.cost.forwards),
             "stopped_early": float(raced.stopped),
         }
-        return raced.losses, None, raced.cost, saved
+        return _Scored(raced.losses, raced.cost, saved=saved)
 
     def _validate(self) -> list[Row]:
         row = self._validator.evaluate(self.current, self._step)
@@ -219,6 +224,18 @@ class SearchStage(Stage):
 
     def _train_batch(self) -> Batch:
         return train_batch(self._task, self.optimizer.batch_size, self._key, self._step)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Scored:
+    """Scores of a step's candidates: losses (C,), gradients (C, P) of a white box, logits (C, E, W) unless they were
+    raced. saved: what racing them saved."""
+
+    losses: Array64
+    cost: Cost
+    gradients: Array | None = None
+    logits: Array | None = None
+    saved: Mapping[str, float] = field(default_factory=dict)
 
 
 def train_batch(task: Task, size: int | None, key: Key, step: int) -> Batch:

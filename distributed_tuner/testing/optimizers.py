@@ -3,6 +3,7 @@
 import pickle
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -27,8 +28,8 @@ from distributed_tuner.seeds import Key
 from distributed_tuner.stages.prompt_space import prompt_space
 from distributed_tuner.storage.serialization import decode, encode
 from distributed_tuner.tasks.demo import build_demo
-from distributed_tuner.testing.quadratic import DIM, answer, materialise, run, sphere
-from distributed_tuner.values import Array, Latent, Perturbation, Start, Text
+from distributed_tuner.testing.quadratic import DIM, TRAIN, answer, answers_of, materialise, run, sphere
+from distributed_tuner.values import Answers, Array, Latent, Perturbation, Start, Text
 
 Settings: TypeAlias = OptimizerConfig | FirstOrderConfig
 
@@ -187,6 +188,7 @@ class OptimizerSuite:
         else:
             with pytest.raises(ConfigError, match="from losses alone"):
                 optimizer.tell([1.0] * len(asked), np.zeros((len(asked), DIM), dtype=np.float32))
+        self._require_answers_checked(optimizer, [1.0] * len(asked), gradients)
         for moving in (optimizer.relocate, lambda x: optimizer.inject(x, 1.0, 1.0)):
             with pytest.raises(ConfigError, match="between steps"):
                 moving(np.zeros(DIM, dtype=np.float32))
@@ -195,6 +197,21 @@ class OptimizerSuite:
         for one in (optimizer, twin):
             answer(one, [materialise(candidate) for candidate in (asked if one is optimizer else one.ask())], losses)
         assert same(run(optimizer, 2), run(twin, 2))
+
+    def _require_answers_checked(self, optimizer: Optimizer, losses: list[float], gradients: Array | None) -> None:
+        """Check that answers come to who wants them, of the right shape, and to no one else."""
+        if not optimizer.wants_answers:
+            with pytest.raises(ConfigError, match="wants_answers = False and was told some"):
+                optimizer.tell(losses, gradients, Answers(np.zeros((len(losses), 1, 2), dtype=np.float32), TRAIN))
+            return
+        with pytest.raises(ConfigError, match="wants_answers = True and was told none"):
+            optimizer.tell(losses)
+        with pytest.raises(ConfigError, match="answers are label-word logits"):
+            optimizer.tell(losses, answers=Answers(np.zeros((len(losses), 1, 3), dtype=np.float32), TRAIN))
+        with pytest.raises(ConfigError, match="no label words"):
+            optimizer.tell(
+                losses, answers=Answers(np.zeros((len(losses), 1, 0), dtype=np.float32), replace(TRAIN, label_words=()))
+            )
 
     def test_survives_failed_queries_and_never_recommends_one(self, config: Settings) -> None:
         optimizer = self.make(config)
@@ -221,7 +238,8 @@ class OptimizerSuite:
     def test_a_step_of_failures_alone_keeps_the_recommendation(self, config: Settings) -> None:
         def fail(optimizer: Optimizer) -> None:
             nothing = np.full((1, DIM), np.nan, dtype=np.float32) if optimizer.white_box else None
-            optimizer.tell([np.nan] * len(optimizer.ask()), nothing)
+            losses = [np.nan] * len(optimizer.ask())
+            optimizer.tell(losses, nothing, answers_of(optimizer, losses))
 
         optimizer = self.make(config)
         before = materialise(optimizer.recommend()).copy()
@@ -284,7 +302,7 @@ class OptimizerSuite:
         task = build_demo(DemoTaskConfig())
         prompt = TextPromptConfig(kind="text") if config.is_discrete else SoftPromptConfig(layout="prefix")
         space = prompt_space(prompt, task, 2)
-        Rehearsal().take(config, space, 0, STEPS)
+        Rehearsal().take(config, space, task.batch("train"), 0, STEPS)
         if config.is_discrete or isinstance(config, FirstOrder):
             return
         case = Case(config, 0, 0, task, space.spec)

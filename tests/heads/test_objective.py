@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from distributed_tuner.heads.objective import profiled
+from distributed_tuner.heads.objective import has_slope, loss_and_slope, profiled
 from distributed_tuner.maths.heads import bias_penalty, profile_bias
 from distributed_tuner.maths.losses import cross_entropy
-from distributed_tuner.values import Objective
+from distributed_tuner.values import LossName, Objective
 
 BIAS = Objective("bias")
 
@@ -49,3 +49,32 @@ def test_a_candidate_without_a_finite_answer_has_no_loss_and_costs_the_others_no
     np.testing.assert_array_equal(losses[[0, 1, 3]], whole[[0, 1, 3]])
     nothing, of_examples = profiled(logits * np.nan, None, labels, BIAS)
     assert np.isnan(nothing).all() and np.isnan(of_examples).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "objective"),
+    [
+        ("cross_entropy", Objective()),
+        ("hinge", Objective()),
+        ("cross_entropy", BIAS),
+        ("cross_entropy", Objective("bias", strength=0.5)),
+    ],
+)
+def test_a_loss_with_a_slope_falls_as_its_slope_says(loss: LossName, objective: Objective) -> None:
+    stream = np.random.default_rng(2)
+    m, labels = 2.0 * stream.standard_normal((7, 3)), stream.integers(0, 3, 7)
+    value, slope = loss_and_slope(m, labels, loss, objective)
+    if objective.head == "bias":
+        assert value == pytest.approx(profiled(m[None].astype(np.float32), None, labels, objective)[0][0], rel=1e-5)
+    assert slope.shape == m.shape
+    for _ in range(5):
+        step = 1e-5 * stream.standard_normal(m.shape)
+        ahead, behind = (loss_and_slope(m + way * step, labels, loss, objective)[0] for way in (1, -1))
+        assert ahead - behind == pytest.approx(2 * float((slope * step).sum()), rel=1e-4, abs=1e-10)
+
+
+def test_losses_without_a_slope_are_known() -> None:
+    assert has_slope("cross_entropy", BIAS) and has_slope("hinge", Objective())
+    assert not has_slope("zero_one", Objective())
+    assert not has_slope("cross_entropy", Objective("vocabulary"))
+    assert not has_slope("cross_entropy", Objective("bias", "leave_one_out"))

@@ -16,9 +16,10 @@ from distributed_tuner.optimizers.nevergrad_import import PACKAGES, PARALLEL
 from distributed_tuner.preflight.rehearsal import Rehearsal
 from distributed_tuner.stages.prompt_space import SoftSpace
 from distributed_tuner.storage.serialization import decode, encode
-from distributed_tuner.values import Latent, Point, PromptSpec
+from distributed_tuner.values import Batch, Latent, Point, PromptSpec
 
 KEY = (7, "trial-a", 0)
+TRAIN = Batch((), ("no", "yes"), "train")
 
 
 @pytest.mark.parametrize("name", ["NGOptt", "ngopt"])
@@ -182,7 +183,7 @@ def needs() -> dict[str, str]:
 def first_steps(name: str, rounds: int = 1) -> None:
     config = NevergradConfig(optimizer=name, intrinsic_dim=8, num_workers=1)
     space = SoftSpace(PromptSpec(5, "zeros", "", "prefix", "paper"), 40)
-    Rehearsal().take(config, space, 0, 300, rounds=rounds)
+    Rehearsal().take(config, space, TRAIN, 0, 300, rounds=rounds)
 
 
 @pytest.mark.parametrize("package", sorted(set(needs().values())))

@@ -28,6 +28,7 @@ MEMBERS: dict[str, OptimizerConfig | FirstOrderConfig] = {
         points=2, rho=0.01, learning_rate=0.02, estimator=TrainableFullConfig(alpha=0.3, beta=0.3, decay_steps=50.0)
     ),
     "surrogate": SurrogateConfig(popsize=8, rho=0.1),
+    "surrogate_of_answers": SurrogateConfig(popsize=8, rho=0.1, of="answers"),
     "cma": CmaConfig(intrinsic_dim=8, popsize=6),
     "cma_mean": CmaConfig(intrinsic_dim=8, popsize=0, bound=2.0, recommend="mean", projection="uniform"),
     "cma_tpa": CmaConfig(intrinsic_dim=8, popsize=6, step_size="tpa"),

@@ -23,6 +23,7 @@ from distributed_tuner.stages.prompt_space import SoftSpace
 from distributed_tuner.values import Array, Array64, Candidate, Embedded, Point, PromptSpec, Text
 
 SPACE = SoftSpace(PromptSpec(2, "zeros", "", "prefix", "paper"), 6)
+TRAIN = make_task().batch("train")
 
 
 class HillConfig(OptimizerSettings):
@@ -184,7 +185,7 @@ class SavesAnObject(Hill):
 )
 def test_a_broken_contract_is_told_in_one_line(broken: type[Hill], message: str, new_kind: Any) -> None:
     with pytest.raises(OptimizerError, match=message) as caught:
-        Rehearsal().take(new_kind(broken), SPACE, 0, 50)
+        Rehearsal().take(new_kind(broken), SPACE, TRAIN, 0, 50)
     assert "\n" not in str(caught.value)
 
 
@@ -196,7 +197,7 @@ def test_an_embedded_text_is_a_soft_candidate(new_kind: Any) -> None:
         def _tell(self, candidates: tuple[Candidate, ...], losses: Array64, gradients: Array | None) -> None:
             return None
 
-    Rehearsal().take(new_kind(Embeds), SPACE, 0, 50)
+    Rehearsal().take(new_kind(Embeds), SPACE, TRAIN, 0, 50)
 
 
 # ------------------------------------------------------------------------------------------------- what is rehearsed
@@ -206,19 +207,19 @@ def test_a_search_that_does_not_fit_into_memory_is_told_what_is_too_large(new_ki
             raise MemoryError("Unable to allocate 298. GiB")
 
     with pytest.raises(OptimizerError, match=r"hill does not \(Unable to allocate 298. GiB\); search fewer dimensions"):
-        Rehearsal().take(new_kind(Large), SPACE, 0, 50)
+        Rehearsal().take(new_kind(Large), SPACE, TRAIN, 0, 50)
 
 
 @pytest.mark.parametrize("config", [CmaConfig(sigma=1e300), RandomSearchConfig(sigma=1e39), ZotConfig(rho=1e-60)])
 def test_a_distance_that_coordinates_cannot_hold_is_refused(config: Any) -> None:
     with pytest.raises(ConfigError, match=f"{config.radius_setting} of {config.kind} must lie between 1e-30 and 1e"):
-        Rehearsal().take(config, SPACE, 0, 50)
+        Rehearsal().take(config, SPACE, TRAIN, 0, 50)
 
 
 def test_steps_that_lead_out_of_what_coordinates_can_hold_are_refused() -> None:
     for config in (ZotConfig(learning_rate=1e40, clip=0), SgdConfig(learning_rate=1e40)):
         with pytest.raises(OptimizerError, match=f"finite 32-bit floats, but those that {config.kind} goes on"):
-            Rehearsal().take(config, SPACE, 0, 50)
+            Rehearsal().take(config, SPACE, TRAIN, 0, 50)
 
 
 def test_a_race_with_nobody_to_stop_is_refused(tmp_path: Path) -> None:
@@ -245,14 +246,14 @@ def test_searches_that_differ_in_real_numbers_alone_are_rehearsed_once(new_kind:
 
     config, rehearsal = new_kind(Counts), Rehearsal()
     for stride in (0.5, 0.25):
-        rehearsal.take(config.model_copy(update={"stride": stride}), SPACE, 0, 50)
+        rehearsal.take(config.model_copy(update={"stride": stride}), SPACE, TRAIN, 0, 50)
     assert len(asked) == QUERIES // 2 + 1  # and once more, restored
-    rehearsal.take(config, SoftSpace(SPACE.spec, 8), 0, 50)
+    rehearsal.take(config, SoftSpace(SPACE.spec, 8), TRAIN, 0, 50)
     assert len(asked) == 2 * (QUERIES // 2 + 1)
 
 
 def test_what_is_left_to_be_measured_is_rehearsed_with_the_defaults() -> None:
-    Rehearsal().take(ZotConfig(points="auto", rho="auto", learning_rate="auto"), SPACE, 0, 50)
+    Rehearsal().take(ZotConfig(points="auto", rho="auto", learning_rate="auto"), SPACE, TRAIN, 0, 50)
 
 
 def test_check_says_what_the_run_would_find_out(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_check_says_what_the_run_would_find_out(tmp_path: Path) -> None:
         prepare(path, [])
     prepare(path, ["stages.0.optimizer.optimizer=Powell"])
     for optimizer in (CmaConfig(popsize=4, step_size="tpa"), CmaConfig(popsize=2)):
-        Rehearsal().take(optimizer, SPACE, 0, 50)
+        Rehearsal().take(optimizer, SPACE, TRAIN, 0, 50)
 
 
 SERVED = (
