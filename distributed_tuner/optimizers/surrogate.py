@@ -28,6 +28,7 @@ REACHES = (0.35, 0.7, 1.4, 2.8)  # of the steps that are tried at once, in the s
 AROUND = 2  # which of them the next probes lie around
 LATEST = 500  # queries that the process is fitted to: the work of a fit grows with their cube
 NUMBERS = 2**23  # of answers that are kept: 32 MiB; fewer than LATEST queries are, from 16,777 rows x label words on
+VECTORS = 2048  # of the span, at most: the state grows with their square, to 32 MiB here
 ITERATIONS = 80  # of the minimiser, on a function that costs no query
 
 
@@ -47,7 +48,7 @@ class Surrogate(Optimizer):
     ``recommend`` is the start or step with the lowest loss so far, first of ties; a probe has gone its whole length in
     a random direction, and teaches only. ``relocate`` begins anew around the point: what was learnt elsewhere is
     forgotten. So does the state of another trial, whose examples may be others: it begins anew around what that one
-    recommended.
+    recommended. And after ``VECTORS`` probes it begins anew around its best point, so that its state is bounded.
 
     Args:
         config: the settings (``distributed_tuner.config.optimizer.SurrogateConfig``).
@@ -149,6 +150,8 @@ class Surrogate(Optimizer):
             if isinstance(candidate, Point) and loss < self._best_loss:
                 self._best_J, self._best_loss = a_J.copy(), float(loss)
         self._metrics |= {"best_loss": self._best_loss, "step_loss": float(np.nanmin(losses))}
+        if len(self._span) + self._config.popsize > VECTORS:
+            self._begin(self._span.points(self._best_J[None])[0])
 
     # ---------------------------------------------------------------------------------------------------- the model
     def _steps(self) -> Array64:

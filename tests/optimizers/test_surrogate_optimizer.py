@@ -176,3 +176,12 @@ def test_what_is_kept_is_bounded(materialise, monkeypatch):
     state = optimizer.state_dict()
     assert len(state["answers"]) == len(state["coefficients"]) == 10
     assert np.isfinite(taught(optimizer, 2, materialise))
+
+
+def test_after_many_probes_it_begins_anew_around_its_best(run, materialise, monkeypatch):
+    monkeypatch.setattr(surrogate, "VECTORS", 30)
+    optimizer = make()
+    run(optimizer, 5)  # 7 + 4 x 4 probes
+    best = materialise(optimizer.recommend())
+    assert best.any() and len(optimizer.state_dict()["span"]["keys"]) == 0
+    np.testing.assert_array_equal(materialise(optimizer.ask()[0]), best)
