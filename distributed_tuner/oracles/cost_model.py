@@ -19,6 +19,7 @@ from distributed_tuner.errors import ModelError
 from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.codec import PlainCodec, codec_of
 from distributed_tuner.oracles.local.cost_model import TokenCounter
+from distributed_tuner.oracles.plain_counter import PlainCounter
 from distributed_tuner.oracles.served.cost_model import OpenAICounter, VllmCounter
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
 
@@ -110,15 +111,11 @@ class Counter(Protocol):
         ...
 
 
-class AnalyticCounter:
+class AnalyticCounter(PlainCounter):
     """Counts for the analytic oracle, which is its own model."""
 
-    facts = None
     soft = True
     has_tokenizer = True
-    rounds = False
-    model_bytes = 0
-    takes_suffix = True
 
     def __init__(self, config: AnalyticOracleConfig) -> None:
         from distributed_tuner.oracles.analytic import AnalyticOracle
@@ -133,32 +130,15 @@ class AnalyticCounter:
     def seconds(self, request: Request) -> float:
         return max(self._least, SECONDS_A_FORWARD * len(request.candidates) * len(request.batch.examples))
 
-    def choose_layout(self, batch: Batch, length: int) -> Layout:
-        return "prefix"
-
-    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
-        return 0
-
-    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
-        return ""
-
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         return None
-
-    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
-        return [None] * (len(batch.label_words) + len(words))
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         return None
 
 
-class GivenCounter:
+class GivenCounter(PlainCounter):
     """Counts with an oracle that is at hand: one that a program has handed in, or of the user's own."""
-
-    facts = None
-    rounds = False
-    model_bytes = 0
-    takes_suffix = True
 
     def __init__(self, oracle: LossOracle) -> None:
         self._oracle = oracle
@@ -173,15 +153,6 @@ class GivenCounter:
     def seconds(self, request: Request) -> float:
         return 0.0
 
-    def choose_layout(self, batch: Batch, length: int) -> Layout:
-        return "prefix"
-
-    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
-        return 0
-
-    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
-        return ""
-
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         if prompt.length and prompt.init != "zeros" and not self._knows_words:
             raise ModelError(
@@ -189,9 +160,6 @@ class GivenCounter:
                 f" {self._oracle.info.model} has no codec to make any; set prompt.init: zeros, or give it a codec"
                 " (docs/extending.md)"
             )
-
-    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
-        return [None] * (len(batch.label_words) + len(words))
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         if not self.has_tokenizer:

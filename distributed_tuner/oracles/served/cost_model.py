@@ -1,16 +1,14 @@
 """Costs of requests to vLLM and to OpenAI-compatible servers."""
 
 import math
-from collections.abc import Sequence
 
 from distributed_tuner.config.oracle import OpenAIOracleConfig, VllmOracleConfig
 from distributed_tuner.oracles.local.cost_model import TextualCounter
+from distributed_tuner.oracles.plain_counter import PlainCounter
 from distributed_tuner.values import Batch, Cost, Layout, PromptSpec, Request
 
 # Rough guesses for machines that are not asked beforehand: of a small model in vLLM, and of a busy server far away.
 VLLM_SECONDS_A_TOKEN = {"cpu": 1e-3, "gpu": 2e-5}
-
-
 SERVED_SECONDS_A_FORWARD = 0.5
 
 
@@ -33,13 +31,8 @@ class VllmCounter(TextualCounter):
         return 0
 
 
-class OpenAICounter:
+class OpenAICounter(PlainCounter):
     """Counts for a server, whose model is not here: with its tokenizer where one is named, else from above."""
-
-    facts = None
-    rounds = False
-    model_bytes = 0
-    takes_suffix = True
 
     def __init__(self, config: OpenAIOracleConfig) -> None:
         from distributed_tuner.oracles.local.loading import load_model_config
@@ -65,20 +58,8 @@ class OpenAICounter:
         in_flight = math.ceil(config.concurrency / config.most_actors)
         return max(SERVED_SECONDS_A_FORWARD * requests / in_flight, by_requests, by_tokens)
 
-    def choose_layout(self, batch: Batch, length: int) -> Layout:
-        return "prefix"
-
-    def kept_bytes(self, batch: Batch, prompt: PromptSpec) -> int:
-        return 0
-
-    def why_slow(self, batch: Batch, prompt: PromptSpec) -> str:
-        return ""
-
     def require(self, batch: Batch, prompt: PromptSpec, texts: tuple[str, ...] = ()) -> None:
         self._text.require(batch, prompt, texts)
-
-    def tokens(self, batch: Batch, words: Sequence[str]) -> list[int | None]:
-        return [None] * (len(batch.label_words) + len(words))
 
     def require_embedded(self, prompt: PromptSpec) -> None:
         self._text.require_soft()
