@@ -19,16 +19,16 @@ _POINTS = 240
 _IGNORED = ("name",)  # settings that every run has of its own
 
 
-def comparison(seen: Sequence[Seen]) -> dict[str, Any]:
-    """Return the sections of the page that compares runs."""
-    compared = [one for one in seen[:MOST_RUNS] if one.story is not None]
+def comparison(seen: Sequence[Seen], left_out: int = 0) -> dict[str, Any]:
+    """Return the sections of the page that compares runs. left_out: how many more were asked for."""
+    compared = [one for one in seen if one.story is not None]
     metric = formatting.MetricWords(compared[0].summary["best"]["metric"]) if compared else None
     return {
         "runs": [card(one) | _costs(one) for one in compared],
         "curves": {"plots": _curves(compared, metric) if metric else []},
         "costs": _dots(compared, metric) if metric else None,
         "settings": _differences(compared),
-        "left_out": max(0, len(seen) - MOST_RUNS),
+        "left_out": left_out,
     }
 
 

@@ -13,8 +13,8 @@ from distributed_tuner.watch.run_page import run_page
 from distributed_tuner.watch.watched_run import WatchedRun
 
 LIST_SECONDS = 5.0  # between two looks for new runs
-READ_SECONDS = 0.5  # of reading a long ledger, before the page says how far it is
-READ_SECONDS_OF_LIST = 1.0  # ... of all ledgers of a list
+READ_SECONDS = 3.0  # of reading a long ledger, before the page says how far it is
+READ_SECONDS_OF_LIST = 2.0  # ... of all ledgers of a list
 
 
 class Hub:
@@ -63,7 +63,8 @@ class Hub:
         Raises:
             RunDirectoryError: there is no such run.
         """
-        return comparison([self._run(run).look(READ_SECONDS, whole=True) for run in list(runs)[: MOST_RUNS + 1]])
+        compared = [self._run(run).look(READ_SECONDS, whole=True) for run in list(runs)[:MOST_RUNS]]
+        return comparison(compared, left_out=len(runs) - len(compared))
 
     def _run(self, name: str) -> WatchedRun:
         self.names()

@@ -4,6 +4,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from distributed_tuner.errors import ConfigError
@@ -53,7 +54,8 @@ def serve(
             over=over,
         )
         say(f"http://{shown_host(host)}:{at}/?token={token}")
-        server_of(app, over).run(sockets=[opened])
+        with suppress(KeyboardInterrupt):  # the way to end it
+            server_of(app, over).run(sockets=[opened])
 
 
 def server_of(app: "Starlette", over: threading.Event) -> "uvicorn.Server":

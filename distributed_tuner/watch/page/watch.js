@@ -10,6 +10,8 @@ let state = {};        // sections of the open view, by name
 let readOnly = true;
 let chosen = new Set();  // runs that shall be compared
 let costAxis = "queries";
+let pressed = null;    // the button to stop that was pressed once
+const SURE_MILLISECONDS = 15000;  // in which it must be pressed again
 
 // ------------------------------------------------------------------------------------------------ elements
 /** Return an element. `given`: class, attributes, or on… listeners. Strings become text. */
@@ -112,7 +114,7 @@ function showHead(head) {
   const canStop = !readOnly && ["running", "starting"].includes(head.state);
   replaceSection("head", [
     el("div", {class: "title"}, el("h1", {}, head.title), badge(head.state, head.state_words),
-      canStop ? stopButton(head.run, null, "Stop the run") : null),
+      canStop ? stopButton(head.run, null) : null),
     el("p", {class: "soft"}, [head.task, head.model].filter(Boolean).join(" · "), el("span", {class: "mono place"}, head.address)),
     head.text ? el("p", {class: "quote"}, head.text) : null,
     head.not_better ? el("p", {class: "caption"}, "Not better on dev than the manual prompt by the paired test, which is what the run returns so far.") : null,
@@ -141,7 +143,7 @@ function showTrials({lines, left_out: leftOut}) {
     cell(line.method, "text"), cell(badge(line.status, line.status), "text"), cell(spark(line.spark, `train loss of ${line.trial}, now ${line.loss}`)),
     cell(line.dev), cell(line.test), cell(line.loss), cell(line.queries), cell(line.wall), cell(line.restarts),
     cell([line.drawn.join(" "), line.text ? el("span", {class: "said"}, line.text) : null, line.reason ? el("span", {class: "soft"}, line.reason) : null], "text drawn"),
-    cell(!readOnly && running && line.status === "running" ? stopButton(state.head.run, line.trial, "Stop") : "")));
+    cell(!readOnly && running && line.status === "running" ? stopButton(state.head.run, line.trial) : "")));
   const heads = ["Trial", "Method", "Status"].map(title => ({title, text: true}))
     .concat(["Train loss", "Dev", "Test", "Loss", "Queries", "Time", "Adopted"].map(title => ({title})), [{title: "Settings and prompt", text: true}, {title: ""}]);
   replaceSection("trials", [el("h2", {}, "Trials"), lines.length ? table(heads, rows, "Trials") : el("p", {}, "No trial has started."),
@@ -207,19 +209,34 @@ function showSettings({lines, left_out: leftOut}) {
 }
 
 // ------------------------------------------------------------------------------------------------ stopping
-function stopButton(run, trial, words) {
-  return el("button", {type: "button", class: "stop", "data-key": `stop ${trial ?? ""}`, "aria-label": trial ? `Stop trial ${trial}` : "Stop the run",
-    onclick: event => stop(event.currentTarget, run, trial)}, words);
+const stopKey = trial => `stop ${trial ?? ""}`;
+const stopWords = trial => pressed === stopKey(trial) ? "Really stop?" : trial ? "Stop" : "Stop the run";
+
+function stopButton(run, trial) {
+  return el("button", {type: "button", class: "stop", "data-key": stopKey(trial), "aria-label": trial ? `Stop trial ${trial}` : "Stop the run",
+    onclick: event => stop(event.currentTarget, run, trial)}, stopWords(trial));
+}
+
+/** Write anew what stands on the buttons for a trial: they are made anew with every change of the run. */
+function renameStop(trial) {
+  for (const one of document.querySelectorAll("button.stop")) {
+    if (one.dataset.key === stopKey(trial)) one.textContent = stopWords(trial);
+  }
 }
 
 /** Ask once more in the button itself, then post. */
 async function stop(button, run, trial) {
-  if (!button.dataset.asked) {
-    button.dataset.asked = "yes";
-    button.textContent = "Really stop?";
-    setTimeout(() => { delete button.dataset.asked; button.textContent = trial ? "Stop" : "Stop the run"; }, 4000);
+  if (pressed !== stopKey(trial)) {
+    pressed = stopKey(trial);
+    renameStop(trial);
+    setTimeout(() => {
+      if (pressed === stopKey(trial)) pressed = null;
+      renameStop(trial);
+    }, SURE_MILLISECONDS);
     return;
   }
+  pressed = null;
+  renameStop(trial);
   button.disabled = true;
   let said;
   try {
@@ -242,12 +259,22 @@ const VIEWS = {
   },
   compare: {
     sections: ["runs", "curves", "costs", "settings"],
-    show: {runs: showCompared, curves: showCurves, costs: showCosts, settings: showSettings},
+    show: {runs: showCompared, curves: showCurves, costs: showCosts, settings: showSettings,
+      left_out: count => { if (count) $("said").textContent = `Eight runs are compared at most; ${count} are left out.`; }},
   },
 };
 
+/** Return the parts of the address behind #; none where it is not written as it must be. */
+function asked() {
+  try {
+    return location.hash.slice(1).split("/").map(decodeURIComponent);
+  } catch {
+    return [];
+  }
+}
+
 function open() {
-  const [name, ...runs] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  const [name, ...runs] = asked();
   const kind = name in VIEWS ? name : "list";
   const {sections: ids, show} = VIEWS[kind];
   source?.close();
