@@ -79,7 +79,7 @@ class ServedText:
         """
         if not isinstance(candidate, Text):
             self.require_soft()
-            (length,) = self._encoder.lengths(Batch((example,), (), "train"), prompt.layout)
+            (length,) = self._encoder.rows_alone(Batch((example,), (), "train"), prompt.layout)
             return prompt.length + length
         line = self.prompt(candidate.text, example)
         around = CHAT_TOKENS if self._chat else 0

@@ -101,7 +101,7 @@ class Encoder(AnswerEncoder):
     def lengths(self, batch: Batch, layout: Layout) -> list[int]:
         """Return each example's tokens without the prompt rows, in a layout: cue and special tokens included, and what
         stands behind the row."""
-        rows = self._rows_alone(batch, layout)
+        rows = self.rows_alone(batch, layout)
         return [row + len(tree.tokens) for row, tree in zip(rows, self._hanging(batch), strict=True)]
 
     def spans(self, batch: Batch, layout: Layout) -> list[int]:
@@ -109,10 +109,11 @@ class Encoder(AnswerEncoder):
 
         They are fewer than its tokens where several continuations stand at the same positions behind the row.
         """
-        rows = self._rows_alone(batch, layout)
+        rows = self.rows_alone(batch, layout)
         return [row + tree.depth for row, tree in zip(rows, self._hanging(batch), strict=True)]
 
-    def _rows_alone(self, batch: Batch, layout: Layout) -> list[int]:
+    def rows_alone(self, batch: Batch, layout: Layout) -> list[int]:
+        """Return each example's tokens without the prompt rows and without what stands behind the row."""
         if self.masked:
             return [len(self.line_masked(example, batch).ids) for example in batch.examples]
         match layout:
@@ -137,7 +138,7 @@ class Encoder(AnswerEncoder):
         return "prefix" if prefix <= self._computed(batch, length, "suffix") else "suffix"
 
     def _computed(self, batch: Batch, length: int, layout: Layout) -> int:
-        rows = [length + n for n in self._rows_alone(batch, layout)]
+        rows = [length + n for n in self.rows_alone(batch, layout)]
         if self.masked:
             return sum(rows)
         if layout == "suffix":
@@ -161,15 +162,15 @@ class Encoder(AnswerEncoder):
 
     def text_lengths(self, batch: Batch, prompt: str) -> list[int]:
         """Return the tokens of each example with a text prompt, and of what stands behind the row."""
-        rows = self._text_rows_alone(batch, prompt)
+        rows = self._textrows_alone(batch, prompt)
         return [row + len(tree.tokens) for row, tree in zip(rows, self._hanging(batch), strict=True)]
 
     def text_spans(self, batch: Batch, prompt: str) -> list[int]:
         """Return the positions that each example takes with a text prompt."""
-        rows = self._text_rows_alone(batch, prompt)
+        rows = self._textrows_alone(batch, prompt)
         return [row + tree.depth for row, tree in zip(rows, self._hanging(batch), strict=True)]
 
-    def _text_rows_alone(self, batch: Batch, prompt: str) -> list[int]:
+    def _textrows_alone(self, batch: Batch, prompt: str) -> list[int]:
         if self.masked:
             return [len(self.line_masked(example, batch, prompt).ids) for example in batch.examples]
         return [len(self.prompt(prompt)) + len(self.line(example, False)) for example in batch.examples]
@@ -184,7 +185,7 @@ class Encoder(AnswerEncoder):
         for candidate in request.candidates:
             if isinstance(candidate, Text):
                 shared = 0 if self.masked else len(self.prompt(candidate.text))
-                rows = self._text_rows_alone(batch, candidate.text)
+                rows = self._textrows_alone(batch, candidate.text)
                 total += self._sharing(batch, rows, [row - shared for row in rows], shared)
             else:
                 total += self._computed(batch, spec.length, spec.layout)
