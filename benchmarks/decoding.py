@@ -3,7 +3,8 @@
     python -m benchmarks.decoding [--rounds N] [--threads N] [--model NAME] [--json FILE]
 
 32 answers of 16 tokens, greedy, in float32. ``generate`` gets all rows as one batch, padded on the left with an
-attention mask; both sides have the same model, each its own copy, and take turns. The texts must be the same.
+attention mask; both sides have the same model, each its own copy, and take turns. The texts must be the same. With one
+thread, seconds are that thread's own, so that other processes on the machine hardly matter.
 """
 
 import json
@@ -107,7 +108,9 @@ def cases(width: int) -> list[Case]:
     ]
 
 
-def measure(oracle: TransformersOracle, peer: Generate, case: Case, tokens: int, rounds: int) -> Found:
+def measure(
+    oracle: TransformersOracle, peer: Generate, case: Case, tokens: int, rounds: int, clock: Callable[[], float]
+) -> Found:
     """Measure a case: both sides once to warm up, then in turns."""
     batch = Batch(examples(), (), "dev", decoding=Decoding(tokens, stop=()))
     request = Request((case.candidate,), batch, case.prompt)
@@ -125,9 +128,9 @@ def measure(oracle: TransformersOracle, peer: Generate, case: Case, tokens: int,
     for number in range(rounds):
         both: list[tuple[str, Callable[[], tuple[list[str], int]]]] = [("ours", ours), ("theirs", theirs)]
         for side, ask in both if number % 2 == 0 else both[::-1]:
-            began = time.perf_counter()
+            began = clock()
             _, made = ask()
-            rates[side].append(made / (time.perf_counter() - began))
+            rates[side].append(made / (clock() - began))
     return Found(case.name, sum(map(len, rows)), tuple(rates["ours"]), tuple(rates["theirs"]), mine == wanted)
 
 
@@ -161,7 +164,8 @@ def main(
     )
     oracle, peer = TransformersOracle(config), Generate(model, tokens)
     torch.set_num_threads(threads)
-    found = [measure(oracle, peer, case, tokens, rounds) for case in cases(oracle.info.width)]
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    found = [measure(oracle, peer, case, tokens, rounds, clock) for case in cases(oracle.info.width)]
     rows = [
         [
             one.name,

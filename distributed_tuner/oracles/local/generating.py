@@ -63,6 +63,8 @@ class Generator:
                 whole.append((int(numbers[i, j]), self._trunk.embed(line)))
         answers = Answers(numbers.size, decoding, self._tokenizer, self._end_ids, self._uniform(request))
         if reads:
+            if self._trunk.linear != "plain":
+                self._trunk.head.pack()
             decode(self._trunk, reads, decoding, answers)
         if whole:
             self._whole.decode(whole, decoding, answers)

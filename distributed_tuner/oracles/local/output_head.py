@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from distributed_tuner.oracles.local.cpu_linear import PackedProduct, is_linear
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,6 +29,7 @@ class OutputHead:
         self._settings = model.config.get_text_config()
         self._vocabulary = vocabulary
         self._head: Any = None
+        self._packed: PackedProduct | None = None
         if not (whole and masked):
             self._head = _cut_head(model, base) if masked else model.get_output_embeddings()
         self.own = self._head is None or base is model
@@ -45,7 +48,14 @@ class OutputHead:
 
     def every_logit(self, hidden_x_H: "Tensor") -> "Tensor":
         """Return the logits (..., V) of all words behind a causal model's hidden states, in the model's precision."""
-        return self._finished(self._head(hidden_x_H), None)
+        product = self._head if self._packed is None else self._packed
+        return self._finished(product(hidden_x_H), None)
+
+    def pack(self) -> None:
+        """Keep a copy of a causal model's rows as the processor multiplies them fast, for ``every_logit``."""
+        if self._packed is None and self._head is not None and is_linear(self._head):
+            bias = None if self._head.bias is None else self._head.bias.detach()
+            self._packed = PackedProduct(self._head.weight.detach(), bias)
 
     def scores(self, hidden: "Tensor") -> "Tensor":
         """Return logits of words all over the vocabulary less their mean, for comparisons."""
