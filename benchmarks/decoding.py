@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 TOKENS, TARGET = 16, 3.0
 INSTRUCTION = "Name what the review is about."
 SHOTS = 8
-HEADINGS = ("prompt", "tokens read", "oracle tokens/s", "generate tokens/s", "oracle / generate", "of the rounds")
+HEADINGS = (
+    "prompt",
+    "tokens read",
+    "oracle tokens/s",
+    "generate tokens/s",
+    "oracle / generate",
+    "of the rounds",
+    "same texts",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +156,19 @@ def _rows(oracle: TransformersOracle, case: Case, batch: Batch) -> "list[Tensor]
         return [codec.sequence(rows, example, case.prompt.layout)[0] for example in batch.examples]
 
 
+def _row(one: Found) -> str:
+    cells = [
+        one.name,
+        str(one.tokens_read),
+        f"{statistics.median(one.oracle):.0f}",
+        f"{statistics.median(one.generate):.0f}",
+        f"{statistics.median(one.ratios):.2f}",
+        f"{min(one.ratios):.2f} to {max(one.ratios):.2f}",
+        "yes" if one.same else "NO",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def main(
     rounds: Annotated[int, typer.Option(help="turns of each side")] = 5,
     threads: Annotated[int, typer.Option(help="of both sides")] = 1,
@@ -165,19 +186,11 @@ def main(
     oracle, peer = TransformersOracle(config), Generate(model, tokens)
     torch.set_num_threads(threads)
     clock = time.thread_time if threads == 1 else time.perf_counter
-    found = [measure(oracle, peer, case, tokens, rounds, clock) for case in cases(oracle.info.width)]
-    rows = [
-        [
-            one.name,
-            str(one.tokens_read),
-            f"{statistics.median(one.oracle):.0f}",
-            f"{statistics.median(one.generate):.0f}",
-            f"{statistics.median(one.ratios):.2f}",
-            f"{min(one.ratios):.2f} to {max(one.ratios):.2f}",
-        ]
-        for one in found
-    ]
-    typer.echo("\n".join(table(HEADINGS, rows)))
+    found = []
+    typer.echo("\n".join(table(HEADINGS, [])))
+    for case in cases(oracle.info.width):
+        found.append(measure(oracle, peer, case, tokens, rounds, clock))
+        typer.echo(_row(found[-1]))
     for one in found:
         ratio = float(np.median(one.ratios))
         verdict = "met" if ratio >= TARGET else "missed"

@@ -93,10 +93,12 @@ _COUNTS = {
     "absent_labels": "Label words absent from the top logprobs",
     "cache_failures": "Caches that could not be used",
     "cached_forwards": "Forwards answered from the cache",
+    "cut_answers": "Answers that the server ended before their tokens were used up",
+    "failed_answers": "Answers in words that failed",
     "refused_examples": "Forwards that the server refused",
     "short_answers": "Answers without a label word, and of fewer tokens than were asked for",
     "unmatched_answers": "Answers that name no label word",
-    "unusable_answers": "Answers without scores",
+    "unusable_answers": "Answers without scores or a text",
 }
 
 
