@@ -33,12 +33,7 @@ TOKENS, TARGET = 16, 3.0
 INSTRUCTION = "Name what the review is about."
 SHOTS = 8
 HEADINGS = (
-    "prompt",
-    "tokens read",
-    "oracle tokens/s",
-    "generate tokens/s",
-    "oracle / generate",
-    "of the rounds",
+    *("prompt", "tokens read", "oracle tokens/s", "generate tokens/s", "oracle / generate", "of the rounds"),
     "same texts",
 )
 
