@@ -27,7 +27,19 @@ from distributed_tuner.oracles.base import LossOracle
 from distributed_tuner.oracles.codec import codec_of
 from distributed_tuner.oracles.local.oracle import TransformersOracle
 from distributed_tuner.seeds import standard_normal
-from distributed_tuner.values import Array, Array64, Batch, Decoding, Example, Layout, Point, PromptSpec, Request, Text
+from distributed_tuner.values import (
+    Array,
+    Array64,
+    Batch,
+    Decoding,
+    Example,
+    LabelRule,
+    Layout,
+    Point,
+    PromptSpec,
+    Request,
+    Text,
+)
 
 CONTEXT, WINDOW, ORIGINAL = 256, 16, 40
 LENGTH = 5  # of the prompt
@@ -35,6 +47,8 @@ CUE, TAIL = " It was", " ."
 TEXTS = ("a good film", "the plot is so dull", "", "this movie has a cast that one feels is always too strange " * 5)
 PROMPT = "the story of a film"
 SPREAD = 0.25  # of the random weights
+PHRASES = (" not so dull", " good", " not a good film")
+RULES: tuple[LabelRule, ...] = ("sum", "mean")
 
 Settings = dict[str, Any]
 
@@ -333,10 +347,26 @@ def measure(name: str, folder: Path, **settings: Any) -> Outcome:
         wanted = np.stack([plain.losses(codec_of(oracle).materialize(point, spec), layout, asked) for point in points])
         found[layout] = float(np.abs(got - wanted).max())
         apart = min(apart, float(np.abs(wanted[0] - wanted[1]).max()))
+    if not family.masked:
+        each = [_phrases_off(oracle, plain, asked, layout, rule) for layout in layouts(family) for rule in RULES]
+        found["phrases"] = max(each)
     spec = PromptSpec(LENGTH, "zeros", "", "prefix", "embedding")
     text = oracle.evaluate(Request((Text(PROMPT),), asked, spec)).example_losses[0]
     found["text"] = float(np.abs(text - plain.losses_with_words(PROMPT, asked)).max())
     return Outcome(name, found, apart, _packed(oracle))
+
+
+def _phrases_off(oracle: LossOracle, plain: "Plain", asked: Batch, layout: Layout, rule: LabelRule) -> float:
+    """Return the largest difference of a loss of label phrases, as a share of the largest loss where that is above 1.
+
+    Such a loss is made of many logits, and may be tens of nats.
+    """
+    phrased = replace(asked, label_words=PHRASES, label_rule=rule)
+    point = Point(standard_normal(("phrases",), LENGTH * oracle.info.width))
+    spec = PromptSpec(LENGTH, "zeros", "", layout, "embedding")
+    got = oracle.evaluate(Request((point,), phrased, spec)).example_losses[0]
+    wanted = plain.phrase_losses(codec_of(oracle).materialize(point, spec), layout, phrased)
+    return float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
 def other_texts(name: str, folder: Path, tokens: int, **settings: Any) -> dict[str, int]:
@@ -388,6 +418,22 @@ class Plain:
     def losses(self, rows_L_D: Array, layout: Layout, asked: Batch) -> Array64:
         """Return the cross-entropies of the label words, (E,), with a soft prompt."""
         return self._losses(asked, lambda example: self._soft(rows_L_D, layout, example))
+
+    def phrase_losses(self, rows_L_D: Array, layout: Layout, asked: Batch) -> Array64:
+        """Return the cross-entropies of label phrases, (E,), by the log-probabilities of all their tokens."""
+        import torch
+
+        phrases = [self._ids(word, False) for word in asked.label_words]
+        embed = self._model.get_input_embeddings()
+        scores = np.empty((len(asked.examples), len(phrases)))
+        for j, example in enumerate(asked.examples):
+            for w, tokens in enumerate(phrases):
+                with torch.inference_mode():
+                    whole = torch.cat([self._line(rows_L_D, layout, example), embed(torch.tensor(tokens))])
+                    logits = self._model(inputs_embeds=whole[None], use_cache=False).logits[0, -len(tokens) - 1 : -1]
+                each = torch.log_softmax(logits.double(), dim=-1)[range(len(tokens)), tokens]
+                scores[j, w] = float(each.sum() if asked.label_rule == "sum" else each.mean())
+        return cross_entropy(scores, np.array([example.label for example in asked.examples]))
 
     def texts(self, rows_L_D: Array, layout: Layout, asked: Batch, tokens: int) -> list[str]:
         """Return what a causal model generates behind a soft prompt: so many tokens, greedy, one row at a time."""
@@ -484,7 +530,7 @@ class Plain:
 
 def lines(outcomes: Sequence[Outcome]) -> list[str]:
     """Return the table."""
-    ways = ("prefix", "suffix", "add", "text")
+    ways = ("prefix", "suffix", "add", "text", "phrases")
     headings = ("family", *ways, "rows share a sequence")
     rows = [
         (

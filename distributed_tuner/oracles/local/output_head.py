@@ -13,7 +13,7 @@ from distributed_tuner.oracles.local.cpu_linear import PackedProduct, is_linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIECE = 4096  # words whose logits are there at once
+PIECE, PLACES = 4096, 1024  # words and places whose logits are there at once
 COMPARED = 64  # words whose logits stand for those of all
 
 
@@ -78,15 +78,21 @@ class OutputHead:
 
         if self.own:
             return torch.logsumexp(hidden_x_H.float(), dim=-1)
+        parts = hidden_x_H.flatten(0, -2).split(PLACES)
+        return torch.cat([self._log_sums(part) for part in parts]).view(hidden_x_H.shape[:-1])
+
+    def _log_sums(self, hidden_N_H: "Tensor") -> "Tensor":
+        import torch
+
         sums: Tensor | None = None
         for at in range(0, len(self._head.weight), PIECE):
             piece = self._piece_sums(at)
             if torch.is_grad_enabled():  # a piece's logits are made again on the way back
                 from torch.utils.checkpoint import checkpoint
 
-                found = checkpoint(piece, hidden_x_H, use_reentrant=False)
+                found = checkpoint(piece, hidden_N_H, use_reentrant=False)
             else:
-                found = piece(hidden_x_H)
+                found = piece(hidden_N_H)
             sums = found if sums is None else torch.logaddexp(sums, found)
         assert sums is not None
         return sums
@@ -96,10 +102,10 @@ class OutputHead:
 
         words = slice(at, at + PIECE)
 
-        def sums(hidden_x_H: "Tensor") -> "Tensor":
+        def sums(hidden_N_H: "Tensor") -> "Tensor":
             weight = self._head.weight[words]
-            with _bfloat16_inside() if weight.dtype == hidden_x_H.dtype == torch.bfloat16 else nullcontext():
-                products = hidden_x_H.float() @ weight.float().T
+            with _bfloat16_inside() if weight.dtype == hidden_N_H.dtype == torch.bfloat16 else nullcontext():
+                products = hidden_N_H.float() @ weight.float().T
             return torch.logsumexp(self._finished(products, self._bias(words)), dim=-1)
 
         return sums
