@@ -78,7 +78,7 @@ class OutputHead:
 
         if self.own:
             return torch.logsumexp(hidden_x_H.float(), dim=-1)
-        parts = hidden_x_H.flatten(0, -2).split(PLACES)
+        parts = torch.split(hidden_x_H.flatten(0, -2), PLACES)
         return torch.cat([self._log_sums(part) for part in parts]).view(hidden_x_H.shape[:-1])
 
     def _log_sums(self, hidden_N_H: "Tensor") -> "Tensor":
