@@ -215,9 +215,9 @@ def told(**header: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (told(shape=(5 * 10**14,)), "tells of 4000000000000000 bytes, but there are 64"),
-        (told(descr="<U9000000"), "tells of 288000000 bytes"),
-        (told(shape=(10**12,), descr="<U0"), "tells of 1000000000000 bytes"),
+        (told(shape=(5 * 10**14,)), "announces 4000000000000000 bytes, but there are 64"),
+        (told(descr="<U9000000"), "announces 288000000 bytes"),
+        (told(shape=(10**12,), descr="<U0"), "announces 1000000000000 bytes"),
         (told(shape=(-8,)), "negative"),
         (told(shape="eight"), "not valid"),
         (told(descr="|O"), "allow_pickle"),
