@@ -131,7 +131,7 @@ def test_what_runs_an_optimizer_names_none() -> None:
     family = "distributed_tuner.optimizers"
     unions = {f"{config}.OptimizerConfig", f"{config}.OptimizerSettings", f"{first_order}.FirstOrderConfig"}
     contract = {family, *(f"{family}.{name}" for name in ("build", "build_probe", "Optimizer"))}
-    elsewhere = (f"{family}.base.", f"{family}.probe.")
+    elsewhere = (f"{family}.base.", f"{family}.contract.", f"{family}.probe.")
     rooms = [ROOT / "actors", *(CORE / name for name in ("stages", "schedule", "preflight", "runs"))]
     found = [
         f"{name_of(path)} -> {name}"

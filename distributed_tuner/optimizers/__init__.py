@@ -30,9 +30,10 @@ from distributed_tuner.config.optimizer import (
     ZotConfig,
 )
 from distributed_tuner.errors import ConfigError
-from distributed_tuner.optimizers.base import Optimizer, promised
+from distributed_tuner.optimizers.base import Optimizer
 from distributed_tuner.optimizers.cma import Cma
 from distributed_tuner.optimizers.cma_probe import CmaProbe
+from distributed_tuner.optimizers.contract import promised
 from distributed_tuner.optimizers.custom import own_optimizer, own_probe
 from distributed_tuner.optimizers.first_order import AdamW, Sgd, Trainable
 from distributed_tuner.optimizers.nevergrad import Nevergrad

@@ -5,15 +5,14 @@ batch of examples are left to the stages.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distributed_tuner.custom import raised
-from distributed_tuner.errors import ConfigError, OptimizerError, TunerError
+from distributed_tuner.errors import ConfigError
+from distributed_tuner.optimizers.contract import checked_gradients, promised, require_answers, require_sound
 from distributed_tuner.optimizers.probe import Probe
 from distributed_tuner.seeds import Key
 from distributed_tuner.values import (
@@ -21,12 +20,7 @@ from distributed_tuner.values import (
     Array,
     Array64,
     Candidate,
-    Embedded,
-    Latent,
-    Perturbation,
-    Point,
     Start,
-    Text,
 )
 
 
@@ -133,7 +127,7 @@ class Optimizer(ABC):
             )
         with promised(self.kind, "propose candidates", self.steps_told):
             candidates = tuple(self._ask())
-            self._require_sound(candidates)
+            require_sound(self.kind, candidates, self.queries_per_step, self.is_discrete, self.steps_told)
         self._pending = candidates
         return list(candidates)
 
@@ -160,8 +154,8 @@ class Optimizer(ABC):
                 f"tell takes one loss per candidate asked; {self.kind} asked {len(self._pending)} and was told "
                 f"{len(told)}: fill queries that failed with NaN"
             )
-        slopes = self._checked_gradients(gradients, len(told))
-        self._require_answers(answers, len(told))
+        slopes = checked_gradients(self.kind, self.white_box, gradients, len(told), self.dim)
+        require_answers(self.kind, self.wants_answers, answers, len(told))
         told[~np.isfinite(told)] = np.nan
         if slopes is not None:
             told[~np.isfinite(slopes).all(axis=1)] = np.nan
@@ -181,61 +175,6 @@ class Optimizer(ABC):
     def metrics(self) -> dict[str, float]:
         """Return numbers that describe the last step, for the ledger."""
         return {**self._metrics, "failed_queries": float(self._failed_queries)}
-
-    def _require_sound(self, candidates: tuple[Candidate, ...]) -> None:
-        """Check that a step has as many candidates as were announced, of the space that is searched."""
-        if not 1 <= len(candidates) <= self.queries_per_step:
-            raise OptimizerError(
-                f"a step has between 1 candidate and queries_per_step, which {self.kind} says is"
-                f" {self.queries_per_step}, but it proposed {len(candidates)} in step {self.steps_told}; say or propose"
-                " as many as there are"
-            )
-        for candidate in candidates:
-            if not isinstance(candidate, Text if self.is_discrete else Perturbation | Latent | Point | Embedded):
-                raise OptimizerError(
-                    f"an optimizer proposes {'texts (Text)' if self.is_discrete else 'Point, Perturbation or Latent'},"
-                    f" but {self.kind} proposed {type(candidate).__name__} in step {self.steps_told}; propose those, or"
-                    f" say is_discrete = {not self.is_discrete}"
-                )
-
-    def _checked_gradients(self, gradients: Array | None, count: int) -> Array | None:
-        """Return the gradients as float32, shape (count, P); None for a black-box member."""
-        if not self.white_box:
-            if gradients is not None:
-                raise ConfigError(
-                    f"{self.kind} learns from losses alone, but was told gradients of shape {np.shape(gradients)}:"
-                    " leave them out, or use adamw or sgd in a gradient stage"
-                )
-            return None
-        if gradients is None or np.shape(gradients) != (count, self.dim):
-            got = "none" if gradients is None else f"shape {np.shape(gradients)}"
-            raise ConfigError(
-                f"{self.kind} learns from gradients of shape ({count}, {self.dim}), but was told {got}: ask the oracle"
-                " for them (Request.gradient)"
-            )
-        return np.asarray(gradients, dtype=np.float32)
-
-    def _require_answers(self, answers: Answers | None, count: int) -> None:
-        """Check that a member that wants answers gets those of its candidates, and no other member any."""
-        if answers is None and not self.wants_answers:
-            return
-        if answers is None or not self.wants_answers:
-            raise ConfigError(
-                f"answers go to an optimizer that wants them; {self.kind} has wants_answers = {self.wants_answers} and"
-                f" was told {'none' if answers is None else 'some'}: pass"
-                f" {'Answers(evaluation.logits, batch)' if self.wants_answers else 'losses alone'}"
-            )
-        batch, shape = answers.batch, np.shape(answers.logits)
-        if batch.question != "labels":
-            raise ConfigError(
-                f"{self.kind} learns from the scores of label words, but this task has {batch.question} and no label"
-                " words; use an optimizer that learns from losses alone, such as cma"
-            )
-        if shape != (count, len(batch.examples), len(batch.label_words)):
-            raise ConfigError(
-                f"answers are label-word logits of {count} candidates on {len(batch.examples)} examples with"
-                f" {len(batch.label_words)} label words; {self.kind} was told shape {shape}: pass Evaluation.logits"
-            )
 
     # ------------------------------------------------------------------------------------------------- being moved
     def relocate(self, start: Start) -> None:
@@ -408,25 +347,6 @@ class Optimizer(ABC):
     @abstractmethod
     def _load(self, state: dict[str, Any]) -> None:
         """Restore what ``_save`` returned, copying."""
-
-
-@contextmanager
-def promised(kind: str, what: str, step: int = 0) -> Iterator[None]:
-    """Turn whatever a member raises at what its contract promises into one line that says where."""
-    try:
-        yield
-    except TunerError:
-        raise
-    except MemoryError as error:
-        raise OptimizerError(
-            f"a search must fit into memory, but {kind} does not ({error}); search fewer dimensions (intrinsic_dim,"
-            " prompt.length), or choose an optimizer that keeps no matrix of them, such as zot"
-        ) from error
-    except Exception as error:
-        told = raised(error).removeprefix("it ")
-        raise OptimizerError(
-            f"an optimizer must {what}, but in step {step} {kind} {told}; mend it there, or choose another optimizer"
-        ) from error
 
 
 def frozen_copy(vector: Array) -> Array:

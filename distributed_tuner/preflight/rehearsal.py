@@ -14,7 +14,7 @@ from distributed_tuner.config.head import CustomHeadConfig
 from distributed_tuner.config.optimizer import OptimizerConfig
 from distributed_tuner.errors import ConfigError, HeadError, OptimizerError, PartError
 from distributed_tuner.optimizers import Optimizer
-from distributed_tuner.optimizers.base import promised
+from distributed_tuner.optimizers.contract import promised
 from distributed_tuner.seeds import Key, generator
 from distributed_tuner.stages.prompt_space import PromptSpace
 from distributed_tuner.storage.serialization import decode, encode
