@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 SHARE = 0.03
 """Of one core: the most that the process uses on average. A page that takes long is drawn less often."""
 LOWEST_PRIORITY = 19
-END_SECONDS = 5.0
-"""For which the end of the process is waited for before it is killed."""
+END_SECONDS = 0.5
+"""For which the end of the process is waited for before it is killed: a job that is stopped has three in all."""
 
 
 class LiveReport:

@@ -110,9 +110,14 @@ class Recorder:
 
     def close(self) -> str:
         """Write how the trials that have not ended stand; return the run's status: done, interrupted or failed."""
+        self._hear_stops()
         self._drain()
-        unfinished = [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]
-        for trial_id in unfinished:
+        unfinished = []
+        for trial_id in [plan.trial_id for plan in self._plans if plan.trial_id not in self._ended]:
+            if trial_id in self._stops:  # its request is read and gone: it stays ended when the run is resumed
+                self._end(trial_id, "stopped", f"stopped by {self._stops[trial_id]}")
+                continue
+            unfinished.append(trial_id)
             if trial_id in self._attempts:
                 self._end(trial_id, "interrupted", "stopped by the user; --resume continues from its last checkpoint")
         if unfinished:

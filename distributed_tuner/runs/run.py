@@ -34,7 +34,6 @@ from distributed_tuner.runs.live_report import LiveReport
 from distributed_tuner.runs.members import asked_members
 from distributed_tuner.runs.observer import Observer
 from distributed_tuner.runs.pool import OraclePool, Statistics
-from distributed_tuner.runs.recorded_config import Recorded
 from distributed_tuner.runs.recorder import Recorder
 from distributed_tuner.runs.startup import Started, start_pool, start_pool_again
 from distributed_tuner.runs.stopping import StopRequests
@@ -301,7 +300,7 @@ class Run:
         """Score the ensemble of the best trial of every split on test."""
         digest, metric = self._ledger.catch_up(), self._prepared.tasks[0].metric
         done = {row.trial_id for row in digest.measures if row.what == "ensemble"}
-        trials = summarize_trials(digest, Recorded.of(self._directory.read_config()))
+        trials = summarize_trials(digest, self._directory.recorded())
         for split_seed in dict.fromkeys(plan.experiment.task.split_seed for plan in self._prepared.plans):
             best = best_trial([trial for trial in trials if trial.split_seed == split_seed])
             plan = next((plan for plan in self._prepared.plans if best and plan.trial_id == best.trial_id), None)

@@ -164,6 +164,6 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
     """Return a JSON object; an empty one for anything else."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, Mapping) else {}

@@ -28,12 +28,7 @@ class Hub:
 
     def names(self) -> list[str]:
         """Return the names of the runs that there are."""
-        with self._lock:
-            if time.monotonic() >= self._next_list:
-                names = self._place.runs()
-                self._runs = {name: self._runs.get(name) or WatchedRun(self._place, name) for name in names}
-                self._next_list = time.monotonic() + LIST_SECONDS
-            return list(self._runs)
+        return list(self._listed())
 
     def address(self, run: str) -> str:
         """Return the path or URI of a run.
@@ -46,7 +41,7 @@ class Hub:
     def cards(self) -> dict[str, Any]:
         """Return the list of runs. Of many long ledgers some are read at a time, the others say so."""
         until = time.monotonic() + READ_SECONDS_OF_LIST
-        return cards([self._run(name).look(max(0.0, until - time.monotonic()), whole=False) for name in self.names()])
+        return cards([run.look(max(0.0, until - time.monotonic()), whole=False) for run in self._listed().values()])
 
     def page(self, run: str) -> dict[str, Any]:
         """Return the page of one run, or its head alone while nothing else can be read.
@@ -67,9 +62,16 @@ class Hub:
         return comparison(compared, left_out=len(runs) - len(compared))
 
     def _run(self, name: str) -> WatchedRun:
-        self.names()
-        with self._lock:
-            found = self._runs.get(name)
+        found = self._listed().get(name)
         if found is None:
             raise RunDirectoryError(f"a run must be one of the list, got {name[:100]!r}; go back to the list")
         return found
+
+    def _listed(self) -> dict[str, WatchedRun]:
+        """Return the runs that there are by name, listed anew every few seconds."""
+        with self._lock:
+            if time.monotonic() >= self._next_list:
+                names = self._place.runs()
+                self._runs = {name: self._runs.get(name) or WatchedRun(self._place, name) for name in names}
+                self._next_list = time.monotonic() + LIST_SECONDS
+            return self._runs

@@ -110,7 +110,7 @@ class LocalPlace:
             if depth and not name.startswith(".") and inside[name].is_dir(follow_symlinks=False):
                 try:
                     yield from self._found(folder / name, depth - 1)
-                except PermissionError:
+                except (PermissionError, FileNotFoundError):  # a folder that is gone since it was listed
                     continue
 
 
@@ -121,12 +121,21 @@ class RemotePlace:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
+        self._known: set[str] = (
+            set()
+        )  # folders with a ledger: each is asked about until it has one, for a store bills it
 
     def runs(self) -> list[str]:
         if self._remote.exists(LEDGER):
             return [""]
-        names = self._remote.folders()[:MOST_RUNS]
-        return [name for name in names if self._remote.exists(f"{name}/{LEDGER}")]
+        names = self._remote.folders()
+        self._known.intersection_update(names)
+        found = []
+        for name in names:
+            if len(found) < MOST_RUNS and (name in self._known or self._remote.exists(f"{name}/{LEDGER}")):
+                self._known.add(name)
+                found.append(name)
+        return found
 
     def address(self, run: str) -> str:
         return str(self._at(run))
