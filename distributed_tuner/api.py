@@ -102,8 +102,8 @@ def tune(
         optimizer: settings of the optimizer (``Cma``, ``Zot``, ``RandomSearch``, ``Nevergrad``, ``TokenEdit``; of a
             white box ``AdamW``, ``Sgd``), its kind, or a class of your own, with settings as in
             ``functools.partial(Mine, sigma=0.1)``. None: a screen of instructions, templates and demonstrations,
-            of about 55 queries, whose best prompts are an ensemble as well; with a budget of fewer than 32 queries
-            CMA-ES as in BBT, or token edits for prompts in words.
+            of about 55 queries, whose best prompts are an ensemble as well; with a target, or a budget of fewer than 32
+            queries, CMA-ES as in BBT, or token edits for prompts in words.
         head: how answers are read: a head's kind, settings, or a class of your own. None: the strongest that model and
             shots allow.
         objective: the loss that the search minimises, such as ``{"head": "bias"}``, the default, or

@@ -17,7 +17,8 @@ from distributed_tuner.errors import TunerError
 
 ARGUMENTS = {
     **{name: name for name in ("prompt", "head", "objective", "budget", "seed")},
-    **{f"task.{name}": name for name in ("text", "label", "label_words", "label_rule", "template", "shots")},
+    **{f"task.{name}": name for name in ("text", "label", "target", "label_words", "label_rule", "template", "shots")},
+    "task.metric": "metric",
     "task.manual_prompt": "instruction",
     "task.split_seed": "seed",
     "oracle": "model",

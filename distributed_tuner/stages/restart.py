@@ -274,9 +274,8 @@ class RestartStage(Stage):
         return [self._event("proposals_cut", what)]
 
     def _choose(self) -> list[Row]:
-        """Score proposals, the source trial's prompt and the incumbent on the same examples; adopt the best proposal if
-        it
-        beats what it must beat."""
+        """Score proposals, the source trial's prompt and the incumbent on the same examples; adopt the best proposal
+        if it beats what it must beat."""
         if self._config.reproduce_paper and self._exploit is None:
             return self._adopt_unscored()
         theirs = None if self._exploit is None else self._exploit.place

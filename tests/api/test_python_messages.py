@@ -84,6 +84,7 @@ def test_the_same_messages_name_places_in_a_search_space(changed: dict[str, Any]
     [
         ("set prompt.init: zeros, or give it a codec", 'set prompt={"init": "zeros"}, or give it a codec'),
         ("set oracle.kind: transformers", 'set model={"kind": "transformers"}'),
+        ("leave out task.metric: f1", 'leave out metric="f1"'),
         ("or set task.loss: zero_one", 'or set settings={"task": {"loss": "zero_one"}}'),
         ("shorten prompt.length, or drop", 'shorten prompt={"length": ...}, or drop'),
         ("oracle.max_tokens: 2000, say", 'model={"max_tokens": 2000}, say'),

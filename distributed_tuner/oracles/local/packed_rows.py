@@ -158,13 +158,15 @@ class PackedRows:
         own = seen([slots] * len(trees), trees, plan.slots)
         block = self._trunk.block(plan, shared, None if own is None else own[:, None])
         positions = [np.tile(len(text) + _depths(slots, tree), count) for text, tree in zip(texts, trees, strict=True)]
-        behind = [self._trunk.embed(list(tree.tokens)).expand(count, -1, -1) for tree in trees]
-        embeds = [torch.cat([sequence_C_S_D, hung], dim=1).flatten(0, 1) for hung in behind]
+        hung = {tokens: self._trunk.embed(list(tokens)).expand(count, -1, -1) for tokens in {t.tokens for t in trees}}
+        lines = {tokens: torch.cat([sequence_C_S_D, behind], dim=1).flatten(0, 1) for tokens, behind in hung.items()}
         begins = plan.starts().reshape(len(texts), count)
         places = [np.arange(slots - 1, length) for length in lengths]
         answers = np.concatenate([at[:, None] + own[None, :] for at, own in zip(begins, places, strict=True)], axis=1)
         segments = Segments((block,), answers=self.index(answers).flatten())
-        out = self._trunk.forward(torch.cat(embeds), self.index(np.concatenate(positions)), segments)
+        out = self._trunk.forward(
+            torch.cat([lines[t.tokens] for t in trees]), self.index(np.concatenate(positions)), segments
+        )
         return out.view(count, answers.shape[1], -1)
 
     def shared_texts(self, texts: list[tuple[int, ...]], keep: bool) -> SharedCache:

@@ -67,7 +67,8 @@ class WholeRows:
         reads: list[list[int]] = []  # of each line's last places, which of A they are
         for sequence, tree, end in zip(sequences, trees, ends.tolist(), strict=True):
             for path in tree.paths:
-                tokens = self._trunk.embed([tree.tokens[place] for place in path]).expand(len(sequence), -1, -1)
+                if path:
+                    tokens = self._trunk.embed([tree.tokens[place] for place in path]).expand(len(sequence), -1, -1)
                 lines.append(torch.cat([sequence, tokens], dim=1) if path else sequence)
                 reads.append([end, *(end + 1 + place for place in path)])
         kinds: dict[tuple[int, int], list[int]] = {}
