@@ -130,7 +130,7 @@ class RemotePlace:
             return [""]
         names = self._remote.folders()
         self._known.intersection_update(names)
-        found = []
+        found: list[str] = []
         for name in names:
             if len(found) < MOST_RUNS and (name in self._known or self._remote.exists(f"{name}/{LEDGER}")):
                 self._known.add(name)

@@ -98,6 +98,11 @@ class WatchedRun:
                 self._next_look = time.monotonic() + self.place.look_seconds
             return self._seen
 
+    @property
+    def position(self) -> int:
+        """Bytes of the ledger that are read."""
+        return self._follower.position
+
     # ------------------------------------------------------------------------------------------------ parts
     def _look(self, seconds: float, whole: bool) -> Seen:
         self._problem = ""

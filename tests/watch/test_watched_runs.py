@@ -127,6 +127,7 @@ def test_of_a_run_that_has_ended_a_list_reads_the_summary_alone(tmp_path: Path) 
     run = WatchedRun(LocalPlace(folder), "")
     listed = run.look(60, whole=False)
     assert (listed.state, listed.story, listed.listed.found.dev_metric) == ("done", None, 0.75)
+    assert run.position == 0
     opened = run.look(60, whole=True)
     assert opened.story is not None and opened.summary["totals"]["queries"] == 80
     (folder / "summary.json").write_text("{}")  # of somebody else

@@ -69,32 +69,31 @@ class VllmEngine:
         self.context: int = model.max_model_len - 1  # one token is written
 
     def log_probabilities(self, sequences: Sequence[Sequenced], token_ids: Sequence[int]) -> Array:
-        """Return the log-probabilities (N, V) of some tokens behind each sequence, float32.
-
-        vLLM tells those of ``MOST_LABELS`` tokens a request: for more, each sequence is asked again.
-        """
-        parts = []
-        for at in range(0, len(token_ids), MOST_LABELS):
-            ids = token_ids[at : at + MOST_LABELS]
-            parts.append(np.array(self.log_probabilities_each(sequences, [ids] * len(sequences)), dtype=np.float32))
-        return np.concatenate(parts, axis=1)
+        """Return the log-probabilities (N, V) of some tokens behind each sequence, float32."""
+        return np.array(self.log_probabilities_each(sequences, [token_ids] * len(sequences)), dtype=np.float32)
 
     def log_probabilities_each(
         self, sequences: Sequence[Sequenced], token_ids: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return the log-probabilities behind each sequence of tokens of its own, at most ``MOST_LABELS`` of them.
+        """Return the log-probabilities behind each sequence of tokens of its own.
 
-        Nothing is kept for the next call: what the prefix cache holds would change its rounding.
+        vLLM tells those of ``MOST_LABELS`` tokens a request: for more, sequences are asked again. Nothing is kept for
+        the next call: what the prefix cache holds would change its rounding.
         """
         from vllm import SamplingParams
 
-        each = [list(map(int, ids)) for ids in token_ids]
-        asked = {
-            tuple(ids): SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
-            for ids in each
-        }
-        answers = self._generate(sequences, [asked[tuple(ids)] for ids in each])
-        return [_told(answer.logprobs, ids) for answer, ids in zip(answers, each, strict=True)]
+        found: list[list[float]] = [[] for _ in sequences]
+        for at in range(0, max(map(len, token_ids), default=0), MOST_LABELS):
+            cut = [tuple(map(int, ids[at : at + MOST_LABELS])) for ids in token_ids]
+            part = {place: ids for place, ids in enumerate(cut) if ids}
+            asked = {
+                ids: SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=list(ids), detokenize=False)
+                for ids in part.values()
+            }
+            answers = self._generate([sequences[place] for place in part], [asked[ids] for ids in part.values()])
+            for (place, ids), answer in zip(part.items(), answers, strict=True):
+                found[place] += _told(answer.logprobs, list(ids))
+        return found
 
     def texts(
         self, sequences: Sequence[Sequenced], decoding: Decoding, seeds: Sequence[int], end_ids: Sequence[int]
